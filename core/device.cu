@@ -1,0 +1,111 @@
+// The CUDA half of Device: GPU, stream, memory, copies, and the cuBLASLt handle.
+#include <cublasLt.h>
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <string>
+
+#include "core/device_cuda.h"
+#include "core/launch.cuh"
+
+namespace hm11::cuda {
+
+struct Gpu {
+  int index = 0;
+  cudaDeviceProp properties = {};
+  cudaStream_t stream = nullptr;
+  cublasLtHandle_t cublaslt = nullptr;
+  void* workspace = nullptr;
+};
+
+std::string CountGpus(int* count) {
+  const cudaError_t error = cudaGetDeviceCount(count);
+  if (error == cudaSuccess) return "";
+  cudaGetLastError();  // Clears the sticky error: having no GPU is not a failure.
+  return cudaGetErrorString(error);
+}
+
+Gpu* OpenGpu(int index) {
+  Gpu* gpu = new Gpu;
+  gpu->index = index;
+  HM_CHECK_CUDA(cudaSetDevice(index));
+  HM_CHECK_CUDA(cudaGetDeviceProperties(&gpu->properties, index));
+  HM_CHECK_CUDA(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking));
+  return gpu;
+}
+
+void CloseGpu(Gpu* gpu) {
+  HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
+  if (gpu->cublaslt != nullptr) cublasLtDestroy(gpu->cublaslt);
+  if (gpu->workspace != nullptr) HM_CHECK_CUDA(cudaFree(gpu->workspace));
+  HM_CHECK_CUDA(cudaStreamDestroy(gpu->stream));
+  delete gpu;
+}
+
+int Index(const Gpu* gpu) { return gpu->index; }
+
+std::string Description(const Gpu* gpu) {
+  char text[256];
+  std::snprintf(text, sizeof(text), "%s, %.0f GiB", gpu->properties.name,
+                static_cast<double>(gpu->properties.totalGlobalMem) / (1 << 30));
+  return text;
+}
+
+void* Allocate(Gpu*, int64_t size_bytes) {
+  void* data = nullptr;
+  HM_CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(size_bytes)));
+  return data;
+}
+
+void Free(Gpu* gpu, void* data) {
+  HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
+  HM_CHECK_CUDA(cudaFree(data));
+}
+
+int64_t FreeMemoryBytes(Gpu*) {
+  size_t free_bytes = 0, total_bytes = 0;
+  HM_CHECK_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
+  return static_cast<int64_t>(free_bytes);
+}
+
+void CopyFromHost(Gpu* gpu, void* to, const void* from, int64_t size_bytes) {
+  HM_CHECK_CUDA(
+      cudaMemcpyAsync(to, from, static_cast<size_t>(size_bytes), cudaMemcpyHostToDevice, gpu->stream));
+}
+
+void CopyToHost(Gpu* gpu, void* to, const void* from, int64_t size_bytes) {
+  HM_CHECK_CUDA(
+      cudaMemcpyAsync(to, from, static_cast<size_t>(size_bytes), cudaMemcpyDeviceToHost, gpu->stream));
+  HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
+}
+
+void CopyOnDevice(Gpu* gpu, void* to, const void* from, int64_t size_bytes) {
+  HM_CHECK_CUDA(
+      cudaMemcpyAsync(to, from, static_cast<size_t>(size_bytes), cudaMemcpyDeviceToDevice, gpu->stream));
+}
+
+void Zero(Gpu* gpu, void* data, int64_t size_bytes) {
+  HM_CHECK_CUDA(cudaMemsetAsync(data, 0, static_cast<size_t>(size_bytes), gpu->stream));
+}
+
+void Synchronize(Gpu* gpu) { HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream)); }
+
+CUstream_st* Stream(Gpu* gpu) { return gpu->stream; }
+
+cublasLtContext* CublasLt(Gpu* gpu) {
+  if (gpu->cublaslt == nullptr && cublasLtCreate(&gpu->cublaslt) != CUBLAS_STATUS_SUCCESS) {
+    std::fprintf(stderr, "cublasLtCreate failed on %s\n", gpu->properties.name);
+    std::_Exit(1);
+  }
+  return gpu->cublaslt;
+}
+
+void* CublasLtWorkspace(Gpu* gpu, int64_t size_bytes) {
+  if (gpu->workspace == nullptr) gpu->workspace = Allocate(gpu, size_bytes);
+  return gpu->workspace;
+}
+
+int Multiprocessors(const Gpu* gpu) { return gpu->properties.multiProcessorCount; }
+int ComputeCapability(const Gpu* gpu) { return gpu->properties.major * 10 + gpu->properties.minor; }
+
+}  // namespace hm11::cuda

@@ -1,0 +1,74 @@
+// Device: where tensors live and work runs. The CPU, one GPU with its stream and cuBLASLt handle, or a plan.
+//
+// A Device is a small value; copies of a CUDA device share one stream and handle. Work on a GPU is queued on
+// that one stream in call order and nothing waits for it but Synchronize and the copies to the host. The plan
+// device runs nothing: an Arena on it hands out null tensors and counts bytes, so the memory of a step is
+// known before it is taken.
+#ifndef HM11_CORE_DEVICE_H_
+#define HM11_CORE_DEVICE_H_
+
+#include <cstddef>
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+struct CUstream_st;      // What cudaStream_t points to.
+struct cublasLtContext;  // What cublasLtHandle_t points to.
+
+namespace hm11 {
+
+class Device {
+ public:
+  static Device Cpu();
+  static Device Plan();
+  // GPU `index` in the driver's order. NotFound when there is no such GPU, no driver, or hm11 was built
+  // without CUDA.
+  static absl::StatusOr<Device> Cuda(int index);
+  // "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one, else the CPU.
+  static absl::StatusOr<Device> FromName(absl::string_view name);
+
+  bool is_cpu() const { return kind_ == Kind::kCpu; }
+  bool is_cuda() const { return kind_ == Kind::kCuda; }
+  bool is_plan() const { return kind_ == Kind::kPlan; }
+  std::string name() const;         // "cpu", "cuda:0", "plan"
+  std::string description() const;  // the processor's or the GPU's own name, with memory
+
+  // Memory on this device; it is fatal when none is left (plan first: see Arena). Allocate(0) is null.
+  void* Allocate(int64_t size_bytes) const;
+  void Free(void* data, int64_t size_bytes) const;
+  int64_t free_memory_bytes() const;
+
+  // Queued in order on the device's stream; on the CPU done at once. Host memory must stay alive until
+  // Synchronize.
+  void CopyFromHost(void* device_data, const void* host_data, int64_t size_bytes) const;
+  void CopyToHost(void* host_data, const void* device_data, int64_t size_bytes) const;  // Synchronizes.
+  void CopyOnDevice(void* to, const void* from, int64_t size_bytes) const;
+  void Zero(void* data, int64_t size_bytes) const;
+  void Synchronize() const;
+
+  // CUDA only.
+  CUstream_st* stream() const;
+  cublasLtContext* cublaslt() const;  // created on first use
+  void* cublaslt_workspace() const;   // kCublasLtWorkspaceBytes, used in stream order
+  static constexpr int64_t kCublasLtWorkspaceBytes = 64 << 20;
+  int multiprocessors() const;
+  int compute_capability() const;  // 90 for 9.0
+
+ private:
+  enum class Kind { kCpu, kCuda, kPlan };
+  struct CudaState;
+  explicit Device(Kind kind) : kind_(kind) {}
+
+  Kind kind_ = Kind::kCpu;
+  std::shared_ptr<CudaState> cuda_;
+};
+
+// True when HM11_REQUIRE_CUDA is set and not 0: a missing GPU is then a failure, not a skipped test.
+bool CudaIsRequired();
+
+}  // namespace hm11
+
+#endif  // HM11_CORE_DEVICE_H_

@@ -1,0 +1,55 @@
+// Launch: the one place a kernel is started; right stream, last error checked. HM_CHECK_CUDA: fatal CUDA
+// errors.
+//
+// After a failed kernel the context is lost, so there is nobody to return an error to: the text is printed
+// and the process ends with exit code 1 (what was saved before is whole, files being renamed into place).
+#ifndef HM11_CORE_LAUNCH_CUH_
+#define HM11_CORE_LAUNCH_CUH_
+
+#include <cuda_runtime.h>
+
+#include <cstdio>
+#include <cstdlib>
+
+#include "core/device.h"
+
+namespace hm11 {
+
+inline void CheckCuda(cudaError_t error, const char* expression, const char* file, int line) {
+  if (error == cudaSuccess) return;
+  std::fprintf(stderr, "%s:%d: %s: %s (%s)\n", file, line, expression, cudaGetErrorString(error),
+               cudaGetErrorName(error));
+  std::fflush(stderr);
+  std::_Exit(1);
+}
+
+#define HM_CHECK_CUDA(expression) ::hm11::CheckCuda((expression), #expression, __FILE__, __LINE__)
+
+struct LaunchShape {
+  dim3 blocks;
+  dim3 threads;
+  int64_t shared_bytes = 0;  // Dynamic shared memory; more than 48 KB is asked for here.
+};
+
+// Launch(device, {.blocks = n, .threads = 256}, Kernel, arguments...);
+template <typename... Parameters, typename... Arguments>
+void Launch(const Device& device, LaunchShape shape, void (*kernel)(Parameters...),
+            Arguments&&... arguments) {
+  if (shape.blocks.x == 0 || shape.blocks.y == 0 || shape.blocks.z == 0) return;
+  if (shape.shared_bytes > 48 * 1024) {
+    HM_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
+                                       static_cast<int>(shape.shared_bytes)));
+  }
+  kernel<<<shape.blocks, shape.threads, static_cast<size_t>(shape.shared_bytes), device.stream()>>>(
+      static_cast<Parameters>(arguments)...);
+  HM_CHECK_CUDA(cudaGetLastError());
+}
+
+template <typename Integer>
+constexpr Integer CeilDiv(Integer a, Integer b) {
+  return (a + b - 1) / b;
+}
+
+}  // namespace hm11
+
+#endif  // HM11_CORE_LAUNCH_CUH_

@@ -1,0 +1,60 @@
+// From one projection to heads: split q, k, v; RMS norm and RoPE on q and k; gain on q; value embedding and
+// residual.
+//
+//   q = gain[head] * rope(rms(q)), k = rope(rms(k)); rms over the channels of a head, with 1e-6
+//   v = v + ve_layer_scale * ve_scale * value_embedding, then v = residual[0] * first_v + residual[1] * v
+//   rope on the first rope_dims channels of each head, pairs (i, i + rope_dims/2), angle t *
+//   base^(-2i/rope_dims): (x1 cos + x2 sin, -x1 sin + x2 cos).
+#ifndef HM11_OPS_ATTENTION_HEADS_H_
+#define HM11_OPS_ATTENTION_HEADS_H_
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+
+namespace hm11 {
+
+template <typename T>
+struct AttentionHeadsArgs {
+  int64_t batch = 0;
+  int64_t time = 0;
+  int64_t rope_dims = 0;                  // even, <= head_dim
+  double rope_base = 10000;               // the base in effect (see EffectiveRopeBase)
+  Tensor<const T> qkv;                    // [batch*time, (heads + 2 kv_heads) * head_dim]: q, then k, then v
+  Tensor<const Accum<T>> q_gain;          // [heads]
+  Tensor<const T> value_embedding;        // [batch*time, kv_heads * head_dim], may be absent
+  Tensor<const Accum<T>> ve_layer_scale;  // [1], present with value_embedding
+  Tensor<const Accum<T>> ve_scale;        // [1], present with value_embedding
+  Tensor<const T> first_v;                // [batch, time, kv_heads, head_dim], may be absent
+  Tensor<const Accum<T>> residual;        // [2], present with first_v
+  Tensor<T> q;                            // [batch, time, heads, head_dim]; out
+  Tensor<T> k;                            // [batch, time, kv_heads, head_dim]; out
+  Tensor<T> v;                            // [batch, time, kv_heads, head_dim]; out
+};
+
+template <typename T>
+struct AttentionHeadsGradArgs {
+  AttentionHeadsArgs<T> forward;     // forward's operands; q, k, v are not read (norms are recomputed)
+  Tensor<const T> dq;                // [batch, time, heads, head_dim]
+  Tensor<const T> dk;                // [batch, time, kv_heads, head_dim]
+  Tensor<const T> dv;                // [batch, time, kv_heads, head_dim]
+  Tensor<T> dqkv;                    // [batch*time, (heads + 2 kv_heads) * head_dim]
+  Tensor<Accum<T>> dq_gain;          // [heads]; adds
+  Tensor<T> dvalue_embedding;        // absent with value_embedding
+  Tensor<Accum<T>> dve_layer_scale;  // [1]; adds
+  Tensor<Accum<T>> dve_scale;        // [1]; adds
+  Tensor<T> dfirst_v;                // absent with first_v; ADDS, as several layers reach it
+  Tensor<Accum<T>> dresidual;        // [2]; adds
+};
+
+// base, or base * (time / 1024)^(rope_dims / (rope_dims - 2)) when time > 1024.
+double EffectiveRopeBase(double base, int64_t rope_dims, int64_t time);
+
+template <typename T>
+void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args);
+template <typename T>
+void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args);
+
+}  // namespace hm11
+
+#endif  // HM11_OPS_ATTENTION_HEADS_H_

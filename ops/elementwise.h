@@ -1,0 +1,29 @@
+// The glue between ops: add, cast, sums.
+#ifndef HM11_OPS_ELEMENTWISE_H_
+#define HM11_OPS_ELEMENTWISE_H_
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+
+namespace hm11 {
+
+// y += scale * x, element by element.
+template <typename T>
+void AddTo(Arena& arena, Tensor<const T> x, Accum<T> scale, Tensor<T> y);
+
+// y = x in another type: float to Bf16 (working copies of master weights) and back.
+template <typename From, typename To>
+void Cast(Arena& arena, Tensor<const From> x, Tensor<To> y);
+
+// sum[0] = factor * (sum of x), in a fixed order.
+template <typename A>  // float or double
+void Sum(Arena& arena, Tensor<const A> x, A factor, Tensor<A> sum);
+
+// sum[0] = sum of x^2, in a fixed order.
+template <typename A>
+void SumOfSquares(Arena& arena, Tensor<const A> x, Tensor<A> sum);
+
+}  // namespace hm11
+
+#endif  // HM11_OPS_ELEMENTWISE_H_
