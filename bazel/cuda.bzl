@@ -1,0 +1,93 @@
+"""cuda_library: a cc_library whose .cu sources go through nvcc, and are left out where there is no toolkit."""
+
+load("@local_cuda//:defs.bzl", "CUDA_VERSION", "HAVE_CUDA", "NVCC")
+
+# A100 and H100 in machine code; compute_80 as PTX as well, for any later GPU.
+_ARCHITECTURES = [
+    "-gencode=arch=compute_80,code=[compute_80,sm_80]",
+    "-gencode=arch=compute_90a,code=sm_90a",
+]
+
+_NVCC_FLAGS = [
+    "-ccbin=g++",
+    "-std=c++20",
+    "-O3",
+    "--expt-relaxed-constexpr",
+    "--extended-lambda",
+    "--threads=2",
+    "-lineinfo",
+    "-Werror=all-warnings",
+    "-Xcompiler=-fPIC,-Wall,-Werror,-fno-math-errno,-fno-trapping-math",
+]
+
+_PRIVATE_TO_NVCC = (".cu", ".cuh")
+
+def _cuda_objects_impl(ctx):
+    deps = cc_common.merge_cc_infos(cc_infos = [dep[CcInfo] for dep in ctx.attr.deps]).compilation_context
+    common = _NVCC_FLAGS + _ARCHITECTURES
+    common = common + (["-DNDEBUG"] if ctx.var["COMPILATION_MODE"] == "opt" else [])
+    objects = []
+    for source in ctx.files.srcs:
+        object = ctx.actions.declare_file("%s/%s.pic.o" % (ctx.label.name, source.basename[:-len(".cu")]))
+        args = ctx.actions.args()
+        args.add_all(common)
+        args.add_all(deps.defines, before_each = "-D")
+        args.add_all(deps.quote_includes, before_each = "-I")
+        args.add_all(deps.includes, before_each = "-I")
+        args.add_all(deps.system_includes, before_each = "-isystem")
+        args.add("-c", source)
+        args.add("-o", object)
+        ctx.actions.run(
+            executable = NVCC,
+            arguments = [args],
+            inputs = depset([source] + ctx.files.hdrs, transitive = [deps.headers]),
+            outputs = [object],
+            env = {"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp", "HM11_CUDA_VERSION": CUDA_VERSION},
+            mnemonic = "CudaCompile",
+            progress_message = "Compiling %s for the GPU" % source.short_path,
+        )
+        objects.append(object)
+    return [DefaultInfo(files = depset(objects))]
+
+_cuda_objects = rule(
+    implementation = _cuda_objects_impl,
+    attrs = {
+        "srcs": attr.label_list(allow_files = [".cu"]),
+        "hdrs": attr.label_list(allow_files = True),
+        "deps": attr.label_list(providers = [CcInfo]),
+    },
+)
+
+def cuda_library(name, srcs = [], hdrs = [], deps = [], testonly = False, **kwargs):
+    """A cc_library with kernels. All code sees HM11_HAVE_CUDA as 0 or 1.
+
+    Args:
+      name: the library.
+      srcs: .cc for the host compiler, .cu for nvcc (dropped without a toolkit), private .h and .cuh.
+      hdrs: public .h and .cuh.
+      deps: libraries whose headers both compilers see; //third_party:cuda is added.
+      testonly: as everywhere.
+      **kwargs: passed on to cc_library.
+    """
+    kernels = [src for src in srcs if src.endswith(".cu")]
+    deps = deps + [dep for dep in ["//third_party:cuda"] if dep not in deps]
+    objects = []
+    if HAVE_CUDA and kernels:
+        objects = [":" + name + "_kernels"]
+        _cuda_objects(
+            name = name + "_kernels",
+            srcs = kernels,
+            hdrs = hdrs + [src for src in srcs if src.endswith((".h", ".cuh"))],
+            deps = deps,
+            testonly = testonly,
+            visibility = ["//visibility:private"],
+        )
+    native.cc_library(
+        name = name,
+        srcs = [src for src in srcs if not src.endswith(_PRIVATE_TO_NVCC)] + objects,
+        hdrs = [hdr for hdr in hdrs if not hdr.endswith(".cuh")],
+        textual_hdrs = [file for file in hdrs + srcs if file.endswith(".cuh")],
+        deps = deps,
+        testonly = testonly,
+        **kwargs
+    )
