@@ -1,0 +1,55 @@
+// Batcher: which tokens a rank trains on in a given step and micro-batch. Pure arithmetic: there is no state
+// to save.
+//
+// The stream is cut into spans of batch * time + 1 tokens. Span number
+//   (step * micro_batches + micro_batch) * ranks + rank
+// gives the inputs (all but its last token) and the targets (all but its first), both [batch, time] row by
+// row. The end of the stream runs on into its beginning.
+//
+// Properties:
+//   1. targets[i] is the token that follows inputs[i] in the stream, for every i.
+//   2. Ranks and micro-batches are interchangeable: with ranks * micro_batches fixed, a step reads the same
+//   spans.
+//   3. Spans follow each other without gap or overlap.
+#ifndef HM11_DATA_BATCHER_H_
+#define HM11_DATA_BATCHER_H_
+
+#include <cstdint>
+
+#include "core/tensor.h"
+#include "data/token_stream.h"
+
+namespace hm11 {
+
+struct BatchPlan {
+  int64_t batch = 1;          // sequences of one rank in one micro-batch
+  int64_t time = 1;           // tokens of one sequence
+  int64_t micro_batches = 1;  // of one rank in one step
+  int64_t ranks = 1;
+};
+
+class Batcher {
+ public:
+  // `stream` outlives the batcher.
+  Batcher(const TokenStream& stream, const BatchPlan& plan);
+
+  const BatchPlan& plan() const { return plan_; }
+  // Targets that all ranks together train on in one step.
+  int64_t tokens_per_step() const { return plan_.batch * plan_.time * plan_.micro_batches * plan_.ranks; }
+  // Times the stream has been read through before `step`, as a fraction.
+  double EpochsBefore(int64_t step) const;
+
+  // Position in the stream (before wrapping) of the first input.
+  int64_t Position(int64_t step, int64_t rank, int64_t micro_batch) const;
+  // inputs, targets: [batch, time] on the host, overwritten.
+  void Fill(int64_t step, int64_t rank, int64_t micro_batch, Tensor<int32_t> inputs,
+            Tensor<int32_t> targets) const;
+
+ private:
+  const TokenStream& stream_;
+  BatchPlan plan_;
+};
+
+}  // namespace hm11
+
+#endif  // HM11_DATA_BATCHER_H_

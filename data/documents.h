@@ -1,0 +1,51 @@
+// Documents: the texts in .txt and .jsonl files, plain or .xz, one after the other, without holding a file in
+// memory.
+//
+// A .jsonl file has a document a line: a JSON object whose field `text` is a string; blank lines are passed
+// over. A .txt file is one document; one that is longer than a megabyte is cut at the next blank line (at the
+// latest at the first line end after two megabytes), and goes on as the next document. Empty documents are
+// passed over.
+//
+// Text that is not UTF-8, not JSON or has no `text` is an error that names the file and the line. With
+// `skip_bad` the document is counted and left out instead (for .txt: the line).
+#ifndef HM11_DATA_DOCUMENTS_H_
+#define HM11_DATA_DOCUMENTS_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hm11 {
+
+class DocumentReader {
+ public:
+  // InvalidArgument when the name ends in none of .txt .jsonl .txt.xz .jsonl.xz.
+  static absl::StatusOr<DocumentReader> Open(const std::string& path, bool skip_bad = false);
+  DocumentReader(DocumentReader&&) noexcept;
+  DocumentReader& operator=(DocumentReader&&) noexcept;
+  ~DocumentReader();
+
+  // Puts the next document into `text`; false when there is none left.
+  absl::StatusOr<bool> Next(std::string* text);
+
+  int64_t skipped() const;     // bad documents (.jsonl) or lines (.txt) left out so far
+  int64_t bytes_read() const;  // of the file, compressed or not
+  int64_t size_bytes() const;  // of the file
+
+ private:
+  struct State;
+  explicit DocumentReader(std::unique_ptr<State> state);
+  std::unique_ptr<State> state_;
+};
+
+// Bytes of the longest prefix that is well-formed UTF-8 (Unicode 15, table 3-7): text.size() when all of it
+// is.
+int64_t ValidUtf8Prefix(absl::string_view text);
+
+}  // namespace hm11
+
+#endif  // HM11_DATA_DOCUMENTS_H_
