@@ -42,7 +42,7 @@ def _cuda_objects_impl(ctx):
             arguments = [args],
             inputs = depset([source] + ctx.files.hdrs, transitive = [deps.headers]),
             outputs = [object],
-            env = {"PATH": "/usr/bin:/bin", "TMPDIR": "/tmp", "HM11_CUDA_VERSION": CUDA_VERSION},
+            env = dict(ctx.configuration.default_shell_env, HM11_CUDA_VERSION = CUDA_VERSION),
             mnemonic = "CudaCompile",
             progress_message = "Compiling %s for the GPU" % source.short_path,
         )
