@@ -1,0 +1,25 @@
+// The devices tests run on; a GPU is opened once a process.
+#include "testing/devices.h"
+
+#include <gtest/gtest.h>
+
+namespace hm11 {
+
+std::vector<Device> TestGpus() {
+  static const absl::StatusOr<Device>* const gpu = new absl::StatusOr<Device>(Device::Cuda(0));
+  if (gpu->ok()) return {**gpu};
+  if (CudaIsRequired()) ADD_FAILURE() << "HM11_REQUIRE_CUDA is set: " << gpu->status().message();
+  return {};
+}
+
+std::vector<Device> TestDevices() {
+  std::vector<Device> devices = {Device::Cpu()};
+  for (const Device& gpu : TestGpus()) devices.push_back(gpu);
+  return devices;
+}
+
+Arena TestArena(const Device& device, int64_t gpu_bytes) {
+  return device.is_cuda() ? Arena(device, gpu_bytes) : Arena(device, int64_t{1} << 40);
+}
+
+}  // namespace hm11
