@@ -53,7 +53,9 @@ struct SelectiveScanGradArgs {
   Tensor<Accum<T>> dinitial_state;      // [batch, inner, state], may be absent
 };
 
-// Chunks of time whose first states forward saves for backward.
+// Chunks of time whose first states forward saves for backward: of kSelectiveScanChunk tokens, the last one of
+// what is left.
+inline constexpr int64_t kSelectiveScanChunk = 64;
 int64_t SelectiveScanChunks(int64_t time);
 
 template <typename T>
