@@ -1,0 +1,58 @@
+// AttentionMixer: the attention branch of a layer, with every option of the reference.
+//
+//   qkv = W_qkv u;  q, k, v = heads(qkv);  y = attention(q, k, v);  XSA;  head gates;  W_out y
+#ifndef HM11_MODEL_ATTENTION_MIXER_H_
+#define HM11_MODEL_ATTENTION_MIXER_H_
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+template <typename T>
+struct AttentionSaved {
+  Tensor<T> qkv;                 // [rows, dim + 2 kv_dim]
+  Tensor<T> q, k, v;             // [batch, time, heads or kv_heads, head_dim]
+  Tensor<T> y;                   // attention's own output, [batch, time, heads, head_dim]
+  Tensor<Accum<T>> log_sum_exp;  // [batch, heads, time]
+  Tensor<T> exclusive;           // after XSA; absent without
+  Tensor<T> gate;                // [rows, heads]; absent without gated_attention
+  Tensor<T> gated;               // after the head gates; absent without
+};
+
+// What reaches an attention layer from outside its own stream.
+template <typename T>
+struct AttentionSources {
+  Tensor<const T> value_embedding;  // [rows, kv_dim], absent on layers without
+  Tensor<const Accum<T>> ve_scale;  // [1]
+  Tensor<const T> first_v;          // [batch, time, kv_heads, head_dim], absent without value_residual
+};
+
+template <typename T>
+struct AttentionSourceGrads {
+  Tensor<T> dvalue_embedding;  // [rows, kv_dim]; overwritten
+  Tensor<Accum<T>> dve_scale;  // [1]; adds
+  Tensor<T> dfirst_v;          // adds
+};
+
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena.
+template <typename T>
+Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t layer,
+                                const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
+                                Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved);
+
+// dinput is written, gradients of weights are added. `dv_from_outside`: what later layers' value residual
+// sends to this layer's v; absent when none does.
+template <typename T>
+void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
+                            const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
+                            int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
+                            Tensor<const T> dv_from_outside, Tensor<T> dinput,
+                            AttentionWeights<Accum<T>>& grad, const AttentionSourceGrads<T>& source_grads);
+
+}  // namespace hm11
+
+#endif  // HM11_MODEL_ATTENTION_MIXER_H_

@@ -1,0 +1,570 @@
+// LanguageModel: the stream through the U-Net, forward down and backward up.
+//
+// Between two layers the stream is a sum that nobody has added up yet, v + mlp_scale * mlp of the layer
+// before; the residual step into the next layer adds it, so each tensor is read once.
+#include "model/language_model.h"
+
+#include <optional>
+
+#include "ops/cross_entropy.h"
+#include "ops/elementwise.h"
+#include "ops/embedding.h"
+#include "ops/leaky_relu_squared.h"
+#include "ops/matmul.h"
+#include "ops/residual_norm.h"
+#include "ops/shift_targets.h"
+#include "ops/smear.h"
+#include "ops/token_gate.h"
+
+namespace hm11 {
+namespace {
+
+// The decoder layer's encoder partner: layer `layer` adds skip_weights[index] times that partner's output.
+struct Skip {
+  int64_t from_layer;
+  int64_t index;
+};
+std::optional<Skip> SkipInto(const ModelConfig& config, int64_t layer) {
+  const int64_t index = layer - config.encoder_layers();
+  if (index < 0 || index >= config.skip_count()) return std::nullopt;
+  return Skip{.from_layer = config.encoder_layers() - 1 - index, .index = index};
+}
+
+// Whether the layer's output is added up in a tensor of its own: for token gating, and for the last encoder
+// layer, whose output is both stream and skip of the next.
+bool OutputIsMaterialized(const ModelConfig& config, int64_t layer) {
+  return (config.token_gate && !config.is_mamba(layer)) ||
+         (layer + 1 == config.encoder_layers() && config.skip_count() > 0);
+}
+
+// The layer's output as later layers see it.
+template <typename T>
+Tensor<T> OutputOf(const ModelConfig& config, const ModelSaved<T>& saved, int64_t layer) {
+  return OutputIsMaterialized(config, layer) ? saved.blocks[static_cast<size_t>(layer)].output
+                                             : saved.blocks[static_cast<size_t>(layer) + 1].y;
+}
+
+// The residual step into `layer`, or after the last layer into the final norm.
+template <typename T>
+ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& weights,
+                             const ModelSaved<T>& saved, int64_t layer) {
+  const int64_t rows = saved.batch * saved.time;
+  ResidualNormArgs<T> args;
+  if (layer == 0) {
+    args.x = saved.x0.Reshaped({rows, config.dim});
+  } else {
+    const BlockSaved<T>& before = saved.blocks[static_cast<size_t>(layer) - 1];
+    if (OutputIsMaterialized(config, layer - 1)) {
+      args.x = before.output;
+    } else {
+      args.x = before.v;
+      args.branch = before.mlp;
+      args.branch_scale = weights.blocks[static_cast<size_t>(layer) - 1].mlp_scale;
+    }
+  }
+  if (layer == config.layer_count()) {
+    args.y = saved.final_y;
+    args.normed = saved.hidden;
+    args.rstd = saved.final_rstd;
+    return args;
+  }
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(layer)];
+  if (const std::optional<Skip> skip = SkipInto(config, layer)) {
+    args.skip = OutputOf(config, saved, skip->from_layer);
+    args.skip_weight = weights.skip_weights.Slice(skip->index, 1).Reshaped({config.dim});
+  }
+  args.x0 = saved.x0.Reshaped({rows, config.dim});
+  args.mix = weights.blocks[static_cast<size_t>(layer)].mix;
+  args.norm_scale = static_cast<Accum<T>>(config.norm_scale(layer));
+  args.y = block.y;
+  args.u = block.u;
+  args.normed = block.normed;
+  args.rstd = block.rstd;
+  return args;
+}
+
+// The residual step between mixer and MLP.
+template <typename T>
+ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& weights,
+                              const BlockSaved<T>& block, int64_t layer) {
+  ResidualNormArgs<T> args;
+  args.x = block.u;
+  args.branch = block.branch;
+  args.branch_scale = weights.branch_scale;
+  args.norm_scale = static_cast<Accum<T>>(config.norm_scale(layer));
+  args.y = block.v;
+  args.normed = block.mlp_normed;
+  args.rstd = block.mlp_rstd;
+  return args;
+}
+
+// Adds up the layer's output without a norm.
+template <typename T>
+ResidualNormArgs<T> StepToOutput(const BlockWeights<T>& weights, const BlockSaved<T>& block, Tensor<T> y) {
+  ResidualNormArgs<T> args;
+  args.x = block.v;
+  args.branch = block.mlp;
+  args.branch_scale = weights.mlp_scale;
+  args.y = y;
+  return args;
+}
+
+template <typename T>
+AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<T>& weights,
+                              const ModelSaved<T>& saved, int64_t layer) {
+  AttentionSources<T> sources;
+  if (config.value_embedding_index(layer) >= 0) {
+    sources.value_embedding = saved.embedding.ve_projected;
+    sources.ve_scale = weights.ve_scale;
+  }
+  const int64_t source = config.value_residual_source();
+  if (source >= 0 && layer > source) sources.first_v = saved.blocks[static_cast<size_t>(source)].attention.v;
+  return sources;
+}
+
+template <typename T>
+ResidualNormArgs<T> EmbeddingSum(const ModelWeights<T>& weights, const EmbeddingSaved<T>& e, int64_t rows,
+                                 int64_t dim) {
+  ResidualNormArgs<T> args;
+  args.x = e.tokens;
+  if (!e.bigram_projected.empty()) {
+    args.branch = e.bigram_projected;
+    args.branch_scale = weights.bigram_scale;
+  }
+  args.y = e.summed;
+  args.normed = e.normed.Reshaped({rows, dim});
+  args.rstd = e.rstd;
+  return args;
+}
+
+template <typename T>
+void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                       ModelSaved<T>* saved) {
+  const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
+  const Tensor<const int32_t> ids = saved->ids.Reshaped({rows});
+  EmbeddingSaved<T>& e = saved->embedding;
+  e.tokens = arena.New<T>({rows, dim});
+  EmbeddingForward<T>(arena, {.ids = ids, .table = weights.token_embedding, .y = e.tokens});
+  if (config.bigram_rows > 0) {
+    e.hash = arena.New<int32_t>({batch, time});
+    e.bigram = arena.New<T>({rows, config.bigram_dim});
+    e.bigram_projected = arena.New<T>({rows, dim});
+    BigramHash(arena, saved->ids, config.bigram_rows, e.hash);
+    EmbeddingForward<T>(arena,
+                        {.ids = e.hash.Reshaped({rows}), .table = weights.bigram_embedding, .y = e.bigram});
+    MatmulForward<T>(arena, {.x = e.bigram, .weight = weights.bigram_proj, .y = e.bigram_projected});
+  }
+  e.summed = arena.New<T>({rows, dim});
+  e.rstd = arena.New<Accum<T>>({rows});
+  e.normed = arena.New<T>({batch, time, dim});
+  ResidualNormForward<T>(arena, EmbeddingSum(weights, e, rows, dim));
+  saved->x0 = arena.New<T>({batch, time, dim});
+  SmearForward<T>(arena, {.x = e.normed, .gate = weights.smear_gate, .previous = {}, .y = saved->x0});
+  if (config.value_embedding_count() > 0) {
+    e.ve = arena.New<T>({rows, config.value_embedding_dim});
+    e.ve_projected = arena.New<T>({rows, config.kv_dim()});
+    EmbeddingForward<T>(arena, {.ids = ids, .table = weights.ve_embedding, .y = e.ve});
+    MatmulForward<T>(arena, {.x = e.ve, .weight = weights.ve_proj, .y = e.ve_projected});
+  }
+}
+
+// dx0 and dve_projected: what reached x0 and the projected value embeddings.
+template <typename T>
+void EmbeddingsBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                        const ModelSaved<T>& saved, Tensor<const T> dx0, Tensor<const T> dve_projected,
+                        ModelWeights<Accum<T>>& grad) {
+  Arena::Scope scope(arena);
+  const int64_t batch = saved.batch, time = saved.time, rows = batch * time, dim = config.dim;
+  const Tensor<const int32_t> ids = saved.ids.Reshaped({rows});
+  const EmbeddingSaved<T>& e = saved.embedding;
+  if (!dve_projected.empty()) {
+    Tensor<T> dve = arena.New<T>({rows, config.value_embedding_dim});
+    MatmulBackward<T>(
+        arena,
+        {.dy = dve_projected, .x = e.ve, .weight = weights.ve_proj, .dx = dve, .dweight = grad.ve_proj});
+    EmbeddingBackward<T>(arena, {.ids = ids, .dy = dve, .dtable = grad.ve_embedding});
+  }
+  Tensor<T> dnormed = arena.New<T>({batch, time, dim});
+  SmearBackward<T>(arena, {.x = e.normed,
+                           .gate = weights.smear_gate,
+                           .dy = dx0.Reshaped({batch, time, dim}),
+                           .dx = dnormed,
+                           .dgate = grad.smear_gate});
+  Tensor<T> dtokens = arena.New<T>({rows, dim});
+  ResidualNormGradArgs<T> sum;
+  sum.forward = EmbeddingSum(weights, e, rows, dim);
+  sum.dnormed = dnormed.Reshaped({rows, dim});
+  sum.dx = dtokens;
+  if (config.bigram_rows > 0) {
+    sum.dbranch = arena.New<T>({rows, dim});
+    sum.dbranch_scale = grad.bigram_scale;
+  }
+  ResidualNormBackward<T>(arena, sum);
+  EmbeddingBackward<T>(arena, {.ids = ids, .dy = dtokens, .dtable = grad.token_embedding});
+  if (config.bigram_rows > 0) {
+    Tensor<T> dbigram = arena.New<T>({rows, config.bigram_dim});
+    MatmulBackward<T>(arena, {.dy = sum.dbranch,
+                              .x = e.bigram,
+                              .weight = weights.bigram_proj,
+                              .dx = dbigram,
+                              .dweight = grad.bigram_proj});
+    EmbeddingBackward<T>(arena,
+                         {.ids = e.hash.Reshaped({rows}), .dy = dbigram, .dtable = grad.bigram_embedding});
+  }
+}
+
+template <typename T>
+void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, int64_t layer,
+                  bool keep, ModelSaved<T>* saved) {
+  const size_t l = static_cast<size_t>(layer);
+  const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
+  const BlockWeights<T>& w = weights.blocks[l];
+  BlockSaved<T>& block = saved->blocks[l];
+  for (Tensor<T>* tensor : {&block.y, &block.u, &block.v, &block.mlp}) *tensor = arena.New<T>({rows, dim});
+  if (OutputIsMaterialized(config, layer)) {
+    block.output = arena.New<T>({rows, dim});
+    block.ungated = config.token_gate && !config.is_mamba(layer) ? arena.New<T>({rows, dim}) : block.output;
+  }
+  if (layer == config.value_residual_source() && !keep) {
+    // Later layers read this layer's v: taken before the scope below, it survives it.
+    keep = true;
+  }
+  std::optional<Arena::Scope> scope;
+  if (!keep) scope.emplace(arena);
+  block.rstd = arena.New<Accum<T>>({rows});
+  block.mlp_rstd = arena.New<Accum<T>>({rows});
+  for (Tensor<T>* tensor : {&block.normed, &block.mlp_normed}) *tensor = arena.New<T>({rows, dim});
+  for (Tensor<T>* tensor : {&block.up, &block.activated}) *tensor = arena.New<T>({rows, config.mlp_width});
+
+  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, layer));
+  block.branch = config.is_mamba(layer)
+                     ? MambaForward<T>(arena, config, w.mamba, block.normed, batch, time, &block.mamba)
+                     : AttentionLayerForward<T>(arena, config, layer, w.attention,
+                                                SourcesOf(config, weights, *saved, layer), block.normed,
+                                                batch, time, &block.attention);
+  ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
+  MatmulForward<T>(arena, {.x = block.mlp_normed, .weight = w.up, .y = block.up});
+  LeakyReluSquaredForward<T>(arena, {.x = block.up, .y = block.activated});
+  MatmulForward<T>(arena, {.x = block.activated, .weight = w.down, .y = block.mlp});
+  if (!OutputIsMaterialized(config, layer)) return;
+  ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
+  if (config.token_gate && !config.is_mamba(layer)) {
+    TokenGateForward<T>(arena, {.u = block.u,
+                                .x = block.ungated,
+                                .weight = w.attention.token_gate,
+                                .bias = w.attention.token_gate_bias,
+                                .y = block.output});
+  }
+}
+
+// Gradients that live across layers.
+template <typename T>
+struct StreamGrads {
+  Tensor<T> dstream;             // [rows, dim]: of what the current boundary's x was
+  Tensor<T> dmlp;                // [rows, dim]: of the MLP output of the layer below the boundary
+  Tensor<T> dx0;                 // [rows, dim]: sums over layers
+  std::vector<Tensor<T>> dskip;  // per encoder layer: what its output gets from the decoder
+  Tensor<T> dve_projected;       // [rows, kv_dim]: sums over layers
+  Tensor<T> dfirst_v;            // sums over layers
+};
+
+// From the gradient of the layer's output (in g.dstream when it is materialized, else split by the step above
+// into g.dstream for v and g.dmlp) to the gradient of v and of the MLP's output; du_gate is what a token gate
+// sends to u.
+template <typename T>
+void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
+                    const BlockSaved<T>& block, int64_t layer, StreamGrads<T>& g,
+                    BlockWeights<Accum<T>>& grad, Tensor<T>* du_gate) {
+  if (!OutputIsMaterialized(config, layer)) return;
+  const size_t l = static_cast<size_t>(layer);
+  if (layer < config.encoder_layers() && l < g.dskip.size() && !g.dskip[l].empty()) {
+    AddTo<T>(arena, g.dskip[l], 1, g.dstream);
+  }
+  if (config.token_gate && !config.is_mamba(layer)) {
+    *du_gate = arena.New<T>(block.u.shape());
+    Tensor<T> dungated = arena.New<T>(block.u.shape());
+    TokenGateBackward<T>(arena, {.u = block.u,
+                                 .x = block.ungated,
+                                 .weight = w.attention.token_gate,
+                                 .bias = w.attention.token_gate_bias,
+                                 .dy = g.dstream,
+                                 .du = *du_gate,
+                                 .dx = dungated,
+                                 .dweight = grad.attention.token_gate,
+                                 .dbias = grad.attention.token_gate_bias});
+    arena.device().CopyOnDevice(g.dstream.data(), dungated.data(), dungated.size_bytes());
+  }
+  ResidualNormGradArgs<T> step;
+  step.forward = StepToOutput(w, block, block.ungated);
+  step.du = g.dstream;
+  step.dx = g.dstream;
+  step.dbranch = g.dmlp;
+  step.dbranch_scale = grad.mlp_scale;
+  ResidualNormBackward<T>(arena, step);
+}
+
+template <typename T>
+void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                   const ModelSaved<T>& saved, int64_t layer, Tensor<const T> dbranch, Tensor<T> dnormed,
+                   StreamGrads<T>& g, ModelWeights<Accum<T>>& grad) {
+  const size_t l = static_cast<size_t>(layer);
+  const BlockSaved<T>& block = saved.blocks[l];
+  BlockWeights<Accum<T>>& gw = grad.blocks[l];
+  if (config.is_mamba(layer)) {
+    return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
+                            block.mamba, dbranch, dnormed, gw.mamba);
+  }
+  AttentionSourceGrads<T> sources;
+  const bool has_ve = config.value_embedding_index(layer) >= 0;
+  if (has_ve) {
+    sources.dvalue_embedding = arena.New<T>(g.dve_projected.shape());
+    sources.dve_scale = grad.ve_scale;
+  }
+  const int64_t source = config.value_residual_source();
+  Tensor<const T> dv_from_outside;
+  if (source >= 0 && layer > source) sources.dfirst_v = g.dfirst_v;
+  if (source >= 0 && layer == source) dv_from_outside = g.dfirst_v;
+  AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
+                            SourcesOf(config, weights, saved, layer), block.normed, saved.batch, saved.time,
+                            block.attention, dbranch, dv_from_outside, dnormed, gw.attention, sources);
+  if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
+}
+
+template <typename T>
+void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                   const ModelSaved<T>& saved, int64_t layer, StreamGrads<T>& g,
+                   ModelWeights<Accum<T>>& grad) {
+  Arena::Scope scope(arena);
+  const size_t l = static_cast<size_t>(layer);
+  const int64_t rows = saved.batch * saved.time, dim = config.dim;
+  const BlockWeights<T>& w = weights.blocks[l];
+  const BlockSaved<T>& block = saved.blocks[l];
+  BlockWeights<Accum<T>>& gw = grad.blocks[l];
+
+  Tensor<T> du_gate;
+  OutputBackward(arena, config, w, block, layer, g, gw, &du_gate);
+  Tensor<T> dnormed = arena.New<T>({rows, dim});
+  Tensor<T> dbranch = arena.New<T>({rows, dim});
+  {
+    Arena::Scope mlp_scope(arena);
+    Tensor<T> dup = arena.New<T>({rows, config.mlp_width});
+    MatmulBackward<T>(arena,
+                      {.dy = g.dmlp, .x = block.activated, .weight = w.down, .dx = dup, .dweight = gw.down});
+    LeakyReluSquaredBackward<T>(arena, {.x = block.up, .dy = dup, .dx = dup});
+    MatmulBackward<T>(arena,
+                      {.dy = dup, .x = block.mlp_normed, .weight = w.up, .dx = dnormed, .dweight = gw.up});
+  }
+  ResidualNormGradArgs<T> to_mlp;
+  to_mlp.forward = StepToMlp(config, w, block, layer);
+  to_mlp.dnormed = dnormed;
+  to_mlp.du = g.dstream;
+  to_mlp.dx = g.dstream;  // now the gradient of u
+  to_mlp.dbranch = dbranch;
+  to_mlp.dbranch_scale = gw.branch_scale;
+  ResidualNormBackward<T>(arena, to_mlp);
+  if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dstream);
+  MixerBackward<T>(arena, config, weights, saved, layer, dbranch, dnormed, g, grad);
+
+  ResidualNormGradArgs<T> into;
+  into.forward = StepInto(config, weights, saved, layer);
+  into.dnormed = dnormed;
+  into.du = g.dstream;
+  // The output of the layer below is this step's y where it was not materialized: the decoder's share joins
+  // here.
+  if (layer > 0 && layer - 1 < config.encoder_layers() && !OutputIsMaterialized(config, layer - 1)) {
+    into.dy = g.dskip[l - 1];
+  }
+  into.dx = g.dstream;
+  if (!into.forward.branch.empty()) {
+    into.dbranch = g.dmlp;
+    into.dbranch_scale = grad.blocks[l - 1].mlp_scale;
+  }
+  if (const std::optional<Skip> skip = SkipInto(config, layer)) {
+    into.dskip = g.dskip[static_cast<size_t>(skip->from_layer)];
+    into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
+  }
+  into.dx0 = g.dx0;
+  into.dmix = gw.mix;
+  ResidualNormBackward<T>(arena, into);
+}
+
+template <typename T>
+StreamGrads<T> NewStreamGrads(Arena& arena, const ModelConfig& config, const ModelSaved<T>& saved) {
+  const int64_t rows = saved.batch * saved.time, dim = config.dim;
+  StreamGrads<T> g;
+  g.dstream = arena.New<T>({rows, dim});
+  g.dmlp = arena.New<T>({rows, dim});
+  g.dx0 = arena.NewZero<T>({rows, dim});
+  for (int64_t layer = 0; layer < config.skip_count(); ++layer) g.dskip.push_back(arena.New<T>({rows, dim}));
+  if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
+  if (const int64_t source = config.value_residual_source(); source >= 0) {
+    g.dfirst_v = arena.NewZero<T>(saved.blocks[static_cast<size_t>(source)].attention.v.shape());
+  }
+  return g;
+}
+
+// One head's cross entropy and its gradient: dhidden = or += the head's share; dhead adds.
+template <typename T>
+void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, Tensor<const T> head,
+              Tensor<const int32_t> targets, int64_t counted, Accum<T> scale, bool add_to_dhidden,
+              Tensor<T> dhidden, Tensor<Accum<T>> dhead, Tensor<Accum<T>> loss) {
+  Arena::Scope scope(arena);
+  using A = Accum<T>;
+  const int64_t rows = hidden.dim(0);
+  Tensor<T> logits = arena.New<T>({rows, config.vocab});
+  Tensor<A> losses = arena.New<A>({rows});
+  Tensor<A> log_normalizer = arena.New<A>({rows});
+  const A soft_cap = static_cast<A>(config.soft_cap);
+  const A mean = static_cast<A>(1.0 / static_cast<double>(counted));
+  MatmulForward<T>(arena, {.x = hidden, .weight = head, .y = logits});
+  CrossEntropyForward<T>(arena, {.logits = logits,
+                                 .targets = targets,
+                                 .soft_cap = soft_cap,
+                                 .losses = losses,
+                                 .log_normalizer = log_normalizer});
+  Sum<A>(arena, losses, mean, loss);
+  CrossEntropyBackward<T>(arena, {.logits = logits,
+                                  .targets = targets,
+                                  .soft_cap = soft_cap,
+                                  .log_normalizer = log_normalizer,
+                                  .dloss = scale * mean,
+                                  .dlogits = logits});
+  MatmulBackward<T>(arena, {.dy = logits,
+                            .x = hidden,
+                            .weight = head,
+                            .dx = dhidden,
+                            .add_to_dx = add_to_dhidden,
+                            .dweight = dhead});
+}
+
+}  // namespace
+
+template <typename T>
+Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                        Tensor<const int32_t> ids, ModelSaved<T>* saved, bool keep) {
+  HM_CHECK_EQ(ids.rank(), 2);
+  const int64_t rows = ids.size();
+  saved->batch = ids.dim(0);
+  saved->time = ids.dim(1);
+  saved->ids = ids;
+  saved->blocks.assign(static_cast<size_t>(config.layer_count()), {});
+  saved->final_y = arena.New<T>({rows, config.dim});
+  saved->hidden = arena.New<T>({rows, config.dim});
+  saved->final_rstd = arena.New<Accum<T>>({rows});
+  EmbeddingsForward<T>(arena, config, weights, saved);
+  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
+    BlockForward<T>(arena, config, weights, layer, keep, saved);
+  }
+  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.layer_count()));
+  return saved->hidden;
+}
+
+template <typename T>
+void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                    const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad) {
+  Arena::Scope scope(arena);
+  StreamGrads<T> g = NewStreamGrads(arena, config, saved);
+  const int64_t last = config.layer_count() - 1;
+  ResidualNormGradArgs<T> final_step;
+  final_step.forward = StepInto(config, weights, saved, config.layer_count());
+  final_step.dnormed = dhidden;
+  // A model of one layer has no decoder above its encoder; elsewhere the last layer is a decoder layer.
+  final_step.dx = g.dstream;
+  if (!final_step.forward.branch.empty()) {
+    final_step.dbranch = g.dmlp;
+    final_step.dbranch_scale = grad.blocks[static_cast<size_t>(last)].mlp_scale;
+  }
+  ResidualNormBackward<T>(arena, final_step);
+  for (int64_t layer = last; layer >= 0; --layer) {
+    BlockBackward<T>(arena, config, weights, saved, layer, g, grad);
+  }
+  AddTo<T>(arena, g.dstream, 1, g.dx0);
+  EmbeddingsBackward<T>(arena, config, weights, saved, g.dx0, g.dve_projected, grad);
+}
+
+template <typename T>
+Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                 Tensor<const T> hidden) {
+  Tensor<T> logits = arena.New<T>({hidden.dim(0), config.vocab});
+  MatmulForward<T>(arena, {.x = hidden,
+                           .weight = config.tied_embeddings ? weights.token_embedding : weights.lm_head,
+                           .y = logits});
+  return logits;
+}
+
+template <typename T>
+Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                                  Tensor<const T> hidden) {
+  Tensor<Accum<T>> log_probs = arena.New<Accum<T>>({hidden.dim(0), config.vocab});
+  Arena::Scope scope(arena);
+  const Tensor<T> logits = Logits<T>(arena, config, weights, hidden);
+  SoftCapLogSoftmax<T>(arena, logits, static_cast<Accum<T>>(config.soft_cap), log_probs);
+  return log_probs;
+}
+
+template <typename T>
+void LossAndGradient(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                     Tensor<const int32_t> ids, Tensor<const int32_t> targets, Accum<T> loss_scale,
+                     ModelWeights<Accum<T>>& grad, Tensor<Accum<T>> loss, Tensor<Accum<T>> total_loss) {
+  using A = Accum<T>;
+  Arena::Scope scope(arena);
+  const int64_t batch = ids.dim(0), time = ids.dim(1), rows = batch * time;
+  ModelSaved<T> saved;
+  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved);
+  Tensor<T> dhidden = arena.New<T>({rows, config.dim});
+  HeadLoss<T>(arena, config, hidden, config.tied_embeddings ? weights.token_embedding : weights.lm_head,
+              targets.Reshaped({rows}), rows, loss_scale, /*add_to_dhidden=*/false, dhidden,
+              config.tied_embeddings ? grad.token_embedding : grad.lm_head, loss);
+  if (!total_loss.empty()) {
+    arena.device().CopyOnDevice(total_loss.data(), loss.data(), loss.size_bytes());
+  }
+  for (int64_t head = 0; head < config.mtp_heads && head + 1 < time; ++head) {
+    Tensor<int32_t> shifted = arena.New<int32_t>({batch, time});
+    Tensor<A> head_loss = arena.New<A>({1});
+    const A share = static_cast<A>(config.mtp_weight / static_cast<double>(config.mtp_heads));
+    ShiftTargets(arena, targets.Reshaped({batch, time}), head + 1, shifted);
+    HeadLoss<T>(arena, config, hidden, weights.mtp_heads[static_cast<size_t>(head)], shifted.Reshaped({rows}),
+                batch * (time - 1 - head), loss_scale * share, /*add_to_dhidden=*/true, dhidden,
+                grad.mtp_heads[static_cast<size_t>(head)], head_loss);
+    if (!total_loss.empty()) AddTo<A>(arena, head_loss, share, total_loss);
+  }
+  HiddenBackward<T>(arena, config, weights, saved, dhidden, grad);
+}
+
+template <typename T>
+Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                             Tensor<const int32_t> ids, Tensor<const int32_t> targets) {
+  using A = Accum<T>;
+  const int64_t rows = ids.size();
+  Tensor<A> losses = arena.New<A>({rows});
+  Arena::Scope scope(arena);
+  ModelSaved<T> saved;
+  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved, /*keep=*/false);
+  Tensor<A> log_normalizer = arena.New<A>({rows});
+  CrossEntropyForward<T>(arena, {.logits = Logits<T>(arena, config, weights, hidden),
+                                 .targets = targets.Reshaped({rows}),
+                                 .soft_cap = static_cast<A>(config.soft_cap),
+                                 .losses = losses,
+                                 .log_normalizer = log_normalizer});
+  return losses;
+}
+
+#define HM11_INSTANTIATE(T)                                                                                 \
+  template Tensor<T> HiddenForward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                   \
+                                      Tensor<const int32_t>, ModelSaved<T>*, bool);                         \
+  template void HiddenBackward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, const ModelSaved<T>&, \
+                                  Tensor<const T>, ModelWeights<Accum<T>>&);                                \
+  template Tensor<T> Logits<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);        \
+  template Tensor<Accum<T>> LogProbabilities<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,         \
+                                                Tensor<const T>);                                           \
+  template void LossAndGradient<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                      \
+                                   Tensor<const int32_t>, Tensor<const int32_t>, Accum<T>,                  \
+                                   ModelWeights<Accum<T>>&, Tensor<Accum<T>>, Tensor<Accum<T>>);            \
+  template Tensor<Accum<T>> TokenLosses<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,              \
+                                           Tensor<const int32_t>, Tensor<const int32_t>);
+HM11_INSTANTIATE(double)
+HM11_INSTANTIATE(float)
+HM11_INSTANTIATE(Bf16)
+#undef HM11_INSTANTIATE
+
+}  // namespace hm11

@@ -1,0 +1,99 @@
+// LanguageModel: token ids -> final hidden states -> loss, and back. Spec: embeddings, U-Net of blocks, tied
+// head.
+//
+// Rows are batch * time tokens. Weights are read as they are; gradients of weights are ADDED, so that
+// micro-batches sum; everything else overwrites. `Saved` tensors come from the arena and live until the
+// caller resets it.
+#ifndef HM11_MODEL_LANGUAGE_MODEL_H_
+#define HM11_MODEL_LANGUAGE_MODEL_H_
+
+#include <vector>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "model/attention_mixer.h"
+#include "model/config.h"
+#include "model/mamba_mixer.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+template <typename T>
+struct EmbeddingSaved {
+  Tensor<int32_t> hash;        // [batch, time]
+  Tensor<T> tokens;            // [rows, dim]
+  Tensor<T> bigram;            // [rows, bigram_dim]
+  Tensor<T> bigram_projected;  // [rows, dim]
+  Tensor<T> summed;            // [rows, dim]
+  Tensor<Accum<T>> rstd;       // [rows]
+  Tensor<T> normed;            // [batch, time, dim]
+  Tensor<T> ve;                // [rows, value_embedding_dim]
+  Tensor<T> ve_projected;      // [rows, kv_dim]
+};
+
+template <typename T>
+struct BlockSaved {
+  // The step of the residual stream into the layer: y before the mix with x0, u after it.
+  Tensor<T> y, u, normed;     // [rows, dim]
+  Tensor<Accum<T>> rstd;      // [rows]
+  Tensor<T> branch;           // [rows, dim]: the mixer's output
+  Tensor<T> v, mlp_normed;    // [rows, dim]: the stream between mixer and MLP
+  Tensor<Accum<T>> mlp_rstd;  // [rows]
+  Tensor<T> up, activated;    // [rows, mlp_width]
+  Tensor<T> mlp;              // [rows, dim]: the MLP's output
+  Tensor<T> ungated,
+      output;  // [rows, dim]: the layer's output before and after token gating, when materialized
+  MambaSaved<T> mamba;
+  AttentionSaved<T> attention;
+};
+
+template <typename T>
+struct ModelSaved {
+  int64_t batch = 0;
+  int64_t time = 0;
+  Tensor<const int32_t> ids;  // [batch, time]
+  EmbeddingSaved<T> embedding;
+  Tensor<T> x0;  // [batch, time, dim]
+  std::vector<BlockSaved<T>> blocks;
+  Tensor<T> final_y, hidden;    // [rows, dim]; hidden is normed and goes to the head
+  Tensor<Accum<T>> final_rstd;  // [rows]
+};
+
+// Final hidden states [rows, dim], normed. With keep = false nothing for backward is kept and far less memory
+// taken.
+template <typename T>
+Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                        Tensor<const int32_t> ids, ModelSaved<T>* saved, bool keep = true);
+
+template <typename T>
+void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                    const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad);
+
+// Logits before the soft cap, [rows, vocab].
+template <typename T>
+Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                 Tensor<const T> hidden);
+
+// Log-probabilities [rows, vocab] for scoring.
+template <typename T>
+Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                                  Tensor<const T> hidden);
+
+// Forward and backward of the training loss in one call: mean cross entropy in nats, plus mtp_weight times
+// the mean of the multi-token heads' losses. Adds loss_scale times the gradient to `grad`; writes the
+// unscaled mean cross entropy of the main head to loss [1] and, when there are such heads, the total to
+// total_loss [1] (may be absent).
+template <typename T>
+void LossAndGradient(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                     Tensor<const int32_t> ids, Tensor<const int32_t> targets, Accum<T> loss_scale,
+                     ModelWeights<Accum<T>>& grad, Tensor<Accum<T>> loss, Tensor<Accum<T>> total_loss = {});
+
+// Cross entropy of each target in nats, [rows]; forward only.
+template <typename T>
+Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                             Tensor<const int32_t> ids, Tensor<const int32_t> targets);
+
+}  // namespace hm11
+
+#endif  // HM11_MODEL_LANGUAGE_MODEL_H_

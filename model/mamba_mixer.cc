@@ -1,0 +1,143 @@
+// MambaMixer: five ops forward, the same five backward.
+#include "model/mamba_mixer.h"
+
+#include "ops/causal_conv.h"
+#include "ops/matmul.h"
+#include "scan/selective_scan.h"
+
+namespace hm11 {
+namespace {
+
+// The three parts of dbc: the low-rank step size, B and C.
+template <typename T>
+struct Parts {
+  Parts(const ModelConfig& config, Columns<T> dbc)
+      : step(dbc.Range(0, config.dt_rank)),
+        b(dbc.Range(config.dt_rank, config.state)),
+        c(dbc.Range(config.dt_rank + config.state, config.state)) {}
+  Columns<T> step, b, c;
+};
+
+template <typename T>
+SelectiveScanArgs<T> ScanArgs(const ModelConfig& config, const MambaWeights<T>& weights,
+                              const MambaSaved<T>& saved) {
+  const int64_t inner = config.inner();
+  const Parts<T> parts(config, saved.dbc);
+  SelectiveScanArgs<T> args;
+  args.x = saved.conv;
+  args.delta = saved.delta;
+  args.delta_bias = weights.dt_bias;
+  args.a_log = weights.a_log;
+  args.b = parts.b;
+  args.c = parts.c;
+  args.d = weights.d;
+  args.z = Columns<T>(saved.xz).Range(inner, inner);
+  args.y = saved.y;
+  args.chunk_states = saved.chunk_states;
+  return args;
+}
+
+template <typename T>
+CausalConvArgs<T> ConvArgs(const ModelConfig& config, const MambaWeights<T>& weights, int64_t batch,
+                           int64_t time, const MambaSaved<T>& saved) {
+  CausalConvArgs<T> args;
+  args.batch = batch;
+  args.time = time;
+  args.x = Columns<T>(saved.xz).Range(0, config.inner());
+  args.weight = weights.conv_weight;
+  args.bias = weights.conv_bias;
+  args.y = saved.conv;
+  return args;
+}
+
+}  // namespace
+
+template <typename T>
+Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+                       Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
+                       const MambaState<T>* before, MambaState<T>* after) {
+  const int64_t rows = batch * time, inner = config.inner();
+  Tensor<T> output = arena.New<T>({rows, config.dim});
+  saved->xz = arena.New<T>({rows, 2 * inner});
+  saved->conv = arena.New<T>({batch, time, inner});
+  saved->dbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
+  saved->delta = arena.New<T>({batch, time, inner});
+  saved->y = arena.New<T>({batch, time, inner});
+  saved->chunk_states = arena.New<Accum<T>>({batch, SelectiveScanChunks(time), inner, config.state});
+
+  MatmulForward<T>(arena, {.x = input, .weight = weights.in_proj, .y = saved->xz});
+  CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);
+  if (before != nullptr) conv.tail = before->tail;
+  if (after != nullptr) conv.final_tail = after->tail;
+  CausalConvForward<T>(arena, conv);
+  MatmulForward<T>(arena, {.x = saved->conv, .weight = weights.x_proj, .y = saved->dbc});
+  const Parts<T> parts(config, saved->dbc);
+  MatmulForward<T>(arena, {.x = parts.step, .weight = weights.dt_proj, .y = saved->delta});
+  SelectiveScanArgs<T> scan = ScanArgs(config, weights, *saved);
+  if (before != nullptr) scan.initial_state = before->scan;
+  if (after != nullptr) scan.final_state = after->scan;
+  SelectiveScanForward<T>(arena, scan);
+  MatmulForward<T>(arena, {.x = saved->y, .weight = weights.out_proj, .y = output});
+  return output;
+}
+
+template <typename T>
+void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+                   Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
+                   Tensor<const T> doutput, Tensor<T> dinput, MambaWeights<Accum<T>>& grad) {
+  Arena::Scope scope(arena);
+  const int64_t rows = batch * time, inner = config.inner();
+  Tensor<T> dy = arena.New<T>({batch, time, inner});
+  Tensor<T> dxz = arena.New<T>({rows, 2 * inner});
+  Tensor<T> dconv = arena.New<T>({batch, time, inner});
+  Tensor<T> ddbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
+  Tensor<T> ddelta = arena.New<T>({batch, time, inner});
+  const Parts<T> parts(config, saved.dbc), dparts(config, ddbc);
+
+  MatmulBackward<T>(
+      arena, {.dy = doutput, .x = saved.y, .weight = weights.out_proj, .dx = dy, .dweight = grad.out_proj});
+  SelectiveScanGradArgs<T> scan;
+  scan.forward = ScanArgs(config, weights, saved);
+  scan.dy = dy;
+  scan.dx = dconv;
+  scan.ddelta = ddelta;
+  scan.db = dparts.b;
+  scan.dc = dparts.c;
+  scan.dz = Columns<T>(dxz).Range(inner, inner);
+  scan.da_log = grad.a_log;
+  scan.dd = grad.d;
+  scan.ddelta_bias = grad.dt_bias;
+  SelectiveScanBackward<T>(arena, scan);
+  MatmulBackward<T>(
+      arena,
+      {.dy = ddelta, .x = parts.step, .weight = weights.dt_proj, .dx = dparts.step, .dweight = grad.dt_proj});
+  MatmulBackward<T>(arena, {.dy = ddbc,
+                            .x = saved.conv,
+                            .weight = weights.x_proj,
+                            .dx = dconv,
+                            .add_to_dx = true,
+                            .dweight = grad.x_proj});
+  CausalConvGradArgs<T> conv;
+  conv.forward = ConvArgs(config, weights, batch, time, saved);
+  conv.dy = dconv;
+  conv.dx = Columns<T>(dxz).Range(0, inner);
+  conv.dweight = grad.conv_weight;
+  conv.dbias = grad.conv_bias;
+  CausalConvBackward<T>(arena, conv);
+  MatmulBackward<T>(
+      arena, {.dy = dxz, .x = input, .weight = weights.in_proj, .dx = dinput, .dweight = grad.in_proj});
+}
+
+#define HM11_INSTANTIATE(T)                                                                               \
+  template Tensor<T> MambaForward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
+                                     int64_t, int64_t, MambaSaved<T>*, const MambaState<T>*,              \
+                                     MambaState<T>*);                                                     \
+  template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,     \
+                                 int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>, Tensor<T>,      \
+                                 MambaWeights<Accum<T>>&);
+HM11_INSTANTIATE(double)
+HM11_INSTANTIATE(float)
+HM11_INSTANTIATE(Bf16)
+#undef HM11_INSTANTIATE
+
+}  // namespace hm11

@@ -1,0 +1,51 @@
+// MambaMixer: the Mamba branch of a layer (Gu & Dao 2023, arXiv 2312.00752, figure 3).
+//
+//   [x, z] = W_in u;  x = silu(conv(x));  [d, B, C] = W_x x;  y = selective_scan(x, W_dt d, A, B, C, D, z);
+//   W_out y
+#ifndef HM11_MODEL_MAMBA_MIXER_H_
+#define HM11_MODEL_MAMBA_MIXER_H_
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+// What backward needs of a forward pass.
+template <typename T>
+struct MambaSaved {
+  Tensor<T> xz;                   // [rows, 2 inner]
+  Tensor<T> conv;                 // [batch, time, inner]
+  Tensor<T> dbc;                  // [rows, dt_rank + 2 state]
+  Tensor<T> delta;                // [batch, time, inner]
+  Tensor<T> y;                    // [batch, time, inner]
+  Tensor<Accum<T>> chunk_states;  // [batch, chunks, inner, state]
+};
+
+// What a Mamba layer remembers between two pieces of one sequence: scan states and the convolution's last
+// inputs.
+template <typename T>
+struct MambaState {
+  Tensor<Accum<T>> scan;  // [batch, inner, state]
+  Tensor<T> tail;         // [batch, conv_width - 1, inner]
+};
+
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena. `before` may be null: the sequence
+// begins. `after` may be null; else it receives the state after the last token, and may be the same object as
+// `before`.
+template <typename T>
+Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+                       Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
+                       const MambaState<T>* before = nullptr, MambaState<T>* after = nullptr);
+
+// dinput is written, gradients of weights are added. Only for sequences that began in forward.
+template <typename T>
+void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+                   Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
+                   Tensor<const T> doutput, Tensor<T> dinput, MambaWeights<Accum<T>>& grad);
+
+}  // namespace hm11
+
+#endif  // HM11_MODEL_MAMBA_MIXER_H_
