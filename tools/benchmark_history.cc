@@ -58,8 +58,8 @@ double MillisecondsPer(const std::string& unit) {
   return 1.0;
 }
 
-// Google Benchmark appends to a name how it was run. A slow baseline may be run with other settings than the rest, so
-// these are not part of what was measured.
+// Google Benchmark appends to a name how it was run. A slow baseline may be run with other settings than the
+// rest, so these are not part of what was measured.
 bool IsRunSetting(absl::string_view part) {
   for (const char* word : {"real_time", "process_time", "manual_time"}) {
     if (part == word) return true;
@@ -71,8 +71,8 @@ bool IsRunSetting(absl::string_view part) {
 }
 
 std::string WithoutRunSettings(absl::string_view name) {
-  for (size_t slash = name.rfind('/'); slash != absl::string_view::npos && IsRunSetting(name.substr(slash + 1));
-       slash = name.rfind('/')) {
+  for (size_t slash = name.rfind('/');
+       slash != absl::string_view::npos && IsRunSetting(name.substr(slash + 1)); slash = name.rfind('/')) {
     name = name.substr(0, slash);
   }
   return std::string(name);
@@ -85,9 +85,15 @@ bool TimedByWallClock(absl::string_view name) {
 // Keys of a benchmark's entry that are not counters.
 bool IsOwnKey(const std::string& key) {
   static const std::set<std::string>* keys = new std::set<std::string>{
-      "real_time",        "cpu_time", "iterations", "threads", "repetitions", "repetition_index", "family_index",
-      "per_family_instance_index"};
+      "real_time",   "cpu_time",         "iterations",   "threads",
+      "repetitions", "repetition_index", "family_index", "per_family_instance_index"};
   return keys->count(key) > 0;
+}
+
+// Google Benchmark's own counter, or this project's.
+double BytesPerSecond(const Json& entry) {
+  return entry.contains("bytes_per_second") ? NumberAt(entry, "bytes_per_second")
+                                            : 1e9 * NumberAt(entry, "GB/s");
 }
 
 struct Samples {
@@ -106,7 +112,7 @@ void AddSample(const Json& entry, const std::string& full_name, Samples* samples
   }
   // The rate is over the clock that timed the benchmark.
   const auto& clock = TimedByWallClock(full_name) ? samples->milliseconds : samples->cpu_milliseconds;
-  samples->bytes_an_iteration = NumberAt(entry, "bytes_per_second") * clock.back() * 1e-3;
+  samples->bytes_an_iteration = BytesPerSecond(entry) * clock.back() * 1e-3;
 }
 
 // Which entries to read: the repetitions themselves, or else the medians, or else the means.
@@ -126,7 +132,8 @@ BenchmarkRow RowFromSamples(const Samples& samples) {
   BenchmarkRow row;
   row.milliseconds = Median(samples.milliseconds);
   row.cpu_milliseconds = Median(samples.cpu_milliseconds);
-  const auto [fastest, slowest] = std::minmax_element(samples.milliseconds.begin(), samples.milliseconds.end());
+  const auto [fastest, slowest] =
+      std::minmax_element(samples.milliseconds.begin(), samples.milliseconds.end());
   if (row.milliseconds > 0) row.spread = (*slowest - *fastest) / row.milliseconds;
   for (const auto& [key, values] : samples.counters) row.counters[key] = Median(values);
   return row;
@@ -138,11 +145,25 @@ double Bandwidth(const Samples& samples) {
   return milliseconds > 0 ? samples.bytes_an_iteration / (milliseconds * 1e-3) : 0;
 }
 
-void SetRatios(const std::map<std::string, Samples>& samples, const NamingRule& rule, BenchmarkRecord* record) {
-  std::vector<const Samples*> copies;
+// What a copy of `bytes` reaches: between two copies that were measured, on the straight line over the
+// logarithm of the bytes; outside, the nearest. `copies` are pairs of bytes and bandwidth in ascending order.
+double CopyBandwidth(const std::vector<std::pair<double, double>>& copies, double bytes) {
+  const auto above = std::lower_bound(copies.begin(), copies.end(), std::pair(bytes, 0.0));
+  if (above == copies.begin()) return copies.front().second;
+  if (above == copies.end()) return copies.back().second;
+  const auto below = above - 1;
+  const double part = std::log(bytes / below->first) / std::log(above->first / below->first);
+  return below->second + part * (above->second - below->second);
+}
+
+void SetRatios(const std::map<std::string, Samples>& samples, const NamingRule& rule,
+               BenchmarkRecord* record) {
+  std::vector<std::pair<double, double>> copies;
   for (const auto& [name, sample] : samples) {
-    if (rule.IsCeiling(name) && Bandwidth(sample) > 0) copies.push_back(&sample);
+    if (rule.IsCeiling(name) && Bandwidth(sample) > 0)
+      copies.emplace_back(sample.bytes_an_iteration, Bandwidth(sample));
   }
+  std::sort(copies.begin(), copies.end());
   for (auto& [name, row] : record->rows) {
     if (rule.IsCeiling(name)) continue;
     const auto baseline = record->rows.find(rule.BaselineName(name));
@@ -150,14 +171,8 @@ void SetRatios(const std::map<std::string, Samples>& samples, const NamingRule& 
       row.speedup = baseline->second.milliseconds / row.milliseconds;
     }
     const Samples& sample = samples.at(name);
-    double nearest = std::numeric_limits<double>::infinity();
-    for (const Samples* copy : copies) {
-      if (Bandwidth(sample) <= 0) break;
-      const double distance = std::abs(std::log(copy->bytes_an_iteration / sample.bytes_an_iteration));
-      if (distance >= nearest) continue;
-      nearest = distance;
-      row.ceiling_share = Bandwidth(sample) / Bandwidth(*copy);
-    }
+    if (copies.empty() || Bandwidth(sample) <= 0) continue;
+    row.ceiling_share = Bandwidth(sample) / CopyBandwidth(copies, sample.bytes_an_iteration);
   }
 }
 
@@ -211,9 +226,19 @@ BenchmarkRow RowFromJson(const Json& json) {
   return row;
 }
 
+double CounterAt(const BenchmarkRow& row, const char* key) {
+  const auto found = row.counters.find(key);
+  return found == row.counters.end() ? 0 : found->second;
+}
+
 double ChangeFactor(const RatioChange& change) { return change.after / change.before; }
 
 }  // namespace
+
+double BenchmarkRow::GigabytesPerSecond() const {
+  const double bytes = CounterAt(*this, "bytes_per_second");
+  return bytes > 0 ? bytes / 1e9 : CounterAt(*this, "GB/s");
+}
 
 absl::StatusOr<NamingRule> NamingRule::Create(const Patterns& patterns) {
   NamingRule rule;
@@ -244,7 +269,8 @@ std::string NamingRule::BaselineName(const std::string& name) const {
   std::smatch match;
   if (!std::regex_search(name, match, algorithm_) || !match[1].matched) return "";
   std::string baseline = name;
-  baseline.replace(static_cast<size_t>(match.position(1)), static_cast<size_t>(match.length(1)), patterns_.baseline);
+  baseline.replace(static_cast<size_t>(match.position(1)), static_cast<size_t>(match.length(1)),
+                   patterns_.baseline);
   return baseline;
 }
 
@@ -283,7 +309,7 @@ absl::StatusOr<BenchmarkRecord> RecordFromGoogleBenchmark(absl::string_view json
   }
   if (const auto context = root.find("context"); context != root.end()) DescribeFromContext(*context, &run);
 
-  BenchmarkRecord record{.run = std::move(run), .rows = {}, .failures = {}};
+  BenchmarkRecord record{.run = std::move(run)};
   std::map<std::string, Samples> samples;
   std::map<std::string, std::string> kinds;
   for (const Json& entry : *entries) {
@@ -306,8 +332,9 @@ absl::StatusOr<BenchmarkRecord> RecordFromGoogleBenchmark(absl::string_view json
 }
 
 std::string RecordToLine(const BenchmarkRecord& record) {
-  Json json = {{"commit", record.run.commit},   {"dirty", record.run.dirty},     {"date", record.run.date},
-               {"program", record.run.program}, {"machine", record.run.machine}, {"benchmarks", Json::object()}};
+  Json json = {{"commit", record.run.commit},   {"dirty", record.run.dirty},
+               {"date", record.run.date},       {"program", record.run.program},
+               {"machine", record.run.machine}, {"benchmarks", Json::object()}};
   for (const auto& [name, row] : record.rows) json["benchmarks"][name] = RowToJson(row);
   if (!record.failures.empty()) json["failures"] = record.failures;
   return json.dump(-1, ' ', false, Json::error_handler_t::replace);
@@ -345,7 +372,8 @@ absl::StatusOr<std::vector<BenchmarkRecord>> LoadHistory(const std::string& path
     if (absl::StripAsciiWhitespace(line).empty()) continue;
     absl::StatusOr<BenchmarkRecord> record = RecordFromLine(line);
     if (!record.ok()) {
-      return absl::InvalidArgumentError(absl::StrCat(path, ":", line_number, ": ", record.status().message()));
+      return absl::InvalidArgumentError(
+          absl::StrCat(path, ":", line_number, ": ", record.status().message()));
     }
     history.push_back(*std::move(record));
   }
@@ -372,7 +400,8 @@ Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, 
       continue;
     }
     const BenchmarkRow& new_row = found->second;
-    const auto judge = [&](const char* ratio, std::optional<double> old_value, std::optional<double> new_value) {
+    const auto judge = [&](const char* ratio, std::optional<double> old_value,
+                           std::optional<double> new_value) {
       if (!old_value || !new_value || *old_value <= 0) return;
       ++comparison.ratios_compared;
       const RatioChange change = {.name = name,
@@ -388,8 +417,12 @@ Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, 
     judge("speedup", old_row.speedup, new_row.speedup);
     judge("share of the ceiling", old_row.ceiling_share, new_row.ceiling_share);
   }
-  const auto worse = [](const RatioChange& a, const RatioChange& b) { return ChangeFactor(a) < ChangeFactor(b); };
-  const auto better = [](const RatioChange& a, const RatioChange& b) { return ChangeFactor(a) > ChangeFactor(b); };
+  const auto worse = [](const RatioChange& a, const RatioChange& b) {
+    return ChangeFactor(a) < ChangeFactor(b);
+  };
+  const auto better = [](const RatioChange& a, const RatioChange& b) {
+    return ChangeFactor(a) > ChangeFactor(b);
+  };
   std::stable_sort(comparison.losses.begin(), comparison.losses.end(), worse);
   std::stable_sort(comparison.gains.begin(), comparison.gains.end(), better);
   return comparison;

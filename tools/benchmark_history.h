@@ -1,8 +1,9 @@
-// History of benchmark runs: what Google Benchmark printed becomes one record, a line of JSON in a file that is kept,
-// and two records of a machine are compared.
+// History of benchmark runs: what Google Benchmark printed becomes one record, a line of JSON in a file that
+// is kept, and two records of a machine are compared.
 //
-// Times of different days are not comparable, ratios within one run are: a benchmark's speedup over its baseline (the
-// same benchmark with another algorithm's name) and its bandwidth as a share of a copy's. Only these are judged.
+// Times of different days are not comparable, ratios within one run are: a benchmark's speedup over its
+// baseline (the same benchmark with another algorithm's name) and its bandwidth as a share of a copy's. Only
+// these are judged.
 #ifndef HM11_TOOLS_BENCHMARK_HISTORY_H_
 #define HM11_TOOLS_BENCHMARK_HISTORY_H_
 
@@ -47,27 +48,30 @@ class NamingRule {
 };
 
 struct BenchmarkRow {
-  double milliseconds = 0;      // wall clock, median over the repetitions
-  double cpu_milliseconds = 0;  // median
-  double spread = 0;            // (slowest - fastest repetition) / median
-  std::optional<double> speedup;        // baseline's wall clock over this one's
-  std::optional<double> ceiling_share;  // of the bandwidth of the copy that moves the nearest number of bytes
-  std::map<std::string, double> counters;  // bytes_per_second, items_per_second and the user's own; medians
+  double milliseconds = 0;                   // wall clock, median over the repetitions
+  double cpu_milliseconds = 0;               // median
+  double spread = 0;                         // (slowest - fastest repetition) / median
+  std::optional<double> speedup = {};        // baseline's wall clock over this one's
+  std::optional<double> ceiling_share = {};  // of the bandwidth of a copy that moves as many bytes
+  // Medians of bytes_per_second, GB/s, items_per_second and the user's own.
+  std::map<std::string, double> counters = {};
+
+  double GigabytesPerSecond() const;  // from the counters; 0 when there is none
 };
 
 // Where and of what a record was taken.
 struct RunDescription {
-  std::string commit;
-  bool dirty = false;   // the tree held changes that were not committed
-  std::string date;     // UTC, 2026-01-31T12:00:00Z
-  std::string program;  // file name of the benchmark
-  std::string machine;  // CPU, cores, GPU
+  std::string commit = {};
+  bool dirty = false;        // the tree held changes that were not committed
+  std::string date = {};     // UTC, 2026-01-31T12:00:00Z
+  std::string program = {};  // file name of the benchmark
+  std::string machine = {};  // CPU, cores, GPU
 };
 
 struct BenchmarkRecord {
-  RunDescription run;
-  std::map<std::string, BenchmarkRow> rows;     // by name, without Google Benchmark's suffixes such as /real_time
-  std::map<std::string, std::string> failures;  // benchmarks that reported an error, and what it said
+  RunDescription run = {};
+  std::map<std::string, BenchmarkRow> rows = {};     // by name, without suffixes such as /real_time
+  std::map<std::string, std::string> failures = {};  // benchmarks that reported an error, and what it said
 };
 
 // The record of one run from Google Benchmark's JSON: repetitions or, where only those were printed, their
@@ -84,8 +88,8 @@ absl::Status AppendToHistory(const std::string& path, const BenchmarkRecord& rec
 
 // One ratio of one benchmark in two records.
 struct RatioChange {
-  std::string name;
-  std::string ratio;  // "speedup" or "share of the ceiling"
+  std::string name = {};
+  std::string ratio = {};  // "speedup" or "share of the ceiling"
   double before = 0;
   double after = 0;
   double milliseconds_before = 0;
@@ -103,8 +107,9 @@ struct Comparison {
 // Ratios that fell or rose by more than `threshold`, 0.1 being 10 %.
 Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold);
 
-// The newest record of each program on one machine with the one before it (null when there is none). The machine is
-// that of the newest record, or every one whose description contains `machine` when that is not empty.
+// The newest record of each program on one machine with the one before it (null when there is none). The
+// machine is that of the newest record, or every one whose description contains `machine` when that is not
+// empty.
 struct RecordPair {
   const BenchmarkRecord* before = nullptr;
   const BenchmarkRecord* after = nullptr;
