@@ -1,0 +1,134 @@
+// Matrix products: contracts checked, then to OpenBLAS or cuBLASLt.
+#include "ops/matmul.h"
+
+#include "core/check.h"
+#include "ops/product.h"
+
+#if HM11_HAVE_CUDA
+#include "ops/matmul_cuda.h"
+#endif
+
+namespace hm11 {
+namespace {
+
+template <typename T, typename C>
+void Run(const Device& device, const Product<T, C>& product) {
+  if (device.is_plan() || product.rows == 0 || product.cols == 0) return;
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (device.is_cuda()) return cuda::Multiply(device, product);
+  }
+#endif
+  HM_CHECK(device.is_cpu());
+  if constexpr (kOnCpu<T>) {
+    Multiply(product);
+  } else {
+    HM_CHECK(!"this type is for GPUs");
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void MatmulForward(Arena& arena, const MatmulArgs<T>& args) {
+  const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.y.cols();
+  HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
+  HM_CHECK_EQ(args.y.rows(), rows);
+  Run(arena.device(), Product<T>{.rows = rows,
+                                 .cols = out,
+                                 .inner = in,
+                                 .a = args.x.data(),
+                                 .a_stride = args.x.stride(),
+                                 .b = args.weight.data(),
+                                 .b_stride = in,
+                                 .transpose_b = true,
+                                 .c = args.y.data(),
+                                 .c_stride = args.y.stride()});
+}
+
+template <typename T>
+void MatmulBackward(Arena& arena, const MatmulGradArgs<T>& args) {
+  const int64_t rows = args.dy.rows(), out = args.dy.cols();
+  if (!args.dx.empty()) {
+    const int64_t in = args.dx.cols();
+    HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
+    HM_CHECK_EQ(args.dx.rows(), rows);
+    Run(arena.device(), Product<T>{.rows = rows,
+                                   .cols = in,
+                                   .inner = out,
+                                   .a = args.dy.data(),
+                                   .a_stride = args.dy.stride(),
+                                   .b = args.weight.data(),
+                                   .b_stride = in,
+                                   .c = args.dx.data(),
+                                   .c_stride = args.dx.stride(),
+                                   .beta = static_cast<Accum<T>>(args.add_to_dx ? 1 : 0)});
+  }
+  if (!args.dweight.empty()) {
+    const int64_t in = args.x.cols();
+    HM_CHECK_EQ(args.dweight.shape(), (Shape{out, in}));
+    HM_CHECK_EQ(args.x.rows(), rows);
+    Run(arena.device(), Product<T, Accum<T>>{.rows = out,
+                                             .cols = in,
+                                             .inner = rows,
+                                             .a = args.dy.data(),
+                                             .a_stride = args.dy.stride(),
+                                             .transpose_a = true,
+                                             .b = args.x.data(),
+                                             .b_stride = args.x.stride(),
+                                             .c = args.dweight.data(),
+                                             .c_stride = in,
+                                             .beta = 1});
+  }
+}
+
+template <typename T>
+void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
+  HM_CHECK_EQ(args.c.rank(), 3);
+  const int64_t batch = args.c.dim(0), rows = args.c.dim(1), cols = args.c.dim(2);
+  HM_CHECK_EQ(args.a.rank(), 3);
+  const int64_t inner = args.a.dim(2);
+  HM_CHECK_EQ(args.a.shape(), (Shape{batch, rows, inner}));
+  HM_CHECK_EQ(args.b.shape(), args.transpose_b ? (Shape{batch, cols, inner}) : (Shape{batch, inner, cols}));
+  Run(arena.device(), Product<T>{.rows = rows,
+                                 .cols = cols,
+                                 .inner = inner,
+                                 .a = args.a.data(),
+                                 .a_stride = inner,
+                                 .b = args.b.data(),
+                                 .b_stride = args.transpose_b ? inner : cols,
+                                 .transpose_b = args.transpose_b,
+                                 .c = args.c.data(),
+                                 .c_stride = cols,
+                                 .alpha = static_cast<Accum<T>>(args.alpha),
+                                 .beta = static_cast<Accum<T>>(args.beta),
+                                 .batch = batch,
+                                 .a_step = rows * inner,
+                                 .b_step = inner * cols,
+                                 .c_step = rows * cols});
+}
+
+#if HM11_HAVE_CUDA
+
+void TuneMatmuls(bool on) { cuda::TuneMatmuls(on); }
+std::string MatmulTuning() { return cuda::MatmulTuning(); }
+absl::Status SetMatmulTuning(absl::string_view text) { return cuda::SetMatmulTuning(text); }
+
+#else
+
+void TuneMatmuls(bool) {}
+std::string MatmulTuning() { return ""; }
+absl::Status SetMatmulTuning(absl::string_view) { return absl::OkStatus(); }
+
+#endif
+
+#define HM11_INSTANTIATE(T)                                          \
+  template void MatmulForward<T>(Arena&, const MatmulArgs<T>&);      \
+  template void MatmulBackward<T>(Arena&, const MatmulGradArgs<T>&); \
+  template void BatchedMatmul<T>(Arena&, const BatchedMatmulArgs<T>&)
+HM11_INSTANTIATE(double);
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
+
+}  // namespace hm11

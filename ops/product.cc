@@ -1,0 +1,71 @@
+// Matrix products on the CPU: OpenBLAS, with HM11_THREADS threads where that is set.
+#include "ops/product.h"
+
+#include <cblas.h>
+
+#include <cstdlib>
+#include <type_traits>
+
+#include "core/check.h"
+#include "core/parallel.h"
+
+namespace hm11 {
+namespace {
+
+// OpenBLAS counts cores by itself; a limit on ours is one on it too.
+void LimitThreadsOnce() {
+  static const bool done = [] {
+    if (std::getenv("HM11_THREADS") != nullptr && std::getenv("OPENBLAS_NUM_THREADS") == nullptr) {
+      openblas_set_num_threads(ThreadCount());
+    }
+    return true;
+  }();
+  (void)done;
+}
+
+blasint Blas(int64_t value) {
+  HM_CHECK_EQ(value, int64_t{static_cast<blasint>(value)});
+  return static_cast<blasint>(value);
+}
+
+// A matrix of one row may have any stride; the BLAS wants one of at least its width.
+blasint BlasStride(int64_t stored_cols, int64_t stride) {
+  return Blas(stride < stored_cols ? stored_cols : stride);
+}
+
+}  // namespace
+
+template <typename T>
+void Multiply(const Product<T>& p) {
+  if (p.rows == 0 || p.cols == 0) return;
+  LimitThreadsOnce();
+  const CBLAS_TRANSPOSE transpose_a = p.transpose_a ? CblasTrans : CblasNoTrans;
+  const CBLAS_TRANSPOSE transpose_b = p.transpose_b ? CblasTrans : CblasNoTrans;
+  const blasint a_stride = BlasStride(p.transpose_a ? p.rows : p.inner, p.a_stride);
+  const blasint b_stride = BlasStride(p.transpose_b ? p.inner : p.cols, p.b_stride);
+  const blasint c_stride = BlasStride(p.cols, p.c_stride);
+  for (int64_t i = 0; i < p.batch; ++i) {
+    const T* a = p.a + i * p.a_step;
+    const T* b = p.b + i * p.b_step;
+    T* c = p.c + i * p.c_step;
+    if constexpr (std::is_same_v<T, double>) {
+      cblas_dgemm(CblasRowMajor, transpose_a, transpose_b, Blas(p.rows), Blas(p.cols), Blas(p.inner), p.alpha,
+                  a, a_stride, b, b_stride, p.beta, c, c_stride);
+    } else {
+      cblas_sgemm(CblasRowMajor, transpose_a, transpose_b, Blas(p.rows), Blas(p.cols), Blas(p.inner), p.alpha,
+                  a, a_stride, b, b_stride, p.beta, c, c_stride);
+    }
+  }
+}
+
+template void Multiply<float>(const Product<float>&);
+template void Multiply<double>(const Product<double>&);
+
+OneThreadPerProduct::OneThreadPerProduct() {
+  LimitThreadsOnce();
+  threads_ = openblas_get_num_threads();
+  openblas_set_num_threads(1);
+}
+OneThreadPerProduct::~OneThreadPerProduct() { openblas_set_num_threads(threads_); }
+
+}  // namespace hm11
