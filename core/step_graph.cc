@@ -1,0 +1,40 @@
+// StepGraph and Fence: the CPU half and the doors to CUDA.
+#include "core/step_graph.h"
+
+#include <utility>
+
+#include "core/step_graph_cuda.h"
+
+namespace hm11 {
+
+StepGraph::StepGraph(Device device, std::function<void()> work)
+    : device_(std::move(device)), work_(std::move(work)) {
+  if (device_.is_cuda()) graph_ = cuda::Capture(device_, work_);
+}
+
+StepGraph::~StepGraph() {
+  if (graph_ != nullptr) cuda::DestroyGraph(graph_);
+}
+
+void StepGraph::Launch() {
+  if (device_.is_cuda()) return cuda::LaunchGraph(device_, graph_);
+  if (device_.is_cpu()) work_();
+}
+
+Fence::Fence(Device device) : device_(std::move(device)) {
+  if (device_.is_cuda()) event_ = cuda::NewEvent();
+}
+
+Fence::~Fence() {
+  if (event_ != nullptr) cuda::DestroyEvent(event_);
+}
+
+void Fence::Record() {
+  if (device_.is_cuda()) cuda::RecordEvent(device_, event_);
+}
+
+void Fence::Wait() {
+  if (device_.is_cuda()) cuda::WaitForEvent(event_);
+}
+
+}  // namespace hm11

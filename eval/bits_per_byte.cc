@@ -1,0 +1,109 @@
+// Bits per byte: lays windows, scores as many of one length at once as fit, and counts.
+#include "eval/bits_per_byte.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
+#include "model/language_model.h"
+
+namespace hm11 {
+
+absl::StatusOr<ScoreMode> ScoreModeFromName(absl::string_view name) {
+  if (name == "plain") return ScoreMode::kPlain;
+  if (name == "sliding") return ScoreMode::kSliding;
+  if (name == "sliding_published") return ScoreMode::kSlidingPublished;
+  return absl::InvalidArgumentError(
+      absl::StrCat("mode '", name, "': expected plain, sliding or sliding_published"));
+}
+
+std::vector<Window> LayWindows(ScoreMode mode, int64_t tokens, int64_t window, int64_t stride) {
+  HM_CHECK_GE(window, 1);
+  HM_CHECK_GE(stride, 1);
+  std::vector<Window> windows;
+  const int64_t targets = tokens - 1;
+  if (mode == ScoreMode::kPlain) {
+    for (int64_t begin = 0; begin + window <= targets; begin += window)
+      windows.push_back({begin, window, window});
+    return windows;
+  }
+  if (mode == ScoreMode::kSlidingPublished) {
+    for (int64_t begin = 0; begin < targets; begin += stride) {
+      const int64_t length = std::min(window, targets - begin);
+      const int64_t scored = begin == 0 ? length : std::min(stride, length);
+      windows.push_back({begin, length, scored});
+    }
+    return windows;
+  }
+  const int64_t step = std::min(stride, window);
+  int64_t done = 0;  // targets scored so far
+  while (done < targets) {
+    const int64_t end = std::min(targets, done == 0 ? window : done + step);
+    const int64_t begin = std::max<int64_t>(0, end - window);
+    windows.push_back({begin, end - begin, end - done});
+    done = end;
+  }
+  return windows;
+}
+
+Score ScoreSum::score() const {
+  Score score{.loss_nats = 0, .bits_per_byte = 0, .tokens = tokens_, .bytes = bytes_};
+  if (tokens_ > 0) score.loss_nats = nats_ / static_cast<double>(tokens_);
+  if (bytes_ > 0) score.bits_per_byte = nats_ / std::log(2.0) / static_cast<double>(bytes_);
+  return score;
+}
+
+template <typename T>
+Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                  std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,
+                  const std::function<void(double)>& progress) {
+  const std::vector<Window> windows =
+      LayWindows(options.mode, static_cast<int64_t>(tokens.size()), options.window, options.stride);
+  ScoreSum sum;
+  std::vector<int32_t> ids, targets;
+  std::vector<Accum<T>> losses;
+  for (size_t first = 0; first < windows.size();) {
+    const int64_t length = windows[first].length;
+    const size_t most = static_cast<size_t>(std::max<int64_t>(1, options.rows_at_once / length));
+    size_t last = first;
+    while (last < windows.size() && last - first < most && windows[last].length == length) ++last;
+    const int64_t count = static_cast<int64_t>(last - first), rows = count * length;
+    ids.resize(static_cast<size_t>(rows));
+    targets.resize(static_cast<size_t>(rows));
+    for (int64_t w = 0; w < count; ++w) {
+      const uint16_t* begin = tokens.data() + windows[first + static_cast<size_t>(w)].begin;
+      std::copy_n(begin, length, ids.begin() + w * length);
+      std::copy_n(begin + 1, length, targets.begin() + w * length);
+    }
+    arena.Reset();
+    Tensor<int32_t> device_ids = arena.New<int32_t>({count, length});
+    Tensor<int32_t> device_targets = arena.New<int32_t>({count, length});
+    arena.device().CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes());
+    arena.device().CopyFromHost(device_targets.data(), targets.data(), device_targets.size_bytes());
+    const Tensor<Accum<T>> result = TokenLosses<T>(arena, config, weights, device_ids, device_targets);
+    losses.resize(static_cast<size_t>(rows));
+    arena.device().CopyToHost(losses.data(), result.data(), result.size_bytes());
+    for (int64_t w = 0; w < count; ++w) {
+      for (int64_t t = length - windows[first + static_cast<size_t>(w)].scored; t < length; ++t) {
+        const size_t i = static_cast<size_t>(w * length + t);
+        sum.Add(losses[i], bytes.Bytes(targets[i], ids[i]));
+      }
+    }
+    first = last;
+    if (progress) progress(static_cast<double>(first) / static_cast<double>(windows.size()));
+  }
+  arena.Reset();
+  return sum.score();
+}
+
+#define HM11_INSTANTIATE(T)                                                                       \
+  template Score ScoreTokens<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,               \
+                                std::span<const uint16_t>, const ByteTable&, const ScoreOptions&, \
+                                const std::function<void(double)>&);
+HM11_INSTANTIATE(double)
+HM11_INSTANTIATE(float)
+HM11_INSTANTIATE(Bf16)
+#undef HM11_INSTANTIATE
+
+}  // namespace hm11

@@ -1,0 +1,81 @@
+// Bits per byte of a token stream: -log2 p summed over its targets, over the bytes they stand for.
+//
+// Windows of `window` tokens; the first token of a window gives context only. Three ways to lay them (spec
+// section 6):
+//   plain              windows side by side; the tail shorter than a window is left out
+//   sliding            a window every `stride` targets; each scores only what no window before it scored, so
+//   every
+//                      target of the stream is scored exactly once, the tail included
+//   sliding_published  as the challenge's own scripts do it: the last windows, cut short by the end, each
+//   score their
+//                      last min(stride, length) targets again
+#ifndef HM11_EVAL_BITS_PER_BYTE_H_
+#define HM11_EVAL_BITS_PER_BYTE_H_
+
+#include <cstdint>
+#include <functional>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "core/arena.h"
+#include "data/byte_table.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+struct Score {
+  double loss_nats = 0;  // mean over targets
+  double bits_per_byte = 0;
+  int64_t tokens = 0;  // targets scored, counted as often as they were
+  int64_t bytes = 0;
+};
+
+enum class ScoreMode { kPlain, kSliding, kSlidingPublished };
+absl::StatusOr<ScoreMode> ScoreModeFromName(absl::string_view name);
+
+// One window: inputs are tokens [begin, begin + length), targets one further; the last `scored` targets
+// count.
+struct Window {
+  int64_t begin = 0;
+  int64_t length = 0;
+  int64_t scored = 0;
+};
+
+// The windows of a stream of `tokens` tokens (so tokens - 1 targets), in order.
+std::vector<Window> LayWindows(ScoreMode mode, int64_t tokens, int64_t window, int64_t stride);
+
+struct ScoreOptions {
+  ScoreMode mode = ScoreMode::kPlain;
+  int64_t window = 2048;
+  int64_t stride = 64;
+  int64_t rows_at_once = 65536;  // tokens of one forward pass
+};
+
+// Adds up nats and bytes target by target, in float64.
+class ScoreSum {
+ public:
+  void Add(double nats, int64_t bytes) {
+    nats_ += nats;
+    bytes_ += bytes;
+    ++tokens_;
+  }
+  Score score() const;
+
+ private:
+  double nats_ = 0;
+  int64_t bytes_ = 0;
+  int64_t tokens_ = 0;
+};
+
+// `progress` gets the share done, from 0 to 1; may be empty. The arena is reset before each forward pass.
+template <typename T>
+Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                  std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,
+                  const std::function<void(double)>& progress = {});
+
+}  // namespace hm11
+
+#endif  // HM11_EVAL_BITS_PER_BYTE_H_

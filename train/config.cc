@@ -1,0 +1,119 @@
+// RunConfig: validation, overrides and the presets.
+#include "train/config.h"
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_split.h"
+#include "core/fields.h"
+#include "core/status.h"
+
+namespace hm11 {
+namespace {
+
+// The published recipe to the letter: what pull request 1365 runs by default.
+RunConfig PublishedPreset() {
+  RunConfig config;
+  config.preset = "hm11_published";
+  config.batch_tokens = 786432;
+  config.export_average = true;
+  config.optimizer.muon_on_mamba = false;
+  config.optimizer.muon_on_small = false;
+  config.schedule.published_schedule = true;
+  config.schedule.momentum_start = 0.92;
+  config.schedule.momentum_end = 0.99;
+  config.schedule.average_decay = 0.997;
+  config.quant.scheme = "published";
+  return config;
+}
+
+// The same model, its recipe repaired for minutes on one GPU: Mamba matrices in Muon, small batches,
+// schedules as shares of the run, no average from the initial weights, scales without a floor.
+RunConfig Hm11Preset() { return RunConfig(); }
+
+// The same kind of model as a CPU trains it in about two minutes.
+RunConfig TinyPreset() {
+  RunConfig config;
+  config.preset = "tiny";
+  config.model.layers = "MAMA";
+  config.model.dim = 128;
+  config.model.heads = 4;
+  config.model.kv_heads = 2;
+  config.model.mlp_width = 384;
+  config.model.state = 8;
+  config.model.dt_rank = 8;
+  config.model.bigram_rows = 1024;
+  config.model.bigram_dim = 32;
+  config.model.value_embedding_layers = 1;
+  config.model.value_embedding_dim = 32;
+  config.model.xsa_layers = 2;
+  config.sequence = 256;
+  config.batch_tokens = 4096;
+  config.micro_batch_tokens = 4096;
+  config.warmup_steps = 2;
+  config.log_every = 20;
+  config.validation_seconds = 20;
+  config.validation_tokens = 65536;
+  config.checkpoint_seconds = 30;
+  config.schedule.max_steps = 2000;
+  config.schedule.time_limit_seconds = 120;
+  return config;
+}
+
+}  // namespace
+
+absl::Status RunConfig::Validate() const {
+  HM_RETURN_IF_ERROR(model.Validate());
+  HM_RETURN_IF_ERROR(schedule.Validate());
+  HM_RETURN_IF_ERROR(quant.Validate());
+  const auto bad = [](absl::string_view field, auto value, absl::string_view why) {
+    return absl::InvalidArgumentError(absl::StrCat(field, "=", value, ": ", why));
+  };
+  if (sequence < 2 || sequence > 1 << 20) return bad("sequence", sequence, "must lie between 2 and 1048576");
+  if (batch_tokens < sequence || batch_tokens % sequence != 0) {
+    return bad("batch_tokens", batch_tokens, absl::StrCat("must be a multiple of sequence=", sequence));
+  }
+  if (micro_batch_tokens != 0 && (micro_batch_tokens < sequence || micro_batch_tokens % sequence != 0 ||
+                                  batch_tokens % micro_batch_tokens != 0)) {
+    return bad("micro_batch_tokens", micro_batch_tokens,
+               absl::StrCat("must be a multiple of sequence=", sequence,
+                            " that divides batch_tokens=", batch_tokens));
+  }
+  const std::pair<const char*, int64_t> counts[] = {
+      {"warmup_steps", warmup_steps},     {"validation_tokens", validation_tokens}, {"swa_every", swa_every},
+      {"lawa_snapshots", lawa_snapshots}, {"sample_tokens", sample_tokens},
+  };
+  for (const auto& [field, value] : counts) {
+    if (value < 0) return bad(field, value, "must not be negative");
+  }
+  if (log_every < 1) return bad("log_every", log_every, "must be at least 1");
+  if (lawa_every < 1) return bad("lawa_every", lawa_every, "must be at least 1");
+  if (!(validation_seconds >= 0))
+    return bad("validation_seconds", validation_seconds, "must not be negative");
+  if (!(checkpoint_seconds >= 0))
+    return bad("checkpoint_seconds", checkpoint_seconds, "must not be negative");
+  if (lawa_snapshots > 0 && swa_every > 0) return bad("lawa_snapshots", lawa_snapshots, "excludes swa_every");
+  return absl::OkStatus();
+}
+
+std::vector<std::string> PresetNames() { return {"hm11", "hm11_published", "tiny"}; }
+
+absl::StatusOr<RunConfig> Preset(absl::string_view name) {
+  if (name == "hm11") return Hm11Preset();
+  if (name == "hm11_published") return PublishedPreset();
+  if (name == "tiny") return TinyPreset();
+  return absl::NotFoundError(
+      absl::StrCat("unknown preset '", name, "'; known: ", absl::StrJoin(PresetNames(), " ")));
+}
+
+absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config) {
+  for (absl::string_view override : absl::StrSplit(overrides, ',', absl::SkipWhitespace())) {
+    const size_t equals = override.find('=');
+    if (equals == absl::string_view::npos) {
+      return absl::InvalidArgumentError(absl::StrCat("setting '", override, "': expected key=value"));
+    }
+    HM_RETURN_IF_ERROR(SetField(config, override.substr(0, equals), override.substr(equals + 1)));
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace hm11

@@ -1,0 +1,131 @@
+// Optimizer: clip, Muon, AdamW, moving average and the 16-bit working copy, over weights that lie in one flat
+// block.
+//
+// Weights, gradients, moments and the average are ModelWeights<float> taken one after the other from an
+// arena, so each set is one flat tensor in which every 64 floats (Arena::kAlignment) belong to one weight or
+// to padding. One step is
+//
+//   norm = |grad|;  g = grad * min(1, clip / (norm + 1e-6))
+//   Muon:   m = mu m + g;  X = newton_schulz(g + mu m);  p = p (1 - lr wd) - lr sqrt(max(1, rows / cols)) X
+//   AdamW:  m, v as usual with bias correction;  p = p (1 - lr wd) - lr m^ / (sqrt(v^) + eps)
+//   average = decay average + (1 - decay) p;  working copy = bf16(p)
+//
+// Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon. AdamW: Loshchilov & Hutter 2019, arXiv
+// 1711.05101. All numbers that change from step to step are read from device memory (StepScalars), so that a
+// step captured once as a CUDA graph can be replayed. Deterministic: sums are in a fixed order.
+#ifndef HM11_TRAIN_OPTIMIZER_H_
+#define HM11_TRAIN_OPTIMIZER_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+// Fixed for a run.
+struct OptimizerConfig {
+  double muon_lr = 0.025;
+  double embedding_lr = 0.035;  // AdamW, token, bigram and value tables
+  double control_lr = 0.025;    // AdamW, everything not in Muon and not a table
+  double head_lr = 0.025;       // AdamW, untied output and multi-token heads
+  double muon_weight_decay = 0.04;
+  double adam_weight_decay = 0.04;
+  bool decay_controls = true;  // whether weight decay reaches vectors and scalars (A, D, gates, scales)
+  bool muon_on_mamba = true;   // Mamba matrices and their MLPs in Muon; in AdamW at control_lr when false
+  bool muon_on_small = true;   // bigram and value projections in Muon
+  double beta1 = 0.9;
+  double beta2 = 0.95;
+  double epsilon = 1e-8;
+  double clip = 0.3;  // global gradient norm; 0: no clipping
+  int64_t newton_schulz_steps = 5;
+  bool newton_schulz_bf16 = true;  // on a GPU; the CPU computes in float
+
+  template <typename Self, typename F>
+  static void ForEachField(Self& self, F&& f) {
+    f("muon_lr", self.muon_lr);
+    f("embedding_lr", self.embedding_lr);
+    f("control_lr", self.control_lr);
+    f("head_lr", self.head_lr);
+    f("muon_weight_decay", self.muon_weight_decay);
+    f("adam_weight_decay", self.adam_weight_decay);
+    f("decay_controls", self.decay_controls);
+    f("muon_on_mamba", self.muon_on_mamba);
+    f("muon_on_small", self.muon_on_small);
+    f("beta1", self.beta1);
+    f("beta2", self.beta2);
+    f("epsilon", self.epsilon);
+    f("clip", self.clip);
+    f("newton_schulz_steps", self.newton_schulz_steps);
+    f("newton_schulz_bf16", self.newton_schulz_bf16);
+  }
+};
+
+// What changes from step to step; the host fills one and Upload puts it where a step (or its graph) reads it.
+struct StepScalars {
+  float lr_scale = 1;  // multiplies every learning rate
+  float muon_momentum = 0.95f;
+  float adam_correction1 = 1;  // 1 - beta1^t, t from 1
+  float adam_correction2 = 1;  // 1 - beta2^t
+  float average_decay = 0;     // 0: the average is the weights themselves
+};
+
+// A set of float weights as one flat tensor (padding between weights included, always 0) and its named view.
+struct FlatWeights {
+  Tensor<float> flat;
+  ModelWeights<float> view;
+};
+FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config);
+
+// A view of `flat16`, which has one element for each of master.flat at the same index, as the weights a Bf16
+// model runs on: matrices from flat16, everything Accum from the float master itself.
+ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master, Tensor<Bf16> flat16);
+
+class Optimizer {
+ public:
+  // Takes moments, tables and scratch from the arena, all of which live as long as the arena is not reset.
+  // The weight sets must be from NewFlatWeights on the same device. `working_copy` may be absent (a float
+  // model).
+  Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config, const FlatWeights& weights,
+            const FlatWeights& gradients, const FlatWeights& average, Tensor<Bf16> working_copy);
+
+  // Host to device, queued.
+  void Upload(const StepScalars& scalars);
+
+  // Queues one step on the device; capturable. gradients.flat holds the mean gradient; it is left zeroed.
+  void Step(Arena& arena);
+
+  // Norm of the gradient before clipping, of the last step: a device tensor [1].
+  Tensor<const float> gradient_norm() const { return norm_; }
+
+  // First and second moments, for checkpoints (flat, as the weights).
+  const FlatWeights& first_moment() const { return first_; }
+  const FlatWeights& second_moment() const { return second_; }
+
+ private:
+  // Matrices of one shape, orthogonalized together. `offsets` are element indices into the flat tensors.
+  struct MuonBatch {
+    int64_t rows = 0;
+    int64_t cols = 0;
+    std::vector<int64_t> offsets;
+    Tensor<int64_t> device_offsets;  // [count]
+  };
+
+  Device device_;
+  OptimizerConfig config_;
+  FlatWeights weights_, gradients_, average_, first_, second_;
+  Tensor<Bf16> working_copy_;
+  Tensor<uint8_t> rules_;  // one UpdateRule for every 64 floats of the flat block
+  Tensor<float> scalars_;  // StepScalars as floats
+  Tensor<float> norm_;     // [1]
+  std::vector<MuonBatch> muon_;
+};
+
+}  // namespace hm11
+
+#endif  // HM11_TRAIN_OPTIMIZER_H_
