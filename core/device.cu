@@ -45,7 +45,7 @@ void CloseGpu(Gpu* gpu) {
 int Index(const Gpu* gpu) { return gpu->index; }
 
 std::string Description(const Gpu* gpu) {
-  char text[256];
+  char text[sizeof(gpu->properties.name) + 400];
   std::snprintf(text, sizeof(text), "%s, %.0f GiB", gpu->properties.name,
                 static_cast<double>(gpu->properties.totalGlobalMem) / (1 << 30));
   return text;

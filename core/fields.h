@@ -6,9 +6,9 @@
 //     static void ForEachField(Self& self, F&& f) { f("batch_tokens", self.batch_tokens); ... }
 //   };
 //
-// Field types: bool, int64_t, double, std::string (no line breaks, and no commas if it is to be set by
-// override). FormatFields prints one "key=value" line a field; numbers print so that they parse back to the
-// same bits.
+// Field types: bool, int64_t, double, std::string (no line breaks, no spaces at its ends, and no commas if it
+// is to be set by override). FormatFields prints one "key=value" line a field; numbers print so that they
+// parse back to the same bits.
 #ifndef HM11_CORE_FIELDS_H_
 #define HM11_CORE_FIELDS_H_
 
@@ -16,6 +16,7 @@
 #include <cstdint>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -78,10 +79,14 @@ absl::Status SetField(Config* config, absl::string_view key, absl::string_view v
   absl::Status status = absl::NotFoundError("");
   Config::ForEachField(*config, [&](const char* name, auto& field) {
     if (key != name) return;
-    status = fields_internal::Parse(value, &field)
-                 ? absl::OkStatus()
-                 : absl::InvalidArgumentError(absl::StrCat("setting '", key, "': '", value, "' is not ",
-                                                           fields_internal::TypeName(field)));
+    auto parsed = field;
+    if (!fields_internal::Parse(value, &parsed)) {
+      status = absl::InvalidArgumentError(
+          absl::StrCat("setting '", key, "': '", value, "' is not ", fields_internal::TypeName(field)));
+      return;
+    }
+    field = std::move(parsed);
+    status = absl::OkStatus();
   });
   if (absl::IsNotFound(status)) {
     return absl::NotFoundError(

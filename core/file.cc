@@ -113,10 +113,10 @@ absl::StatusOr<MappedFile> MappedFile::Open(const std::string& path) {
   const int descriptor = open(path.c_str(), O_RDONLY | O_CLOEXEC);
   if (descriptor < 0) return SystemError("cannot read", path, errno);
   struct stat info;
-  if (fstat(descriptor, &info) != 0 || !S_ISREG(info.st_mode)) {
-    const int error = S_ISDIR(info.st_mode) ? EISDIR : errno;
+  const int failed = fstat(descriptor, &info) == 0 ? 0 : errno;
+  if (failed != 0 || !S_ISREG(info.st_mode)) {
     close(descriptor);
-    return SystemError("cannot read", path, error != 0 ? error : EINVAL);
+    return SystemError("cannot read", path, failed != 0 ? failed : S_ISDIR(info.st_mode) ? EISDIR : EINVAL);
   }
   MappedFile file;
   file.size_bytes_ = info.st_size;
@@ -146,9 +146,10 @@ absl::StatusOr<std::vector<std::string>> Glob(const std::string& pattern) {
 absl::Status MakeFolders(const std::string& path) {
   std::error_code error;
   std::filesystem::create_directories(path, error);
-  if (error || !std::filesystem::is_directory(path)) {
-    return SystemError("cannot make folder", path, error ? error.value() : ENOTDIR);
+  if (!error && !std::filesystem::is_directory(path, error) && !error) {
+    error = std::make_error_code(std::errc::not_a_directory);
   }
+  if (error) return SystemError("cannot make folder", path, error.value());
   return absl::OkStatus();
 }
 

@@ -1,0 +1,137 @@
+// Files: round trips, names in errors, and nothing half-written, even when the disk fills.
+#include "core/file.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+#include <sys/resource.h>
+
+#include <csignal>
+#include <cstdlib>
+#include <filesystem>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+using testing::ElementsAre;
+
+// A new empty folder for one test.
+std::string NewFolder(const std::string& name) {
+  const std::string folder = absl::StrCat(testing::TempDir(), "/file_test_", name);
+  std::filesystem::remove_all(folder);
+  std::filesystem::create_directories(folder);
+  return folder;
+}
+
+int64_t FilesIn(const std::string& folder) {
+  return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
+}
+
+// While it lives no file may grow past `size_bytes`: writes fail as on a full disk.
+class SmallDisk {
+ public:
+  explicit SmallDisk(rlim_t size_bytes) {
+    getrlimit(RLIMIT_FSIZE, &before_);
+    rlimit small = before_;
+    small.rlim_cur = size_bytes;
+    setrlimit(RLIMIT_FSIZE, &small);
+    signal_ = std::signal(SIGXFSZ, SIG_IGN);
+  }
+  ~SmallDisk() {
+    setrlimit(RLIMIT_FSIZE, &before_);
+    std::signal(SIGXFSZ, signal_);
+  }
+
+ private:
+  rlimit before_;
+  void (*signal_)(int);
+};
+
+RC_GTEST_PROP(FileProperty, WhatIsWrittenIsReadBack, ()) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/round_trip");
+  const auto contents = *rc::gen::arbitrary<std::string>();
+  RC_ASSERT(WriteFile(path, contents).ok());
+  RC_ASSERT(*ReadFile(path) == contents);
+}
+
+TEST(FileTest, PartsAndLaterCorrectionsMakeOneFile) {
+  const std::string path = NewFolder("parts") + "/file";
+  absl::StatusOr<AtomicFileWriter> writer = AtomicFileWriter::Open(path);
+  ASSERT_THAT(writer, IsOk());
+  EXPECT_THAT(writer->Append("....def"), IsOk());
+  EXPECT_THAT(writer->WriteAt(1, "abc"), IsOk());
+  EXPECT_THAT(writer->Append("g"), IsOk());
+  EXPECT_FALSE(FileExists(path));
+  EXPECT_THAT(writer->Commit(), IsOk());
+  EXPECT_THAT(ReadFile(path), IsOkAndHolds(".abcdefg"));
+}
+
+TEST(FileTest, WithoutCommitTheOldFileStaysAndNothingIsLeftBehind) {
+  const std::string folder = NewFolder("no_commit");
+  ASSERT_THAT(WriteFile(folder + "/file", "old"), IsOk());
+  {
+    absl::StatusOr<AtomicFileWriter> writer = AtomicFileWriter::Open(folder + "/file");
+    ASSERT_THAT(writer->Append("new"), IsOk());
+    const AtomicFileWriter moved = *std::move(writer);
+  }
+  EXPECT_THAT(ReadFile(folder + "/file"), IsOkAndHolds("old"));
+  EXPECT_EQ(FilesIn(folder), 1);
+}
+
+TEST(FileTest, ADiskThatFillsKeepsTheOldFileAndIsNamed) {
+  const std::string folder = NewFolder("full_disk");
+  ASSERT_THAT(WriteFile(folder + "/file", "old"), IsOk());
+  absl::Status status;
+  {
+    SmallDisk disk(1 << 16);
+    status = WriteFile(folder + "/file", std::string(1 << 20, 'x'));
+  }
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kResourceExhausted, folder + "/file"));
+  EXPECT_THAT(ReadFile(folder + "/file"), IsOkAndHolds("old"));
+  EXPECT_EQ(FilesIn(folder), 1);
+}
+
+TEST(FileTest, ErrorsNameThePath) {
+  const std::string folder = NewFolder("errors");
+  EXPECT_THAT(ReadFile(folder + "/none"), StatusIs(absl::StatusCode::kNotFound, folder + "/none"));
+  EXPECT_THAT(ReadFile(folder), StatusIs(absl::StatusCode::kUnknown, "Is a directory"));
+  EXPECT_THAT(WriteFile(folder + "/none/file", "x"),
+              StatusIs(absl::StatusCode::kNotFound, folder + "/none/file"));
+  EXPECT_THAT(WriteFile(folder, "x"), StatusIs(absl::StatusCode::kUnknown, folder));
+  EXPECT_THAT(Glob(folder + "/*.bin"), StatusIs(absl::StatusCode::kNotFound, folder + "/*.bin"));
+  ASSERT_THAT(WriteFile(folder + "/file", "x"), IsOk());
+  EXPECT_THAT(MakeFolders(folder + "/file"), StatusIs(absl::StatusCode::kUnknown, folder + "/file"));
+  EXPECT_THAT(MakeFolders(folder + "/file/deeper"), StatusIs(absl::StatusCode::kUnknown, folder + "/file"));
+}
+
+TEST(FileTest, GlobSorts) {
+  const std::string folder = NewFolder("glob");
+  for (const char* name : {"b.bin", "a.bin", "c.txt", "a1.bin"}) {
+    ASSERT_THAT(WriteFile(absl::StrCat(folder, "/", name), ""), IsOk());
+  }
+  const absl::StatusOr<std::vector<std::string>> paths = Glob(folder + "/*.bin");
+  ASSERT_THAT(paths, IsOk());
+  EXPECT_THAT(*paths, ElementsAre(folder + "/a.bin", folder + "/a1.bin", folder + "/b.bin"));
+}
+
+TEST(FileTest, TheCacheFolderFollowsTheEnvironmentAndIsMade) {
+  const std::string folder = NewFolder("cache");
+  setenv("XDG_CACHE_HOME", folder.c_str(), 1);
+  EXPECT_THAT(CacheFolder(), IsOkAndHolds(folder + "/hm11"));
+  EXPECT_TRUE(std::filesystem::is_directory(folder + "/hm11"));
+  unsetenv("XDG_CACHE_HOME");
+  setenv("HOME", folder.c_str(), 1);
+  EXPECT_THAT(CacheFolder(), IsOkAndHolds(folder + "/.cache/hm11"));
+  setenv("HOME", "/proc/nowhere", 1);
+  const absl::StatusOr<std::string> fallback = CacheFolder();
+  ASSERT_THAT(fallback, IsOk());
+  EXPECT_TRUE(std::filesystem::is_directory(*fallback));
+}
+
+}  // namespace
+}  // namespace hm11

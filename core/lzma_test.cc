@@ -1,0 +1,135 @@
+// LZMA: round trips, altered bytes, the .xz stream, and CRC-64.
+#include "core/lzma.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <cstdint>
+#include <string>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "core/file.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+// Bytes that compress somewhat: short runs of few values.
+std::string SomeBytes() {
+  const auto seed = *rc::gen::container<std::string>(rc::gen::element('a', 'b', '\0', '\xff'));
+  const int repeats = *rc::gen::inRange(0, 60);
+  std::string bytes;
+  for (int i = 0; i < repeats; ++i) absl::StrAppend(&bytes, seed, i);
+  return bytes;
+}
+
+LzmaOptions SomeOptions() {
+  LzmaOptions options;
+  options.literal_context_bits = *rc::gen::inRange(0, 5);
+  options.literal_position_bits = *rc::gen::inRange(0, 5 - options.literal_context_bits);
+  options.position_bits = *rc::gen::inRange(0, 5);
+  options.extreme = *rc::gen::arbitrary<bool>();
+  return options;
+}
+
+RC_GTEST_PROP(LzmaProperty, DecompressUndoesCompress, ()) {
+  const std::string bytes = SomeBytes();
+  const absl::StatusOr<std::string> compressed = LzmaCompress(bytes, SomeOptions());
+  RC_ASSERT(compressed.ok());
+  const absl::StatusOr<std::string> back = LzmaDecompress(*compressed, static_cast<int64_t>(bytes.size()));
+  RC_ASSERT(back.ok());
+  RC_ASSERT(*back == bytes);
+}
+
+RC_GTEST_PROP(LzmaProperty, AnAlteredOrMissingByteIsRejectedOrHarmless, ()) {
+  const std::string bytes = SomeBytes();
+  std::string altered = *LzmaCompress(bytes);
+  const auto at = *rc::gen::inRange<size_t>(0, altered.size());
+  switch (*rc::gen::inRange(0, 3)) {
+    case 0:
+      altered[at] = static_cast<char>(altered[at] ^ *rc::gen::inRange(1, 256));
+      break;
+    case 1:
+      altered.erase(at, 1);
+      break;
+    default:
+      altered.resize(at);
+  }
+  const absl::StatusOr<std::string> back = LzmaDecompress(altered, 1 << 20);
+  RC_ASSERT((!back.ok() || *back == bytes));  // Bare, || would not short-circuit.
+}
+
+TEST(LzmaTest, EmptyBytesAndMegabytesComeBack) {
+  EXPECT_THAT(LzmaDecompress(*LzmaCompress(""), 0), IsOkAndHolds(""));
+  std::string large(3 << 20, 'x');
+  for (size_t i = 0; i < large.size(); i += 7) large[i] = static_cast<char>(i * i >> 8);
+  const absl::StatusOr<std::string> compressed = LzmaCompress(large, {.extreme = false});
+  ASSERT_THAT(compressed, IsOk());
+  EXPECT_LT(compressed->size(), large.size() / 2);
+  EXPECT_THAT(LzmaDecompress(*compressed, 3 << 20), IsOkAndHolds(large));
+}
+
+TEST(LzmaTest, TheContainerCostsAFewBytesMoreThanTheStream) {
+  EXPECT_LE(LzmaCompress("hm11")->size(), 20u);
+  EXPECT_LE(LzmaCompress(std::string(1 << 16, '\0'))->size(), 40u);
+}
+
+TEST(LzmaTest, MoreThanAllowedIsRefusedByItsHeader) {
+  EXPECT_THAT(LzmaDecompress(*LzmaCompress("twelve bytes"), 11),
+              StatusIs(absl::StatusCode::kResourceExhausted, "unpacks to 12 bytes, expected at most 11"));
+}
+
+TEST(LzmaTest, OptionsOutOfRangeAreNamed) {
+  EXPECT_THAT(LzmaCompress("x", {.literal_context_bits = 3, .literal_position_bits = 2}),
+              StatusIs(absl::StatusCode::kInvalidArgument, "lc=3 lp=2"));
+  EXPECT_THAT(XzCompress("x", 10), StatusIs(absl::StatusCode::kInvalidArgument, "10"));
+}
+
+TEST(LzmaTest, Crc64HasThePublishedCheckValueAndGoesOn) {
+  EXPECT_EQ(Crc64("123456789"), 0x995dc9bbdf1939fau);  // "check" of CRC-64/XZ
+  EXPECT_EQ(Crc64("6789", Crc64("12345")), Crc64("123456789"));
+  EXPECT_EQ(Crc64(""), 0u);
+}
+
+absl::StatusOr<std::string> ReadAll(const std::string& path, int64_t part) {
+  absl::StatusOr<XzReader> reader = XzReader::Open(path);
+  if (!reader.ok()) return reader.status();
+  std::string text;
+  std::string buffer(static_cast<size_t>(part), '\0');
+  for (;;) {
+    const absl::StatusOr<int64_t> count = reader->Read(buffer.data(), part);
+    if (!count.ok()) return count.status();
+    text.append(buffer, 0, static_cast<size_t>(*count));
+    if (*count < part) return text;
+  }
+}
+
+RC_GTEST_PROP(XzReaderProperty, ReadsWhatXzWroteInPartsOfAnySizeAndStreamsInARow, ()) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/lzma_test.xz");
+  const std::string first = SomeBytes();
+  const std::string second = SomeBytes();
+  RC_ASSERT(WriteFile(path, *XzCompress(first, 0) + *XzCompress(second, 0)).ok());
+  const absl::StatusOr<std::string> text = ReadAll(path, *rc::gen::inRange<int64_t>(1, 5000));
+  RC_ASSERT(text.ok());
+  RC_ASSERT(*text == first + second);
+}
+
+TEST(XzReaderTest, WhatIsNotXzOrIsCutOffOrAlteredIsNamed) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/lzma_test_bad.xz");
+  const std::string good = *XzCompress("some text that is read back", 0);
+  ASSERT_THAT(WriteFile(path, "plain text"), IsOk());
+  EXPECT_THAT(ReadAll(path, 100), StatusIs(absl::StatusCode::kDataLoss, path + ": not the .xz format"));
+  ASSERT_THAT(WriteFile(path, good.substr(0, good.size() - 5)), IsOk());
+  EXPECT_THAT(ReadAll(path, 100), StatusIs(absl::StatusCode::kDataLoss, path + ": ends too early"));
+  std::string altered = good;
+  altered[30] = static_cast<char>(altered[30] ^ 1);
+  ASSERT_THAT(WriteFile(path, altered), IsOk());
+  EXPECT_THAT(ReadAll(path, 100), StatusIs(absl::StatusCode::kDataLoss, path + ": the data is corrupt"));
+  ASSERT_THAT(WriteFile(path, ""), IsOk());
+  EXPECT_THAT(ReadAll(path, 100), StatusIs(absl::StatusCode::kDataLoss, path));
+  EXPECT_THAT(XzReader::Open(path + ".none"), StatusIs(absl::StatusCode::kNotFound, path + ".none"));
+}
+
+}  // namespace
+}  // namespace hm11

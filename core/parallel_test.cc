@@ -1,0 +1,71 @@
+// ParallelFor: every index once, pieces that do not depend on the machine, nesting, calls from many threads.
+#include "core/parallel.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <atomic>
+#include <cstdint>
+#include <cstdlib>
+#include <mutex>
+#include <set>
+#include <thread>
+#include <utility>
+#include <vector>
+
+namespace hm11 {
+namespace {
+
+// More threads than cores, so that they interleave; read once, before the first use.
+const bool kFourThreads = setenv("HM11_THREADS", "4", 1) == 0;
+
+TEST(ParallelTest, ThreadsFollowTheEnvironment) { EXPECT_EQ(ThreadCount(), kFourThreads ? 4 : 0); }
+
+RC_GTEST_PROP(ParallelProperty, EveryIndexIsVisitedOnce, ()) {
+  const int64_t count = *rc::gen::inRange<int64_t>(0, 3000);
+  const int64_t min_piece = *rc::gen::inRange<int64_t>(0, 200);
+  std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
+  ParallelFor(count, min_piece, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
+  });
+  for (const std::atomic<int>& visit : visits) RC_ASSERT(visit == 1);
+}
+
+RC_GTEST_PROP(ParallelProperty, PiecesAreThoseTheHeaderPromises, ()) {
+  const int64_t count = *rc::gen::inRange<int64_t>(1, 100000);
+  const int64_t min_piece = *rc::gen::inRange<int64_t>(1, 5000);
+  std::mutex mutex;
+  std::set<std::pair<int64_t, int64_t>> pieces;
+  ParallelFor(count, min_piece, [&](int64_t begin, int64_t end) {
+    std::lock_guard<std::mutex> lock(mutex);
+    pieces.emplace(begin, end);
+  });
+  const int64_t expected = PieceCount(count, min_piece);
+  RC_ASSERT(expected <= kMaxPieces);
+  RC_ASSERT(static_cast<int64_t>(pieces.size()) == expected);
+  for (int64_t p = 0; p < expected; ++p) {
+    RC_ASSERT(pieces.count({p * count / expected, (p + 1) * count / expected}) == 1);
+    RC_ASSERT((expected == 1 || (p + 1) * count / expected - p * count / expected >= min_piece));
+  }
+}
+
+TEST(ParallelTest, NestedCallsAndCallsFromManyThreadsFinish) {
+  std::atomic<int64_t> sum = 0;
+  std::vector<std::thread> threads;
+  for (int t = 0; t < 4; ++t) {
+    threads.emplace_back([&] {
+      for (int repeat = 0; repeat < 50; ++repeat) {
+        ParallelFor(20, 1, [&](int64_t begin, int64_t end) {
+          for (int64_t i = begin; i < end; ++i) {
+            ParallelFor(10, 1, [&](int64_t from, int64_t to) { sum += to - from; });
+          }
+        });
+      }
+    });
+  }
+  for (std::thread& thread : threads) thread.join();
+  EXPECT_EQ(sum, 4 * 50 * 20 * 10);
+}
+
+}  // namespace
+}  // namespace hm11
