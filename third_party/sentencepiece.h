@@ -1,5 +1,5 @@
-// SentencePiece's headers, usable beside Abseil's: theirs declare an absl::string_view of their own, an alias of
-// std::string_view, which another namespace holds as well.
+// SentencePiece's headers, usable beside Abseil's: theirs declare an absl::string_view of their own, an alias
+// of std::string_view, which another namespace holds as well.
 #ifndef HM11_THIRD_PARTY_SENTENCEPIECE_H_
 #define HM11_THIRD_PARTY_SENTENCEPIECE_H_
 

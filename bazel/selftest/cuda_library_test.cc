@@ -1,4 +1,5 @@
-// cuda_library links .cc and .cu into one library, whose kernels run where there is a GPU and are skipped elsewhere.
+// cuda_library links .cc and .cu into one library, whose kernels run where there is a GPU and are skipped
+// elsewhere.
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
@@ -32,7 +33,8 @@ TEST(CudaLibrary, DevicesAgree) {
   // Small whole numbers: fused or not, the sums are exact.
   rc::detail::checkGTest([] {
     const int size = *rc::gen::inRange(0, 2000);
-    const auto whole = rc::gen::map(rc::gen::inRange(-1000, 1000), [](int v) { return static_cast<float>(v); });
+    const auto whole =
+        rc::gen::map(rc::gen::inRange(-1000, 1000), [](int v) { return static_cast<float>(v); });
     const auto x = *rc::gen::container<std::vector<float>>(size, whole);
     auto y_cpu = *rc::gen::container<std::vector<float>>(size, whole);
     auto y_gpu = y_cpu;

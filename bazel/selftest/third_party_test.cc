@@ -57,7 +57,8 @@ TEST(ThirdParty, Json) { EXPECT_EQ(nlohmann::json::parse(R"({"text": "a"})")["te
 TEST(ThirdParty, SentencePiece) {
   sentencepiece::SentencePieceProcessor processor;
   EXPECT_FALSE(processor.Load("/nowhere.model").ok());
-  EXPECT_FALSE(sentencepiece::SentencePieceTrainer::Train("--input=/nowhere.txt --model_prefix=/nowhere").ok());
+  EXPECT_FALSE(
+      sentencepiece::SentencePieceTrainer::Train("--input=/nowhere.txt --model_prefix=/nowhere").ok());
 }
 
 TEST(ThirdParty, PropertiesHaveTheirCaseCount) { EXPECT_NE(std::getenv("RC_PARAMS"), nullptr); }
