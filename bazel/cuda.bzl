@@ -58,7 +58,7 @@ _cuda_objects = rule(
     },
 )
 
-def cuda_library(name, srcs = [], hdrs = [], deps = [], testonly = False, **kwargs):
+def cuda_library(name, srcs = [], hdrs = [], deps = [], testonly = None, **kwargs):
     """A cc_library with kernels. All code sees HM11_HAVE_CUDA as 0 or 1.
 
     Args:
