@@ -2,8 +2,8 @@
 //
 // A loop over floats that calls these is vectorized by the compiler, which it cannot do with std::exp; V may
 // also be a vector type, `float __attribute__((vector_size(64)))`, and then all lanes are done at once.
-// Relative errors, measured over all floats of the range: FastExp2 1.2e-7, FastExp 1.3e-7, FastSoftplus
-// 2.5e-7, FastSigmoid 2.5e-7. Results below 2^-126.5 are zero, above 2^127.5 infinite; NaN stays NaN. For
+// Relative errors, measured over all floats of the range: FastExp2 1.1e-7, FastExp 9e-8, FastSoftplus
+// 2.9e-7, FastSigmoid 1.6e-7. Results below 2^-126.5 are zero, above 2^127.5 infinite; NaN stays NaN. For
 // double they are the standard library's functions.
 //
 // The argument is split into a whole number of octaves and a rest of at most half an octave, on which a
@@ -104,7 +104,7 @@ inline V FastSoftplus(V x) {
   } else {
     const V positive = x < Splat<V>(0.0f) ? Splat<V>(0.0f) : x;
     // log(1 + u) = 2 atanh(u / (2 + u)), by its odd series.
-    const V u = FastExp<V>(x - 2.0f * positive);  // of -|x|
+    const V u = FastExp<V>(x < Splat<V>(0.0f) ? x : -x);
     const V s = u / (2.0f + u);
     const V z = s * s;
     V p = Splat<V>(1.4012229e-1f);
