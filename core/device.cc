@@ -90,6 +90,18 @@ void Device::Free(void* data, int64_t) const {
   }
 }
 
+void* Device::AllocateHost(int64_t size_bytes) const {
+  if (is_cuda()) return cuda::AllocateHost(size_bytes);
+  void* data = std::malloc(static_cast<size_t>(size_bytes));
+  HM_CHECK(data != nullptr || size_bytes == 0);
+  return data;
+}
+
+void Device::FreeHost(void* data) const {
+  if (is_cuda()) return cuda::FreeHost(data);
+  std::free(data);
+}
+
 int64_t Device::free_memory_bytes() const {
   if (is_cuda()) return cuda::FreeMemoryBytes(cuda_->gpu);
   return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);

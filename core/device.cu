@@ -62,6 +62,14 @@ void Free(Gpu* gpu, void* data) {
   HM_CHECK_CUDA(cudaFree(data));
 }
 
+void* AllocateHost(int64_t size_bytes) {
+  void* data = nullptr;
+  HM_CHECK_CUDA(cudaMallocHost(&data, static_cast<size_t>(size_bytes)));
+  return data;
+}
+
+void FreeHost(void* data) { HM_CHECK_CUDA(cudaFreeHost(data)); }
+
 int64_t FreeMemoryBytes(Gpu*) {
   size_t free_bytes = 0, total_bytes = 0;
   HM_CHECK_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));

@@ -24,6 +24,8 @@ std::string Description(const Gpu* gpu);
 void* Allocate(Gpu* gpu, int64_t size_bytes);
 void Free(Gpu* gpu, void* data);
 int64_t FreeMemoryBytes(Gpu* gpu);
+void* AllocateHost(int64_t size_bytes);
+void FreeHost(void* data);
 void CopyFromHost(Gpu* gpu, void* to, const void* from, int64_t size_bytes);
 void CopyToHost(Gpu* gpu, void* to, const void* from, int64_t size_bytes);
 void CopyOnDevice(Gpu* gpu, void* to, const void* from, int64_t size_bytes);
@@ -45,6 +47,8 @@ inline std::string Description(const Gpu*) { return ""; }
 inline void* Allocate(Gpu*, int64_t) { return nullptr; }
 inline void Free(Gpu*, void*) {}
 inline int64_t FreeMemoryBytes(Gpu*) { return 0; }
+inline void* AllocateHost(int64_t) { return nullptr; }
+inline void FreeHost(void*) {}
 inline void CopyFromHost(Gpu*, void*, const void*, int64_t) {}
 inline void CopyToHost(Gpu*, void*, const void*, int64_t) {}
 inline void CopyOnDevice(Gpu*, void*, const void*, int64_t) {}
