@@ -1,0 +1,251 @@
+// Trainer: plans memory on the plan device with the very code that then runs, and replays one recorded step.
+#include "train/trainer.h"
+
+#include <algorithm>
+#include <type_traits>
+
+#include "absl/strings/str_format.h"
+#include "core/status.h"
+#include "model/language_model.h"
+#include "ops/elementwise.h"
+#include "ops/matmul.h"
+
+namespace hm11 {
+namespace {
+
+constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
+
+// Memory besides the arenas: library handles and workspaces, graphs, and what the driver keeps.
+constexpr int64_t kReserveBytes = int64_t{1} << 30;
+
+struct StateTensors {
+  FlatWeights master, gradients, average;
+  Tensor<Bf16> working_copy;
+  Tensor<int32_t> ids, targets;
+  Tensor<float> micro_losses, loss, history;
+  std::unique_ptr<Optimizer> optimizer;
+};
+
+template <typename T>
+StateTensors NewState(Arena& arena, const RunConfig& config, int64_t micro_batch_tokens, int64_t history) {
+  StateTensors state;
+  state.master = NewFlatWeights(arena, config.model);
+  state.gradients = NewFlatWeights(arena, config.model);
+  state.average = NewFlatWeights(arena, config.model);
+  if constexpr (std::is_same_v<T, Bf16>) state.working_copy = arena.NewZero<Bf16>(state.master.flat.shape());
+  state.ids = arena.New<int32_t>({config.batch_tokens / config.sequence, config.sequence});
+  state.targets = arena.New<int32_t>({config.batch_tokens / config.sequence, config.sequence});
+  state.micro_losses = arena.New<float>({config.batch_tokens / micro_batch_tokens});
+  state.loss = arena.New<float>({1});
+  state.history = arena.NewZero<float>({history, 2});
+  state.optimizer = std::make_unique<Optimizer>(arena, config.model, config.optimizer, state.master,
+                                                state.gradients, state.average, state.working_copy);
+  return state;
+}
+
+template <typename T>
+ModelWeights<T> ModelView(const ModelConfig& config, const FlatWeights& master, Tensor<Bf16> working_copy) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    return WorkingCopyView(config, master, working_copy);
+  } else {
+    (void)working_copy;
+    (void)config;
+    return master.view;
+  }
+}
+
+template <typename T>
+void QueuePasses(Arena& work, const RunConfig& config, const ModelWeights<T>& weights,
+                 Tensor<const int32_t> ids, Tensor<const int32_t> targets, ModelWeights<float>& gradients,
+                 Tensor<float> micro_losses, Tensor<float> loss) {
+  const int64_t micro_batches = micro_losses.size(), batch = ids.dim(0) / micro_batches;
+  for (int64_t m = 0; m < micro_batches; ++m) {
+    LossAndGradient<T>(work, config.model, weights, ids.Slice(m * batch, batch),
+                       targets.Slice(m * batch, batch), 1.0f / static_cast<float>(micro_batches), gradients,
+                       micro_losses.Slice(m, 1));
+  }
+  Sum<float>(work, micro_losses, 1.0f / static_cast<float>(micro_batches), loss);
+}
+
+template <typename T>
+MemoryPlan PlanFor(const RunConfig& config, int64_t micro_batch_tokens) {
+  Arena state = Arena::Plan(), work = Arena::Plan();
+  StateTensors tensors = NewState<T>(state, config, micro_batch_tokens, Trainer<T>::kHistory);
+  const ModelWeights<T> weights = ModelView<T>(config.model, tensors.master, tensors.working_copy);
+  QueuePasses<T>(work, config, weights, tensors.ids, tensors.targets, tensors.gradients.view,
+                 tensors.micro_losses, tensors.loss);
+  tensors.optimizer->Step(work);
+  return {.micro_batch_tokens = micro_batch_tokens,
+          .state_bytes = state.high_water_bytes(),
+          .work_bytes = work.high_water_bytes()};
+}
+
+}  // namespace
+
+template <typename T>
+absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, int64_t available_bytes) {
+  const int64_t sequences = config.batch_tokens / config.sequence;
+  std::vector<int64_t> candidates;  // divisors of the batch, largest first
+  for (int64_t parts = 1; parts <= sequences; ++parts) {
+    if (sequences % parts == 0) candidates.push_back(sequences / parts * config.sequence);
+  }
+  const int64_t usable = available_bytes - kReserveBytes;
+  const int64_t asked = config.micro_batch_tokens;
+  MemoryPlan plan;
+  for (int64_t tokens : candidates) {
+    if (asked != 0 && tokens > asked) continue;
+    plan = PlanFor<T>(config, tokens);
+    const bool fits = plan.total_bytes() <= usable;
+    if (fits && (asked == 0 || tokens == asked)) return plan;
+    if (fits) {
+      return absl::ResourceExhaustedError(absl::StrFormat(
+          "micro_batch_tokens=%d needs %.1f GiB and the device has %.1f GiB free; micro_batch_tokens=%d "
+          "would fit",
+          asked, static_cast<double>(PlanFor<T>(config, asked).total_bytes() + kReserveBytes) / kGib,
+          static_cast<double>(available_bytes) / kGib, tokens));
+    }
+  }
+  return absl::ResourceExhaustedError(absl::StrFormat(
+      "even one sequence of %d tokens at a time needs %.1f GiB and the device has %.1f GiB free",
+      config.sequence, static_cast<double>(plan.total_bytes() + kReserveBytes) / kGib,
+      static_cast<double>(available_bytes) / kGib));
+}
+
+template <typename T>
+Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream)
+    : config_(config),
+      plan_(plan),
+      device_(device),
+      batcher_(stream, {.batch = plan.micro_batch_tokens / config.sequence,
+                        .time = config.sequence,
+                        .micro_batches = config.batch_tokens / plan.micro_batch_tokens,
+                        .ranks = 1}),
+      state_(device, device.is_cuda() ? plan.state_bytes : int64_t{1} << 40),
+      work_(device, device.is_cuda() ? plan.work_bytes : int64_t{1} << 40) {
+  StateTensors state = NewState<T>(state_, config_, plan.micro_batch_tokens, kHistory);
+  master_ = state.master;
+  gradients_ = state.gradients;
+  average_ = state.average;
+  working_copy_ = state.working_copy;
+  ids_ = state.ids;
+  targets_ = state.targets;
+  micro_losses_ = state.micro_losses;
+  loss_ = state.loss;
+  history_ = state.history;
+  optimizer_ = std::move(state.optimizer);
+  model_weights_ = ModelView<T>(config_.model, master_, working_copy_);
+  for (int i : {0, 1}) {
+    staging_[i] = static_cast<int32_t*>(device_.AllocateHost(2 * ids_.size_bytes()));
+    fences_[i] = std::make_unique<Fence>(device_);
+  }
+  const std::vector<NamedTensor> initial = InitialWeights(config_.model, static_cast<uint64_t>(config_.seed));
+  HM_CHECK(ImportWeights<float>(state_, config_.model, initial, &master_.view).ok());
+  device_.CopyOnDevice(average_.flat.data(), master_.flat.data(), master_.flat.size_bytes());
+  if constexpr (std::is_same_v<T, Bf16>) Cast<float, Bf16>(work_, master_.flat, working_copy_);
+}
+
+template <typename T>
+Trainer<T>::~Trainer() {
+  device_.Synchronize();
+  graph_.reset();
+  for (int32_t* buffer : staging_) device_.FreeHost(buffer);
+}
+
+template <typename T>
+void Trainer<T>::QueueStep() {
+  work_.Reset();
+  QueuePasses<T>(work_, config_, model_weights_, ids_, targets_, gradients_.view, micro_losses_, loss_);
+  optimizer_->Step(work_);
+}
+
+template <typename T>
+void Trainer<T>::CopyBatch(int64_t step) {
+  const int slot = static_cast<int>(queued_ % 2);
+  fences_[slot]->Wait();  // The step that read this buffer is done.
+  const int64_t batch = batcher_.plan().batch, time = config_.sequence, count = batch * time;
+  int32_t* ids = staging_[slot];
+  int32_t* targets = staging_[slot] + ids_.size();
+  for (int64_t m = 0; m < batcher_.plan().micro_batches; ++m) {
+    batcher_.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
+                  Tensor<int32_t>(targets + m * count, {batch, time}));
+  }
+  device_.CopyFromHost(ids_.data(), ids, ids_.size_bytes());
+  device_.CopyFromHost(targets_.data(), targets, targets_.size_bytes());
+}
+
+template <typename T>
+void Trainer<T>::Step(int64_t step, const StepScalars& scalars) {
+  CopyBatch(step);
+  optimizer_->Upload(scalars);
+  if (graph_ != nullptr) {
+    graph_->Launch();
+  } else {
+    QueueStep();
+  }
+  float* entry = history_.data() + step % kHistory * 2;
+  device_.CopyOnDevice(entry, loss_.data(), sizeof(float));
+  device_.CopyOnDevice(entry + 1, optimizer_->gradient_norm().data(), sizeof(float));
+  fences_[queued_ % 2]->Record();
+  ++queued_;
+}
+
+template <typename T>
+void Trainer<T>::WarmUp(int64_t steps) {
+  const TrainingState before = Save();
+  if (device_.is_cuda()) TuneMatmuls(true);
+  // The first step runs unrecorded in any case: libraries load and choose their algorithms in it.
+  for (int64_t step = 0; step < std::max<int64_t>(steps, device_.is_cuda() ? 1 : 0); ++step) {
+    Step(step, {});
+    if (step == 0) {
+      Synchronize();
+      TuneMatmuls(false);
+      graph_ = std::make_unique<StepGraph>(device_, [this] { QueueStep(); });
+    }
+  }
+  Synchronize();
+  HM_CHECK(Load(before).ok());
+}
+
+template <typename T>
+std::vector<typename Trainer<T>::StepReport> Trainer<T>::Reports(int64_t first_step, int64_t count) {
+  HM_CHECK_LE(count, kHistory);
+  std::vector<float> values(static_cast<size_t>(history_.size()));
+  device_.CopyToHost(values.data(), history_.data(), history_.size_bytes());
+  std::vector<StepReport> reports;
+  for (int64_t step = first_step; step < first_step + count; ++step) {
+    const size_t entry = static_cast<size_t>(step % kHistory * 2);
+    reports.push_back({.loss_nats = values[entry], .gradient_norm = values[entry + 1]});
+  }
+  return reports;
+}
+
+template <typename T>
+TrainingState Trainer<T>::Save() {
+  FlatWeights first = optimizer_->first_moment(), second = optimizer_->second_moment();
+  return {.weights = ExportWeights<float>(state_, config_.model, master_.view),
+          .first_moment = ExportWeights<float>(state_, config_.model, first.view),
+          .second_moment = ExportWeights<float>(state_, config_.model, second.view),
+          .average = ExportWeights<float>(state_, config_.model, average_.view)};
+}
+
+template <typename T>
+absl::Status Trainer<T>::Load(const TrainingState& state) {
+  FlatWeights first = optimizer_->first_moment(), second = optimizer_->second_moment();
+  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.weights, &master_.view));
+  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.first_moment, &first.view));
+  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.second_moment, &second.view));
+  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.average, &average_.view));
+  if constexpr (std::is_same_v<T, Bf16>) {
+    Arena::Scope scope(work_);
+    Cast<float, Bf16>(work_, master_.flat, working_copy_);
+  }
+  Synchronize();
+  return absl::OkStatus();
+}
+
+template absl::StatusOr<MemoryPlan> PlanMemory<float>(const RunConfig&, int64_t);
+template absl::StatusOr<MemoryPlan> PlanMemory<Bf16>(const RunConfig&, int64_t);
+template class Trainer<float>;
+template class Trainer<Bf16>;
+
+}  // namespace hm11

@@ -1,0 +1,109 @@
+// Trainer: one model in training on one device. Memory planned once, a step recorded once and replayed.
+//
+// A step is all micro-batches' forward and backward passes, clip, Muon, AdamW, average and working copy. T is
+// what the model computes in: Bf16 on a GPU, float on the CPU; master weights, gradients and moments are
+// float in both. With a step limit instead of a time limit, a run is a function of its configuration and
+// data, to the bit on one kind of device.
+#ifndef HM11_TRAIN_TRAINER_H_
+#define HM11_TRAIN_TRAINER_H_
+
+#include <cstdint>
+#include <memory>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/arena.h"
+#include "core/device.h"
+#include "core/named_tensor.h"
+#include "core/step_graph.h"
+#include "data/batcher.h"
+#include "model/weights.h"
+#include "train/config.h"
+#include "train/optimizer.h"
+
+namespace hm11 {
+
+// What a training run holds in memory, in bytes.
+struct MemoryPlan {
+  int64_t micro_batch_tokens = 0;
+  int64_t state_bytes = 0;  // weights, gradients, moments, average, tokens
+  int64_t work_bytes = 0;   // activations and scratch of one micro-batch, and of the optimizer
+  int64_t total_bytes() const { return state_bytes + work_bytes; }
+};
+
+// The plan of the configuration, with its micro_batch_tokens or, where that is 0, the largest that fits in
+// `available_bytes`. ResourceExhausted says what does not fit, and which micro-batch would.
+template <typename T>
+absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, int64_t available_bytes);
+
+// Everything a run goes on from: a checkpoint's tensors.
+struct TrainingState {
+  std::vector<NamedTensor> weights, first_moment, second_moment, average;  // reference names
+};
+
+template <typename T>
+class Trainer {
+ public:
+  // Weights are InitialWeights(config.model, config.seed). The stream outlives the trainer.
+  Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream);
+  ~Trainer();
+
+  // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records the step.
+  void WarmUp(int64_t steps);
+
+  // Queues step `step`; returns when the step before the last one is done, so that the host stays near the
+  // device.
+  void Step(int64_t step, const StepScalars& scalars);
+  // Waits for the device.
+  void Synchronize() { device_.Synchronize(); }
+
+  // Training loss (nats, mean over the batch) and gradient norm of the last kHistory steps, read from the
+  // device.
+  struct StepReport {
+    double loss_nats = 0;
+    double gradient_norm = 0;
+  };
+  static constexpr int64_t kHistory = 1024;
+  std::vector<StepReport> Reports(int64_t first_step, int64_t count);
+
+  TrainingState Save();
+  absl::Status Load(const TrainingState& state);
+
+  // The weights the model runs on; for evaluation between steps, on work().
+  ModelWeights<T>& model_weights() { return model_weights_; }
+  FlatWeights& master() { return master_; }
+  FlatWeights& average() { return average_; }
+  Arena& work() { return work_; }
+  const Device& device() const { return device_; }
+  const MemoryPlan& plan() const { return plan_; }
+  int64_t tokens_per_step() const { return batcher_.tokens_per_step(); }
+
+ private:
+  void QueueStep();  // what the graph records
+  void CopyBatch(int64_t step);
+
+  RunConfig config_;
+  MemoryPlan plan_;
+  Device device_;
+  Batcher batcher_;
+  Arena state_;
+  Arena work_;
+  FlatWeights master_, gradients_, average_;
+  Tensor<Bf16> working_copy_;
+  ModelWeights<T> model_weights_;
+  Tensor<int32_t> ids_, targets_;  // [micro_batches * batch, time]
+  Tensor<float> micro_losses_;     // [micro_batches]
+  Tensor<float> loss_;             // [1]
+  Tensor<float> history_;          // [kHistory, 2]: loss and gradient norm
+  std::unique_ptr<Optimizer> optimizer_;
+  std::unique_ptr<StepGraph> graph_;
+  // Two host buffers and fences: one step is being filled while another is still read.
+  int32_t* staging_[2] = {nullptr, nullptr};
+  std::unique_ptr<Fence> fences_[2];
+  int64_t queued_ = 0;
+};
+
+}  // namespace hm11
+
+#endif  // HM11_TRAIN_TRAINER_H_
