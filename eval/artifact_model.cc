@@ -1,0 +1,103 @@
+// ArtifactModel: between files and weights.
+#include "eval/artifact_model.h"
+
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/fields.h"
+#include "core/file.h"
+#include "core/lzma.h"
+#include "core/status.h"
+#include "ops/elementwise.h"
+
+namespace hm11 {
+namespace {
+
+absl::Status WithSource(const absl::Status& status, absl::string_view source) {
+  return absl::Status(status.code(), absl::StrCat(source, ": ", status.message()));
+}
+
+}  // namespace
+
+absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
+                                          const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
+                                          const QuantConfig& quant, const HessianMap* hessians) {
+  ArtifactConfig config{.model = model, .sequence = sequence};
+  config.model.mtp_heads = 0;
+  std::erase_if(tensors,
+                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
+  const ArtifactContents contents{.config_text = FormatFields(config),
+                                  .tokenizer_crc = Crc64(tokenizer.model()),
+                                  .vocab_size = tokenizer.vocab(),
+                                  .tensors = std::move(tensors)};
+  return EncodeArtifact(contents, quant, hessians);
+}
+
+absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source) {
+  HM_ASSIGN_OR_RETURN(ArtifactContents contents, DecodeArtifact(bytes, source));
+  UnpackedModel model{.config = {}, .tokenizer_crc = contents.tokenizer_crc, .tensors = {}};
+  absl::Status status = ParseFields(contents.config_text, &model.config);
+  if (status.ok()) status = model.config.model.Validate();
+  if (!status.ok()) return WithSource(status, source);
+  if (model.config.sequence < 1)
+    return absl::DataLossError(absl::StrCat(source, ": sequence must be at least 1"));
+  model.tensors = std::move(contents.tensors);
+  // Import into host memory only to see that every tensor is there in its shape.
+  Arena host = Arena::Cpu();
+  ModelWeights<float> weights = NewWeights<float>(host, model.config.model);
+  status = ImportWeights<float>(host, model.config.model, model.tensors, &weights);
+  if (!status.ok()) return WithSource(status, source);
+  return model;
+}
+
+absl::StatusOr<UnpackedModel> ReadModel(const std::string& path) {
+  HM_ASSIGN_OR_RETURN(const std::string bytes, ReadFile(path));
+  return UnpackModel(bytes, path);
+}
+
+absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
+                            const Tokenizer& tokenizer, const std::string& tokenizer_path) {
+  if (tokenizer.vocab() != model.config.model.vocab) {
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer ", tokenizer_path, " has ", tokenizer.vocab(),
+                                                   " pieces, the model of ", artifact_path, " has ",
+                                                   model.config.model.vocab));
+  }
+  if (Crc64(tokenizer.model()) != model.tokenizer_crc) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("artifact ", artifact_path, " was made with another tokenizer than ", tokenizer_path));
+  }
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& config,
+                                             const std::vector<NamedTensor>& tensors) {
+  ModelWeights<float> master = NewWeights<float>(arena, config);
+  HM_RETURN_IF_ERROR(ImportWeights<float>(arena, config, tensors, &master));
+  if constexpr (std::is_same_v<T, float>) {
+    return master;
+  } else {
+    ModelWeights<T> weights;
+    ResizeWeights(config, &weights);
+    ForEachWeight(
+        config,
+        [&](const WeightInfo& info, Tensor<float>& from, auto& to) {
+          if constexpr (std::is_same_v<decltype(to), Tensor<float>&>) {
+            to = from;
+          } else {
+            to = arena.New<T>(info.shape);
+            Cast<float, T>(arena, from, to);
+          }
+        },
+        master, weights);
+    return weights;
+  }
+}
+template absl::StatusOr<ModelWeights<float>> PlaceWeights<float>(Arena&, const ModelConfig&,
+                                                                 const std::vector<NamedTensor>&);
+template absl::StatusOr<ModelWeights<Bf16>> PlaceWeights<Bf16>(Arena&, const ModelConfig&,
+                                                               const std::vector<NamedTensor>&);
+
+}  // namespace hm11

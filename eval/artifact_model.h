@@ -1,0 +1,59 @@
+// ArtifactModel: a model as its artifact holds it, ready to score. And the way there: weights to artifact.
+#ifndef HM11_EVAL_ARTIFACT_MODEL_H_
+#define HM11_EVAL_ARTIFACT_MODEL_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "absl/status/statusor.h"
+#include "core/arena.h"
+#include "core/named_tensor.h"
+#include "data/tokenizer.h"
+#include "model/config.h"
+#include "model/weights.h"
+#include "quant/config.h"
+#include "quant/model_artifact.h"
+
+namespace hm11 {
+
+// The configuration text of an artifact.
+struct ArtifactConfig {
+  ModelConfig model;        // without multi-token-prediction heads
+  int64_t sequence = 2048;  // tokens of a training sequence: the window to score with
+
+  template <typename Self, typename F>
+  static void ForEachField(Self& self, F&& f) {
+    f("sequence", self.sequence);
+    ModelConfig::ForEachField(self.model, f);
+  }
+};
+
+// Quantizes and packs. `tensors` are ExportWeights' of `model`; heads that are only for training are dropped.
+absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
+                                          const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
+                                          const QuantConfig& quant, const HessianMap* hessians = nullptr);
+
+// An artifact's contents, checked: its configuration is possible and its tensors are those of the
+// configuration.
+struct UnpackedModel {
+  ArtifactConfig config;
+  uint64_t tokenizer_crc = 0;
+  std::vector<NamedTensor> tensors;
+};
+absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source);
+absl::StatusOr<UnpackedModel> ReadModel(const std::string& path);
+
+// InvalidArgument names both files when the artifact was made with another tokenizer.
+absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
+                            const Tokenizer& tokenizer, const std::string& tokenizer_path);
+
+// Weights on the arena's device in the type its models run in: Bf16 on a GPU, float on the CPU.
+template <typename T>
+absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& config,
+                                             const std::vector<NamedTensor>& tensors);
+
+}  // namespace hm11
+
+#endif  // HM11_EVAL_ARTIFACT_MODEL_H_
