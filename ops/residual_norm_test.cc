@@ -1,0 +1,302 @@
+// Residual norm: the numbered properties of its header.
+#include "ops/residual_norm.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <cmath>
+
+#include "testing/generators.h"
+#include "testing/gradient_check.h"
+#include "testing/op_run.h"
+
+namespace hm11 {
+namespace {
+
+struct Case {
+  int64_t rows = 0;
+  int64_t dim = 0;
+  HostTensor<double> x, branch, branch_scale, skip, skip_weight, x0, mix;
+  HostTensor<double> dnormed, du, dy;             // absent ones stay absent
+  HostTensor<double> dx0, dscale, dweight, dmix;  // what is there before backward adds
+  bool keep_y = true;
+  bool norm = true;
+  double norm_scale = 0.7;
+};
+
+struct Terms {
+  bool branch = true;
+  bool scalar_scale = false;
+  bool skip = true;
+  bool x0 = true;
+  bool norm = true;
+  bool du = true;
+  bool dy = true;
+};
+
+Case MakeCase(int64_t rows, int64_t dim, uint64_t seed, Terms terms = {}) {
+  Case c{.rows = rows, .dim = dim};
+  const auto random = [&](bool present, Shape shape, uint64_t stream, double mean = 0) {
+    return present ? RandomOperand(shape, seed + stream, 1, mean) : HostTensor<double>();
+  };
+  const Shape matrix = {rows, dim};
+  const Shape scale = {terms.scalar_scale ? 1 : dim};
+  c.x = random(true, matrix, 1);
+  c.branch = random(terms.branch, matrix, 2);
+  c.branch_scale = random(terms.branch, scale, 3, 1);
+  c.skip = random(terms.skip, matrix, 4);
+  c.skip_weight = random(terms.skip, {dim}, 5, 1);
+  c.x0 = random(terms.x0, matrix, 6);
+  c.mix = random(terms.x0, {2, dim}, 7, 0.5);
+  c.norm = terms.norm;
+  c.dnormed = random(terms.norm, matrix, 8);
+  c.du = random(terms.du, matrix, 9);
+  c.dy = random(terms.dy, matrix, 10);
+  c.dx0 = random(terms.x0, matrix, 11);
+  c.dscale = random(terms.branch, scale, 12);
+  c.dweight = random(terms.skip, {dim}, 13);
+  c.dmix = random(terms.x0, {2, dim}, 14);
+  return c;
+}
+
+template <typename T>
+ResidualNormArgs<T> Inputs(OpRun<T>& run, const Case& c) {
+  return {.x = run.In(c.x),
+          .branch = run.In(c.branch),
+          .branch_scale = run.InAccum(c.branch_scale),
+          .skip = run.In(c.skip),
+          .skip_weight = run.InAccum(c.skip_weight),
+          .x0 = run.In(c.x0),
+          .mix = run.InAccum(c.mix),
+          .norm_scale = static_cast<Accum<T>>(c.norm_scale)};
+}
+
+template <typename T>
+ResidualNormArgs<T> Forward(OpRun<T>& run, const Case& c) {
+  const Shape matrix = {c.rows, c.dim};
+  ResidualNormArgs<T> args = Inputs(run, c);
+  if (c.keep_y) args.y = run.Out("y", matrix);
+  args.u = run.Out("u", matrix);
+  if (c.norm) args.normed = run.Out("normed", matrix);
+  if (c.norm) args.rstd = run.OutAccum("rstd", {c.rows});
+  ResidualNormForward<T>(run.arena(), args);
+  return args;
+}
+
+// Forward and backward; gradients that add start from what the case has, or from zero.
+template <typename T>
+Results Call(const Device& device, const Case& c) {
+  OpRun<T> run(device);
+  const ResidualNormArgs<T> args = Forward(run, c);
+  ResidualNormBackward<T>(run.arena(), {.forward = args,
+                                        .dnormed = run.In(c.dnormed),
+                                        .du = run.In(c.du),
+                                        .dy = run.In(c.dy),
+                                        .dx = run.Out("dx", c.x.shape),
+                                        .dbranch = run.Out("dbranch", c.branch.shape),
+                                        .dskip = run.Out("dskip", c.skip.shape),
+                                        .dx0 = run.InOut("dx0", c.dx0),
+                                        .dbranch_scale = run.InOutAccum("dbranch_scale", c.dscale),
+                                        .dskip_weight = run.InOutAccum("dskip_weight", c.dweight),
+                                        .dmix = run.InOutAccum("dmix", c.dmix)});
+  return run.Finish();
+}
+
+// What backward is the gradient of.
+double Loss(const Case& c) {
+  OpRun<double> run(Device::Cpu());
+  Forward(run, c);
+  const Results results = run.Finish();
+  double loss = c.norm ? Dot(c.dnormed, results.at("normed")) : 0;
+  if (!c.du.empty()) loss += Dot(c.du, results.at("u"));
+  if (!c.dy.empty()) loss += Dot(c.dy, results.at("y"));
+  return loss;
+}
+
+rc::Gen<Terms> AnyTerms() {
+  return rc::gen::apply(
+      [](bool branch, bool scalar_scale, bool skip, bool x0, int reached) {
+        return Terms{branch, scalar_scale, skip, x0, reached != 1, reached != 2, reached % 2 == 0};
+      },
+      rc::gen::arbitrary<bool>(), rc::gen::arbitrary<bool>(), rc::gen::arbitrary<bool>(),
+      rc::gen::arbitrary<bool>(), rc::gen::inRange(0, 4));
+}
+
+TEST(ResidualNormTest, PaperExample) {
+  // y = 1 + 2 * 1 = 3 and 2 + 2 * 0.5 = 3; u = 3 - 2 = 1 and 2 * 3 + 1 = 7; mean of squares 25; normed = u
+  // / 5.
+  Case c{.rows = 1, .dim = 2, .norm_scale = 1};
+  c.x = {{1, 2}, {1, 2}};
+  c.branch = {{1, 2}, {1, 0.5}};
+  c.branch_scale = {{1}, {2}};
+  c.x0 = {{1, 2}, {2, 1}};
+  c.mix = {{2, 2}, {1, 2, -1, 1}};
+  for (const Device& device : TestDevices()) {
+    OpRun<float> run(device);
+    Forward(run, c);
+    const Results results = run.Finish();
+    EXPECT_THAT(results.at("y"), IsNear((HostTensor<double>{{1, 2}, {3, 3}}), 1e-6));
+    EXPECT_THAT(results.at("u"), IsNear((HostTensor<double>{{1, 2}, {1, 7}}), 1e-6));
+    EXPECT_THAT(results.at("normed"), IsNear((HostTensor<double>{{1, 2}, {0.2, 1.4}}), 1e-6));
+    EXPECT_THAT(results.at("rstd"), IsNear((HostTensor<double>{{1}, {0.2}}), 1e-6));
+  }
+}
+
+RC_GTEST_PROP(ResidualNormTest, BackwardIsTheGradientOfForward, ()) {
+  const Terms terms = *AnyTerms();
+  Case c = MakeCase(*SmallSize(), *SizeAroundTile(16), *Seed(), terms);
+  for (HostTensor<double>* sum : {&c.dx0, &c.dscale, &c.dweight, &c.dmix}) {
+    if (!sum->empty()) *sum = ZeroHostTensor<double>(sum->shape);
+  }
+  if (c.dim == 1 && !terms.du && !terms.dy)
+    return;  // The norm alone of one number has no gradient to speak of.
+  const Results g = Call<double>(Device::Cpu(), c);
+  std::vector<DifferentiableInput> inputs = {{"x", &c.x, g.at("dx")}};
+  if (terms.branch) inputs.push_back({"branch", &c.branch, g.at("dbranch")});
+  if (terms.branch) inputs.push_back({"branch_scale", &c.branch_scale, g.at("dbranch_scale")});
+  if (terms.skip) inputs.push_back({"skip", &c.skip, g.at("dskip")});
+  if (terms.skip) inputs.push_back({"skip_weight", &c.skip_weight, g.at("dskip_weight")});
+  if (terms.x0) inputs.push_back({"x0", &c.x0, g.at("dx0")});
+  if (terms.x0) inputs.push_back({"mix", &c.mix, g.at("dmix")});
+  // The norm bends sharply for short rows near zero, hence a small step.
+  const testing::AssertionResult match =
+      GradientsMatch(inputs, [&] { return Loss(c); }, {.step = 1e-5, .tolerance = 1e-6});
+  RC_ASSERT(match || (std::cerr << match.message(), false));
+}
+
+RC_GTEST_PROP(ResidualNormTest, DevicesAgree, ()) {
+  const int64_t tile = *rc::gen::element<int64_t>(8, 32, 128, 512, 1024, 2048);
+  const Case c = MakeCase(*SizeAroundTile(9), *SizeAroundTile(tile), *Seed(), *AnyTerms());
+  ExpectDevicesAgree([&](const Device& device, auto number) { return Call<decltype(number)>(device, c); },
+                     2e-5, 2e-2);
+}
+
+TEST(ResidualNormTest, DevicesAgreeOnManyRows) {
+  for (const int64_t dim : {64, 512}) {
+    const Case c = MakeCase(3000, dim, 5);
+    ExpectDevicesAgree([&](const Device& device, auto number) { return Call<decltype(number)>(device, c); },
+                       2e-5);
+  }
+}
+
+TEST(ResidualNormTest, RepeatsToTheBit) {
+  const Case c = MakeCase(1000, 96, 7);
+  ExpectSameBits([&](const Device& device, auto number) { return Call<decltype(number)>(device, c); });
+}
+
+RC_GTEST_PROP(ResidualNormTest, ARowDependsOnThatRowAlone, ()) {
+  Case c = MakeCase(5, *SizeAroundTile(32), *Seed());
+  const Results before = Call<float>(Device::Cpu(), c);
+  const int64_t changed = *rc::gen::inRange<int64_t>(0, 5);
+  for (int64_t d = 0; d < c.dim; ++d) c.x[changed * c.dim + d] += 1;
+  const Results after = Call<float>(Device::Cpu(), c);
+  for (const char* name : {"y", "u", "normed", "dx", "dbranch"}) {
+    for (int64_t i = 0; i < 5 * c.dim; ++i) {
+      if (i / c.dim != changed) RC_ASSERT(before.at(name)[i] == after.at(name)[i]);
+    }
+  }
+}
+
+RC_GTEST_PROP(ResidualNormTest, RowsHaveRootMeanSquareNormScale, ()) {
+  const Case c = MakeCase(3, *SizeAroundTile(32), *Seed());
+  for (const Device& device : TestDevices()) {
+    const Results results = Call<float>(device, c);
+    for (int64_t r = 0; r < 3; ++r) {
+      double u_squares = 0;
+      double squares = 0;
+      for (int64_t d = 0; d < c.dim; ++d) {
+        u_squares += std::pow(results.at("u")[r * c.dim + d], 2);
+        squares += std::pow(results.at("normed")[r * c.dim + d], 2);
+      }
+      const double dim = static_cast<double>(c.dim);
+      const double expected = 0.7 * std::sqrt(u_squares / (u_squares + dim * kNormEpsilon));
+      RC_ASSERT(std::abs(std::sqrt(squares / dim) - expected) < 1e-5);
+    }
+  }
+}
+
+RC_GTEST_PROP(ResidualNormTest, ScalingUChangesNothing, ()) {
+  Case c = MakeCase(3, *SizeAroundTile(32), *Seed(), {.branch = false, .skip = false, .x0 = false});
+  for (double& value : c.x.values) value *= 1e3;
+  const Results before = Call<double>(Device::Cpu(), c);
+  for (double& value : c.x.values) value *= 8;
+  EXPECT_THAT(Call<double>(Device::Cpu(), c).at("normed"), IsNear(before.at("normed"), 1e-6));
+}
+
+RC_GTEST_PROP(ResidualNormTest, AbsentTermsAreZeroOnes, ()) {
+  const int64_t dim = *SizeAroundTile(32);
+  const Case without = MakeCase(4, dim, *Seed(), {.branch = false, .skip = false, .x0 = false, .du = false});
+  Case with = without;
+  with.branch = with.skip = with.x0 = with.du = ZeroHostTensor<double>({4, dim});
+  with.branch_scale = with.skip_weight = RandomOperand({dim}, 3);
+  with.mix = ZeroHostTensor<double>({2, dim});
+  for (int64_t d = 0; d < dim; ++d) with.mix[d] = 1;
+  with.dx0 = with.branch;
+  with.dscale = with.dweight = with.branch_scale;
+  with.dmix = with.mix;
+  for (const Device& device : TestDevices()) {
+    const Results few = Call<float>(device, without);
+    const Results all = Call<float>(device, with);
+    for (const auto& [name, value] : few) EXPECT_THAT(all.at(name), IsNear(value, 1e-6)) << name;
+  }
+}
+
+TEST(ResidualNormTest, DxMayBeDuOrDy) {
+  const Case c = MakeCase(9, 40, 3);
+  const Results apart = Call<float>(Device::Cpu(), c);
+  for (const Device& device : TestDevices()) {
+    for (const bool over_du : {true, false}) {
+      OpRun<float> run(device);
+      const ResidualNormArgs<float> args = Forward(run, c);
+      const Tensor<float> dx = run.InOut("dx", over_du ? c.du : c.dy);
+      ResidualNormBackward<float>(run.arena(), {.forward = args,
+                                                .dnormed = run.In(c.dnormed),
+                                                .du = over_du ? dx : run.In(c.du),
+                                                .dy = over_du ? run.In(c.dy) : dx,
+                                                .dx = dx,
+                                                .dbranch = run.Out("dbranch", c.branch.shape),
+                                                .dskip = run.Out("dskip", c.skip.shape),
+                                                .dx0 = run.InOut("dx0", c.dx0),
+                                                .dbranch_scale = run.InOutAccum("dbranch_scale", c.dscale),
+                                                .dskip_weight = run.InOutAccum("dskip_weight", c.dweight),
+                                                .dmix = run.InOutAccum("dmix", c.dmix)});
+      EXPECT_THAT(run.Finish().at("dx"), IsNear(apart.at("dx"), 1e-5)) << device.name();
+    }
+  }
+}
+
+TEST(ResidualNormTest, UnalignedOperandsGiveTheSame) {
+  // Tensors that begin in the middle of a 16-byte pack.
+  const int64_t dim = 64;
+  const HostTensor<double> x = RandomOperand({4 * dim + 1}, 1);
+  for (const Device& device : TestDevices()) {
+    OpRun<float> run(device);
+    const Tensor<const float> all = run.In(x);
+    const Tensor<const float> part(all.data() + 1, {4, dim});
+    ResidualNormForward<float>(
+        run.arena(), {.x = part, .normed = run.Out("normed", {4, dim}), .rstd = run.OutAccum("rstd", {4})});
+    const Results results = run.Finish();
+    HostTensor<double> expected{{4, dim}, std::vector<double>(x.values.begin() + 1, x.values.end())};
+    for (int64_t i = 0; i < 4 * dim; ++i) expected[i] *= results.at("rstd")[i / dim];
+    EXPECT_THAT(results.at("normed"), IsNear(expected, 1e-6));
+  }
+}
+
+TEST(ResidualNormTest, BackwardReadsXWhereNothingElseHoldsU) {
+  const Case c = MakeCase(6, 33, 4, {.branch = false, .skip = false, .x0 = false, .du = false, .dy = false});
+  const Results kept = Call<float>(Device::Cpu(), c);
+  for (const Device& device : TestDevices()) {
+    OpRun<float> run(device);
+    ResidualNormArgs<float> args = Inputs(run, c);
+    args.normed = run.Out("normed", c.x.shape);
+    args.rstd = run.OutAccum("rstd", {c.rows});
+    ResidualNormForward<float>(run.arena(), args);
+    ResidualNormBackward<float>(
+        run.arena(), {.forward = args, .dnormed = run.In(c.dnormed), .dx = run.Out("dx", c.x.shape)});
+    EXPECT_THAT(run.Finish().at("dx"), IsNear(kept.at("dx"), 1e-5));
+  }
+}
+
+}  // namespace
+}  // namespace hm11

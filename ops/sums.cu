@@ -1,0 +1,83 @@
+// The second stage of sums over rows on a GPU.
+#include <algorithm>
+
+#include "core/launch.cuh"
+#include "ops/packs.cuh"
+#include "ops/sums.h"
+
+namespace hm11::cuda {
+namespace {
+
+struct Destinations {
+  float* to[kMaxGroups];
+};
+
+constexpr int kColumns = 32;
+constexpr int kSlices = 32;
+
+// A block owns 32 columns of one group; its 32 warps take every 32nd partial each, and the warps' sums are
+// added in order. A few MB at most: the partials are still in the L2 cache.
+__global__ void __launch_bounds__(kColumns* kSlices)
+    AddColumnSumsKernel(const float* partials, int64_t count, int groups, int64_t cols,
+                        Destinations destinations) {
+  __shared__ float slices[kSlices][kColumns];
+  const int group = blockIdx.y;
+  const int64_t column = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
+  float* to = destinations.to[group];
+  if (to == nullptr) return;
+  float sum = 0;
+  if (column < cols) {
+#pragma unroll 4
+    for (int64_t p = threadIdx.y; p < count; p += kSlices)
+      sum += partials[(p * groups + group) * cols + column];
+  }
+  slices[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y == 0 && column < cols) {
+    float total = 0;
+#pragma unroll
+    for (int slice = 0; slice < kSlices; ++slice) total += slices[slice][threadIdx.x];
+    to[column] += total;
+  }
+}
+
+constexpr int kGroupThreads = 1024;
+
+// One block for all.
+__global__ void __launch_bounds__(kGroupThreads)
+    AddGroupSumKernel(const float* partials, int64_t count, int groups, int64_t cols, int group, float* to) {
+  __shared__ float scratch[32];
+  float sum = 0;
+  for (int64_t i = threadIdx.x; i < count * cols; i += kGroupThreads) {
+    sum += partials[(i / cols * groups + group) * cols + i % cols];
+  }
+  sum = BlockSum<kGroupThreads>(sum, scratch);
+  if (threadIdx.x == 0) to[0] += sum;
+}
+
+}  // namespace
+
+int64_t PartialBlocks(const Device& device, int64_t items, int64_t items_per_block,
+                      int64_t blocks_per_multiprocessor) {
+  return std::min(
+      {CeilDiv(items, items_per_block), device.multiprocessors() * blocks_per_multiprocessor, kMaxPartials});
+}
+
+void AddColumnSums(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
+                   const std::array<float*, kMaxGroups>& to) {
+  Destinations destinations;
+  std::copy(to.begin(), to.end(), destinations.to);
+  Launch(
+      device,
+      {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(cols, kColumns)), static_cast<unsigned>(groups)),
+       .threads = dim3(kColumns, kSlices)},
+      AddColumnSumsKernel, partials, count, groups, cols, destinations);
+}
+
+void AddGroupSum(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
+                 int group, float* to) {
+  Launch(device, {.blocks = 1, .threads = kGroupThreads}, AddGroupSumKernel, partials, count, groups, cols,
+         group, to);
+}
+
+}  // namespace hm11::cuda

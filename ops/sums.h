@@ -1,0 +1,92 @@
+// Sums in a fixed order. Over rows in two stages: a partial sum for each piece of rows, then the partials in
+// order.
+//
+// A piece is a ParallelFor piece on the CPU and a block's share of rows on a GPU. No float atomics anywhere,
+// so the bits repeat: on the CPU with any number of threads, on a GPU for one model of GPU (its
+// multiprocessors set the number of blocks).
+#ifndef HM11_OPS_SUMS_H_
+#define HM11_OPS_SUMS_H_
+
+#include <algorithm>
+#include <array>
+#include <cstdint>
+
+#include "core/arena.h"
+#include "core/device.h"
+#include "core/parallel.h"
+#include "core/tensor.h"
+
+namespace hm11 {
+
+// The most partial sums an op keeps.
+inline constexpr int64_t kMaxPartials = 1024;
+
+// Scratch for partial sums over `rows` of something, `cols` numbers each, on either device. Uninitialized.
+template <typename A>
+Tensor<A> NewPartials(Arena& arena, int64_t rows, int64_t cols) {
+  return arena.New<A>({std::min(rows, kMaxPartials), cols});
+}
+
+// Calls function(piece, begin, end) for each of PieceCount(count, min_piece) pieces of [0, count), some at
+// once.
+template <typename F>
+void ForPieces(int64_t count, int64_t min_piece, F&& function) {
+  if (count <= 0) return;
+  const int64_t pieces = PieceCount(count, min_piece);
+  ParallelFor(pieces, 1, [&](int64_t first, int64_t last) {
+    for (int64_t piece = first; piece < last; ++piece) {
+      function(piece, piece * count / pieces, (piece + 1) * count / pieces);
+    }
+  });
+}
+
+// Rows that make a piece worth a thread's while, for `work` numbers a row.
+inline int64_t MinRows(int64_t work) { return std::max<int64_t>(1, 8192 / std::max<int64_t>(work, 1)); }
+
+// to[c] += sum over p of partials[p * stride + c], p in order.
+template <typename A>
+void AddPartials(const A* partials, int64_t count, int64_t stride, int64_t cols, A* to) {
+  for (int64_t p = 0; p < count; ++p) {
+    for (int64_t c = 0; c < cols; ++c) to[c] += partials[p * stride + c];
+  }
+}
+
+// The sum of function(i) over [0, count) in 16 interleaved parts, which a compiler may do at once.
+template <typename A, typename F>
+A LaneSum(int64_t count, F&& function) {
+  constexpr int kLanes = 16;
+  A lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= count; i += kLanes) {
+    for (int lane = 0; lane < kLanes; ++lane) lanes[lane] += function(i + lane);
+  }
+  for (int lane = 0; i < count; ++i, ++lane) lanes[lane] += function(i);
+  for (int width = kLanes / 2; width > 0; width /= 2) {
+    for (int lane = 0; lane < width; ++lane) lanes[lane] += lanes[lane + width];
+  }
+  return lanes[0];
+}
+
+#if HM11_HAVE_CUDA
+namespace cuda {
+
+// Blocks for a kernel that strides over `items` of work, `items_per_block` of them at a time, and leaves one
+// partial sum a block: as many as the GPU holds at once, at most kMaxPartials and at most `items`.
+int64_t PartialBlocks(const Device& device, int64_t items, int64_t items_per_block,
+                      int64_t blocks_per_multiprocessor);
+
+// to[g][c] += sum over p < count of partials[(p * groups + g) * cols + c]; a null to[g] is left out.
+inline constexpr int kMaxGroups = 5;
+void AddColumnSums(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
+                   const std::array<float*, kMaxGroups>& to);
+
+// to[0] += sum over the partials of all columns of group g.
+void AddGroupSum(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
+                 int group, float* to);
+
+}  // namespace cuda
+#endif
+
+}  // namespace hm11
+
+#endif  // HM11_OPS_SUMS_H_

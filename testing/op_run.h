@@ -1,0 +1,135 @@
+// OpRun: one call of an op on one device in one type, its operands from the host in double and its results
+// back there.
+//
+//   template <typename T>
+//   Results Call(const Device& device, const Case& c) {
+//     OpRun<T> run(device);
+//     NegateForward<T>(run.arena(), {.x = run.In(c.x), .y = run.Out("y", c.x.shape)});
+//     return run.Finish();
+//   }
+//
+// Every output is guarded: Finish fails the test when an element was not written or something beside it was.
+// With ExpectDevicesAgree, ExpectSameBits and GradientsMatch that makes the standard properties of an op.
+#ifndef HM11_TESTING_OP_RUN_H_
+#define HM11_TESTING_OP_RUN_H_
+
+#include <gtest/gtest.h>
+
+#include <functional>
+#include <map>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/device.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "testing/devices.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+
+// Outputs by name, in double.
+using Results = std::map<std::string, HostTensor<double>>;
+
+template <typename T>
+class OpRun {
+ public:
+  explicit OpRun(const Device& device) : arena_(TestArena(device)) {}
+
+  Arena& arena() { return arena_; }
+  bool on_gpu() const { return arena_.device().is_cuda(); }
+
+  // Inputs; without a shape: absent operands.
+  Tensor<const T> In(const HostTensor<double>& host) { return UploadAs<T>(arena_, host); }
+  Tensor<const Accum<T>> InAccum(const HostTensor<double>& host) { return UploadAs<Accum<T>>(arena_, host); }
+  Tensor<const int32_t> InIds(const HostTensor<int32_t>& host) { return Upload(arena_, host); }
+
+  // Outputs; rank 0: absent ones.
+  Tensor<T> Out(const std::string& name, Shape shape) { return Guarded<T>(name, shape); }
+  Tensor<Accum<T>> OutAccum(const std::string& name, Shape shape) { return Guarded<Accum<T>>(name, shape); }
+  // Outputs that are added to, or inputs that are overwritten, starting as `host`.
+  Tensor<T> InOut(const std::string& name, const HostTensor<double>& host) { return Started<T>(name, host); }
+  Tensor<Accum<T>> InOutAccum(const std::string& name, const HostTensor<double>& host) {
+    return Started<Accum<T>>(name, host);
+  }
+
+  Results Finish() {
+    arena_.device().Synchronize();
+    Results results;
+    for (const auto& [name, finish] : finish_) results[name] = finish();
+    return results;
+  }
+
+ private:
+  template <typename N>
+  Tensor<N> Guarded(const std::string& name, Shape shape) {
+    if (shape.rank() == 0) return {};
+    const GuardedTensor<N> guarded(arena_, shape);
+    finish_.emplace_back(name, [this, name, guarded] {
+      EXPECT_TRUE(guarded.AllWritten(arena_)) << name << " on " << arena_.device().name();
+      EXPECT_TRUE(guarded.BandsIntact(arena_)) << "beside " << name << " on " << arena_.device().name();
+      return DownloadAs<double>(arena_, guarded.tensor());
+    });
+    return guarded.tensor();
+  }
+  template <typename N>
+  Tensor<N> Started(const std::string& name, const HostTensor<double>& host) {
+    const Tensor<N> tensor = Guarded<N>(name, host.shape);
+    const HostTensor<N> start = ConvertTo<N>(host);
+    arena_.device().CopyFromHost(tensor.data(), start.values.data(), tensor.size_bytes());
+    arena_.device().Synchronize();
+    return tensor;
+  }
+
+  Arena arena_;
+  std::vector<std::pair<std::string, std::function<HostTensor<double>()>>> finish_;
+};
+
+inline void ExpectNear(const Results& got, const Results& expected, double tolerance,
+                       const std::string& where) {
+  ASSERT_EQ(got.size(), expected.size());
+  for (const auto& [name, value] : expected) {
+    ASSERT_TRUE(got.count(name)) << name;
+    EXPECT_THAT(got.at(name), IsNear(value, tolerance)) << name << ", " << where;
+  }
+}
+
+// Calls run(device, T()) for float on the CPU and for float and Bf16 on the GPU, where there is one, and
+// compares each with double on the CPU. Operands should be numbers that Bf16 holds (RandomOperand), so that
+// all start from the same.
+template <typename F>
+void ExpectDevicesAgree(F&& run, double float_tolerance = Tolerance<float>(),
+                        double bf16_tolerance = Tolerance<Bf16>()) {
+  const Results expected = run(Device::Cpu(), double());
+  ExpectNear(run(Device::Cpu(), float()), expected, float_tolerance, "float on the CPU");
+  for (const Device& gpu : TestGpus()) {
+    ExpectNear(run(gpu, float()), expected, float_tolerance, "float on " + gpu.name());
+    ExpectNear(run(gpu, Bf16()), expected, bf16_tolerance, "Bf16 on " + gpu.name());
+  }
+}
+
+// The same call twice gives the same bits, on every device in every type.
+template <typename F>
+void ExpectSameBits(F&& run) {
+  const auto twice = [&](const Device& device, auto number) {
+    const Results first = run(device, number);
+    const Results second = run(device, number);
+    for (const auto& [name, value] : first) EXPECT_EQ(value.values, second.at(name).values) << name;
+  };
+  twice(Device::Cpu(), float());
+  for (const Device& gpu : TestGpus()) {
+    twice(gpu, float());
+    twice(gpu, Bf16());
+  }
+}
+
+// Random numbers that Bf16 holds exactly.
+inline HostTensor<double> RandomOperand(Shape shape, uint64_t seed, double deviation = 1, double mean = 0) {
+  return RoundedTo<Bf16>(RandomHostTensor<double>(shape, seed, deviation, mean));
+}
+
+}  // namespace hm11
+
+#endif  // HM11_TESTING_OP_RUN_H_
