@@ -186,7 +186,7 @@ void DescribeFromContext(const Json& context, RunDescription* run) {
     run->dirty = absl::EndsWith(commit, "+");
   }
   std::vector<std::string> machine;
-  for (const char* key : {"cpu", "gpu"}) {
+  for (const char* key : {"cpu", "cores", "gpu"}) {
     if (const std::string text = TextAt(context, key); !text.empty()) machine.push_back(text);
   }
   if (!machine.empty()) run->machine = absl::StrJoin(machine, ", ");

@@ -75,7 +75,8 @@ struct BenchmarkRecord {
 };
 
 // The record of one run from Google Benchmark's JSON: repetitions or, where only those were printed, their
-// aggregates. Context entries "commit", "cpu", "gpu" and the date, where the run has them, go before `run`.
+// aggregates. Context entries "commit", "cpu", "cores", "gpu" and the date, where the run has them, go before
+// `run`.
 absl::StatusOr<BenchmarkRecord> RecordFromGoogleBenchmark(absl::string_view json, const NamingRule& rule,
                                                           RunDescription run);
 
