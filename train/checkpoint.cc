@@ -20,10 +20,11 @@ constexpr char kFormat[] = "hm11-checkpoint";
 // Each set of tensors with its prefix.
 template <typename State>
 auto Parts(State& state) {
-  return std::vector<std::pair<const char*, decltype(&state.weights)>>{{"weights.", &state.weights},
-                                                                       {"first_moment.", &state.first_moment},
-                                                                       {"second_moment.", &state.second_moment},
-                                                                       {"average.", &state.average}};
+  return std::vector<std::pair<const char*, decltype(&state.weights)>>{
+      {"weights.", &state.weights},
+      {"first_moment.", &state.first_moment},
+      {"second_moment.", &state.second_moment},
+      {"average.", &state.average}};
 }
 
 // Of names, shapes, values and all metadata but the checksum itself.
@@ -69,7 +70,8 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path) {
   if (file.metadata["format"] != kFormat) return bad("not a checkpoint of hm11");
   if (!absl::SimpleAtoi(file.metadata["version"], &version)) return bad("checkpoint without a version");
   if (version > kCheckpointVersion) {
-    return bad(absl::StrCat("checkpoint of version ", version, ", newer than this program's ", kCheckpointVersion));
+    return bad(
+        absl::StrCat("checkpoint of version ", version, ", newer than this program's ", kCheckpointVersion));
   }
   if (file.metadata["crc64"] != Checksum(file)) return bad("checkpoint was altered: its checksum differs");
   Checkpoint checkpoint;
@@ -78,7 +80,8 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path) {
   checkpoint.matmul_tuning = file.metadata["matmul_tuning"];
   // SimpleAtod does not read hexadecimal floats.
   checkpoint.position.elapsed_seconds = std::strtod(file.metadata["elapsed_seconds"].c_str(), nullptr);
-  if (!absl::SimpleAtoi(file.metadata["step"], &checkpoint.position.step)) return bad("checkpoint without a step");
+  if (!absl::SimpleAtoi(file.metadata["step"], &checkpoint.position.step))
+    return bad("checkpoint without a step");
   for (NamedTensor& tensor : file.tensors) {
     bool known = false;
     for (const auto& [prefix, tensors] : Parts(checkpoint.state)) {

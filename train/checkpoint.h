@@ -1,8 +1,8 @@
 // Checkpoints: all that a run needs to go on to the bit, in one safetensors file.
 //
-// Tensors are the reference's parameters under the prefixes weights., first_moment., second_moment. and average., so
-// that PyTorch code can pick out the weights. Metadata: format (hm11-checkpoint), version, crc64 of everything else,
-// config (RunConfig's text), step, elapsed_seconds, tokenizer_crc64, matmul_tuning.
+// Tensors are the reference's parameters under the prefixes weights., first_moment., second_moment. and
+// average., so that PyTorch code can pick out the weights. Metadata: format (hm11-checkpoint), version, crc64
+// of everything else, config (RunConfig's text), step, elapsed_seconds, tokenizer_crc64, matmul_tuning.
 #ifndef HM11_TRAIN_CHECKPOINT_H_
 #define HM11_TRAIN_CHECKPOINT_H_
 
@@ -19,9 +19,9 @@ namespace hm11 {
 inline constexpr int kCheckpointVersion = 1;
 
 struct Checkpoint {
-  std::string config;            // RunConfig's text
+  std::string config;  // RunConfig's text
   RunPosition position;
-  std::string tokenizer_crc64;   // of the model file, in hexadecimal
+  std::string tokenizer_crc64;  // of the model file, in hexadecimal
   std::string matmul_tuning;
   TrainingState state;
 };

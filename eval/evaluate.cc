@@ -1,0 +1,113 @@
+// //eval:evaluate, the scorer: a process that has only an artifact, a tokenizer and the text.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "core/status.h"
+#include "data/token_stream.h"
+#include "data/tokenizer.h"
+#include "eval/artifact_model.h"
+#include "eval/bits_per_byte.h"
+#include "model/language_model.h"
+
+ABSL_FLAG(std::string, artifact, "", "the artifact to score");
+ABSL_FLAG(std::string, data, "", "pattern of validation shards");
+ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
+ABSL_FLAG(std::string, mode, "plain", "plain, sliding or sliding_published");
+ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
+ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
+ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
+ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+
+namespace hm11 {
+namespace {
+
+// Memory of one forward pass, planned on the plan device.
+template <typename T>
+int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
+  Arena plan = Arena::Plan();
+  ModelWeights<T> weights = NewWeights<T>(plan, config);
+  const int64_t before = plan.used_bytes();
+  const int64_t batch = std::max<int64_t>(1, options.rows_at_once / options.window);
+  Tensor<int32_t> ids = plan.New<int32_t>({batch, options.window});
+  Tensor<int32_t> targets = plan.New<int32_t>({batch, options.window});
+  TokenLosses<T>(plan, config, weights, ids, targets);
+  return plan.high_water_bytes() - before;
+}
+
+template <typename T>
+absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, const TokenStream& stream,
+                              const Tokenizer& tokenizer, const ScoreOptions& options) {
+  const ModelConfig& config = model.config.model;
+  Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
+  HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
+  Arena work(device, device.is_cuda() ? ForwardBytes<T>(config, options) : int64_t{1} << 40);
+  const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
+  const bool terminal = isatty(STDERR_FILENO) == 1;
+  const auto start = std::chrono::steady_clock::now();
+  const auto progress = [&](double share) {
+    if (!terminal) return;
+    const double elapsed = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+    std::fprintf(stderr, "\r\x1b[Kscoring %.0f %%, %.0f s left", share * 100, elapsed / share * (1 - share));
+    if (share >= 1) std::fprintf(stderr, "\r\x1b[K");
+  };
+  return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options, progress);
+}
+
+absl::Status Main() {
+  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
+    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
+  }
+  for (const auto& [flag, value] :
+       {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
+        std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
+    if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
+  }
+  ScoreOptions options;
+  HM_ASSIGN_OR_RETURN(options.mode, ScoreModeFromName(absl::GetFlag(FLAGS_mode)));
+  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+  HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
+  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
+  HM_RETURN_IF_ERROR(
+      CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
+  HM_ASSIGN_OR_RETURN(const TokenStream stream,
+                      TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
+  options.window = absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
+  options.stride = absl::GetFlag(FLAGS_stride);
+  if (options.stride < 1) return absl::InvalidArgumentError("--stride must be at least 1");
+  options.rows_at_once = absl::GetFlag(FLAGS_rows_at_once) > 0 ? absl::GetFlag(FLAGS_rows_at_once)
+                         : device.is_cuda()                    ? 65536
+                                                               : 4096;
+  const auto start = std::chrono::steady_clock::now();
+  HM_ASSIGN_OR_RETURN(const Score score, device.is_cuda()
+                                             ? ScoreAs<Bf16>(device, model, stream, tokenizer, options)
+                                             : ScoreAs<float>(device, model, stream, tokenizer, options));
+  const double ms =
+      std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  std::printf("mode:%s window:%ld stride:%ld tokens:%ld bytes:%ld eval_time:%.0fms\n",
+              absl::GetFlag(FLAGS_mode).c_str(), options.window, options.stride, score.tokens, score.bytes,
+              ms);
+  std::printf("val_loss:%.8f val_bpb:%.8f\n", score.loss_nats, score.bits_per_byte);
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace hm11
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Scores an artifact: bits per byte of validation shards.");
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = hm11::Main();
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  return 1;
+}

@@ -1,0 +1,142 @@
+// //train:hm11, the main job: trains a model, compresses it, scores what the artifact holds.
+#include <unistd.h>
+
+#include <cstdio>
+#include <cstdlib>
+#include <ctime>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
+#include "core/fields.h"
+#include "core/file.h"
+#include "core/status.h"
+#include "data/default_corpus.h"
+#include "train/run.h"
+
+ABSL_FLAG(std::string, preset, "", "hm11, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");
+ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
+ABSL_FLAG(
+    std::string, data, "",
+    "folder of prepared data, or a pattern of training shards; default: a corpus made of this machine's own "
+    "documentation and headers");
+ABSL_FLAG(std::string, val, "", "pattern of validation shards; default: --data's with _val_ for _train_");
+ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model; default: the only .model in --data's folder");
+ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME");
+ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
+ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+ABSL_FLAG(bool, resume, false,
+          "go on from the checkpoint in --out, with the configuration it was begun with");
+
+namespace hm11 {
+namespace {
+
+// The only file of a pattern; `what` names it in the error.
+absl::StatusOr<std::string> OnlyFile(const std::string& pattern, absl::string_view what) {
+  HM_ASSIGN_OR_RETURN(const std::vector<std::string> paths, Glob(pattern));
+  if (paths.size() == 1) return paths[0];
+  return absl::InvalidArgumentError(
+      absl::StrCat(pattern, " matches ", paths.size(), " files; choose one with --", what));
+}
+
+absl::StatusOr<RunConfig> ConfigFromFlags(const Device& device) {
+  RunConfig config;
+  const std::string preset = absl::GetFlag(FLAGS_preset);
+  if (absl::GetFlag(FLAGS_resume)) {
+    const std::string path = absl::GetFlag(FLAGS_out) + "/config.txt";
+    HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+    HM_RETURN_IF_ERROR(ParseFields(text, &config));
+  } else {
+    HM_ASSIGN_OR_RETURN(config, Preset(!preset.empty() ? preset : device.is_cuda() ? "hm11" : "tiny"));
+  }
+  HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
+  if (absl::GetFlag(FLAGS_seed) >= 0) config.seed = absl::GetFlag(FLAGS_seed);
+  HM_RETURN_IF_ERROR(config.Validate());
+  return config;
+}
+
+absl::Status FindData(RunOptions* options) {
+  std::string data = absl::GetFlag(FLAGS_data);
+  if (data.empty()) {
+    HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, DefaultCorpus([](absl::string_view doing) {
+                          std::fprintf(stderr, "default corpus: %.*s\n", static_cast<int>(doing.size()),
+                                       doing.data());
+                        }));
+    options->train_pattern = corpus.train_pattern;
+    options->val_pattern = corpus.val_pattern;
+    options->tokenizer_path = corpus.tokenizer_path;
+  } else if (data.ends_with(".bin") || data.find('*') != std::string::npos) {
+    options->train_pattern = data;
+  } else {
+    options->train_pattern = data + "/*_train_*.bin";
+  }
+  if (!absl::GetFlag(FLAGS_val).empty()) {
+    options->val_pattern = absl::GetFlag(FLAGS_val);
+  } else if (options->val_pattern.empty()) {
+    options->val_pattern = absl::StrReplaceAll(options->train_pattern, {{"_train_", "_val_"}});
+    if (options->val_pattern == options->train_pattern) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--data=", data, " has no _train_ in it: name validation shards with --val"));
+    }
+  }
+  if (!absl::GetFlag(FLAGS_tokenizer).empty()) {
+    options->tokenizer_path = absl::GetFlag(FLAGS_tokenizer);
+  } else if (options->tokenizer_path.empty()) {
+    const size_t slash = options->train_pattern.rfind('/');
+    const std::string folder = slash == std::string::npos ? "." : options->train_pattern.substr(0, slash);
+    HM_ASSIGN_OR_RETURN(options->tokenizer_path, OnlyFile(folder + "/*.model", "tokenizer"));
+  }
+  return absl::OkStatus();
+}
+
+std::string DefaultFolder(const std::string& preset) {
+  char stamp[32];
+  const std::time_t now = std::time(nullptr);
+  std::strftime(stamp, sizeof(stamp), "%Y%m%d_%H%M%S", std::localtime(&now));
+  return absl::StrCat("runs/", preset, "_", stamp);
+}
+
+// `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
+absl::Status EnterCallersFolder() {
+  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
+  if (folder != nullptr && chdir(folder) != 0) {
+    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
+  }
+  return absl::OkStatus();
+}
+
+absl::Status Main() {
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
+  if (absl::GetFlag(FLAGS_resume) && absl::GetFlag(FLAGS_out).empty()) {
+    return absl::InvalidArgumentError("--resume needs --out, the folder of the run to go on with");
+  }
+  RunOptions options;
+  HM_ASSIGN_OR_RETURN(options.device, Device::FromName(absl::GetFlag(FLAGS_device)));
+  HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(options.device));
+  HM_RETURN_IF_ERROR(FindData(&options));
+  options.folder =
+      absl::GetFlag(FLAGS_out).empty() ? DefaultFolder(options.config.preset) : absl::GetFlag(FLAGS_out);
+  options.resume = absl::GetFlag(FLAGS_resume);
+  return Run(options);
+}
+
+}  // namespace
+}  // namespace hm11
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Trains HybridMamba-11, compresses it and scores the artifact.");
+  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  absl::Status status = positional.size() == 1
+                            ? hm11::Main()
+                            : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
+                                                                      "'; flags begin with --"));
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  return 1;
+}

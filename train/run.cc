@@ -1,0 +1,407 @@
+// Run: the stages of the main job, in order.
+#include "train/run.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <memory>
+#include <optional>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/fields.h"
+#include "core/file.h"
+#include "core/lzma.h"
+#include "core/status.h"
+#include "data/token_stream.h"
+#include "data/tokenizer.h"
+#include "eval/artifact_model.h"
+#include "eval/bits_per_byte.h"
+#include "eval/generate.h"
+#include "model/safetensors.h"
+#include "ops/matmul.h"
+#include "quant/program_size.h"
+#include "train/checkpoint.h"
+#include "train/run_log.h"
+#include "train/snapshots.h"
+#include "train/trainer.h"
+
+namespace hm11 {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+double SecondsSince(Clock::time_point start) {
+  return std::chrono::duration<double>(Clock::now() - start).count();
+}
+
+// Data, tokenizer and log: what every stage reads.
+struct Inputs {
+  TokenStream train;
+  TokenStream val;
+  Tokenizer tokenizer;
+  std::vector<uint16_t> val_tokens;
+};
+
+absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
+  const int64_t vocab = options.config.model.vocab;
+  HM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(options.tokenizer_path, vocab));
+  HM_ASSIGN_OR_RETURN(TokenStream train, TokenStream::Open(options.train_pattern, vocab));
+  HM_ASSIGN_OR_RETURN(TokenStream val, TokenStream::Open(options.val_pattern, vocab));
+  if (train.size() < options.config.sequence + 1) {
+    return absl::InvalidArgumentError(absl::StrCat("data ", options.train_pattern, " holds ", train.size(),
+                                                   " tokens, fewer than one sequence of ",
+                                                   options.config.sequence));
+  }
+  if (val.size() < options.config.sequence + 1) {
+    return absl::InvalidArgumentError(absl::StrCat("data ", options.val_pattern, " holds ", val.size(),
+                                                   " tokens, fewer than one window of ",
+                                                   options.config.sequence));
+  }
+  std::vector<uint16_t> val_tokens = val.Read(0, val.size());
+  return Inputs{std::move(train), std::move(val), std::move(tokenizer), std::move(val_tokens)};
+}
+
+template <typename T>
+class TrainingRun {
+ public:
+  TrainingRun(const RunOptions& options, const Inputs& inputs, RunLog& log)
+      : options_(options), config_(options.config), inputs_(inputs), log_(log), snapshots_(options.config) {}
+
+  absl::Status Prepare();
+  absl::Status Train();
+  absl::Status Finish();
+
+ private:
+  std::string CheckpointPath() const { return options_.folder + "/checkpoint.safetensors"; }
+  std::string StepOf(int64_t step) const {
+    return absl::StrCat("step:", step, "/", config_.schedule.max_steps);
+  }
+  absl::Status Resume();
+  absl::Status WriteCheckpointNow();
+  absl::Status ReportSteps();
+  Score Validate(ModelWeights<T>& weights, int64_t most_tokens, ScoreMode mode);
+  void LogValidation(const Score& score);
+  void ShowProgress();
+  std::vector<NamedTensor> ExportedWeights();
+  void ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
+
+  const RunOptions& options_;
+  const RunConfig& config_;
+  const Inputs& inputs_;
+  RunLog& log_;
+  std::unique_ptr<Trainer<T>> trainer_;
+  Snapshots snapshots_;
+  RunPosition position_;  // of the next step
+  int64_t reported_ = 0;  // steps before this one are in the log
+  double last_loss_ = 0;
+  double first_elapsed_ = 0;  // where this process began
+  int64_t first_step_ = 0;
+  std::string last_checkpoint_;  // path and step of the last one written, or empty
+};
+
+template <typename T>
+absl::Status TrainingRun<T>::Prepare() {
+  // On the CPU a small micro-batch keeps activations in cache; more of them cost nothing.
+  RunConfig planned = config_;
+  if (options_.device.is_cpu() && planned.micro_batch_tokens == 0)
+    planned.micro_batch_tokens = planned.sequence;
+  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, options_.device.free_memory_bytes()));
+  const double mib = 1024.0 * 1024.0;
+  log_.Line(absl::StrFormat("memory: state %.0f MiB, activations and scratch %.0f MiB, micro_batch_tokens:%d",
+                            plan.state_bytes / mib, plan.work_bytes / mib, plan.micro_batch_tokens));
+  trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train);
+  if (options_.resume) HM_RETURN_IF_ERROR(Resume());
+  const Clock::time_point start = Clock::now();
+  trainer_->WarmUp(config_.warmup_steps);
+  log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", config_.warmup_steps,
+                            config_.warmup_steps, SecondsSince(start)));
+  return log_.status();
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::Resume() {
+  HM_ASSIGN_OR_RETURN(const Checkpoint checkpoint, ReadCheckpoint(CheckpointPath()));
+  RunConfig saved;
+  HM_RETURN_IF_ERROR(ParseFields(checkpoint.config, &saved));
+  if (FormatFields(saved.model) != FormatFields(config_.model)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot resume from ", CheckpointPath(), ": its model is configured differently"));
+  }
+  if (checkpoint.tokenizer_crc64 != absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model()))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot resume from ", CheckpointPath(), ": it was trained with another tokenizer"));
+  }
+  HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
+  HM_RETURN_IF_ERROR(trainer_->Load(checkpoint.state));
+  position_ = checkpoint.position;
+  reported_ = first_step_ = position_.step;
+  first_elapsed_ = position_.elapsed_seconds;
+  last_checkpoint_ = absl::StrCat(CheckpointPath(), " (step ", position_.step, ")");
+  log_.Line(absl::StrFormat("resumed: %s elapsed:%.1fs", StepOf(position_.step), position_.elapsed_seconds));
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::WriteCheckpointNow() {
+  HM_RETURN_IF_ERROR(WriteCheckpoint(
+      CheckpointPath(), {.config = FormatFields(config_),
+                         .position = position_,
+                         .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
+                         .matmul_tuning = MatmulTuning(),
+                         .state = trainer_->Save()}));
+  last_checkpoint_ = absl::StrCat(CheckpointPath(), " (step ", position_.step, ")");
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::ReportSteps() {
+  if (reported_ == position_.step) return absl::OkStatus();
+  const auto reports = trainer_->Reports(reported_, position_.step - reported_);
+  for (size_t i = 0; i < reports.size(); ++i) {
+    const int64_t step = reported_ + static_cast<int64_t>(i) + 1;
+    if (!std::isfinite(reports[i].loss_nats) || !std::isfinite(reports[i].gradient_norm)) {
+      return absl::AbortedError(absl::StrCat(
+          "the loss is not a number at step ", step, " (loss ", reports[i].loss_nats, ", gradient norm ",
+          reports[i].gradient_norm,
+          "); last good checkpoint: ", last_checkpoint_.empty() ? "none was written" : last_checkpoint_));
+    }
+    log_.Metric(absl::StrFormat(R"({"step": %d, "train_loss": %.6f, "gradient_norm": %.6f})", step,
+                                reports[i].loss_nats, reports[i].gradient_norm));
+  }
+  last_loss_ = reports.back().loss_nats;
+  const double ms = position_.elapsed_seconds * 1e3;
+  const double run_ms = (position_.elapsed_seconds - first_elapsed_) * 1e3;
+  const int64_t run_steps = position_.step - first_step_;
+  log_.Line(absl::StrFormat("%s train_loss:%.4f train_time:%.0fms step_avg:%.2fms tok/s:%.0f",
+                            StepOf(position_.step), last_loss_, ms, ms / static_cast<double>(position_.step),
+                            static_cast<double>(run_steps * trainer_->tokens_per_step()) / (run_ms / 1e3)));
+  reported_ = position_.step;
+  return log_.status();
+}
+
+template <typename T>
+Score TrainingRun<T>::Validate(ModelWeights<T>& weights, int64_t most_tokens, ScoreMode mode) {
+  std::span<const uint16_t> tokens = inputs_.val_tokens;
+  if (most_tokens > 0 && most_tokens < static_cast<int64_t>(tokens.size())) {
+    tokens = tokens.first(static_cast<size_t>(most_tokens));
+  }
+  trainer_->Synchronize();
+  return ScoreTokens<T>(
+      trainer_->work(), config_.model, weights, tokens, inputs_.tokenizer.byte_table(),
+      {.mode = mode,
+       .window = config_.sequence,
+       .stride = 64,
+       .rows_at_once = trainer_->plan().micro_batch_tokens},
+      [&](double share) { log_.Progress(absl::StrFormat("validating %.0f %%", share * 100)); });
+}
+
+template <typename T>
+void TrainingRun<T>::LogValidation(const Score& score) {
+  const double ms = position_.elapsed_seconds * 1e3;
+  log_.Line(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f train_time:%.0fms step_avg:%.2fms",
+                            StepOf(position_.step), score.loss_nats, score.bits_per_byte, ms,
+                            ms / static_cast<double>(std::max<int64_t>(1, position_.step))));
+  log_.Metric(absl::StrFormat(R"({"step": %d, "train_seconds": %.3f, "val_loss": %.8f, "val_bpb": %.8f})",
+                              position_.step, position_.elapsed_seconds, score.loss_nats,
+                              score.bits_per_byte));
+}
+
+template <typename T>
+void TrainingRun<T>::ShowProgress() {
+  const int64_t steps = position_.step - first_step_;
+  if (steps == 0) return;
+  const double seconds = position_.elapsed_seconds - first_elapsed_;
+  double left =
+      seconds / static_cast<double>(steps) * static_cast<double>(config_.schedule.max_steps - position_.step);
+  if (config_.schedule.time_limit_seconds > 0) {
+    left = std::min(left, config_.schedule.time_limit_seconds - position_.elapsed_seconds);
+  }
+  log_.Progress(absl::StrFormat("%s  loss %.3f  %.0f tokens/s  %s left", StepOf(position_.step), last_loss_,
+                                static_cast<double>(steps * trainer_->tokens_per_step()) / seconds,
+                                FormatDuration(left)));
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::Train() {
+  const ScheduleConfig& schedule = config_.schedule;
+  const OptimizerConfig& optimizer = config_.optimizer;
+  double next_validation = position_.elapsed_seconds + config_.validation_seconds;
+  double next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
+  if (position_.step == 0)
+    LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain));
+  trainer_->Synchronize();
+  Clock::time_point resumed = Clock::now();  // the training clock runs from here
+  double before = position_.elapsed_seconds;
+  const auto pause = [&] {
+    trainer_->Synchronize();
+    position_.elapsed_seconds = before + SecondsSince(resumed);
+  };
+  const auto go_on = [&] {
+    trainer_->Synchronize();
+    before = position_.elapsed_seconds;
+    resumed = Clock::now();
+  };
+  while (!RunIsOver(schedule, position_)) {
+    const double t = static_cast<double>(position_.step) + 1;
+    const double lr_scale = LearningRateScale(schedule, position_);
+    trainer_->Step(position_.step, {.lr_scale = static_cast<float>(lr_scale),
+                                    .muon_momentum = static_cast<float>(MuonMomentum(schedule, position_)),
+                                    .adam_correction1 = static_cast<float>(1 - std::pow(optimizer.beta1, t)),
+                                    .adam_correction2 = static_cast<float>(1 - std::pow(optimizer.beta2, t)),
+                                    .average_decay = static_cast<float>(AverageDecay(schedule, position_))});
+    ++position_.step;
+    position_.elapsed_seconds = before + SecondsSince(resumed);
+    ShowProgress();
+    if (snapshots_.Wanted(position_.step, lr_scale)) snapshots_.Take(trainer_->work(), trainer_->master());
+    const bool last = RunIsOver(schedule, position_);
+    if (last) pause();
+    if (last || position_.step % config_.log_every == 0 || position_.step <= 5 ||
+        position_.step - reported_ == Trainer<T>::kHistory) {
+      HM_RETURN_IF_ERROR(ReportSteps());
+    }
+    if (!last && config_.validation_seconds > 0 && position_.elapsed_seconds >= next_validation) {
+      pause();
+      HM_RETURN_IF_ERROR(ReportSteps());
+      LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain));
+      go_on();
+      next_validation = position_.elapsed_seconds + config_.validation_seconds;
+    }
+    if (!last && config_.checkpoint_seconds > 0 && position_.elapsed_seconds >= next_checkpoint) {
+      pause();
+      HM_RETURN_IF_ERROR(ReportSteps());
+      HM_RETURN_IF_ERROR(WriteCheckpointNow());
+      go_on();
+      next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
+    }
+  }
+  if (position_.step < schedule.max_steps) {
+    log_.Line(absl::StrFormat("stopping_early: wallclock_cap train_time:%.0fms %s",
+                              position_.elapsed_seconds * 1e3, StepOf(position_.step)));
+  }
+  LogValidation(Validate(trainer_->model_weights(), 0, ScoreMode::kPlain));
+  log_.Line(absl::StrFormat("peak memory allocated: %.0f MiB reserved: %.0f MiB",
+                            static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20),
+                            static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20)));
+  return WriteCheckpointNow();
+}
+
+template <typename T>
+std::vector<NamedTensor> TrainingRun<T>::ExportedWeights() {
+  FlatWeights& exported =
+      config_.export_average && config_.schedule.average_decay > 0 ? trainer_->average() : trainer_->master();
+  if (snapshots_.count() > 0) {
+    log_.Line(absl::StrCat("exporting the mean of ", snapshots_.count(), " snapshots"));
+    snapshots_.Restore(trainer_->work(), trainer_->master());
+    return ExportWeights<float>(trainer_->work(), config_.model, trainer_->master().view);
+  }
+  return ExportWeights<float>(trainer_->work(), config_.model, exported.view);
+}
+
+template <typename T>
+void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights) {
+  if (config_.sample_tokens == 0) return;
+  // A prompt from the validation text, then the model's own.
+  const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
+  std::vector<uint16_t> tokens(inputs_.val_tokens.begin(), inputs_.val_tokens.begin() + prompt);
+  Generate<T>(work, model, weights,
+              {.tokens = config_.sample_tokens, .window = config_.sequence, .temperature = 0.8, .seed = 1},
+              &tokens);
+  const std::span<const uint16_t> all = tokens;
+  log_.Line(absl::StrCat("sample: ", inputs_.tokenizer.Decode(all.first(static_cast<size_t>(prompt))),
+                         " [...] ", inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt)))));
+}
+
+// Export, artifact, and the score of what the file holds.
+template <typename T>
+absl::Status TrainingRun<T>::Finish() {
+  std::vector<NamedTensor> exported = ExportedWeights();
+  HM_RETURN_IF_ERROR(
+      WriteSafetensors(options_.folder + "/model.safetensors",
+                       {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
+  Clock::time_point start = Clock::now();
+  log_.Progress("quantizing");
+  HM_ASSIGN_OR_RETURN(const std::string program, PackedProgram());
+  HM_ASSIGN_OR_RETURN(
+      const EncodedArtifact packed,
+      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported), config_.quant));
+  const std::string path = options_.folder + "/artifact.hm11";
+  HM_RETURN_IF_ERROR(WriteFile(path, packed.bytes));
+  const int64_t code = static_cast<int64_t>(program.size()),
+                weights = static_cast<int64_t>(packed.bytes.size());
+  log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f", SecondsSince(start),
+                            packed.bits_per_code, packed.step_multiplier));
+  log_.Line(absl::StrFormat("Serialized model: %d bytes", weights));
+  log_.Line(absl::StrFormat("Code size: %d bytes", code));
+  log_.Line(absl::StrFormat("Total submission size: %d bytes", weights + code));
+  log_.Line(absl::StrFormat("Total submission size int6+%s: %d bytes", config_.quant.coder, weights + code));
+  log_.Line(absl::StrFormat("artifact cap: %d bytes, %s by %d", kArtifactCapBytes,
+                            weights + code <= kArtifactCapBytes ? "kept, under" : "EXCEEDED, over",
+                            std::abs(kArtifactCapBytes - weights - code)));
+
+  HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(path));
+  Arena state(options_.device, WeightBytes<float>(model.config.model) + WeightBytes<T>(model.config.model));
+  HM_ASSIGN_OR_RETURN(ModelWeights<T> placed, PlaceWeights<T>(state, model.config.model, model.tensors));
+  start = Clock::now();
+  const Score score = Validate(placed, 0, ScoreMode::kPlain);
+  const double eval_ms = SecondsSince(start) * 1e3;
+  const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
+  HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
+  log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
+                            8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
+                            text.size()));
+  ShowSample(trainer_->work(), model.config.model, placed);
+  log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d", path, score.tokens, score.bytes));
+  for (const char* name : {"final_int6_roundtrip", "final_int8_zlib_roundtrip"}) {
+    log_.Line(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f eval_time:%.0fms", name, score.loss_nats,
+                              score.bits_per_byte, eval_ms));
+    log_.Line(
+        absl::StrFormat("%s_exact val_loss:%.8f val_bpb:%.8f", name, score.loss_nats, score.bits_per_byte));
+  }
+  log_.Metric(absl::StrFormat(
+      R"({"final": true, "val_loss": %.8f, "val_bpb": %.8f, "artifact_bytes": %d, "program_bytes": %d})",
+      score.loss_nats, score.bits_per_byte, weights, code));
+  return log_.status();
+}
+
+template <typename T>
+absl::Status RunAs(const RunOptions& options, const Inputs& inputs, RunLog& log) {
+  TrainingRun<T> run(options, inputs, log);
+  HM_RETURN_IF_ERROR(run.Prepare());
+  HM_RETURN_IF_ERROR(run.Train());
+  return run.Finish();
+}
+
+void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
+  const RunConfig& config = options.config;
+  log.Line(FormatFields(config));
+  log.Line(std::string(100, '='));
+  log.Line(absl::StrCat("device:", options.device.name(), " (", options.device.description(), ")"));
+  log.Line(
+      absl::StrCat("val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path=", options.tokenizer_path));
+  log.Line(absl::StrCat("train_loader:dataset:", options.train_pattern,
+                        " train_shards:", inputs.train.shards().size(), " tokens:", inputs.train.size()));
+  log.Line(absl::StrCat("val_loader:shards pattern=", options.val_pattern, " tokens:", inputs.val.size()));
+  log.Line(absl::StrCat("model_params:", CountParameters(config.model)));
+  log.Line(
+      absl::StrCat("world_size:1 grad_accum_steps:",
+                   config.micro_batch_tokens == 0 ? 1 : config.batch_tokens / config.micro_batch_tokens));
+  log.Line(absl::StrCat("seed:", config.seed));
+}
+
+}  // namespace
+
+absl::Status Run(const RunOptions& options) {
+  HM_RETURN_IF_ERROR(options.config.Validate());
+  HM_ASSIGN_OR_RETURN(const Inputs inputs, OpenInputs(options));
+  HM_RETURN_IF_ERROR(MakeFolders(options.folder));
+  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
+  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
+  HM_ASSIGN_OR_RETURN(RunLog log, RunLog::Open(options.folder, options.resume));
+  LogHeader(options, inputs, log);
+  return options.device.is_cuda() ? RunAs<Bf16>(options, inputs, log) : RunAs<float>(options, inputs, log);
+}
+
+}  // namespace hm11
