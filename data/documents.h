@@ -13,7 +13,9 @@
 
 #include <cstdint>
 #include <memory>
+#include <optional>
 #include <string>
+#include <vector>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -40,6 +42,26 @@ class DocumentReader {
   struct State;
   explicit DocumentReader(std::unique_ptr<State> state);
   std::unique_ptr<State> state_;
+};
+
+// The documents of several files, in the order given.
+class DocumentSequence {
+ public:
+  explicit DocumentSequence(std::vector<std::string> paths, bool skip_bad = false);
+
+  absl::StatusOr<bool> Next(std::string* text);
+  int64_t skipped() const;
+  // How much of all files' bytes was read, 0 to 1.
+  double fraction_read() const;
+
+ private:
+  std::vector<std::string> paths_;
+  bool skip_bad_;
+  size_t next_path_ = 0;
+  std::optional<DocumentReader> reader_;
+  int64_t skipped_before_ = 0;  // in files that are done
+  int64_t bytes_before_ = 0;
+  int64_t size_bytes_ = 0;  // of all files
 };
 
 // Bytes of the longest prefix that is well-formed UTF-8 (Unicode 15, table 3-7): text.size() when all of it

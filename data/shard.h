@@ -63,21 +63,20 @@ class ShardWriter {
   explicit ShardWriter(std::string prefix, int64_t tokens_per_shard = kTokensPerShard);
 
   absl::Status Append(std::span<const uint16_t> tokens);
-  // Renames all shards into place and lists them. A stream without tokens is one empty shard.
+  // Renames all shards into place and lists them. A stream without tokens has none.
   absl::StatusOr<std::vector<ShardInfo>> Commit();
 
  private:
-  struct Open {
+  struct Part {
     ShardInfo info;
     AtomicFileWriter writer;
-    uint64_t body_crc64 = 0;
   };
   absl::Status StartShard();
   absl::Status FinishShard();
 
   std::string prefix_;
   int64_t tokens_per_shard_;
-  std::vector<Open> shards_;
+  std::vector<Part> shards_;
 };
 
 }  // namespace hm11

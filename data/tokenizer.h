@@ -4,9 +4,10 @@
 // the challenge's: line ends become spaces, runs of spaces one), so Decode(Encode(x)) is x only up to that.
 //
 // Properties:
-//   1. Decode(Encode(text)) is a fixed point: encoding it again gives the same tokens.
-//   2. byte_table().Count over BOS + Encode(text) is the size of Decode(Encode(text)).
-//   3. A model trained twice on the same documents has the same bytes.
+//   1. Decode(Encode(text)) is text where normalization leaves it alone (NFKC, single spaces, none at the
+//   ends).
+//   2. byte_table().Count over BOS + Encode(text) is then the size of the text.
+//   3. A model trained twice on the same documents has the same bytes, on any machine.
 #ifndef HM11_DATA_TOKENIZER_H_
 #define HM11_DATA_TOKENIZER_H_
 
@@ -27,19 +28,20 @@ enum class PieceKind { kNormal, kUnknown, kControl, kUnused, kByte };
 
 struct TokenizerTraining {
   int64_t vocab = 1024;
-  int64_t max_sentences = 1'000'000;  // documents beyond them are read but not learned from
-  int threads = 1;
+  int64_t max_bytes =
+      256 << 20;  // text beyond is not read; SentencePiece takes about ten times this in memory
 };
 
 class Tokenizer {
  public:
-  // `vocab` 0 takes any size. Errors: no such file, not a SentencePiece model, another size than asked for,
-  // more than 65,536 pieces (tokens are uint16), other ids than pad 0, bos 1, eos 2, unk 3.
+  // `vocab` 0 takes any size. Errors: no such file; not a SentencePiece model; another size than asked for;
+  // more than 65,536 pieces, as tokens are uint16; BOS is not token 1.
   static absl::StatusOr<Tokenizer> Load(const std::string& path, int64_t vocab = 0);
   // The same from a model's bytes; `name` stands for the path in errors.
   static absl::StatusOr<Tokenizer> FromModel(std::string model, const std::string& name, int64_t vocab = 0);
   // Byte-pair encoding with the challenge's settings: byte fallback, nmt_nfkc, digits split, no dummy prefix,
-  // ids as above. `next` puts the next document in its argument, or returns false when there is none.
+  // ids pad 0, bos 1, eos 2, unk 3. `next` puts the next document in its argument, or returns false when
+  // there is none. InvalidArgument when the documents hold too little text for so many pieces.
   static absl::StatusOr<Tokenizer> Train(const std::function<bool(std::string*)>& next,
                                          const TokenizerTraining& training);
 

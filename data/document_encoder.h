@@ -1,0 +1,64 @@
+// DocumentEncoder: tokenizes documents on several threads and passes the tokens on in the order the documents
+// came.
+//
+// A document becomes BOS and its tokens. What is passed on does not depend on the number of threads.
+#ifndef HM11_DATA_DOCUMENT_ENCODER_H_
+#define HM11_DATA_DOCUMENT_ENCODER_H_
+
+#include <cstdint>
+#include <deque>
+#include <functional>
+#include <future>
+#include <span>
+#include <string>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "data/tokenizer.h"
+
+namespace hm11 {
+
+struct EncodedCounts {
+  int64_t documents = 0;
+  int64_t tokens = 0;       // with a BOS for each document
+  int64_t text_bytes = 0;   // of the documents as they came
+  int64_t token_bytes = 0;  // by the tokenizer's byte table: what bits per byte divides by
+  uint32_t token_sum = 0;   // of all tokens, modulo 2^32
+};
+
+class DocumentEncoder {
+ public:
+  using Sink = std::function<absl::Status(std::span<const uint16_t>)>;
+
+  // `tokenizer` outlives the encoder. `sink` is called from the thread that calls Add and Finish, many
+  // documents at a time; the first error it returns is returned by them.
+  DocumentEncoder(const Tokenizer& tokenizer, int threads, Sink sink);
+  ~DocumentEncoder();
+
+  absl::Status Add(std::string document);
+  // Passes on what is left.
+  absl::Status Finish();
+  // Of what was passed on so far.
+  const EncodedCounts& counts() const { return counts_; }
+
+ private:
+  struct Encoded {
+    std::vector<uint16_t> tokens;
+    EncodedCounts counts;
+  };
+  static Encoded Encode(const Tokenizer& tokenizer, const std::vector<std::string>& documents);
+  void StartBatch();
+  absl::Status PassOnOldest();
+
+  const Tokenizer& tokenizer_;
+  size_t most_in_flight_;
+  Sink sink_;
+  std::vector<std::string> batch_;
+  size_t batch_bytes_ = 0;
+  std::deque<std::future<Encoded>> in_flight_;
+  EncodedCounts counts_;
+};
+
+}  // namespace hm11
+
+#endif  // HM11_DATA_DOCUMENT_ENCODER_H_

@@ -1,0 +1,155 @@
+// Prepare: one pass to train a tokenizer where none is given, one to tokenize.
+#include "data/prepare.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <optional>
+#include <system_error>
+#include <utility>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "core/file.h"
+#include "core/lzma.h"
+#include "core/status.h"
+#include "data/documents.h"
+#include "data/tokenizer.h"
+
+namespace hm11 {
+namespace {
+
+std::string SplitPrefix(const PrepareOptions& options, absl::string_view split) {
+  return absl::StrCat(options.folder, "/", options.name, "_", split);
+}
+
+// Shards of an earlier run, of either split.
+std::vector<std::string> OldShards(const PrepareOptions& options) {
+  std::vector<std::string> paths;
+  for (absl::string_view split : {"train", "val"}) {
+    const absl::StatusOr<std::vector<std::string>> found = Glob(SplitPrefix(options, split) + "_[0-9]*.bin");
+    if (found.ok()) paths.insert(paths.end(), found->begin(), found->end());
+  }
+  return paths;
+}
+
+absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const PrepareProgress& progress) {
+  DocumentSequence documents(options.inputs, options.skip_bad);
+  absl::Status read_status;
+  int64_t read = 0;
+  const auto next = [&](std::string* text) {
+    while (read_status.ok()) {
+      const absl::StatusOr<bool> found = documents.Next(text);
+      read_status = found.status();
+      progress("reading text for the tokenizer", documents.fraction_read());
+      if (!found.ok() || !*found) break;
+      if (read++ >= options.val_documents) return true;
+    }
+    return false;
+  };
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(next, {.vocab = options.vocab});
+  HM_RETURN_IF_ERROR(read_status);
+  if (read <= options.val_documents) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("no training documents to learn a tokenizer from: all ", read, " are for validation"));
+  }
+  return tokenizer;
+}
+
+// Tokenizes everything into shards that are not yet renamed into place.
+absl::Status Encode(const PrepareOptions& options, const Tokenizer& tokenizer,
+                    const PrepareProgress& progress, ShardWriter* train_writer, ShardWriter* val_writer,
+                    PrepareReport* report) {
+  DocumentSequence documents(options.inputs, options.skip_bad);
+  DocumentEncoder train(tokenizer, options.threads,
+                        [&](auto tokens) { return train_writer->Append(tokens); });
+  DocumentEncoder val(tokenizer, options.threads, [&](auto tokens) { return val_writer->Append(tokens); });
+  std::string text;
+  for (int64_t index = 0;; ++index) {
+    HM_ASSIGN_OR_RETURN(const bool found, documents.Next(&text));
+    if (!found) break;
+    HM_RETURN_IF_ERROR((index < options.val_documents ? val : train).Add(std::move(text)));
+    progress("tokenizing", documents.fraction_read());
+  }
+  HM_RETURN_IF_ERROR(val.Finish());
+  HM_RETURN_IF_ERROR(train.Finish());
+  report->train.counts = train.counts();
+  report->val.counts = val.counts();
+  report->skipped = documents.skipped();
+  if (report->train.counts.documents + report->val.counts.documents == 0) {
+    return absl::InvalidArgumentError(absl::StrCat("no documents in ", absl::StrJoin(options.inputs, " ")));
+  }
+  return absl::OkStatus();
+}
+
+std::string FileName(const std::string& path) { return std::filesystem::path(path).filename().string(); }
+std::string Hex(uint64_t crc64) { return absl::StrFormat("%016x", crc64); }
+
+nlohmann::ordered_json SplitJson(const PreparedSplit& split) {
+  nlohmann::ordered_json shards = nlohmann::ordered_json::array();
+  for (const ShardInfo& shard : split.shards) {
+    shards.push_back({{"file", FileName(shard.path)}, {"tokens", shard.tokens}, {"crc64", Hex(shard.crc64)}});
+  }
+  return {{"documents", split.counts.documents},   {"tokens", split.counts.tokens},
+          {"text_bytes", split.counts.text_bytes}, {"token_bytes", split.counts.token_bytes},
+          {"token_sum", split.counts.token_sum},   {"shards", std::move(shards)}};
+}
+
+std::string ManifestText(const PrepareOptions& options, const PrepareReport& report) {
+  nlohmann::ordered_json inputs = nlohmann::ordered_json::array();
+  for (const std::string& input : options.inputs) inputs.push_back(FileName(input));
+  const nlohmann::ordered_json manifest = {{"inputs", std::move(inputs)},
+                                           {"skipped", report.skipped},
+                                           {"tokenizer",
+                                            {{"file", FileName(report.tokenizer_path)},
+                                             {"vocab", report.vocab},
+                                             {"crc64", Hex(report.tokenizer_crc64)}}},
+                                           {"train", SplitJson(report.train)},
+                                           {"val", SplitJson(report.val)}};
+  return manifest.dump(1) + "\n";
+}
+
+// Removes shards of an earlier run that this one did not replace: a glob would mix them in.
+void RemoveStale(const std::vector<std::string>& old_shards, const PrepareReport& report) {
+  std::vector<std::string> kept;
+  for (const PreparedSplit* split : {&report.train, &report.val}) {
+    for (const ShardInfo& shard : split->shards) kept.push_back(shard.path);
+  }
+  for (const std::string& path : old_shards) {
+    std::error_code error;
+    if (std::find(kept.begin(), kept.end(), path) == kept.end()) std::filesystem::remove(path, error);
+  }
+}
+
+}  // namespace
+
+absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const PrepareProgress& progress) {
+  HM_RETURN_IF_ERROR(MakeFolders(options.folder));
+  const std::vector<std::string> old_shards = OldShards(options);
+  if (!old_shards.empty() && !options.overwrite) {
+    return absl::AlreadyExistsError(absl::StrCat(old_shards.front(),
+                                                 " is there already: name another folder, or "
+                                                 "overwrite"));
+  }
+  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, options.tokenizer.empty()
+                                                     ? TrainTokenizer(options, progress)
+                                                     : Tokenizer::Load(options.tokenizer));
+  PrepareReport report;
+  report.vocab = tokenizer.vocab();
+  report.tokenizer_crc64 = Crc64(tokenizer.model());
+  report.tokenizer_path =
+      absl::StrCat(options.folder, "/", options.name, "_", tokenizer.vocab(), "_bpe.model");
+  ShardWriter train_writer(SplitPrefix(options, "train"), options.tokens_per_shard);
+  ShardWriter val_writer(SplitPrefix(options, "val"), options.tokens_per_shard);
+  HM_RETURN_IF_ERROR(Encode(options, tokenizer, progress, &train_writer, &val_writer, &report));
+
+  HM_RETURN_IF_ERROR(WriteFile(report.tokenizer_path, tokenizer.model()));
+  HM_ASSIGN_OR_RETURN(report.train.shards, train_writer.Commit());
+  HM_ASSIGN_OR_RETURN(report.val.shards, val_writer.Commit());
+  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/manifest.json", ManifestText(options, report)));
+  RemoveStale(old_shards, report);
+  return report;
+}
+
+}  // namespace hm11
