@@ -90,6 +90,7 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
   const int64_t inner = args.a.dim(2);
   HM_CHECK_EQ(args.a.shape(), (Shape{batch, rows, inner}));
   HM_CHECK_EQ(args.b.shape(), args.transpose_b ? (Shape{batch, cols, inner}) : (Shape{batch, inner, cols}));
+  if (!args.added.empty()) HM_CHECK_EQ(args.added.shape(), args.c.shape());
   Run(arena.device(), Product<T>{.rows = rows,
                                  .cols = cols,
                                  .inner = inner,
@@ -100,6 +101,7 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
                                  .transpose_b = args.transpose_b,
                                  .c = args.c.data(),
                                  .c_stride = cols,
+                                 .added = args.added.data(),
                                  .alpha = static_cast<Accum<T>>(args.alpha),
                                  .beta = static_cast<Accum<T>>(args.beta),
                                  .batch = batch,

@@ -66,11 +66,17 @@ int64_t Alignment(const void* data) {
   return static_cast<int64_t>(address & (~address + 1));
 }
 
+// What beta multiplies.
+template <typename T, typename C>
+const C* Added(const Product<T, C>& p) {
+  return p.added != nullptr ? p.added : p.c;
+}
+
 template <typename T, typename C>
 ProductShape ShapeOf(const Product<T, C>& p) {
   return {{sizeof(T), sizeof(C), p.transpose_a, p.transpose_b, p.rows, p.cols, p.inner, p.a_stride,
            p.b_stride, p.c_stride, p.batch, p.a_step, p.b_step, p.c_step, p.beta != 0, Alignment(p.a),
-           Alignment(p.b), Alignment(p.c)}};
+           Alignment(p.b), std::min(Alignment(p.c), Alignment(Added(p)))}};
 }
 
 cudaDataType_t Type(int64_t element_bytes) { return element_bytes == 2 ? CUDA_R_16BF : CUDA_R_32F; }
@@ -282,7 +288,7 @@ Plan& FindPlan(State& state, const Device& device, const ProductShape& shape) {
 template <typename T, typename C>
 void Multiply(const Device& device, const Product<T, C>& product) {
   const ProductShape shape = ShapeOf(product);
-  const Operands operands = {product.a, product.b, product.c, product.c, product.alpha, product.beta};
+  const Operands operands = {product.a, product.b, Added(product), product.c, product.alpha, product.beta};
   State& state = TheState();
   const std::lock_guard<std::mutex> lock(state.mutex);
   Plan& plan = FindPlan(state, device, shape);

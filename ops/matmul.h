@@ -54,7 +54,8 @@ void MatmulForward(Arena& arena, const MatmulArgs<T>& args);
 template <typename T>
 void MatmulBackward(Arena& arena, const MatmulGradArgs<T>& args);
 
-// c = alpha a b (or a b^T) + beta c for each matrix of a batch; with beta 0 the old c is not read.
+// c = alpha a b (or a b^T) + beta c for each matrix of a batch; with beta 0 the old c is not read. Given
+// `added`, c = alpha a b + beta added instead.
 template <typename T>
 struct BatchedMatmulArgs {
   Tensor<const T> a;  // [batch, rows, inner]
@@ -63,6 +64,7 @@ struct BatchedMatmulArgs {
   Tensor<T> c;  // [batch, rows, cols]; out; other memory than a and b
   float alpha = 1;
   float beta = 0;
+  Tensor<const T> added = {};  // [batch, rows, cols], may be absent, may be a or b
 };
 
 template <typename T>

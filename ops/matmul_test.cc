@@ -172,7 +172,7 @@ TEST(MatmulTest, NoRowsGiveNoGradient) {
 }
 
 template <typename T>
-void ExpectBatched(const Device& device, int64_t batch, Sizes s, bool transpose_b, double beta,
+void ExpectBatched(const Device& device, int64_t batch, Sizes s, bool transpose_b, double beta, bool separate,
                    uint64_t seed) {
   const auto a = RoundedTo<T>(RandomHostTensor<double>({batch, s.rows, s.in}, seed));
   const auto b = RoundedTo<T>(RandomHostTensor<double>(
@@ -193,13 +193,15 @@ void ExpectBatched(const Device& device, int64_t batch, Sizes s, bool transpose_
     }
   }
   Arena arena = TestArena(device);
-  const Tensor<T> c = UploadAs<T>(arena, old_c);
+  const Tensor<T> old = UploadAs<T>(arena, old_c);
+  const Tensor<T> c = separate ? GuardedTensor<T>(arena, old.shape()).tensor() : old;
   BatchedMatmul<T>(arena, {.a = UploadAs<T>(arena, a),
                            .b = UploadAs<T>(arena, b),
                            .transpose_b = transpose_b,
                            .c = c,
                            .alpha = 0.5f,
-                           .beta = static_cast<float>(beta)});
+                           .beta = static_cast<float>(beta),
+                           .added = separate ? old : Tensor<T>()});
   EXPECT_THAT(DownloadAs<double>(arena, c), IsNear(expected, Tolerance<T>()));
 }
 
@@ -208,10 +210,15 @@ RC_GTEST_PROP(MatmulTest, BatchedProductsAreTheSums, ()) {
   const int64_t batch = *SmallSize();
   const bool transpose_b = *rc::gen::arbitrary<bool>();
   const double beta = *rc::gen::elementOf(std::vector<double>{0, 1, -0.25});
+  const bool separate = *rc::gen::arbitrary<bool>();
   const uint64_t seed = *Seed();
-  ExpectBatched<double>(Device::Cpu(), batch, s, transpose_b, beta, seed);
-  for (const Device& device : TestDevices()) ExpectBatched<float>(device, batch, s, transpose_b, beta, seed);
-  for (const Device& gpu : TestGpus()) ExpectBatched<Bf16>(gpu, batch, s, transpose_b, beta, seed);
+  ExpectBatched<double>(Device::Cpu(), batch, s, transpose_b, beta, separate, seed);
+  for (const Device& device : TestDevices()) {
+    ExpectBatched<float>(device, batch, s, transpose_b, beta, separate, seed);
+  }
+  for (const Device& gpu : TestGpus()) {
+    ExpectBatched<Bf16>(gpu, batch, s, transpose_b, beta, separate, seed);
+  }
 }
 
 TEST(MatmulTest, TuningChangesNoResultAndSurvivesText) {

@@ -3,6 +3,7 @@
 
 #include <cblas.h>
 
+#include <algorithm>
 #include <cstdlib>
 #include <type_traits>
 
@@ -48,6 +49,12 @@ void Multiply(const Product<T>& p) {
     const T* a = p.a + i * p.a_step;
     const T* b = p.b + i * p.b_step;
     T* c = p.c + i * p.c_step;
+    if (p.added != nullptr && p.beta != 0) {
+      const T* added = p.added + i * p.c_step;
+      for (int64_t row = 0; row < p.rows; ++row) {
+        std::copy_n(added + row * p.c_stride, p.cols, c + row * p.c_stride);
+      }
+    }
     if constexpr (std::is_same_v<T, double>) {
       cblas_dgemm(CblasRowMajor, transpose_a, transpose_b, Blas(p.rows), Blas(p.cols), Blas(p.inner), p.alpha,
                   a, a_stride, b, b_stride, p.beta, c, c_stride);

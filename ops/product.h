@@ -26,6 +26,7 @@ struct Product {
   bool transpose_b = false;
   C* c = nullptr;
   int64_t c_stride = 0;
+  const C* added = nullptr;  // laid out as c: what beta multiplies instead of c itself
   Accum<C> alpha = 1;
   Accum<C> beta = 0;
   int64_t batch = 1;
