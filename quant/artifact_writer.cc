@@ -1,0 +1,162 @@
+// Writes the format of artifact.h.
+#include <cstring>
+#include <limits>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/status/status.h"
+#include "core/lzma.h"
+#include "core/status.h"
+#include "quant/artifact.h"
+#include "quant/artifact_format.h"
+#include "quant/code_models.h"
+
+namespace hm11 {
+namespace {
+
+using namespace artifact_format;  // NOLINT: the format's own words
+
+template <typename T>
+void Append(std::string* out, T value) {
+  out->append(reinterpret_cast<const char*>(&value), sizeof(value));
+}
+
+// Planes of the bytes of `count` numbers of `width` bytes each, lowest first.
+std::string ToPlanes(const std::string& numbers, size_t width) {
+  const size_t count = numbers.size() / width;
+  std::string planes(numbers.size(), '\0');
+  for (size_t i = 0; i < count; ++i) {
+    for (size_t b = 0; b < width; ++b) planes[b * count + i] = numbers[i * width + b];
+  }
+  return planes;
+}
+
+// Sections in the making: keeps the smallest of what it is offered.
+class Section {
+ public:
+  void Offer(Coder coder, std::string bytes) {
+    if (offered_ && bytes.size() >= bytes_.size()) return;
+    offered_ = true;
+    coder_ = coder;
+    bytes_ = std::move(bytes);
+  }
+  absl::Status OfferLzma(absl::string_view bytes) {
+    for (const int context_bits : {0, 3}) {
+      const LzmaOptions options = {.literal_context_bits = context_bits, .position_bits = 0};
+      HM_ASSIGN_OR_RETURN(std::string packed, LzmaCompress(bytes, options));
+      Offer(kLzma, std::move(packed));
+    }
+    return absl::OkStatus();
+  }
+  // The bytes it took.
+  absl::StatusOr<int64_t> AppendTo(std::string* out) const {
+    if (bytes_.size() > std::numeric_limits<uint32_t>::max()) {
+      return absl::ResourceExhaustedError("a section of the artifact is larger than 4 GiB");
+    }
+    Append<uint8_t>(out, coder_);
+    Append<uint32_t>(out, static_cast<uint32_t>(bytes_.size()));
+    out->append(bytes_);
+    return static_cast<int64_t>(bytes_.size()) + 5;
+  }
+
+ private:
+  bool offered_ = false;
+  Coder coder_ = kNone;
+  std::string bytes_;
+};
+
+std::string DirectoryOf(const Artifact& artifact) {
+  std::string out;
+  Append<uint32_t>(&out, static_cast<uint32_t>(artifact.tensors.size()));
+  for (const StoredTensor& tensor : artifact.tensors) {
+    Append<uint16_t>(&out, static_cast<uint16_t>(tensor.name.size()));
+    out.append(tensor.name);
+    Append(&out, tensor.storage);
+    Append<uint8_t>(&out, tensor.storage == Storage::kCodes ? static_cast<uint8_t>(tensor.codes.bits) : 0);
+    Append<uint8_t>(&out, static_cast<uint8_t>(tensor.shape.size()));
+    for (const int64_t extent : tensor.shape) Append<uint32_t>(&out, static_cast<uint32_t>(extent));
+  }
+  return out;
+}
+
+std::string BytesOf(const std::vector<ConstHalfMatrix>& matrices) {
+  std::string bytes;
+  for (const ConstHalfMatrix& matrix : matrices) {
+    bytes.append(reinterpret_cast<const char*>(matrix.values), matrix.size * sizeof(Fp16));
+  }
+  return bytes;
+}
+
+absl::StatusOr<Section> TextSection(const std::string& text) {
+  Section section;
+  section.Offer(kNone, text);
+  HM_RETURN_IF_ERROR(section.OfferLzma(text));
+  return section;
+}
+
+absl::StatusOr<Section> HalvesSection(const std::vector<ConstHalfMatrix>& matrices) {
+  Section section;
+  const std::string planes = ToPlanes(BytesOf(matrices), sizeof(Fp16));
+  section.Offer(kNone, planes);
+  HM_RETURN_IF_ERROR(section.OfferLzma(planes));
+  section.Offer(kRange, EncodeHalves(matrices, /*lower_given_upper=*/false));
+  section.Offer(kRangeGivenUpper, EncodeHalves(matrices, /*lower_given_upper=*/true));
+  return section;
+}
+
+absl::StatusOr<Section> FloatsSection(const Artifact& artifact) {
+  std::string numbers;
+  for (const StoredTensor& tensor : artifact.tensors) {
+    if (tensor.storage != Storage::kFloat32) continue;
+    numbers.append(reinterpret_cast<const char*>(tensor.floats.data()), tensor.floats.size() * sizeof(float));
+  }
+  return TextSection(ToPlanes(numbers, sizeof(float)));
+}
+
+absl::StatusOr<Section> CodesSection(const std::vector<ConstCodeMatrix>& matrices, CodeCoder coder) {
+  Section section;
+  if (coder != CodeCoder::kLzma) section.Offer(kRange, EncodeCodes(matrices));
+  if (coder != CodeCoder::kRange) {
+    std::string bytes;
+    for (const ConstCodeMatrix& matrix : matrices) {
+      bytes.append(reinterpret_cast<const char*>(matrix.codes), matrix.rows * matrix.cols);
+    }
+    const LzmaOptions options = {.literal_context_bits = 0, .position_bits = 0};
+    HM_ASSIGN_OR_RETURN(std::string packed, LzmaCompress(bytes, options));
+    section.Offer(kLzma, std::move(packed));
+  }
+  return section;
+}
+
+}  // namespace
+
+absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCoder coder,
+                                              SectionSizes* sizes) {
+  HM_ASSIGN_OR_RETURN(const Section config, TextSection(artifact.config_text));
+  HM_ASSIGN_OR_RETURN(const Section directory, TextSection(DirectoryOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const Section scales, HalvesSection(ScalesOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const Section halves, HalvesSection(HalvesOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const Section floats, FloatsSection(artifact));
+  HM_ASSIGN_OR_RETURN(const Section codes, CodesSection(CodesOf(artifact), coder));
+
+  std::string out(kMagic);
+  Append<uint32_t>(&out, kVersion);
+  Append<uint32_t>(&out, static_cast<uint32_t>(artifact.vocab_size));
+  Append<uint64_t>(&out, artifact.tokenizer_crc);
+  Append<uint64_t>(&out, 0);  // the size, below
+  SectionSizes taken;
+  HM_ASSIGN_OR_RETURN(taken.config, config.AppendTo(&out));
+  HM_ASSIGN_OR_RETURN(taken.directory, directory.AppendTo(&out));
+  HM_ASSIGN_OR_RETURN(taken.scales, scales.AppendTo(&out));
+  HM_ASSIGN_OR_RETURN(taken.float16, halves.AppendTo(&out));
+  HM_ASSIGN_OR_RETURN(taken.float32, floats.AppendTo(&out));
+  HM_ASSIGN_OR_RETURN(taken.codes, codes.AppendTo(&out));
+  const uint64_t size = out.size() + kCrcBytes;
+  std::memcpy(&out[kHeaderBytes - sizeof(size)], &size, sizeof(size));
+  Append<uint64_t>(&out, Crc64(out));
+  if (sizes != nullptr) *sizes = taken;
+  return out;
+}
+
+}  // namespace hm11

@@ -1,0 +1,59 @@
+// Entropy coding of quantized matrices and of float16 numbers, over quant/range_coder.h.
+//
+// Codes: a row's scale already normalizes it, so what tells one code's distribution from another's is its
+// column. Each code is coded given the mean magnitude of the codes above it, in quarter octaves: sign evenly,
+// magnitude as a binary tree with its own probabilities for each such class. Classes are absolute, so what is
+// learned on one matrix serves all that follow; on rows of independent numbers the cost is within 0.3 % of
+// the entropy, and below the entropy of the whole where columns differ.
+//
+// Float16 numbers: "same as the one above?", else the upper byte given the upper byte above, then the lower.
+#ifndef HM11_QUANT_CODE_MODELS_H_
+#define HM11_QUANT_CODE_MODELS_H_
+
+#include <cstdint>
+#include <span>
+#include <string>
+
+#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
+#include "core/dtype.h"
+
+namespace hm11 {
+
+// A matrix of codes of `bits` bits, 2 to 8: each within -LargestCode(bits)..LargestCode(bits). Row-major.
+template <typename Code>
+struct BasicCodeMatrix {
+  Code* codes;
+  int64_t rows;
+  int64_t cols;
+  int bits;
+};
+using CodeMatrix = BasicCodeMatrix<int8_t>;
+using ConstCodeMatrix = BasicCodeMatrix<const int8_t>;
+
+constexpr int LargestCode(int bits) { return (1 << (bits - 1)) - 1; }
+
+std::string EncodeCodes(std::span<const ConstCodeMatrix> matrices);
+
+// Fills matrices of the shapes and bits they were encoded with. DataLoss when the bytes end early or go on.
+absl::Status DecodeCodes(absl::string_view bytes, std::span<const CodeMatrix> matrices);
+
+// A matrix of float16 numbers; "above" is `cols` numbers back, or the one before in the first row.
+template <typename Half>
+struct BasicHalfMatrix {
+  Half* values;
+  int64_t size;
+  int64_t cols;
+};
+using HalfMatrix = BasicHalfMatrix<Fp16>;
+using ConstHalfMatrix = BasicHalfMatrix<const Fp16>;
+
+// `lower_given_upper`: the lower byte's distribution depends on the upper byte; better where few different
+// numbers occur.
+std::string EncodeHalves(std::span<const ConstHalfMatrix> matrices, bool lower_given_upper);
+absl::Status DecodeHalves(absl::string_view bytes, std::span<const HalfMatrix> matrices,
+                          bool lower_given_upper);
+
+}  // namespace hm11
+
+#endif  // HM11_QUANT_CODE_MODELS_H_

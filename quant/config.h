@@ -1,0 +1,58 @@
+// QuantConfig: how weights become an artifact, as plain values with a text form (core/fields.h).
+#ifndef HM11_QUANT_CONFIG_H_
+#define HM11_QUANT_CONFIG_H_
+
+#include <cstdint>
+#include <string>
+
+#include "absl/status/status.h"
+
+namespace hm11 {
+
+struct QuantConfig {
+  // "sigma": steps tied to each row's standard deviation and scaled together until the artifact fits.
+  // "published": the reference's clip search and scale floors; takes the bytes it takes.
+  std::string scheme = "sigma";
+  // Of the codes. "range": the adaptive range coder; "lzma"; "smallest": both are tried (LZMA needs a
+  // minute). Everything else is stored the smallest of all ways.
+  std::string coder = "range";
+  int64_t matrix_bits = 6;     // of large matrices: codes of 6 bits are -31..31
+  double sigma_k = 12.85;      // largest code of matrix_bits stands for this many standard deviations
+  int64_t embedding_bits = 8;  // of large tables named in `fine_names`
+  double embedding_k = 20;
+  // A matrix whose clipped outliers would cost 1 % of its squared rounding error gets more bits, up to these.
+  int64_t max_bits = 8;
+  int64_t small_elements = 65536;  // tensors of at most so many numbers are float16
+  int64_t float16_mantissa = 10;   // bits kept of float16 tensors' mantissas, 1 to 10
+  // Parts of names, separated by spaces.
+  std::string fine_names = "emb lm_head";
+  std::string float16_names = "A_log ssm.D bias conv1d";
+  std::string float32_names =
+      "_scale resid_mix q_gain skip_weight smear dtg_gate attn_gate vr_lambda .scale";  // above
+                                                                                        // small_elements
+  int64_t budget_bytes = 15700000;  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
+
+  template <typename Self, typename F>
+  static void ForEachField(Self& self, F&& f) {
+    f("scheme", self.scheme);
+    f("coder", self.coder);
+    f("matrix_bits", self.matrix_bits);
+    f("sigma_k", self.sigma_k);
+    f("embedding_bits", self.embedding_bits);
+    f("embedding_k", self.embedding_k);
+    f("max_bits", self.max_bits);
+    f("small_elements", self.small_elements);
+    f("float16_mantissa", self.float16_mantissa);
+    f("fine_names", self.fine_names);
+    f("float16_names", self.float16_names);
+    f("float32_names", self.float32_names);
+    f("budget_bytes", self.budget_bytes);
+  }
+
+  // InvalidArgument names the field at fault.
+  absl::Status Validate() const;
+};
+
+}  // namespace hm11
+
+#endif  // HM11_QUANT_CONFIG_H_

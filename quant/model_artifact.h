@@ -1,0 +1,63 @@
+// A model's tensors to the bytes of an artifact and back: EncodeArtifact, DecodeArtifact; EstimateSize
+// before.
+//
+// The scheme "sigma" fills its budget: all steps are scaled by one factor, found so that the coded size comes
+// to within budget_bytes / 4000 under the budget (or less, when 8 bits are fine enough for less). Size falls
+// as the factor grows, smoothly; each round of the search solves for the factor with the entropy of the
+// codes, codes with it, and corrects the difference.
+//
+// Properties:
+//   1. DecodeArtifact(EncodeArtifact(contents)) has the same text, names and shapes; tensors of float16 and
+//      float32 storage are exactly the stored numbers, others are within half a step where not clipped.
+//   2. The size never exceeds budget_bytes; when no step is coarse enough, ResourceExhausted says what it
+//   takes.
+//   3. A larger budget never gives a coarser step.
+//   4. Encoding what was decoded from coarser steps is not needed: the score is that of the decoded tensors.
+#ifndef HM11_QUANT_MODEL_ARTIFACT_H_
+#define HM11_QUANT_MODEL_ARTIFACT_H_
+
+#include <cstdint>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "core/named_tensor.h"
+#include "quant/artifact.h"
+#include "quant/config.h"
+#include "quant/tensor_quantizer.h"
+
+namespace hm11 {
+
+struct ArtifactContents {
+  std::string config_text;           // of the model, "key=value" lines (core/fields.h)
+  uint64_t tokenizer_crc = 0;        // of the tokenizer's file (core/lzma.h, Crc64)
+  int64_t vocab_size = 0;            // of the tokenizer
+  std::vector<NamedTensor> tensors;  // banks whole, as [matrices, rows, cols]
+};
+
+struct EncodedArtifact {
+  std::string bytes;           // the file
+  double step_multiplier = 1;  // 1: steps of exactly sigma_k and embedding_k
+  double bits_per_code = 0;    // of the section of codes
+  SectionSizes sections;
+};
+
+absl::StatusOr<EncodedArtifact> EncodeArtifact(const ArtifactContents& contents, const QuantConfig& config,
+                                               const HessianMap* hessians = nullptr);
+
+// Errors begin with `source`, the file's path.
+absl::StatusOr<ArtifactContents> DecodeArtifact(absl::string_view bytes, absl::string_view source);
+
+struct SizeEstimate {
+  int64_t size_bytes = 0;
+  double step_multiplier = 1;
+};
+
+// What EncodeArtifact would make of these tensors, without making it. Tensors without values are taken to
+// have normal rows, as trained ones nearly do, so that a size can be told before training. Within 3 %.
+absl::StatusOr<SizeEstimate> EstimateSize(const ArtifactContents& contents, const QuantConfig& config);
+
+}  // namespace hm11
+
+#endif  // HM11_QUANT_MODEL_ARTIFACT_H_

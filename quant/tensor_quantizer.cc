@@ -1,0 +1,227 @@
+// Decides storage once, then quantizes as often as the search for a size asks.
+#include "quant/tensor_quantizer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/string_view.h"
+#include "core/check.h"
+#include "core/status.h"
+#include "quant/gptq.h"
+
+namespace hm11 {
+namespace {
+
+bool NameHolds(absl::string_view name, const std::string& parts) {
+  for (const absl::string_view part : absl::StrSplit(parts, ' ', absl::SkipEmpty())) {
+    if (absl::StrContains(name, part)) return true;
+  }
+  return false;
+}
+
+bool IsBank(const NamedTensor& tensor) {
+  return tensor.shape.size() == 3 && absl::EndsWith(tensor.name, "_bank");
+}
+
+int64_t SizeOf(const std::vector<int64_t>& shape) {
+  int64_t size = 1;
+  for (const int64_t extent : shape) size *= extent;
+  return size;
+}
+
+// The reference's classes of six bits: banks of attention layers, and "proj" of Mamba layers.
+bool IsPublished6(absl::string_view name) {
+  return absl::StrContains(name, "_bank.") || absl::StrContains(name, ".proj.");
+}
+
+Fp16 RoundMantissa(float value, int64_t bits) {
+  Fp16 half(value);
+  const uint32_t dropped = static_cast<uint32_t>(10 - bits);
+  if (dropped == 0) return half;
+  const uint32_t last = (half.bits >> dropped) & 1u;
+  const uint32_t rounded = (half.bits + (1u << (dropped - 1)) - 1 + last) >> dropped << dropped;
+  if ((rounded & 0x7c00u) != 0x7c00u) half.bits = static_cast<uint16_t>(rounded);
+  return half;
+}
+
+// Of a normal number of deviation 1 rounded to multiples of `step`.
+double NormalCodeBits(double step) {
+  const auto below = [](double x) { return 0.5 * std::erfc(-x * std::sqrt(0.5)); };
+  double bits = 0;
+  for (int code = 0; code <= 127; ++code) {
+    const double p = below((code + 0.5) * step) - below((code - 0.5) * step);
+    if (p > 1e-12) bits -= (code == 0 ? 1 : 2) * p * std::log2(p);
+  }
+  return bits;
+}
+
+constexpr int kAllBits = 8;
+
+}  // namespace
+
+absl::StatusOr<TensorQuantizer> TensorQuantizer::Create(const std::vector<NamedTensor>& tensors,
+                                                        const QuantConfig& config,
+                                                        const HessianMap* hessians) {
+  HM_RETURN_IF_ERROR(config.Validate());
+  TensorQuantizer quantizer(config);
+  for (const NamedTensor& tensor : tensors) {
+    const int64_t size = SizeOf(tensor.shape);
+    const float* values = tensor.values.empty() ? nullptr : tensor.values.data();
+    if (values != nullptr) HM_CHECK_EQ(static_cast<int64_t>(tensor.values.size()), size);
+    if (!IsBank(tensor)) {
+      HM_RETURN_IF_ERROR(quantizer.Add({tensor.name, tensor.shape, values, size}, hessians));
+      continue;
+    }
+    const int64_t part_size = tensor.shape[1] * tensor.shape[2];
+    for (int64_t i = 0; i < tensor.shape[0]; ++i) {
+      HM_RETURN_IF_ERROR(quantizer.Add({absl::StrCat(tensor.name, ".", i),
+                                        {tensor.shape[1], tensor.shape[2]},
+                                        values == nullptr ? nullptr : values + i * part_size,
+                                        part_size},
+                                       hessians));
+    }
+  }
+  return quantizer;
+}
+
+absl::Status TensorQuantizer::Add(Part part, const HessianMap* hessians) {
+  const int64_t known = part.values == nullptr ? 0 : part.size;
+  if (!std::all_of(part.values, part.values + known, [](float value) { return std::isfinite(value); })) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("tensor ", part.name, " holds a number that is not finite"));
+  }
+  part.storage = StorageOf(part);
+  part.fine = NameHolds(part.name, config_.fine_names);
+  if (part.storage == Storage::kCodes && part.values != nullptr) {
+    part.deviations = RowDeviations(part.matrix());
+    if (hessians != nullptr) {
+      const auto found = hessians->find(part.name);
+      if (found != hessians->end()) part.hessian = &found->second;
+    }
+  }
+  parts_.push_back(std::move(part));
+  return absl::OkStatus();
+}
+
+Storage TensorQuantizer::StorageOf(const Part& part) const {
+  const auto fits_half = [](float value) { return std::fabs(value) < 65520.0f; };
+  const int64_t known = part.values == nullptr ? 0 : part.size;
+  const bool half = std::all_of(part.values, part.values + known, fits_half);
+  const Storage small = half ? Storage::kFloat16 : Storage::kFloat32;
+  if (part.size <= config_.small_elements || part.size == 0) return small;
+  if (NameHolds(part.name, config_.float32_names)) return Storage::kFloat32;
+  const bool sensitive = config_.scheme == "sigma" && NameHolds(part.name, config_.float16_names);
+  return sensitive || part.shape.size() < 2 ? small : Storage::kCodes;
+}
+
+double TensorQuantizer::StepOf(const Part& part, double step_multiplier) const {
+  const int bits = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
+  const int most = std::max<int>(bits, static_cast<int>(config_.max_bits));
+  const double k = part.fine ? config_.embedding_k : config_.sigma_k;
+  return std::max(step_multiplier * k / LargestCode(bits), config_.sigma_k / LargestCode(most));
+}
+
+QuantizedMatrix TensorQuantizer::QuantizeMatrix(const Part& part, double step_multiplier) const {
+  const MatrixView matrix = part.matrix();
+  if (config_.scheme == "published") {
+    return IsPublished6(part.name) ? QuantizePublished6(matrix) : QuantizePublished8(matrix);
+  }
+  const int least = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
+  const int most = static_cast<int>(config_.max_bits);
+  std::vector<Fp16> scales = DeviationScales(part.deviations, StepOf(part, step_multiplier));
+  QuantizedMatrix codes = QuantizeRows(matrix, scales, kAllBits);
+  const int bits = BitsWithoutClipping(MagnitudeCounts(codes), least, most);
+  if (part.hessian != nullptr) return QuantizeWithHessian(matrix, *part.hessian, std::move(scales), bits);
+  NarrowCodes(&codes, bits);
+  return codes;
+}
+
+StoredTensor TensorQuantizer::Store(const Part& part, double step_multiplier) const {
+  HM_CHECK(part.values != nullptr || part.size == 0);
+  StoredTensor tensor{.name = part.name, .shape = part.shape, .storage = part.storage};
+  switch (part.storage) {
+    case Storage::kFloat32:
+      tensor.floats.assign(part.values, part.values + part.size);
+      break;
+    case Storage::kFloat16:
+      for (int64_t i = 0; i < part.size; ++i) {
+        tensor.halves.push_back(RoundMantissa(part.values[i], config_.float16_mantissa));
+      }
+      break;
+    case Storage::kCodes:
+      tensor.codes = QuantizeMatrix(part, step_multiplier);
+      break;
+  }
+  return tensor;
+}
+
+std::vector<StoredTensor> TensorQuantizer::Quantize(double step_multiplier) const {
+  std::vector<StoredTensor> stored;
+  for (const Part& part : parts_) stored.push_back(Store(part, step_multiplier));
+  return stored;
+}
+
+std::vector<StoredTensor> TensorQuantizer::StoreOthers() const {
+  std::vector<StoredTensor> stored;
+  for (const Part& part : parts_) {
+    if (part.storage != Storage::kCodes) stored.push_back(Store(part, 1));
+  }
+  return stored;
+}
+
+double TensorQuantizer::CodeBits(double step_multiplier) const {
+  double bits = 0;
+  for (const Part& part : parts_) {
+    if (part.storage != Storage::kCodes) continue;
+    const double step = StepOf(part, step_multiplier);
+    if (part.values == nullptr) {
+      bits += NormalCodeBits(step) * static_cast<double>(part.size);
+    } else if (config_.scheme == "published") {
+      bits += EntropyBits(MagnitudeCounts(QuantizeMatrix(part, step_multiplier)));
+    } else {
+      const std::vector<Fp16> scales = DeviationScales(part.deviations, step);
+      bits += EntropyBits(MagnitudeCounts(QuantizeRows(part.matrix(), scales, kAllBits)));
+    }
+  }
+  return bits;
+}
+
+double TensorQuantizer::finest_multiplier() const {
+  const double largest = LargestCode(static_cast<int>(std::max(config_.max_bits, config_.matrix_bits)));
+  double finest = LargestCode(static_cast<int>(config_.matrix_bits)) / largest;
+  const double fine = config_.sigma_k * LargestCode(static_cast<int>(config_.embedding_bits)) /
+                      (config_.embedding_k * largest);
+  for (const Part& part : parts_) {
+    if (part.storage == Storage::kCodes && part.fine) finest = std::min(finest, fine);
+  }
+  return finest;
+}
+
+int64_t TensorQuantizer::code_count() const {
+  int64_t count = 0;
+  for (const Part& part : parts_) count += part.storage == Storage::kCodes ? part.size : 0;
+  return count;
+}
+
+int64_t TensorQuantizer::float16_count() const {
+  int64_t count = 0;
+  for (const Part& part : parts_) count += part.storage == Storage::kFloat16 ? part.size : 0;
+  return count;
+}
+
+bool TensorQuantizer::has_values() const {
+  return std::all_of(parts_.begin(), parts_.end(),
+                     [](const Part& part) { return part.values != nullptr || part.size == 0; });
+}
+
+int64_t TensorQuantizer::row_count() const {
+  int64_t count = 0;
+  for (const Part& part : parts_) count += part.storage == Storage::kCodes ? part.shape[0] : 0;
+  return count;
+}
+
+}  // namespace hm11

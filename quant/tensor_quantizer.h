@@ -1,0 +1,85 @@
+// TensorQuantizer: how each tensor of a model is stored, and all of them quantized at one common step size.
+//
+// Storage, by size and by the name lists of QuantConfig:
+//   at most small_elements numbers      float16 (float32 where a number is too large for it)
+//   larger, named in float32_names      float32
+//   larger, named in float16_names      float16; so is any vector
+//   larger, named in fine_names         codes of embedding_bits, steps of embedding_k / L standard deviations
+//   every other matrix                  codes of matrix_bits, steps of sigma_k / L standard deviations
+// with L the largest code. All steps are multiplied by `step_multiplier`, but a step is never finer than
+// sigma_k / L(max_bits) standard deviations. The published scheme has no steps to multiply: it stores the
+// attention layers' banks and the Mamba layers' MLP-down projections in 6 bits and other large tensors in 8.
+//
+// Banks, tensors of three axes whose name ends in "_bank", are stored as their matrices, named
+// "<bank>.<index>".
+#ifndef HM11_QUANT_TENSOR_QUANTIZER_H_
+#define HM11_QUANT_TENSOR_QUANTIZER_H_
+
+#include <cstdint>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "core/named_tensor.h"
+#include "quant/artifact.h"
+#include "quant/config.h"
+
+namespace hm11 {
+
+// By name of a stored matrix [rows, cols]: the second moment [cols, cols] of the inputs it sees in training
+// (quant/gptq.h).
+using HessianMap = std::map<std::string, std::vector<float>>;
+
+class TensorQuantizer {
+ public:
+  // InvalidArgument names a tensor with a number that is not finite, or a bad setting. The tensors and
+  // `hessians`, which may be null, must outlive this. Tensors without values stand for ones with normal rows:
+  // only sizes may be asked for then.
+  static absl::StatusOr<TensorQuantizer> Create(const std::vector<NamedTensor>& tensors,
+                                                const QuantConfig& config,
+                                                const HessianMap* hessians = nullptr);
+
+  std::vector<StoredTensor> Quantize(double step_multiplier) const;
+  // Those of float16 and float32 only.
+  std::vector<StoredTensor> StoreOthers() const;
+
+  // About the size of all codes after entropy coding, by the entropy of each matrix; a tenth of the work of
+  // quantizing and coding. Falls as the multiplier grows.
+  double CodeBits(double step_multiplier) const;
+
+  // No smaller multiplier changes anything.
+  double finest_multiplier() const;
+  int64_t code_count() const;     // numbers stored as codes
+  int64_t float16_count() const;  // numbers stored as float16
+  bool has_values() const;        // every tensor does
+  int64_t row_count() const;      // scales
+
+ private:
+  struct Part {  // a stored tensor to be
+    std::string name;
+    std::vector<int64_t> shape;
+    const float* values = nullptr;
+    int64_t size = 0;
+    Storage storage = Storage::kCodes;
+    bool fine = false;
+    std::vector<float> deviations = {};
+    const std::vector<float>* hessian = nullptr;
+
+    MatrixView matrix() const { return {values, shape[0], size / shape[0]}; }
+  };
+
+  explicit TensorQuantizer(QuantConfig config) : config_(std::move(config)) {}
+  absl::Status Add(Part part, const HessianMap* hessians);
+  Storage StorageOf(const Part& part) const;
+  StoredTensor Store(const Part& part, double step_multiplier) const;
+  double StepOf(const Part& part, double step_multiplier) const;
+  QuantizedMatrix QuantizeMatrix(const Part& part, double step_multiplier) const;
+
+  QuantConfig config_;
+  std::vector<Part> parts_;
+};
+
+}  // namespace hm11
+
+#endif  // HM11_QUANT_TENSOR_QUANTIZER_H_
