@@ -12,6 +12,7 @@
 #include <type_traits>
 
 #include "core/dtype.h"
+#include "core/tensor.h"
 
 namespace hm11::cuda {
 
@@ -124,8 +125,19 @@ __device__ __forceinline__ float BlockSum(float value, float* scratch) {
 // 1 / (1 + exp(-x)).
 __device__ __forceinline__ float Sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
 
+// Null for an absent operand.
+template <typename T>
+T* Data(const Tensor<T>& tensor) {
+  return tensor.empty() ? nullptr : tensor.data();
+}
+
 inline bool IsAligned(const void* pointer, int64_t bytes = 16) {
   return reinterpret_cast<uintptr_t>(pointer) % static_cast<uintptr_t>(bytes) == 0;
+}
+// Absent operands are.
+template <typename... Pointers>
+bool AllAligned(Pointers... pointers) {
+  return (IsAligned(pointers) && ...);
 }
 
 }  // namespace hm11::cuda

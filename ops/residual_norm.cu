@@ -405,17 +405,6 @@ __global__ void __launch_bounds__(kWideThreads) WideBackwardKernel(BackwardOpera
   }
 }
 
-// Null for an absent operand, whatever its data() says.
-template <typename T>
-T* Data(const Tensor<T>& tensor) {
-  return tensor.empty() ? nullptr : tensor.data();
-}
-
-template <typename... Pointers>
-bool AllAligned(Pointers... pointers) {
-  return (IsAligned(pointers) && ...);
-}
-
 template <typename T>
 ForwardOperands<T> Operands(const ResidualNormArgs<T>& a) {
   const int64_t dim = a.x.dim(1);
@@ -520,12 +509,12 @@ void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& a
   } else {
     blocks = LaunchBackward<T, 4>(device, p);
   }
-  std::array<float*, kMaxGroups> to = {};
-  to[kBranchScaleGroup] = p.scalar_branch_scale ? nullptr : Data(args.dbranch_scale);
-  to[kSkipWeightGroup] = Data(args.dskip_weight);
-  to[kMix0Group] = Data(args.dmix);
-  to[kMix1Group] = args.dmix.empty() ? nullptr : args.dmix.data() + p.dim;
-  if (std::any_of(to.begin(), to.end(), [](const float* group) { return group != nullptr; })) {
+  GroupDestinations to = {};
+  to[kBranchScaleGroup].to = p.scalar_branch_scale ? nullptr : Data(args.dbranch_scale);
+  to[kSkipWeightGroup].to = Data(args.dskip_weight);
+  to[kMix0Group].to = Data(args.dmix);
+  to[kMix1Group].to = args.dmix.empty() ? nullptr : args.dmix.data() + p.dim;
+  if (std::any_of(to.begin(), to.end(), [](const GroupDestination& group) { return group.to != nullptr; })) {
     AddColumnSums(device, p.partials, blocks, kResidualNormGroups, p.dim, to);
   }
   if (p.branch && p.scalar_branch_scale) {

@@ -9,7 +9,7 @@ namespace hm11::cuda {
 namespace {
 
 struct Destinations {
-  float* to[kMaxGroups];
+  GroupDestination groups[kMaxGroups];
 };
 
 constexpr int kColumns = 32;
@@ -23,8 +23,8 @@ __global__ void __launch_bounds__(kColumns* kSlices)
   __shared__ float slices[kSlices][kColumns];
   const int group = blockIdx.y;
   const int64_t column = static_cast<int64_t>(blockIdx.x) * kColumns + threadIdx.x;
-  float* to = destinations.to[group];
-  if (to == nullptr) return;
+  const GroupDestination destination = destinations.groups[group];
+  if (destination.to == nullptr) return;
   float sum = 0;
   if (column < cols) {
 #pragma unroll 4
@@ -37,7 +37,7 @@ __global__ void __launch_bounds__(kColumns* kSlices)
     float total = 0;
 #pragma unroll
     for (int slice = 0; slice < kSlices; ++slice) total += slices[slice][threadIdx.x];
-    to[column] += total;
+    destination.to[column * destination.stride] += total;
   }
 }
 
@@ -64,14 +64,12 @@ int64_t PartialBlocks(const Device& device, int64_t items, int64_t items_per_blo
 }
 
 void AddColumnSums(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
-                   const std::array<float*, kMaxGroups>& to) {
-  Destinations destinations;
-  std::copy(to.begin(), to.end(), destinations.to);
-  Launch(
-      device,
-      {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(cols, kColumns)), static_cast<unsigned>(groups)),
-       .threads = dim3(kColumns, kSlices)},
-      AddColumnSumsKernel, partials, count, groups, cols, destinations);
+                   const GroupDestinations& destinations) {
+  Destinations parameter;
+  std::copy(destinations.begin(), destinations.end(), parameter.groups);
+  const dim3 blocks(static_cast<unsigned>(CeilDiv<int64_t>(cols, kColumns)), static_cast<unsigned>(groups));
+  Launch(device, {.blocks = blocks, .threads = dim3(kColumns, kSlices)}, AddColumnSumsKernel, partials, count,
+         groups, cols, parameter);
 }
 
 void AddGroupSum(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,

@@ -75,10 +75,17 @@ namespace cuda {
 int64_t PartialBlocks(const Device& device, int64_t items, int64_t items_per_block,
                       int64_t blocks_per_multiprocessor);
 
-// to[g][c] += sum over p < count of partials[(p * groups + g) * cols + c]; a null to[g] is left out.
+// Where a group of column sums is added: number c of it at to[c * stride]. Null: nowhere.
+struct GroupDestination {
+  float* to = nullptr;
+  int64_t stride = 1;
+};
 inline constexpr int kMaxGroups = 5;
+using GroupDestinations = std::array<GroupDestination, kMaxGroups>;
+
+// Adds, for each group g and column c, the sum over p < count of partials[(p * groups + g) * cols + c].
 void AddColumnSums(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
-                   const std::array<float*, kMaxGroups>& to);
+                   const GroupDestinations& destinations);
 
 // to[0] += sum over the partials of all columns of group g.
 void AddGroupSum(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,

@@ -1,0 +1,209 @@
+// Causal convolution: the door and the CPU path.
+#include "ops/causal_conv.h"
+
+#include <algorithm>
+
+#include "ops/door.h"
+#include "ops/sums.h"
+#include "ops/vector_math.h"
+
+namespace hm11 {
+namespace {
+
+template <typename T>
+void Check(const CausalConvArgs<T>& a) {
+  const int64_t channels = a.x.cols();
+  HM_CHECK_EQ(a.x.rows(), a.batch * a.time);
+  HM_CHECK_EQ(a.weight.rank(), 2);
+  HM_CHECK_EQ(a.weight.dim(0), channels);
+  HM_CHECK_GE(a.weight.dim(1), 1);
+  HM_CHECK_LE(a.weight.dim(1), kMaxConvWidth);
+  HM_CHECK_EQ(a.bias.shape(), Shape{channels});
+}
+
+// The input `back` steps before row r (a row of step t): of x, or of the tail; null for zeros.
+template <typename T>
+const T* InputBefore(const CausalConvArgs<T>& a, int64_t r, int64_t back) {
+  const int64_t t = r % a.time;
+  if (t >= back) return a.x.row(r - back);
+  if (a.tail.empty()) return nullptr;
+  const int64_t before = a.weight.dim(1) - 1;  // steps in the tail
+  return a.tail.data() + (r / a.time * before + before + t - back) * a.x.cols();
+}
+
+// sum = bias + sum over k of w[k] x_{t-width+1+k}, for all channels of row r. taps: the weights, [width,
+// channels].
+template <typename T>
+void Convolve(const CausalConvArgs<T>& a, const T* taps, int64_t r, T* sum) {
+  const int64_t channels = a.x.cols();
+  const int64_t width = a.weight.dim(1);
+  std::copy(a.bias.begin(), a.bias.end(), sum);
+  for (int64_t k = 0; k < width; ++k) {
+    const T* x = InputBefore(a, r, width - 1 - k);
+    const T* w = taps + k * channels;
+    if (x == nullptr) continue;
+    for (int64_t c = 0; c < channels; ++c) sum[c] += w[c] * x[c];
+  }
+}
+
+template <typename T>
+void Transpose(Tensor<const T> weight, T* taps) {
+  const int64_t channels = weight.dim(0);
+  const int64_t width = weight.dim(1);
+  for (int64_t c = 0; c < channels; ++c) {
+    for (int64_t k = 0; k < width; ++k) taps[k * channels + c] = weight[c * width + k];
+  }
+}
+
+// scratch: [kMaxConvWidth, channels], for the weights.
+template <typename T>
+void CpuForward(const CausalConvArgs<T>& a, Tensor<T> scratch) {
+  const int64_t channels = a.x.cols();
+  Transpose<T>(a.weight, scratch.data());
+  ParallelFor(a.batch * a.time, MinRows(channels), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      T* y = a.y.data() + r * channels;
+      Convolve(a, scratch.data(), r, y);
+      for (int64_t c = 0; c < channels; ++c) y[c] *= Sigmoid(y[c]);
+    }
+  });
+  if (a.final_tail.empty()) return;
+  const int64_t before = a.weight.dim(1) - 1;
+  for (int64_t b = 0; b < a.batch; ++b) {
+    for (int64_t j = 0; j < before; ++j) {
+      const T* x = InputBefore(a, (b + 1) * a.time - 1, before - 1 - j);
+      T* to = a.final_tail.data() + (b * before + j) * channels;
+      if (x != nullptr) {
+        std::copy(x, x + channels, to);
+      } else {
+        std::fill(to, to + channels, T{0});
+      }
+    }
+  }
+}
+
+// One piece of rows of backward. sums: [kMaxConvWidth + 1, channels], gradients of the taps and of the bias.
+// ring: [kMaxConvWidth, channels], the gradients of the convolution's results of the rows r, ..., r + width -
+// 1, row r at r modulo kMaxConvWidth; a piece computes those of the few rows past its end for itself.
+template <typename T>
+void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin, int64_t end, T* ring,
+                   T* sums) {
+  const CausalConvArgs<T>& a = g.forward;
+  const int64_t channels = a.x.cols();
+  const int64_t width = a.weight.dim(1);
+  int64_t known = begin;  // Rows before this one are in the ring.
+  for (int64_t r = begin; r < end; ++r) {
+    const int64_t last = std::min(r + width, (r / a.time + 1) * a.time);
+    for (; known < last; ++known) {
+      T* ds = ring + known % kMaxConvWidth * channels;
+      const T* dy = g.dy.data() + known * channels;
+      Convolve(a, taps, known, ds);
+      for (int64_t c = 0; c < channels; ++c) {
+        const T sigmoid = Sigmoid(ds[c]);
+        ds[c] = dy[c] * sigmoid * (1 + ds[c] * (1 - sigmoid));
+      }
+    }
+    T* dx = g.dx.row(r);
+    std::fill(dx, dx + channels, T{0});
+    for (int64_t q = r; q < last; ++q) {
+      const T* ds = ring + q % kMaxConvWidth * channels;
+      const T* w = taps + (width - 1 - (q - r)) * channels;
+      for (int64_t c = 0; c < channels; ++c) dx[c] += w[c] * ds[c];
+    }
+    const T* ds = ring + r % kMaxConvWidth * channels;
+    for (int64_t k = 0; k < width; ++k) {
+      const T* x = InputBefore(a, r, width - 1 - k);
+      if (x == nullptr) continue;
+      T* to = sums + k * channels;
+      for (int64_t c = 0; c < channels; ++c) to[c] += ds[c] * x[c];
+    }
+    T* to = sums + kMaxConvWidth * channels;
+    for (int64_t c = 0; c < channels; ++c) to[c] += ds[c];
+  }
+}
+
+// scratch: [kMaxPieces + 1, kMaxConvWidth, channels], for the rings and the weights.
+template <typename T>
+void CpuBackward(const CausalConvGradArgs<T>& g, Tensor<T> scratch, Tensor<T> partials) {
+  CausalConvGradArgs<T> args = g;
+  args.forward.tail = {};
+  const int64_t rows = g.dx.rows();
+  const int64_t channels = g.dx.cols();
+  const int64_t width = g.forward.weight.dim(1);
+  const int64_t stride = (kMaxConvWidth + 1) * channels;
+  T* const taps = scratch.data() + kMaxPieces * kMaxConvWidth * channels;
+  Transpose<T>(g.forward.weight, taps);
+  ForPieces(rows, MinRows(channels), [&](int64_t piece, int64_t begin, int64_t end) {
+    T* const sums = partials.data() + piece * stride;
+    std::fill(sums, sums + stride, T{0});
+    BackwardPiece(args, taps, begin, end, scratch.data() + piece * kMaxConvWidth * channels, sums);
+  });
+  const int64_t pieces = PieceCount(rows, MinRows(channels));
+  for (int64_t p = 0; p < pieces; ++p) {
+    const T* sums = partials.data() + p * stride;
+    for (int64_t c = 0; c < channels; ++c) {
+      for (int64_t k = 0; k < width; ++k) g.dweight[c * width + k] += sums[k * channels + c];
+      g.dbias[c] += sums[kMaxConvWidth * channels + c];
+    }
+  }
+}
+
+}  // namespace
+
+template <typename T>
+void CausalConvForward(Arena& arena, const CausalConvArgs<T>& args) {
+  Check(args);
+  const int64_t channels = args.x.cols();
+  const Shape tail = {args.batch, args.weight.dim(1) - 1, channels};
+  if (!args.tail.empty()) HM_CHECK_EQ(args.tail.shape(), tail);
+  if (!args.final_tail.empty()) HM_CHECK_EQ(args.final_tail.shape(), tail);
+  HM_CHECK_EQ(args.y.shape(), (Shape{args.batch, args.time, channels}));
+  const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxConvWidth, channels});
+  if (device.is_plan() || args.x.empty()) return;
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (device.is_cuda()) return cuda::CausalConvForward(device, args);
+  }
+#endif
+  if constexpr (kOnCpu<T>) {
+    if (device.is_cpu()) return CpuForward(args, scratch);
+  }
+  FailNoHalf<T>("CausalConvForward", device);
+}
+
+template <typename T>
+void CausalConvBackward(Arena& arena, const CausalConvGradArgs<T>& args) {
+  Check(args.forward);
+  const int64_t rows = args.forward.x.rows();
+  const int64_t channels = args.forward.x.cols();
+  HM_CHECK_EQ(args.dy.shape(), (Shape{args.forward.batch, args.forward.time, channels}));
+  HM_CHECK_EQ(args.dx.rows(), rows);
+  HM_CHECK_EQ(args.dx.cols(), channels);
+  HM_CHECK_EQ(args.dweight.shape(), args.forward.weight.shape());
+  HM_CHECK_EQ(args.dbias.shape(), args.forward.bias.shape());
+  const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces + 1, kMaxConvWidth, channels});
+  const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, rows, (kMaxConvWidth + 1) * channels);
+  if (device.is_plan() || args.dx.empty()) return;
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (device.is_cuda()) return cuda::CausalConvBackward(device, args, partials);
+  }
+#endif
+  if constexpr (kOnCpu<T>) {
+    if (device.is_cpu()) return CpuBackward(args, scratch, partials);
+  }
+  FailNoHalf<T>("CausalConvBackward", device);
+}
+
+template void CausalConvForward<double>(Arena&, const CausalConvArgs<double>&);
+template void CausalConvForward<float>(Arena&, const CausalConvArgs<float>&);
+template void CausalConvForward<Bf16>(Arena&, const CausalConvArgs<Bf16>&);
+template void CausalConvBackward<double>(Arena&, const CausalConvGradArgs<double>&);
+template void CausalConvBackward<float>(Arena&, const CausalConvGradArgs<float>&);
+template void CausalConvBackward<Bf16>(Arena&, const CausalConvGradArgs<Bf16>&);
+
+}  // namespace hm11
