@@ -1,0 +1,126 @@
+// What the scan kernels share: 16-byte vectors of stored numbers, exponentials, softplus, sigmoid.
+#ifndef HM11_SCAN_SCAN_MATH_CUH_
+#define HM11_SCAN_SCAN_MATH_CUH_
+
+#include <cuda_bf16.h>
+#include <cuda_fp16.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+#include <type_traits>
+
+#include "core/dtype.h"
+
+namespace hm11::cuda {
+
+inline constexpr float kLog2E = 1.4426950408889634f;
+
+// kSize numbers of T side by side, moved as one access: 16 bytes, or a single number where rows are not
+// aligned.
+template <typename T, int kSize>
+struct alignas(sizeof(T) * kSize) Packed {
+  T values[kSize];
+};
+
+template <typename T>
+inline constexpr int kVectorSize = 16 / static_cast<int>(sizeof(T));
+
+template <typename T, int kSize>
+__device__ __forceinline__ Packed<T, kSize> LoadPacked(const T* from) {
+  if constexpr (sizeof(T) * kSize == 16) {
+    const uint4 bits = *reinterpret_cast<const uint4*>(from);
+    return reinterpret_cast<const Packed<T, kSize>&>(bits);
+  } else {
+    return *reinterpret_cast<const Packed<T, kSize>*>(from);
+  }
+}
+
+template <typename T, int kSize>
+__device__ __forceinline__ void StorePacked(T* to, const Packed<T, kSize>& packed) {
+  if constexpr (sizeof(T) * kSize == 16) {
+    *reinterpret_cast<uint4*>(to) = reinterpret_cast<const uint4&>(packed);
+  } else {
+    *reinterpret_cast<Packed<T, kSize>*>(to) = packed;
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ float ToFloat(T value) {
+  if constexpr (std::is_same_v<T, Fp16>) {
+    return __half2float(__ushort_as_half(value.bits));
+  } else {
+    return static_cast<float>(value);
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ T FromFloat(float value) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    Bf16 result;
+    result.bits = __bfloat16_as_ushort(__float2bfloat16_rn(value));
+    return result;
+  } else if constexpr (std::is_same_v<T, Fp16>) {
+    Fp16 result;
+    result.bits = __half_as_ushort(__float2half_rn(value));
+    return result;
+  } else {
+    return value;
+  }
+}
+
+// 2^x on the special-function unit: a quarter of the rate of an addition. Results under 2^-126 are 0.
+__device__ __forceinline__ float Exp2(float x) {
+  float result;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+__device__ __forceinline__ float Reciprocal(float x) {
+  float result;
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
+// 2^x for x < 128 on the ordinary pipes: x = whole + part with |part| <= 1/2, 2^part by a polynomial that is 1
+// at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error under 1e-7
+// with degree 5, 3e-6 with degree 4. Results under 2^-126 are 2^-126.
+template <int kDegree>
+__device__ __forceinline__ float Exp2OnFma(float x) {
+  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: its unit is 1, so that adding it rounds to whole numbers.
+  x = fmaxf(x, -126.0f);
+  const float shifted = x + kMagic;
+  const float part = x - (shifted - kMagic);
+  float value;
+  if constexpr (kDegree == 5) {
+    value = fmaf(part, 0.001326472731307149f, 0.009671512991189957f);
+    value = fmaf(value, part, 0.05550733581185341f);
+    value = fmaf(value, part, 0.24022242426872253f);
+    value = fmaf(value, part, 0.6931470036506653f);
+  } else {
+    static_assert(kDegree == 4);
+    value = fmaf(part, 0.009582852944731712f, 0.055906426161527634f);
+    value = fmaf(value, part, 0.24024099111557007f);
+    value = fmaf(value, part, 0.6931241750717163f);
+  }
+  value = fmaf(value, part, 1.0f);
+  return __int_as_float(__float_as_int(value) + (__float_as_int(shifted) << 23));
+}
+
+// log(1 + e^x), to a few units of float's last place also where it is small: with u = e^-|x| it is
+// max(x, 0) + 2 atanh(u / (2 + u)), the atanh as an odd polynomial on [0, 1/3].
+__device__ __forceinline__ float Softplus(float x) {
+  const float u = Exp2(-kLog2E * fabsf(x));
+  const float s = u * Reciprocal(2.0f + u);
+  const float w = s * s;
+  float series = fmaf(w, 0.2817833423614502f, 0.27960604429244995f);
+  series = fmaf(series, w, 0.40024909377098083f);
+  series = fmaf(series, w, 0.6666631698608398f);
+  series = fmaf(series, w, 2.0f);
+  return fmaf(s, series, fmaxf(x, 0.0f));
+}
+
+__device__ __forceinline__ float Sigmoid(float x) { return Reciprocal(1.0f + Exp2(-kLog2E * x)); }
+
+}  // namespace hm11::cuda
+
+#endif  // HM11_SCAN_SCAN_MATH_CUH_
