@@ -24,6 +24,17 @@ void Sum(Arena& arena, Tensor<const A> x, A factor, Tensor<A> sum);
 template <typename A>
 void SumOfSquares(Arena& arena, Tensor<const A> x, Tensor<A> sum);
 
+#if HM11_HAVE_CUDA
+namespace cuda {
+template <typename T>
+void AddTo(const Device& device, Tensor<const T> x, float scale, Tensor<T> y);
+template <typename From, typename To>
+void Cast(const Device& device, Tensor<const From> x, Tensor<To> y);
+void Sum(const Device& device, Tensor<const float> x, float factor, bool squared, Tensor<float> partials,
+         Tensor<float> sum);
+}  // namespace cuda
+#endif
+
 }  // namespace hm11
 
 #endif  // HM11_OPS_ELEMENTWISE_H_

@@ -36,6 +36,15 @@ void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args);
 template <typename T>
 void TokenGateBackward(Arena& arena, const TokenGateGradArgs<T>& args);
 
+#if HM11_HAVE_CUDA
+namespace cuda {
+template <typename T>
+void TokenGateForward(const Device& device, const TokenGateArgs<T>& args);
+template <typename T>
+void TokenGateBackward(const Device& device, const TokenGateGradArgs<T>& args, Tensor<float> partials);
+}  // namespace cuda
+#endif
+
 }  // namespace hm11
 
 #endif  // HM11_OPS_TOKEN_GATE_H_
