@@ -1,0 +1,126 @@
+// The doors of the linear recurrence: the contract checked once for every device, then left or right.
+#include "scan/linear_recurrence.h"
+
+#include "core/check.h"
+#include "scan/linear_recurrence_cpu.h"
+#include "scan/linear_recurrence_cuda.h"
+
+namespace hm11 {
+namespace {
+
+cpu::ScanGeometry GeometryOf(const ScanOptions& options, const Shape& shape) {
+  HM_CHECK_EQ(shape.rank(), 3);
+  const bool time_major = options.layout == ScanLayout::kTimeMajor;
+  cpu::ScanGeometry geometry;
+  geometry.batch = shape[0];
+  geometry.length = time_major ? shape[1] : shape[2];
+  geometry.channels = time_major ? shape[2] : shape[1];
+  HM_CHECK_GE(geometry.length, 1);
+  geometry.batch_stride = geometry.length * geometry.channels;
+  geometry.time_stride = time_major ? geometry.channels : 1;
+  geometry.channel_stride = time_major ? 1 : geometry.length;
+  geometry.reversed = options.reversed;
+  return geometry;
+}
+
+// A tensor beside [batch, channels] of the geometry, or absent.
+template <typename A>
+void CheckState(const cpu::ScanGeometry& geometry, const Tensor<A>& state) {
+  if (!state.empty()) HM_CHECK_EQ(state.shape(), (Shape{geometry.batch, geometry.channels}));
+}
+
+template <typename T>
+int64_t CpuScratchBytes(const ScanOptions& options, const cpu::ScanGeometry& geometry) {
+  if (options.algorithm != ScanAlgorithm::kHillisSteele) return 0;
+  return 2 * geometry.size() * static_cast<int64_t>(sizeof(Accum<T>));
+}
+
+template <typename A>
+Tensor<A> AsPairs(const Tensor<uint8_t>& scratch) {
+  return Tensor<A>(reinterpret_cast<A*>(scratch.data()), {scratch.size() / static_cast<int64_t>(sizeof(A))});
+}
+
+}  // namespace
+
+template <typename T>
+void LinearRecurrenceForward(Arena& arena, const ScanOptions& options, const LinearRecurrenceArgs<T>& args) {
+  const cpu::ScanGeometry geometry = GeometryOf(options, args.gates.shape());
+  HM_CHECK_EQ(args.values.shape(), args.gates.shape());
+  HM_CHECK_EQ(args.states.shape(), args.gates.shape());
+  CheckState(geometry, args.initial_state);
+  CheckState(geometry, args.final_state);
+  if (geometry.size() == 0) return;
+
+  const Device& device = arena.device();
+  Arena::Scope scope(arena);
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (!device.is_cpu()) {
+      const int64_t bytes = cuda::LinearRecurrenceForwardScratchBytes(options, args);
+      const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
+      if (!device.is_plan()) cuda::LinearRecurrenceForward(device, scratch, options, args);
+      return;
+    }
+  }
+#endif
+  const Tensor<uint8_t> scratch = arena.New<uint8_t>({CpuScratchBytes<T>(options, geometry)});
+  if (device.is_plan()) return;
+  HM_CHECK(device.is_cpu());
+  switch (options.algorithm) {
+    case ScanAlgorithm::kSequential:
+      return cpu::SequentialForward(geometry, args);
+    case ScanAlgorithm::kHillisSteele:
+      return cpu::HillisSteeleForward(geometry, AsPairs<Accum<T>>(scratch), args);
+    case ScanAlgorithm::kChunked:
+      return cpu::ChunkedForward(geometry, args);
+  }
+}
+
+template <typename T>
+void LinearRecurrenceBackward(Arena& arena, const ScanOptions& options,
+                              const LinearRecurrenceGradArgs<T>& args) {
+  const cpu::ScanGeometry geometry = GeometryOf(options, args.gates.shape());
+  for (const Shape& shape :
+       {args.states.shape(), args.dstates.shape(), args.dgates.shape(), args.dvalues.shape()}) {
+    HM_CHECK_EQ(shape, args.gates.shape());
+  }
+  CheckState(geometry, args.initial_state);
+  CheckState(geometry, args.dfinal_state);
+  CheckState(geometry, args.dinitial_state);
+  if (geometry.size() == 0) return;
+
+  const Device& device = arena.device();
+  Arena::Scope scope(arena);
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (!device.is_cpu()) {
+      const int64_t bytes = cuda::LinearRecurrenceBackwardScratchBytes(options, args);
+      const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
+      if (!device.is_plan()) cuda::LinearRecurrenceBackward(device, scratch, options, args);
+      return;
+    }
+  }
+#endif
+  const Tensor<uint8_t> scratch = arena.New<uint8_t>({CpuScratchBytes<T>(options, geometry)});
+  if (device.is_plan()) return;
+  HM_CHECK(device.is_cpu());
+  switch (options.algorithm) {
+    case ScanAlgorithm::kSequential:
+      return cpu::SequentialBackward(geometry, args);
+    case ScanAlgorithm::kHillisSteele:
+      return cpu::HillisSteeleBackward(geometry, AsPairs<Accum<T>>(scratch), args);
+    case ScanAlgorithm::kChunked:
+      return cpu::ChunkedBackward(geometry, args);
+  }
+}
+
+#define HM_INSTANTIATE(T)                                                                            \
+  template void LinearRecurrenceForward(Arena&, const ScanOptions&, const LinearRecurrenceArgs<T>&); \
+  template void LinearRecurrenceBackward(Arena&, const ScanOptions&, const LinearRecurrenceGradArgs<T>&);
+HM_INSTANTIATE(double)
+HM_INSTANTIATE(float)
+HM_INSTANTIATE(Bf16)
+HM_INSTANTIATE(Fp16)
+#undef HM_INSTANTIATE
+
+}  // namespace hm11
