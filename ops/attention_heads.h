@@ -55,6 +55,18 @@ void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args);
 template <typename T>
 void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args);
 
+#if HM11_HAVE_CUDA
+namespace cuda {
+// angles: [time, rope_dims / 2, 2] scratch for cosines and sines.
+template <typename T>
+void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> angles);
+// partials: as NewPartials gives for heads + 3 kv_heads columns.
+template <typename T>
+void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T>& args, Tensor<float> angles,
+                            Tensor<float> partials);
+}  // namespace cuda
+#endif
+
 }  // namespace hm11
 
 #endif  // HM11_OPS_ATTENTION_HEADS_H_
