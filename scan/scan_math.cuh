@@ -15,34 +15,8 @@ namespace hm11::cuda {
 
 inline constexpr float kLog2E = 1.4426950408889634f;
 
-// kSize numbers of T side by side, moved as one access: 16 bytes, or a single number where rows are not
-// aligned.
-template <typename T, int kSize>
-struct alignas(sizeof(T) * kSize) Packed {
-  T values[kSize];
-};
-
 template <typename T>
 inline constexpr int kVectorSize = 16 / static_cast<int>(sizeof(T));
-
-template <typename T, int kSize>
-__device__ __forceinline__ Packed<T, kSize> LoadPacked(const T* from) {
-  if constexpr (sizeof(T) * kSize == 16) {
-    const uint4 bits = *reinterpret_cast<const uint4*>(from);
-    return reinterpret_cast<const Packed<T, kSize>&>(bits);
-  } else {
-    return *reinterpret_cast<const Packed<T, kSize>*>(from);
-  }
-}
-
-template <typename T, int kSize>
-__device__ __forceinline__ void StorePacked(T* to, const Packed<T, kSize>& packed) {
-  if constexpr (sizeof(T) * kSize == 16) {
-    *reinterpret_cast<uint4*>(to) = reinterpret_cast<const uint4&>(packed);
-  } else {
-    *reinterpret_cast<Packed<T, kSize>*>(to) = packed;
-  }
-}
 
 template <typename T>
 __device__ __forceinline__ float ToFloat(T value) {
@@ -68,6 +42,57 @@ __device__ __forceinline__ T FromFloat(float value) {
   }
 }
 
+// Numbers of T side by side in a row, moved as one access: 16 bytes, or a single number where rows are not
+// aligned. They stay packed in their words until used.
+template <typename T, int kCount = kVectorSize<T>>
+struct RowVector {
+  static constexpr int kSize = kCount;
+  static constexpr int kWords = kCount * sizeof(T) < 4 ? 1 : kCount * static_cast<int>(sizeof(T)) / 4;
+  static_assert(kCount == 1 || kWords == 4);
+  uint32_t words[kWords];
+
+  __device__ __forceinline__ float operator[](int i) const {
+    if constexpr (sizeof(T) == 4) {
+      return __uint_as_float(words[i]);
+    } else {
+      T value;
+      value.bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
+      return ToFloat(value);
+    }
+  }
+  __device__ __forceinline__ void Set(int i, float value) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(value);
+    } else {
+      const uint32_t bits = FromFloat<T>(value).bits;
+      words[i / 2] = i % 2 == 0 ? bits : ((words[i / 2] & 0xffffu) | bits << 16);
+    }
+  }
+  static __device__ __forceinline__ RowVector Load(const T* from) {
+    RowVector result;
+    if constexpr (kWords == 4) {
+      const uint4 bits = *reinterpret_cast<const uint4*>(from);
+      result.words[0] = bits.x, result.words[1] = bits.y, result.words[2] = bits.z, result.words[3] = bits.w;
+    } else {
+      result.Set(0, ToFloat(*from));
+    }
+    return result;
+  }
+  __device__ __forceinline__ void Store(T* to) const {
+    if constexpr (kWords == 4) {
+      *reinterpret_cast<uint4*>(to) = make_uint4(words[0], words[1], words[2], words[3]);
+    } else {
+      *to = FromFloat<T>((*this)[0]);
+    }
+  }
+  static __device__ __forceinline__ RowVector Filled(float value) {
+    RowVector result = {};
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) result.Set(i, value);
+    return result;
+  }
+};
+
 // 2^x on the special-function unit: a quarter of the rate of an addition. Results under 2^-126 are 0.
 __device__ __forceinline__ float Exp2(float x) {
   float result;
@@ -81,12 +106,13 @@ __device__ __forceinline__ float Reciprocal(float x) {
   return result;
 }
 
-// 2^x for x < 128 on the ordinary pipes: x = whole + part with |part| <= 1/2, 2^part by a polynomial that is 1
-// at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error under 1e-7
+// 2^x for x < 128 on the ordinary pipes: x = whole + part with |part| <= 1/2, 2^part by a polynomial that is
+// 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error under 1e-7
 // with degree 5, 3e-6 with degree 4. Results under 2^-126 are 2^-126.
 template <int kDegree>
 __device__ __forceinline__ float Exp2OnFma(float x) {
-  constexpr float kMagic = 12582912.0f;  // 1.5 * 2^23: its unit is 1, so that adding it rounds to whole numbers.
+  constexpr float kMagic =
+      12582912.0f;  // 1.5 * 2^23: its unit is 1, so that adding it rounds to whole numbers.
   x = fmaxf(x, -126.0f);
   const float shifted = x + kMagic;
   const float part = x - (shifted - kMagic);

@@ -26,9 +26,9 @@ struct BackwardOperands {
   T* dx;
   T* ddelta;
   T* dz;
-  T* dcolumns;        // [channel_blocks, batch * time, 2 * padded states]: db beside dc, of a block's channels
-  float* da_log;      // [segments, batch, inner, state]
-  float* dd;          // [segments, batch, inner]
+  T* dcolumns;    // [channel_blocks, batch * time, 2 * padded states]: db beside dc, of a block's channels
+  float* da_log;  // [segments, batch, inner, state]
+  float* dd;      // [segments, batch, inner]
   float* ddelta_bias;  // [segments, batch, inner]
   float* dinitial_state;
   SegmentEffects effects;
@@ -98,8 +98,7 @@ struct BackwardItems {
   static constexpr int kItems = kChunk * kColumnVectors / Shape::kThreads;
   static constexpr int kStateVectors = CeilDiv(Shape::kStates, kVector);
   static constexpr int kStateItems = CeilDiv(kChunk * kStateVectors, Shape::kThreads);
-  static_assert(kItems * Shape::kThreads == kChunk * kColumnVectors &&
-                Shape::kThreads % kColumnVectors == 0);
+  static_assert(kItems * Shape::kThreads == kChunk * kColumnVectors && Shape::kThreads % kColumnVectors == 0);
 };
 
 struct BlockPlace {
@@ -191,7 +190,7 @@ __device__ __forceinline__ void LoadChannels(const BackwardOperands<T>& p, const
 // 2^exponent for the thread's state number `index`, on the one pipe or the other.
 template <typename T, typename Shape>
 __device__ __forceinline__ float Decay(float exponent, int index) {
-  return index % 8 < Shape::kPolynomials ? Exp2OnFma<sizeof(T) == 2 ? 4 : 5>(exponent) : Exp2(exponent);
+  return index % 8 < Shape::kPolynomials ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (exponent) : Exp2(exponent);
 }
 
 // What a thread is to its block.
@@ -222,8 +221,8 @@ __device__ __forceinline__ void LoadRates(const BackwardOperands<T>& p, int firs
 }
 
 // d += a b on the tensor cores, a: 16 rows x 8, b: 8 x 8. Lane 4 g + q has a[g][q], a[g + 8][q], a[g][q + 4],
-// a[g + 8][q + 4], b[q][g], b[q + 4][g], d[g][2 q], d[g][2 q + 1], d[g + 8][2 q], d[g + 8][2 q + 1]. Of a and b
-// the first 10 bits of the mantissa count.
+// a[g + 8][q + 4], b[q][g], b[q + 4][g], d[g][2 q], d[g][2 q + 1], d[g + 8][2 q], d[g + 8][2 q + 1]. Of a and
+// b the first 10 bits of the mantissa count.
 __device__ __forceinline__ void MultiplyTiles(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
   asm volatile(
       "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
@@ -238,7 +237,8 @@ __device__ __forceinline__ float LeadingBits(float value) {
 }
 
 // The same to float's precision: both factors in two parts, the product of the trailing parts left out.
-__device__ __forceinline__ void MultiplyTilesExactly(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+__device__ __forceinline__ void MultiplyTilesExactly(float (&d)[4], const float (&a)[4],
+                                                     const float (&b)[2]) {
   float a_leading[4], a_trailing[4], b_leading[2], b_trailing[2];
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
@@ -271,6 +271,17 @@ __device__ __forceinline__ void StoreShared(float* to, const float (&from)[kCoun
 #pragma unroll
     for (int i = 0; i < kCount; ++i) to[i] = from[i];
   }
+}
+
+__device__ __forceinline__ void StoreFour(float* to, const float (&from)[4]) { StoreShared(to, from); }
+__device__ __forceinline__ void StoreFour(Bf16* to, const float (&from)[4]) {
+  uint32_t words[2];
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    words[i] = FromFloat<Bf16>(from[2 * i]).bits |
+               static_cast<uint32_t>(FromFloat<Bf16>(from[2 * i + 1]).bits) << 16;
+  }
+  *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
 }
 
 // What a segment does to the gradient of the state that enters it from behind: the recurrence of the
@@ -331,8 +342,7 @@ __device__ __forceinline__ void SumOverStates(const ThreadPlace<Shape>& self, in
   float totals[3][kChannels] = {};
 #pragma unroll
   for (int quantity = 0; quantity < 3; ++quantity) {
-    const float* row =
-        &tile.sums[self.warp][quantity * kGroup + self.lane / 4][self.quad * kChannels];
+    const float* row = &tile.sums[self.warp][quantity * kGroup + self.lane / 4][self.quad * kChannels];
 #pragma unroll
     for (int g = 0; g < 8; ++g) {
       float part[kChannels];
@@ -369,8 +379,8 @@ __device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const
       float values[kStates];
 #pragma unroll
       for (int j = 0; j < kStates; ++j) values[j] = dcolumns[which][j / 2][j % 2 * 2 + odd];
-      StoreShared(
-          &tile.columns[self.warp][2 * self.quad + odd][which * Shape::kStates + self.state_begin], values);
+      StoreShared(&tile.columns[self.warp][2 * self.quad + odd][which * Shape::kStates + self.state_begin],
+                  values);
     }
 #pragma unroll
     for (int m = 0; m < Shape::kStatePairs; ++m) {
@@ -392,12 +402,8 @@ __device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const
       for (int k = 0; k < 4; ++k) sum[k] += part[k];
     }
     if (first_token + t < p.time) {
-      const int64_t row =
-          (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first_token + t;
-      Packed<T, 4> packed;
-#pragma unroll
-      for (int k = 0; k < 4; ++k) packed.values[k] = FromFloat<T>(sum[k]);
-      *reinterpret_cast<Packed<T, 4>*>(p.dcolumns + row * (2 * Shape::kStates) + column) = packed;
+      const int64_t row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first_token + t;
+      StoreFour(p.dcolumns + row * (2 * Shape::kStates) + column, sum);
     }
   }
 }
@@ -573,8 +579,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
           dstep[i] = fmaf(rate[i][j], dexponent, dstep[i]);
         }
       }
-      float* sums = &tile.sums[self.warp][place_in_group]
-                              [self.group * Shape::kWarpChannels + self.quad * kChannels];
+      float* sums =
+          &tile.sums[self.warp][place_in_group][self.group * Shape::kWarpChannels + self.quad * kChannels];
       StoreShared(sums, y);
       StoreShared(sums + kGroup * Shape::kSumStride, dinput);
       StoreShared(sums + 2 * kGroup * Shape::kSumStride, dstep);
@@ -785,17 +791,16 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.segment_tokens = scratch.segments.tokens;
   p.softplus = forward.softplus;
   p.channel_vectors = true;
-  for (const void* rows : {static_cast<const void*>(p.x), static_cast<const void*>(p.delta),
-                           static_cast<const void*>(p.dy), static_cast<const void*>(p.dx),
-                           static_cast<const void*>(p.ddelta)}) {
+  for (const void* rows :
+       {static_cast<const void*>(p.x), static_cast<const void*>(p.delta), static_cast<const void*>(p.dy),
+        static_cast<const void*>(p.dx), static_cast<const void*>(p.ddelta)}) {
     p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(rows, inner, inner);
   }
   if (p.z != nullptr) {
     p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(p.z, p.z_stride, inner) &&
                         RowsAreVectors<T>(p.dz, p.dz_stride, inner);
   }
-  p.column_vectors =
-      RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
+  p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
   p.state_vectors = states % 4 == 0;
   return p;
 }
@@ -854,8 +859,9 @@ auto WithBackwardShape(int64_t states, Function function) {
 
 template <typename T>
 int64_t SelectiveScanBackwardScratchBytes(const SelectiveScanGradArgs<T>& args) {
-  return WithBackwardShape(args.forward.a_log.dim(1),
-                           [&](auto shape) { return BackwardScratchBytes<T, decltype(shape)>(args.forward); });
+  return WithBackwardShape(args.forward.a_log.dim(1), [&](auto shape) {
+    return BackwardScratchBytes<T, decltype(shape)>(args.forward);
+  });
 }
 
 template <typename T>
@@ -867,7 +873,8 @@ void SelectiveScanBackward(const Device& device, Tensor<uint8_t> scratch,
 
 template int64_t SelectiveScanBackwardScratchBytes<float>(const SelectiveScanGradArgs<float>&);
 template int64_t SelectiveScanBackwardScratchBytes<Bf16>(const SelectiveScanGradArgs<Bf16>&);
-template void SelectiveScanBackward<float>(const Device&, Tensor<uint8_t>, const SelectiveScanGradArgs<float>&);
+template void SelectiveScanBackward<float>(const Device&, Tensor<uint8_t>,
+                                           const SelectiveScanGradArgs<float>&);
 template void SelectiveScanBackward<Bf16>(const Device&, Tensor<uint8_t>, const SelectiveScanGradArgs<Bf16>&);
 
 }  // namespace hm11::cuda

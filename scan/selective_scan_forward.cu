@@ -112,14 +112,15 @@ __device__ __forceinline__ int SumOverLanes(int lane, float (&sums)[kChannels]) 
 }
 
 // A block walks its channels' time (or one segment of it) tile by tile. For each tile all threads turn step
-// size and x into shared floats, once a token and channel; then every thread runs the recurrence of its states
-// with those and B, C broadcast from shared memory; then all threads write the tile's y. The next tile's rows
-// are on their way into registers meanwhile. With kAggregate nothing is written but the segment's effect.
+// size and x into shared floats, once a token and channel; then every thread runs the recurrence of its
+// states with those and B, C broadcast from shared memory; then all threads write the tile's y. The next
+// tile's rows are on their way into registers meanwhile. With kAggregate nothing is written but the segment's
+// effect.
 //
 // A state and token cost a multiplication for the exponent, the exponential, one for step * x * b, and two
 // FMAs: 5 issue slots, and 0.9 to 1.4 more for loads, the sums across lanes and what is done once a channel.
-// The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the limit; part of
-// the exponentials goes to the FMA pipe, which brings both under their limit.
+// The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the limit; part
+// of the exponentials goes to the FMA pipe, which brings both under their limit.
 template <typename T, typename Shape, bool kAggregate>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanForwardKernel(const __grid_constant__ ForwardOperands<T> p) {
@@ -222,7 +223,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         for (int i = 0; i < kChannels; ++i) {
           const float exponent = pairs[2 * i] * rate[i][j];
           float decay = (i * kStates + j) % 8 < Shape::kPolynomials
-                            ? Exp2OnFma<sizeof(T) == 2 ? 4 : 5>(exponent)
+                            ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (exponent)
                             : Exp2(exponent);
           if constexpr (with_resets) decay = forget ? 0.0f : decay;
           h[i][j] = fmaf(decay, h[i][j], pairs[2 * i + 1] * b[j]);
@@ -281,8 +282,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     }
     if (thread < 32) {
       const int token = tile_begin + lane;
-      const bool resets = p.reset != nullptr && lane < kTokens && token < time_end &&
-                          p.reset[first_row + token] != 0;
+      const bool resets =
+          p.reset != nullptr && lane < kTokens && token < time_end && p.reset[first_row + token] != 0;
       const unsigned bits = __ballot_sync(0xffffffffu, resets);
       if (lane == 0) tile.resets = bits;
     }
@@ -403,13 +404,11 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   p.channel_vectors = RowsAreVectors<T>(p.x, inner, inner) && RowsAreVectors<T>(p.delta, inner, inner) &&
                       RowsAreVectors<T>(p.y, inner, inner) &&
                       (args.z.empty() || RowsAreVectors<T>(p.z, p.z_stride, inner));
-  p.column_vectors =
-      RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
+  p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
   p.state_vectors = states % 4 == 0;
-  const LaunchShape shape = {
-      .blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
-      .threads = dim3(Shape::kThreads),
-      .shared_bytes = sizeof(ForwardTile<T, Shape>)};
+  const LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
+                             .threads = dim3(Shape::kThreads),
+                             .shared_bytes = sizeof(ForwardTile<T, Shape>)};
   if (p.segments > 1) {
     Scratch taken(scratch.data());
     p.effects.states = taken.Take<float>(p.segments * batch * inner * states);

@@ -18,31 +18,6 @@ namespace hm11::cuda {
 // A sum of step sizes that says "a reset came between": nothing of the state before is left.
 __device__ __forceinline__ float ForgetsEverything() { return __int_as_float(0x7f800000); }
 
-// 16 bytes of a row of T. They stay packed in their four words until used.
-template <typename T>
-struct RowVector {
-  static constexpr int kSize = kVectorSize<T>;
-  uint32_t words[4];
-
-  __device__ __forceinline__ float operator[](int i) const {
-    if constexpr (sizeof(T) == 4) {
-      return __uint_as_float(words[i]);
-    } else {
-      T value;
-      value.bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
-      return ToFloat(value);
-    }
-  }
-  __device__ __forceinline__ void Set(int i, float value) {
-    if constexpr (sizeof(T) == 4) {
-      words[i] = __float_as_uint(value);
-    } else {
-      const uint32_t bits = FromFloat<T>(value).bits;
-      words[i / 2] = i % 2 == 0 ? bits : words[i / 2] & 0xffffu | bits << 16;
-    }
-  }
-};
-
 // The vector at `begin` of a row of `count` numbers; what is past the end reads as 0 and is not written.
 // `vectors` says that base and rows are aligned to 16 bytes and count divides into vectors; else numbers move
 // one by one.
@@ -50,10 +25,7 @@ template <typename T>
 __device__ __forceinline__ RowVector<T> LoadRow(const T* row, int begin, int count, bool vectors) {
   RowVector<T> result = {};
   if (vectors) {
-    if (begin < count) {
-      const uint4 bits = *reinterpret_cast<const uint4*>(row + begin);
-      result.words[0] = bits.x, result.words[1] = bits.y, result.words[2] = bits.z, result.words[3] = bits.w;
-    }
+    if (begin < count) result = RowVector<T>::Load(row + begin);
   } else {
 #pragma unroll
     for (int i = 0; i < RowVector<T>::kSize; ++i) {
@@ -67,10 +39,7 @@ template <typename T>
 __device__ __forceinline__ void StoreRow(T* row, int begin, int count, bool vectors,
                                          const RowVector<T>& vector) {
   if (vectors) {
-    if (begin < count) {
-      *reinterpret_cast<uint4*>(row + begin) =
-          make_uint4(vector.words[0], vector.words[1], vector.words[2], vector.words[3]);
-    }
+    if (begin < count) vector.Store(row + begin);
   } else {
 #pragma unroll
     for (int i = 0; i < RowVector<T>::kSize; ++i) {
