@@ -36,6 +36,17 @@ void CrossEntropyBackward(Arena& arena, const CrossEntropyGradArgs<T>& args);
 template <typename T>
 void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, Tensor<Accum<T>> log_probs);
 
+#if HM11_HAVE_CUDA
+namespace cuda {
+template <typename T>
+void CrossEntropyForward(const Device& device, const CrossEntropyArgs<T>& args);
+template <typename T>
+void CrossEntropyBackward(const Device& device, const CrossEntropyGradArgs<T>& args);
+template <typename T>
+void SoftCapLogSoftmax(const Device& device, Tensor<const T> logits, float soft_cap, Tensor<float> log_probs);
+}  // namespace cuda
+#endif
+
 }  // namespace hm11
 
 #endif  // HM11_OPS_CROSS_ENTROPY_H_
