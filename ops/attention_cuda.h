@@ -1,0 +1,59 @@
+// The CUDA half of attention: which kernels there are, and the choice between them.
+#ifndef HM11_OPS_ATTENTION_CUDA_H_
+#define HM11_OPS_ATTENTION_CUDA_H_
+
+#include "core/arena.h"
+#include "core/device.h"
+#include "core/tensor.h"
+#include "ops/attention.h"
+
+namespace hm11::cuda {
+
+enum class AttentionKernel {
+  kBest,        // what the device runs fastest of those that follow
+  kSimple,      // float arithmetic, any type, head_dim <= 128
+  kTensorCore,  // mma.sync: Bf16, head_dim 32, 64 or 128, compute capability 8.0
+};
+
+// For those who compare them.
+struct NamedAttentionKernel {
+  const char* name;
+  AttentionKernel kernel;
+};
+inline constexpr NamedAttentionKernel kAttentionKernels[] = {
+    {"simple kernel", AttentionKernel::kSimple}, {"tensor core kernel", AttentionKernel::kTensorCore}};
+
+// What backward keeps on a GPU besides its operands; counted on the plan device too.
+struct AttentionScratch {
+  Tensor<float> delta;  // [batch, heads, time]: dy . y
+};
+template <typename T>
+AttentionScratch NewAttentionScratch(Arena& arena, const AttentionArgs<T>& args) {
+  return {.delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
+}
+
+// Whether `kernel` takes this type, head_dim and device.
+template <typename T>
+bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim);
+
+template <typename T>
+void AttentionForward(const Device& device, const AttentionArgs<T>& args,
+                      AttentionKernel kernel = AttentionKernel::kBest);
+template <typename T>
+void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
+                       const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
+
+// The kernels, each in a file of its own: attention_simple.cu, attention_mma.cu. Backward ones find delta =
+// dy . y in place.
+template <typename T>
+void SimpleAttentionForward(const Device& device, const AttentionArgs<T>& args);
+template <typename T>
+void SimpleAttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
+                             Tensor<const float> delta);
+void MmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args);
+void MmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                          Tensor<const float> delta);
+
+}  // namespace hm11::cuda
+
+#endif  // HM11_OPS_ATTENTION_CUDA_H_
