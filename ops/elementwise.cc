@@ -1,5 +1,8 @@
-// The glue between ops: doors and CPU paths.
+// Add, cast and sums: the doors and the CPU paths.
 #include "ops/elementwise.h"
+
+#include <cstring>
+#include <type_traits>
 
 #include "ops/door.h"
 #include "ops/sums.h"
@@ -7,17 +10,39 @@
 namespace hm11 {
 namespace {
 
-constexpr int64_t kMinPiece = 1 << 14;
+// Numbers in a piece of a sum: fixed, so that the order is.
+constexpr int64_t kSumPiece = 16384;
 
-// The sum of function(i): partial sums of fixed pieces, then those in order.
 template <typename A, typename F>
-A PieceSum(int64_t count, Tensor<A> partials, F&& function) {
-  ForPieces(count, kMinPiece, [&](int64_t piece, int64_t begin, int64_t end) {
-    partials[piece] = LaneSum<A>(end - begin, [&](int64_t i) { return function(begin + i); });
+A CpuSum(int64_t size, Tensor<A> partials, F&& term) {
+  ForPieces(size, kSumPiece, [&](int64_t piece, int64_t begin, int64_t end) {
+    partials[piece] = LaneSum<A>(end - begin, [&](int64_t i) { return term(begin + i); });
   });
-  A sum = 0;
-  for (int64_t p = 0; p < PieceCount(count, kMinPiece) && count > 0; ++p) sum += partials[p];
-  return sum;
+  return size == 0 ? A{0} : LaneSum<A>(PieceCount(size, kSumPiece), [&](int64_t p) { return partials[p]; });
+}
+
+template <typename A>
+void SumTerms(Arena& arena, const char* op, Tensor<const A> x, bool squares, A factor, Tensor<A> sum) {
+  HM_CHECK_EQ(sum.size(), 1);
+  const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  const Tensor<A> partials = arena.New<A>({kMaxPartials});
+  if (device.is_plan()) return;
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<A>) {
+    if (device.is_cuda()) return cuda::Sum(device, x, squares, factor, partials, sum.data());
+  }
+#endif
+  if constexpr (kOnCpu<A>) {
+    if (device.is_cpu()) {
+      const A* data = x.data();
+      const A total = squares ? CpuSum<A>(x.size(), partials, [=](int64_t i) { return data[i] * data[i]; })
+                              : CpuSum<A>(x.size(), partials, [=](int64_t i) { return data[i]; });
+      sum[0] = factor * total;
+      return;
+    }
+  }
+  FailNoHalf<A>(op, device);
 }
 
 }  // namespace
@@ -29,14 +54,15 @@ void AddTo(Arena& arena, Tensor<const T> x, Accum<T> scale, Tensor<T> y) {
   if (device.is_plan() || x.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AddTo<T>(device, x, scale, y);
+    if (device.is_cuda()) return cuda::AddTo(device, x, scale, y);
   }
 #endif
   if constexpr (kOnCpu<T>) {
     if (device.is_cpu()) {
-      return ParallelFor(x.size(), kMinPiece, [&](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) y[i] += scale * x[i];
+      ParallelFor(x.size(), MinRows(1), [from = x.data(), to = y.data(), scale](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) to[i] += scale * from[i];
       });
+      return;
     }
   }
   FailNoHalf<T>("AddTo", device);
@@ -47,52 +73,38 @@ void Cast(Arena& arena, Tensor<const From> x, Tensor<To> y) {
   HM_CHECK_EQ(x.size(), y.size());
   const Device& device = arena.device();
   if (device.is_plan() || x.empty()) return;
+  if constexpr (std::is_same_v<From, To>) return device.CopyOnDevice(y.data(), x.data(), x.size_bytes());
 #if HM11_HAVE_CUDA
-  if (device.is_cuda()) return cuda::Cast<From, To>(device, x, y);
+  if constexpr (kOnCuda<From> && kOnCuda<To> && !std::is_same_v<From, To>) {
+    if (device.is_cuda()) return cuda::Cast(device, x, y);
+  }
 #endif
-  if (!device.is_cpu()) FailNoHalf<To>("Cast", device);
-  ParallelFor(x.size(), kMinPiece, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) y[i] = static_cast<To>(static_cast<float>(x[i]));
+  if (!device.is_cpu()) FailNoHalf<From>("Cast", device);
+  ParallelFor(x.size(), MinRows(1), [from = x.data(), to = y.data()](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
   });
 }
 
 template <typename A>
 void Sum(Arena& arena, Tensor<const A> x, A factor, Tensor<A> sum) {
-  HM_CHECK_EQ(sum.size(), 1);
-  const Device& device = arena.device();
-  Arena::Scope scope(arena);
-  const Tensor<A> partials = arena.New<A>({kMaxPartials});
-  if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<A>) {
-    if (device.is_cuda()) return cuda::Sum(device, x, factor, /*squared=*/false, partials, sum);
-  }
-#endif
-  if (!device.is_cpu()) FailNoHalf<A>("Sum", device);
-  sum[0] = factor * PieceSum<A>(x.size(), partials, [&](int64_t i) { return x[i]; });
+  SumTerms<A>(arena, "Sum", x, /*squares=*/false, factor, sum);
 }
 
 template <typename A>
 void SumOfSquares(Arena& arena, Tensor<const A> x, Tensor<A> sum) {
-  HM_CHECK_EQ(sum.size(), 1);
-  const Device& device = arena.device();
-  Arena::Scope scope(arena);
-  const Tensor<A> partials = arena.New<A>({kMaxPartials});
-  if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<A>) {
-    if (device.is_cuda()) return cuda::Sum(device, x, A{1}, /*squared=*/true, partials, sum);
-  }
-#endif
-  if (!device.is_cpu()) FailNoHalf<A>("SumOfSquares", device);
-  sum[0] = PieceSum<A>(x.size(), partials, [&](int64_t i) { return x[i] * x[i]; });
+  SumTerms<A>(arena, "SumOfSquares", x, /*squares=*/true, A{1}, sum);
 }
 
 template void AddTo<double>(Arena&, Tensor<const double>, double, Tensor<double>);
 template void AddTo<float>(Arena&, Tensor<const float>, float, Tensor<float>);
 template void AddTo<Bf16>(Arena&, Tensor<const Bf16>, float, Tensor<Bf16>);
+template void Cast<double, double>(Arena&, Tensor<const double>, Tensor<double>);
+template void Cast<double, float>(Arena&, Tensor<const double>, Tensor<float>);
+template void Cast<float, double>(Arena&, Tensor<const float>, Tensor<double>);
+template void Cast<float, float>(Arena&, Tensor<const float>, Tensor<float>);
 template void Cast<float, Bf16>(Arena&, Tensor<const float>, Tensor<Bf16>);
 template void Cast<Bf16, float>(Arena&, Tensor<const Bf16>, Tensor<float>);
+template void Cast<Bf16, Bf16>(Arena&, Tensor<const Bf16>, Tensor<Bf16>);
 template void Sum<double>(Arena&, Tensor<const double>, double, Tensor<double>);
 template void Sum<float>(Arena&, Tensor<const float>, float, Tensor<float>);
 template void SumOfSquares<double>(Arena&, Tensor<const double>, Tensor<double>);

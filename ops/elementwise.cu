@@ -1,66 +1,49 @@
-// The glue between ops on a GPU: grids that stride over the numbers in 16-byte packs.
-#include <algorithm>
-
-#include "core/launch.cuh"
+// Add, cast and sums on a GPU.
+#include "ops/elementwise.cuh"
 #include "ops/elementwise.h"
-#include "ops/packs.cuh"
 #include "ops/sums.h"
 
 namespace hm11::cuda {
 namespace {
 
-constexpr int kThreads = 256;
+struct AddScaled {
+  float scale;
+  __device__ float operator()(float x, float y) const { return fmaf(scale, x, y); }
+};
+struct Same {
+  __device__ float operator()(float x, float) const { return x; }
+};
 
-// What fits on the GPU a few times over; longer tensors are strided over.
-unsigned Blocks(const Device& device, int64_t items) {
-  return static_cast<unsigned>(
-      std::min<int64_t>(CeilDiv<int64_t>(items, kThreads), device.multiprocessors() * int64_t{16}));
-}
+constexpr int kThreads = 512;
+constexpr int kUnroll = 4;
 
-template <typename T, int N>
-__global__ void AddToKernel(const T* x, float scale, int64_t packs, T* y) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < packs; p += step) {
-    float a[N], b[N];
-    Load<N>(x + p * N, a);
-    Load<N>(y + p * N, b);
-#pragma unroll
-    for (int i = 0; i < N; ++i) b[i] = fmaf(scale, a[i], b[i]);
-    Store<N>(b, y + p * N);
-  }
-}
-
-template <typename From, typename To, int N>
-__global__ void CastKernel(const From* x, int64_t packs, To* y) {
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < packs; p += step) {
-    float values[N];
-    Load<N>(x + p * N, values);
-    Store<N>(values, y + p * N);
-  }
-}
-
-// One partial sum a block; a thread's share is fixed by the grid.
-template <bool kSquared, int N>
-__global__ void PartialSumKernel(const float* x, int64_t packs, float* partials) {
+// Threads stride over packs of four numbers and keep a sum for each place in a pack; one partial a block.
+// `packed`: x begins on a 16-byte boundary.
+template <bool kSquares>
+__global__ void __launch_bounds__(kThreads)
+    PartialSumsKernel(const float* x, int64_t size, bool packed, float* partials) {
   __shared__ float scratch[32];
-  const int64_t step = static_cast<int64_t>(gridDim.x) * blockDim.x;
-  float sum = 0;
-  for (int64_t p = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x; p < packs; p += step) {
-    float values[N];
-    Load<N>(x + p * N, values);
+  const int64_t thread = static_cast<int64_t>(blockIdx.x) * kThreads + threadIdx.x;
+  const int64_t threads = static_cast<int64_t>(gridDim.x) * kThreads;
+  const auto term = [](float value) { return kSquares ? value * value : value; };
+  const int64_t packs = packed ? size / 4 : 0;
+  float sums[4] = {};
+#pragma unroll kUnroll
+  for (int64_t pack = thread; pack < packs; pack += threads) {
+    float values[4];
+    Load<4>(x + pack * 4, values);
 #pragma unroll
-    for (int i = 0; i < N; ++i) sum += kSquared ? values[i] * values[i] : values[i];
+    for (int i = 0; i < 4; ++i) sums[i] += term(values[i]);
   }
-  sum = BlockSum<kThreads>(sum, scratch);
+  for (int64_t i = packs * 4 + thread; i < size; i += threads) sums[0] += term(x[i]);
+  const float sum = BlockSum<kThreads>((sums[0] + sums[1]) + (sums[2] + sums[3]), scratch);
   if (threadIdx.x == 0) partials[blockIdx.x] = sum;
 }
 
-__global__ void FinishSumKernel(const float* partials, int count, float factor, float* sum) {
+__global__ void __launch_bounds__(kMaxPartials)
+    TotalKernel(const float* partials, int64_t count, float factor, float* sum) {
   __shared__ float scratch[32];
-  float total = 0;
-  for (int i = threadIdx.x; i < count; i += kThreads) total += partials[i];
-  total = BlockSum<kThreads>(total, scratch);
+  const float total = BlockSum<kMaxPartials>(threadIdx.x < count ? partials[threadIdx.x] : 0.0f, scratch);
   if (threadIdx.x == 0) sum[0] = factor * total;
 }
 
@@ -68,45 +51,27 @@ __global__ void FinishSumKernel(const float* partials, int count, float factor, 
 
 template <typename T>
 void AddTo(const Device& device, Tensor<const T> x, float scale, Tensor<T> y) {
-  constexpr int N = kPackSize<T>;
-  const int64_t size = x.size();
-  if (size % N == 0 && AllAligned(x.data(), y.data())) {
-    Launch(device, {.blocks = Blocks(device, size / N), .threads = kThreads}, AddToKernel<T, N>, x.data(),
-           scale, size / N, y.data());
-  } else {
-    Launch(device, {.blocks = Blocks(device, size), .threads = kThreads}, AddToKernel<T, 1>, x.data(), scale,
-           size, y.data());
-  }
+  MapElements(device, x.size(), AddScaled{scale}, x.data(), static_cast<const T*>(y.data()), y.data());
 }
-template void AddTo<float>(const Device&, Tensor<const float>, float, Tensor<float>);
-template void AddTo<Bf16>(const Device&, Tensor<const Bf16>, float, Tensor<Bf16>);
 
 template <typename From, typename To>
 void Cast(const Device& device, Tensor<const From> x, Tensor<To> y) {
-  constexpr int N = 8;
-  const int64_t size = x.size();
-  if (size % N == 0 && AllAligned(x.data(), y.data())) {
-    Launch(device, {.blocks = Blocks(device, size / N), .threads = kThreads}, CastKernel<From, To, N>,
-           x.data(), size / N, y.data());
-  } else {
-    Launch(device, {.blocks = Blocks(device, size), .threads = kThreads}, CastKernel<From, To, 1>, x.data(),
-           size, y.data());
-  }
+  MapElements(device, x.size(), Same(), x.data(), static_cast<const From*>(nullptr), y.data());
 }
+
+void Sum(const Device& device, Tensor<const float> x, bool squares, float factor, Tensor<float> partials,
+         float* sum) {
+  const int64_t blocks = PartialBlocks(device, x.size(), int64_t{kThreads} * 4 * kUnroll, 4);
+  Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kThreads},
+         squares ? PartialSumsKernel<true> : PartialSumsKernel<false>, x.data(), x.size(),
+         IsAligned(x.data()), partials.data());
+  Launch(device, {.blocks = 1, .threads = static_cast<unsigned>(kMaxPartials)}, TotalKernel, partials.data(),
+         blocks, factor, sum);
+}
+
+template void AddTo<float>(const Device&, Tensor<const float>, float, Tensor<float>);
+template void AddTo<Bf16>(const Device&, Tensor<const Bf16>, float, Tensor<Bf16>);
 template void Cast<float, Bf16>(const Device&, Tensor<const float>, Tensor<Bf16>);
 template void Cast<Bf16, float>(const Device&, Tensor<const Bf16>, Tensor<float>);
-
-void Sum(const Device& device, Tensor<const float> x, float factor, bool squared, Tensor<float> partials,
-         Tensor<float> sum) {
-  const bool packed = x.size() % 4 == 0 && IsAligned(x.data());
-  const int64_t items = packed ? x.size() / 4 : x.size();
-  const int64_t blocks = std::clamp<int64_t>(CeilDiv<int64_t>(items, kThreads), 1, partials.size());
-  const auto kernel = squared ? (packed ? PartialSumKernel<true, 4> : PartialSumKernel<true, 1>)
-                              : (packed ? PartialSumKernel<false, 4> : PartialSumKernel<false, 1>);
-  Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kThreads}, kernel, x.data(), items,
-         partials.data());
-  Launch(device, {.blocks = 1, .threads = kThreads}, FinishSumKernel, partials.data(),
-         static_cast<int>(blocks), factor, sum.data());
-}
 
 }  // namespace hm11::cuda

@@ -1,4 +1,4 @@
-// Gated attention: the door and the CPU path.
+// Head gate: the door and the CPU path.
 #include "ops/head_gate.h"
 
 #include <algorithm>
@@ -10,45 +10,56 @@
 namespace hm11 {
 namespace {
 
+template <typename Args>
+void Check(const Args& a) {
+  HM_CHECK_EQ(a.x.rank(), 3);
+  HM_CHECK_LE(a.x.dim(1), kMaxGatedHeads);
+  HM_CHECK_EQ(a.gate.shape(), (Shape{a.x.dim(0), a.x.dim(1)}));
+  HM_CHECK_EQ(a.bias.shape(), Shape{a.x.dim(1)});
+}
+
 template <typename T>
 void CpuForward(const HeadGateArgs<T>& a) {
-  const int64_t heads = a.x.dim(1), width = a.x.dim(2);
-  ParallelFor(a.x.dim(0), MinRows(heads * width), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin * heads; r < end * heads; ++r) {
-      const T g = Sigmoid(a.gate[r] + a.bias[r % heads]);
-      for (int64_t d = 0; d < width; ++d) a.y[r * width + d] = g * a.x[r * width + d];
+  const int64_t heads = a.x.dim(1);
+  const int64_t head_dim = a.x.dim(2);
+  ParallelFor(a.x.dim(0) * heads, MinRows(head_dim), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T g = Sigmoid(a.gate[i] + a.bias[i % heads]);
+      const T* x = a.x.data() + i * head_dim;
+      T* y = a.y.data() + i * head_dim;
+      for (int64_t d = 0; d < head_dim; ++d) y[d] = g * x[d];
     }
   });
 }
 
 template <typename T>
 void CpuBackward(const HeadGateGradArgs<T>& a, Tensor<T> partials) {
-  const int64_t rows = a.x.dim(0), heads = a.x.dim(1), width = a.x.dim(2);
-  ForPieces(rows, MinRows(heads * width), [&](int64_t piece, int64_t begin, int64_t end) {
+  const int64_t rows = a.x.dim(0);
+  const int64_t heads = a.x.dim(1);
+  const int64_t head_dim = a.x.dim(2);
+  ForPieces(rows, MinRows(heads * head_dim), [&](int64_t piece, int64_t begin, int64_t end) {
     T* const sums = partials.data() + piece * heads;
     std::fill(sums, sums + heads, T{0});
-    for (int64_t r = begin * heads; r < end * heads; ++r) {
-      const T* x = a.x.data() + r * width;
-      const T* dy = a.dy.data() + r * width;
-      T* dx = a.dx.data() + r * width;
-      const T g = Sigmoid(a.gate[r] + a.bias[r % heads]);
-      const T dot = LaneSum<T>(width, [&](int64_t d) { return dy[d] * x[d]; });
-      for (int64_t d = 0; d < width; ++d) dx[d] = g * dy[d];
-      a.dgate[r] = g * (1 - g) * dot;
-      sums[r % heads] += a.dgate[r];
+    for (int64_t i = begin * heads; i < end * heads; ++i) {
+      const T g = Sigmoid(a.gate[i] + a.bias[i % heads]);
+      const T* x = a.x.data() + i * head_dim;
+      const T* dy = a.dy.data() + i * head_dim;
+      T* dx = a.dx.data() + i * head_dim;
+      const T dot = LaneSum<T>(head_dim, [&](int64_t d) { return x[d] * dy[d]; });
+      for (int64_t d = 0; d < head_dim; ++d) dx[d] = g * dy[d];
+      a.dgate[i] = dot * g * (1 - g);
+      sums[i % heads] += a.dgate[i];
     }
   });
-  AddPartials(partials.data(), PieceCount(rows, MinRows(heads * width)), heads, heads, a.dbias.data());
+  AddPartials(partials.data(), PieceCount(rows, MinRows(heads * head_dim)), heads, heads, a.dbias.data());
 }
 
 }  // namespace
 
 template <typename T>
 void HeadGateForward(Arena& arena, const HeadGateArgs<T>& args) {
-  HM_CHECK_EQ(args.x.rank(), 3);
+  Check(args);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
-  HM_CHECK_EQ(args.gate.shape(), (Shape{args.x.dim(0), args.x.dim(1)}));
-  HM_CHECK_EQ(args.bias.shape(), Shape{args.x.dim(1)});
   const Device& device = arena.device();
   if (device.is_plan() || args.x.empty()) return;
 #if HM11_HAVE_CUDA
@@ -64,16 +75,14 @@ void HeadGateForward(Arena& arena, const HeadGateArgs<T>& args) {
 
 template <typename T>
 void HeadGateBackward(Arena& arena, const HeadGateGradArgs<T>& args) {
-  HM_CHECK_EQ(args.x.rank(), 3);
+  Check(args);
   HM_CHECK_EQ(args.dy.shape(), args.x.shape());
   HM_CHECK_EQ(args.dx.shape(), args.x.shape());
-  HM_CHECK_EQ(args.gate.shape(), (Shape{args.x.dim(0), args.x.dim(1)}));
   HM_CHECK_EQ(args.dgate.shape(), args.gate.shape());
-  HM_CHECK_EQ(args.bias.shape(), Shape{args.x.dim(1)});
   HM_CHECK_EQ(args.dbias.shape(), args.bias.shape());
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, args.x.dim(0), args.x.dim(1));
+  const Tensor<Accum<T>> partials = arena.New<Accum<T>>({kMaxPartials, args.x.dim(1)});
   if (device.is_plan() || args.x.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {

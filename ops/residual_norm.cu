@@ -8,14 +8,12 @@
 #include "core/launch.cuh"
 #include "ops/packs.cuh"
 #include "ops/residual_norm.h"
+#include "ops/row_teams.cuh"
 #include "ops/sums.h"
 
 namespace hm11::cuda {
 namespace {
 
-constexpr int kThreads = 128;
-constexpr int kLaneColumns = 16;
-constexpr int kTeamColumns = 32 * kLaneColumns;  // of a team of one warp
 constexpr int kWideThreads = 256;
 
 // Blocks of backward on a multiprocessor at once: what its registers allow.
@@ -94,39 +92,22 @@ __device__ __forceinline__ void AddScaled(const float* factors, int column, bool
   for (int i = 0; i < N; ++i) to[i] = fmaf(factor[i], values[i], to[i]);
 }
 
-// Adds over a team's lanes. Every thread of the block calls it; `shared` has a float a warp.
-template <int kWarps>
-__device__ __forceinline__ float TeamSum(float value, float* shared) {
-  value = WarpSum(value);
-  if constexpr (kWarps > 1) {
-    const int warp = threadIdx.x / 32;
-    __syncthreads();  // The sums of the row before have been read.
-    if (threadIdx.x % 32 == 0) shared[warp] = value;
-    __syncthreads();
-    value = 0;
-#pragma unroll
-    for (int w = 0; w < kWarps; ++w) value += shared[warp / kWarps * kWarps + w];
-  }
-  return value;
-}
-
 // A team a row, a row a team. All packs are fetched before the first is used, so that a warp has up to 4 KB
 // on their way; y and u leave as soon as they are known and u stays in registers for the norm.
 template <typename T, int kWarps>
-__global__ void __launch_bounds__(kThreads) ForwardKernel(ForwardOperands<T> p) {
-  constexpr int N = kPackSize<T>;
-  constexpr int kPacks = kLaneColumns / N;
-  constexpr int kTeams = kThreads / (32 * kWarps);
-  __shared__ float shared[kThreads / 32];
-  const int team_lane = threadIdx.x % (32 * kWarps);
-  const int64_t row = static_cast<int64_t>(blockIdx.x) * kTeams + threadIdx.x / (32 * kWarps);
+__global__ void __launch_bounds__(kTeamThreads) ForwardKernel(ForwardOperands<T> p) {
+  using Team = Team<T, kWarps>;
+  constexpr int N = Team::kSize;
+  constexpr int kPacks = Team::kPacks;
+  __shared__ float shared[kTeamThreads / 32];
+  const int64_t row = static_cast<int64_t>(blockIdx.x) * Team::kTeams + Team::Index();
   const bool active = row < p.rows;
   const int64_t start = row * p.dim;
 
   Pack<T, N> x[kPacks] = {}, branch[kPacks] = {}, skip[kPacks] = {}, x0[kPacks] = {};
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 * kWarps + team_lane) * N;
+    const int column = Team::Column(k);
     if (!active || column >= p.dim) continue;
     x[k] = Fetch<N>(p.x + start + column);
     if (p.branch) branch[k] = Fetch<N>(p.branch + start + column);
@@ -137,7 +118,7 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(ForwardOperands<T> p) 
   float squares = 0;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 * kWarps + team_lane) * N;
+    const int column = Team::Column(k);
     if (!active || column >= p.dim) continue;
     Unpack(x[k], u[k]);
     if (p.branch) AddScaled<N>(p.branch_scale, column, p.scalar_branch_scale, branch[k], u[k]);
@@ -155,12 +136,12 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(ForwardOperands<T> p) 
     for (int i = 0; i < N; ++i) squares = fmaf(u[k][i], u[k][i], squares);
   }
   if (p.normed == nullptr) return;
-  const float mean = TeamSum<kWarps>(squares, shared) / static_cast<float>(p.dim);
+  const float mean = Team::Sum(squares, shared) / static_cast<float>(p.dim);
   const float rstd = rsqrtf(mean + static_cast<float>(kNormEpsilon));
-  if (active && team_lane == 0) p.rstd[row] = rstd;
+  if (active && Team::Lane() == 0) p.rstd[row] = rstd;
 #pragma unroll
   for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 * kWarps + team_lane) * N;
+    const int column = Team::Column(k);
     if (!active || column >= p.dim) continue;
 #pragma unroll
     for (int i = 0; i < N; ++i) u[k][i] *= p.norm_scale * rstd;
@@ -168,51 +149,29 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(ForwardOperands<T> p) 
   }
 }
 
-// One group's sums over the block's rows: each lane's columns, added over the teams in order, to the block's
-// partials.
-template <int kWarps, int kPacks, int N>
-__device__ void StoreGroup(const float (&sums)[kPacks][N], float* shared, int dim, float* to) {
-  constexpr int kTeams = kThreads / (32 * kWarps);
-  constexpr int kColumns = kTeamColumns * kWarps;
-  const int team_lane = threadIdx.x % (32 * kWarps);
-  const int team = threadIdx.x / (32 * kWarps);
-  __syncthreads();
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    Store<N>(sums[k], shared + team * kColumns + (k * 32 * kWarps + team_lane) * N);
-  }
-  __syncthreads();
-  for (int column = threadIdx.x; column < dim; column += kThreads) {
-    float sum = 0;
-#pragma unroll
-    for (int t = 0; t < kTeams; ++t) sum += shared[t * kColumns + column];
-    to[column] = sum;
-  }
-}
-
 // Blocks stay and stride over the rows, a team a row: every operand is fetched before the one sum over the
 // row that the norm needs, every result is stored after it, and sums over rows stay in registers until the
 // end.
 template <typename T, int kWarps, bool kMixed>
-__global__ void __launch_bounds__(kThreads, BackwardBlocks<T>(kMixed)) BackwardKernel(BackwardOperands<T> p) {
-  constexpr int N = kPackSize<T>;
-  constexpr int kPacks = kLaneColumns / N;
-  constexpr int kTeams = kThreads / (32 * kWarps);
-  __shared__ __align__(16) float shared[kTeams * kTeamColumns * kWarps];
-  const int team_lane = threadIdx.x % (32 * kWarps);
+__global__ void __launch_bounds__(kTeamThreads, BackwardBlocks<T>(kMixed))
+    BackwardKernel(BackwardOperands<T> p) {
+  using Team = Team<T, kWarps>;
+  constexpr int N = Team::kSize;
+  constexpr int kPacks = Team::kPacks;
+  __shared__ __align__(16) float shared[Team::kTeams * Team::kColumns];
   float branch_sums[kPacks][N] = {}, skip_sums[kPacks][N] = {};
   float mix0_sums[kMixed ? kPacks : 1][N] = {}, mix1_sums[kMixed ? kPacks : 1][N] = {};
 
-  for (int64_t base = static_cast<int64_t>(blockIdx.x) * kTeams; base < p.rows;
-       base += static_cast<int64_t>(gridDim.x) * kTeams) {
-    const int64_t row = base + threadIdx.x / (32 * kWarps);
+  for (int64_t base = static_cast<int64_t>(blockIdx.x) * Team::kTeams; base < p.rows;
+       base += static_cast<int64_t>(gridDim.x) * Team::kTeams) {
+    const int64_t row = base + Team::Index();
     const bool active = row < p.rows;
     const int64_t start = row * p.dim;
     Pack<T, N> dnormed[kPacks] = {}, kept[kPacks] = {}, du_past[kPacks] = {}, dy_past[kPacks] = {};
     Pack<T, N> branch[kPacks] = {}, skip[kPacks] = {}, x0[kPacks] = {}, dx0[kPacks] = {};
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      const int column = (k * 32 * kWarps + team_lane) * N;
+      const int column = Team::Column(k);
       if (!active || column >= p.dim) continue;
       const int64_t at = start + column;
       if (p.dnormed) dnormed[k] = Fetch<N>(p.dnormed + at);
@@ -230,7 +189,7 @@ __global__ void __launch_bounds__(kThreads, BackwardBlocks<T>(kMixed)) BackwardK
     float dot = 0;
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      const int column = (k * 32 * kWarps + team_lane) * N;
+      const int column = Team::Column(k);
       Unpack(kept[k], u[k]);
       if (kMixed && column < p.dim) {
         float mix[N];
@@ -244,13 +203,13 @@ __global__ void __launch_bounds__(kThreads, BackwardBlocks<T>(kMixed)) BackwardK
 #pragma unroll
       for (int i = 0; i < N; ++i) dot = fmaf(g[i], u[k][i], dot);
     }
-    if (p.dnormed) dot = TeamSum<kWarps>(dot, shared);
+    if (p.dnormed) dot = Team::Sum(dot, shared);
     const float scale = p.norm_scale * rstd;
     const float shrink = dot * rstd * rstd / static_cast<float>(p.dim);
 
 #pragma unroll
     for (int k = 0; k < kPacks; ++k) {
-      const int column = (k * 32 * kWarps + team_lane) * N;
+      const int column = Team::Column(k);
       if (!active || column >= p.dim) continue;
       const int64_t at = start + column;
       float du[N], dy[N], g[N];
@@ -305,11 +264,11 @@ __global__ void __launch_bounds__(kThreads, BackwardBlocks<T>(kMixed)) BackwardK
   }
 
   float* const to = p.partials + static_cast<int64_t>(blockIdx.x) * kResidualNormGroups * p.dim;
-  if (p.branch) StoreGroup<kWarps>(branch_sums, shared, p.dim, to + kBranchScaleGroup * p.dim);
-  if (p.skip) StoreGroup<kWarps>(skip_sums, shared, p.dim, to + kSkipWeightGroup * p.dim);
+  if (p.branch) Team::StoreSums(branch_sums, shared, p.dim, to + kBranchScaleGroup * p.dim);
+  if (p.skip) Team::StoreSums(skip_sums, shared, p.dim, to + kSkipWeightGroup * p.dim);
   if constexpr (kMixed) {
-    StoreGroup<kWarps>(mix0_sums, shared, p.dim, to + kMix0Group * p.dim);
-    StoreGroup<kWarps>(mix1_sums, shared, p.dim, to + kMix1Group * p.dim);
+    Team::StoreSums(mix0_sums, shared, p.dim, to + kMix0Group * p.dim);
+    Team::StoreSums(mix1_sums, shared, p.dim, to + kMix1Group * p.dim);
   }
 }
 
@@ -456,17 +415,12 @@ BackwardOperands<T> Operands(const ResidualNormGradArgs<T>& g, Tensor<float> par
           .partials = partials.data()};
 }
 
-template <typename T>
-bool FitsTeams(int dim) {
-  return dim <= 4 * kTeamColumns && dim % kPackSize<T> == 0;
-}
-
 // Returns the number of blocks, each of which leaves a partial sum.
 template <typename T, int kWarps>
 int64_t LaunchBackward(const Device& device, const BackwardOperands<T>& p) {
   const bool mixed = p.x0 != nullptr;
   const int64_t blocks = PartialBlocks(device, p.rows, 4 / kWarps, BackwardBlocks<T>(mixed));
-  Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kThreads},
+  Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kTeamThreads},
          mixed ? BackwardKernel<T, kWarps, true> : BackwardKernel<T, kWarps, false>, p);
   return blocks;
 }
@@ -479,16 +433,15 @@ void ResidualNormForward(const Device& device, const ResidualNormArgs<T>& args) 
   const bool aligned =
       AllAligned(p.x, p.branch, p.skip, p.x0, p.skip_weight, p.mix0, p.mix1, p.y, p.u, p.normed) &&
       (p.scalar_branch_scale || IsAligned(p.branch_scale));
-  const auto launch = [&](auto* kernel, int64_t rows_a_block, int threads) {
-    Launch(device,
-           {.blocks = static_cast<unsigned>(CeilDiv(p.rows, rows_a_block)),
-            .threads = static_cast<unsigned>(threads)},
-           kernel, p);
-  };
-  if (!FitsTeams<T>(p.dim) || !aligned) return launch(WideForwardKernel<T>, 1, kWideThreads);
-  if (p.dim <= kTeamColumns) return launch(ForwardKernel<T, 1>, 4, kThreads);
-  if (p.dim <= 2 * kTeamColumns) return launch(ForwardKernel<T, 2>, 2, kThreads);
-  launch(ForwardKernel<T, 4>, 1, kThreads);
+  if (!FitsTeams<T>(p.dim) || !aligned) {
+    return Launch(device, {.blocks = static_cast<unsigned>(p.rows), .threads = kWideThreads},
+                  WideForwardKernel<T>, p);
+  }
+  WithTeamWarps(p.dim, [&](auto warps) {
+    const int64_t blocks = CeilDiv<int64_t>(p.rows, 4 / warps);
+    Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kTeamThreads},
+           ForwardKernel<T, warps>, p);
+  });
 }
 
 template <typename T>
@@ -502,12 +455,8 @@ void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& a
     blocks = PartialBlocks(device, p.rows, 1, 4);
     Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kWideThreads}, WideBackwardKernel<T>,
            p);
-  } else if (p.dim <= kTeamColumns) {
-    blocks = LaunchBackward<T, 1>(device, p);
-  } else if (p.dim <= 2 * kTeamColumns) {
-    blocks = LaunchBackward<T, 2>(device, p);
   } else {
-    blocks = LaunchBackward<T, 4>(device, p);
+    blocks = WithTeamWarps(p.dim, [&](auto warps) { return LaunchBackward<T, warps>(device, p); });
   }
   GroupDestinations to = {};
   to[kBranchScaleGroup].to = p.scalar_branch_scale ? nullptr : Data(args.dbranch_scale);

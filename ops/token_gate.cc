@@ -1,4 +1,4 @@
-// Dynamic token gating: the door and the CPU path.
+// Token gate: the door and the CPU path.
 #include "ops/token_gate.h"
 
 #include <algorithm>
@@ -10,9 +10,18 @@
 namespace hm11 {
 namespace {
 
-template <typename T>
-T Gate(const T* u, Tensor<const T> weight, Tensor<const T> bias) {
-  return Sigmoid(bias[0] + LaneSum<T>(weight.size(), [&](int64_t d) { return weight[d] * u[d]; }));
+template <typename Args>
+void Check(const Args& a) {
+  HM_CHECK_EQ(a.u.rank(), 2);
+  HM_CHECK_EQ(a.x.shape(), a.u.shape());
+  HM_CHECK_EQ(a.weight.shape(), Shape{a.u.dim(1)});
+  HM_CHECK_EQ(a.bias.shape(), Shape{1});
+}
+
+template <typename T, typename Args>
+T Gate(const Args& a, const T* u) {
+  const T* weight = a.weight.data();
+  return Sigmoid(a.bias[0] + LaneSum<T>(a.u.dim(1), [&](int64_t d) { return weight[d] * u[d]; }));
 }
 
 template <typename T>
@@ -22,16 +31,18 @@ void CpuForward(const TokenGateArgs<T>& a) {
     for (int64_t r = begin; r < end; ++r) {
       const T* u = a.u.data() + r * dim;
       const T* x = a.x.data() + r * dim;
-      const T g = Gate<T>(u, a.weight, a.bias);
-      for (int64_t d = 0; d < dim; ++d) a.y[r * dim + d] = u[d] + g * (x[d] - u[d]);
+      T* y = a.y.data() + r * dim;
+      const T g = Gate(a, u);
+      for (int64_t d = 0; d < dim; ++d) y[d] = u[d] + g * (x[d] - u[d]);
     }
   });
 }
 
-// partials: [pieces, dim + 1], the last column for the bias.
+// partials: a row a piece, of dweight's sums and then dbias's.
 template <typename T>
 void CpuBackward(const TokenGateGradArgs<T>& a, Tensor<T> partials) {
-  const int64_t rows = a.u.dim(0), dim = a.u.dim(1);
+  const int64_t rows = a.u.dim(0);
+  const int64_t dim = a.u.dim(1);
   ForPieces(rows, MinRows(dim), [&](int64_t piece, int64_t begin, int64_t end) {
     T* const sums = partials.data() + piece * (dim + 1);
     std::fill(sums, sums + dim + 1, T{0});
@@ -39,14 +50,17 @@ void CpuBackward(const TokenGateGradArgs<T>& a, Tensor<T> partials) {
       const T* u = a.u.data() + r * dim;
       const T* x = a.x.data() + r * dim;
       const T* dy = a.dy.data() + r * dim;
-      const T g = Gate<T>(u, a.weight, a.bias);
-      const T dlogit = g * (1 - g) * LaneSum<T>(dim, [&](int64_t d) { return dy[d] * (x[d] - u[d]); });
+      const T g = Gate(a, u);
+      const T dgate = LaneSum<T>(dim, [&](int64_t d) { return dy[d] * (x[d] - u[d]); }) * g * (1 - g);
+      for (int64_t d = 0; d < dim; ++d) sums[d] += dgate * u[d];
+      sums[dim] += dgate;
+      T* du = a.du.data() + r * dim;
+      T* dx = a.dx.data() + r * dim;
       for (int64_t d = 0; d < dim; ++d) {
-        sums[d] += dlogit * u[d];
-        a.du[r * dim + d] = (1 - g) * dy[d];
-        a.dx[r * dim + d] = g * dy[d];
+        const T grad = dy[d];
+        du[d] = grad - g * grad;
+        dx[d] = g * grad;
       }
-      sums[dim] += dlogit;
     }
   });
   const int64_t pieces = PieceCount(rows, MinRows(dim));
@@ -54,19 +68,11 @@ void CpuBackward(const TokenGateGradArgs<T>& a, Tensor<T> partials) {
   AddPartials(partials.data() + dim, pieces, dim + 1, 1, a.dbias.data());
 }
 
-template <typename Args>
-void CheckOperands(const Args& args) {
-  HM_CHECK_EQ(args.u.rank(), 2);
-  HM_CHECK_EQ(args.x.shape(), args.u.shape());
-  HM_CHECK_EQ(args.weight.shape(), Shape{args.u.dim(1)});
-  HM_CHECK_EQ(args.bias.size(), 1);
-}
-
 }  // namespace
 
 template <typename T>
 void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args) {
-  CheckOperands(args);
+  Check(args);
   HM_CHECK_EQ(args.y.shape(), args.u.shape());
   const Device& device = arena.device();
   if (device.is_plan() || args.u.empty()) return;
@@ -83,15 +89,15 @@ void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args) {
 
 template <typename T>
 void TokenGateBackward(Arena& arena, const TokenGateGradArgs<T>& args) {
-  CheckOperands(args);
+  Check(args);
   HM_CHECK_EQ(args.dy.shape(), args.u.shape());
   HM_CHECK_EQ(args.du.shape(), args.u.shape());
   HM_CHECK_EQ(args.dx.shape(), args.u.shape());
   HM_CHECK_EQ(args.dweight.shape(), args.weight.shape());
-  HM_CHECK_EQ(args.dbias.size(), 1);
+  HM_CHECK_EQ(args.dbias.shape(), args.bias.shape());
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, args.u.dim(0), args.u.dim(1) + 1);
+  const Tensor<Accum<T>> partials = arena.New<Accum<T>>({kMaxPartials, args.u.dim(1) + 1});
   if (device.is_plan() || args.u.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {

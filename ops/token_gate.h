@@ -1,5 +1,15 @@
 // Dynamic token gating: y = u + g (x - u), g = sigmoid(weight . u + bias) a row; no gradient to the gate's
 // input u.
+//
+// So backward is the gradient of forward with the u inside the gate held still.
+//
+// Properties
+//   1. A row of y lies between the same rows of u and x; it depends on these alone.
+//   2. With a bias far above zero y is x, far below it is u.
+// Determinism: bits repeat; on a GPU, those of dweight and dbias are for one model of GPU.
+// Cost: forward reads u and x and writes y; backward reads u, x and dy and writes du and dx.
+// Source: the reference model of this repository's preset; in the manner of highway networks (Srivastava et
+// al. 2015, arXiv 1505.00387).
 #ifndef HM11_OPS_TOKEN_GATE_H_
 #define HM11_OPS_TOKEN_GATE_H_
 
@@ -20,15 +30,15 @@ struct TokenGateArgs {
 
 template <typename T>
 struct TokenGateGradArgs {
-  Tensor<const T> u;
-  Tensor<const T> x;
-  Tensor<const Accum<T>> weight;
-  Tensor<const Accum<T>> bias;
-  Tensor<const T> dy;
-  Tensor<T> du;              // (1 - g) dy
-  Tensor<T> dx;              // g dy
-  Tensor<Accum<T>> dweight;  // adds
-  Tensor<Accum<T>> dbias;    // adds
+  Tensor<const T> u;              // [rows, dim]
+  Tensor<const T> x;              // [rows, dim]
+  Tensor<const Accum<T>> weight;  // [dim]
+  Tensor<const Accum<T>> bias;    // [1]
+  Tensor<const T> dy;             // [rows, dim]
+  Tensor<T> du;                   // [rows, dim]: (1 - g) dy; out
+  Tensor<T> dx;                   // [rows, dim]: g dy; out; du or dx may be the same memory as dy
+  Tensor<Accum<T>> dweight;       // [dim]; adds
+  Tensor<Accum<T>> dbias;         // [1]; adds
 };
 
 template <typename T>
@@ -40,6 +50,7 @@ void TokenGateBackward(Arena& arena, const TokenGateGradArgs<T>& args);
 namespace cuda {
 template <typename T>
 void TokenGateForward(const Device& device, const TokenGateArgs<T>& args);
+// partials: [kMaxPartials, dim + 1].
 template <typename T>
 void TokenGateBackward(const Device& device, const TokenGateGradArgs<T>& args, Tensor<float> partials);
 }  // namespace cuda
