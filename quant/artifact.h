@@ -80,9 +80,17 @@ struct SectionSizes {
   int64_t codes = 0;
 };
 
-// All sections but the codes are coded every way that there is, and the smallest kept. `sizes` may be null.
+// Sections that stay while only codes change, as they stand in the file. Empty at first; the first call that
+// is handed them fills them in and later ones take them, unlooked at.
+struct KeptSections {
+  std::string float16;
+  std::string float32;
+};
+
+// All sections but the codes are coded every way that there is, and the smallest kept. `sizes` and `kept` may
+// be null.
 absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCoder coder,
-                                              SectionSizes* sizes = nullptr);
+                                              SectionSizes* sizes = nullptr, KeptSections* kept = nullptr);
 
 // `source`, a path say, is named in errors.
 absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source);

@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "absl/status/status.h"
+#include "absl/strings/str_cat.h"
 #include "core/lzma.h"
 #include "core/status.h"
 #include "quant/artifact.h"
@@ -41,23 +42,22 @@ class Section {
     coder_ = coder;
     bytes_ = std::move(bytes);
   }
-  absl::Status OfferLzma(absl::string_view bytes) {
-    for (const int context_bits : {0, 3}) {
-      const LzmaOptions options = {.literal_context_bits = context_bits, .position_bits = 0};
-      HM_ASSIGN_OR_RETURN(std::string packed, LzmaCompress(bytes, options));
-      Offer(kLzma, std::move(packed));
-    }
+  // Text is best foretold from the byte before, numbers from nothing.
+  absl::Status OfferLzma(absl::string_view bytes, int context_bits) {
+    const LzmaOptions options = {.literal_context_bits = context_bits, .position_bits = 0};
+    HM_ASSIGN_OR_RETURN(std::string packed, LzmaCompress(bytes, options));
+    Offer(kLzma, std::move(packed));
     return absl::OkStatus();
   }
-  // The bytes it took.
-  absl::StatusOr<int64_t> AppendTo(std::string* out) const {
+  // As it stands in the file.
+  absl::StatusOr<std::string> Finish() const {
     if (bytes_.size() > std::numeric_limits<uint32_t>::max()) {
       return absl::ResourceExhaustedError("a section of the artifact is larger than 4 GiB");
     }
-    Append<uint8_t>(out, coder_);
-    Append<uint32_t>(out, static_cast<uint32_t>(bytes_.size()));
-    out->append(bytes_);
-    return static_cast<int64_t>(bytes_.size()) + 5;
+    std::string out;
+    Append<uint8_t>(&out, coder_);
+    Append<uint32_t>(&out, static_cast<uint32_t>(bytes_.size()));
+    return out + bytes_;
   }
 
  private:
@@ -88,33 +88,37 @@ std::string BytesOf(const std::vector<ConstHalfMatrix>& matrices) {
   return bytes;
 }
 
-absl::StatusOr<Section> TextSection(const std::string& text) {
+absl::StatusOr<std::string> TextSection(const std::string& text) {
   Section section;
   section.Offer(kNone, text);
-  HM_RETURN_IF_ERROR(section.OfferLzma(text));
-  return section;
+  HM_RETURN_IF_ERROR(section.OfferLzma(text, 3));
+  return section.Finish();
 }
 
-absl::StatusOr<Section> HalvesSection(const std::vector<ConstHalfMatrix>& matrices) {
+absl::StatusOr<std::string> HalvesSection(const std::vector<ConstHalfMatrix>& matrices) {
   Section section;
   const std::string planes = ToPlanes(BytesOf(matrices), sizeof(Fp16));
   section.Offer(kNone, planes);
-  HM_RETURN_IF_ERROR(section.OfferLzma(planes));
+  HM_RETURN_IF_ERROR(section.OfferLzma(planes, 0));
   section.Offer(kRange, EncodeHalves(matrices, /*lower_given_upper=*/false));
   section.Offer(kRangeGivenUpper, EncodeHalves(matrices, /*lower_given_upper=*/true));
-  return section;
+  return section.Finish();
 }
 
-absl::StatusOr<Section> FloatsSection(const Artifact& artifact) {
+absl::StatusOr<std::string> FloatsSection(const Artifact& artifact) {
   std::string numbers;
   for (const StoredTensor& tensor : artifact.tensors) {
     if (tensor.storage != Storage::kFloat32) continue;
     numbers.append(reinterpret_cast<const char*>(tensor.floats.data()), tensor.floats.size() * sizeof(float));
   }
-  return TextSection(ToPlanes(numbers, sizeof(float)));
+  Section section;
+  const std::string planes = ToPlanes(numbers, sizeof(float));
+  section.Offer(kNone, planes);
+  HM_RETURN_IF_ERROR(section.OfferLzma(planes, 0));
+  return section.Finish();
 }
 
-absl::StatusOr<Section> CodesSection(const std::vector<ConstCodeMatrix>& matrices, CodeCoder coder) {
+absl::StatusOr<std::string> CodesSection(const std::vector<ConstCodeMatrix>& matrices, CodeCoder coder) {
   Section section;
   if (coder != CodeCoder::kLzma) section.Offer(kRange, EncodeCodes(matrices));
   if (coder != CodeCoder::kRange) {
@@ -122,40 +126,41 @@ absl::StatusOr<Section> CodesSection(const std::vector<ConstCodeMatrix>& matrice
     for (const ConstCodeMatrix& matrix : matrices) {
       bytes.append(reinterpret_cast<const char*>(matrix.codes), matrix.rows * matrix.cols);
     }
-    const LzmaOptions options = {.literal_context_bits = 0, .position_bits = 0};
-    HM_ASSIGN_OR_RETURN(std::string packed, LzmaCompress(bytes, options));
-    section.Offer(kLzma, std::move(packed));
+    HM_RETURN_IF_ERROR(section.OfferLzma(bytes, 0));
   }
-  return section;
+  return section.Finish();
 }
 
 }  // namespace
 
-absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCoder coder,
-                                              SectionSizes* sizes) {
-  HM_ASSIGN_OR_RETURN(const Section config, TextSection(artifact.config_text));
-  HM_ASSIGN_OR_RETURN(const Section directory, TextSection(DirectoryOf(artifact)));
-  HM_ASSIGN_OR_RETURN(const Section scales, HalvesSection(ScalesOf(artifact)));
-  HM_ASSIGN_OR_RETURN(const Section halves, HalvesSection(HalvesOf(artifact)));
-  HM_ASSIGN_OR_RETURN(const Section floats, FloatsSection(artifact));
-  HM_ASSIGN_OR_RETURN(const Section codes, CodesSection(CodesOf(artifact), coder));
+absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCoder coder, SectionSizes* sizes,
+                                              KeptSections* kept) {
+  KeptSections own;
+  KeptSections& others = kept != nullptr ? *kept : own;
+  if (others.float16.empty()) {
+    HM_ASSIGN_OR_RETURN(others.float16, HalvesSection(HalvesOf(artifact)));
+    HM_ASSIGN_OR_RETURN(others.float32, FloatsSection(artifact));
+  }
+  HM_ASSIGN_OR_RETURN(const std::string config, TextSection(artifact.config_text));
+  HM_ASSIGN_OR_RETURN(const std::string directory, TextSection(DirectoryOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const std::string scales, HalvesSection(ScalesOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const std::string codes, CodesSection(CodesOf(artifact), coder));
 
   std::string out(kMagic);
   Append<uint32_t>(&out, kVersion);
   Append<uint32_t>(&out, static_cast<uint32_t>(artifact.vocab_size));
   Append<uint64_t>(&out, artifact.tokenizer_crc);
   Append<uint64_t>(&out, 0);  // the size, below
-  SectionSizes taken;
-  HM_ASSIGN_OR_RETURN(taken.config, config.AppendTo(&out));
-  HM_ASSIGN_OR_RETURN(taken.directory, directory.AppendTo(&out));
-  HM_ASSIGN_OR_RETURN(taken.scales, scales.AppendTo(&out));
-  HM_ASSIGN_OR_RETURN(taken.float16, halves.AppendTo(&out));
-  HM_ASSIGN_OR_RETURN(taken.float32, floats.AppendTo(&out));
-  HM_ASSIGN_OR_RETURN(taken.codes, codes.AppendTo(&out));
+  absl::StrAppend(&out, config, directory, scales, others.float16, others.float32);
+  out += codes;
   const uint64_t size = out.size() + kCrcBytes;
   std::memcpy(&out[kHeaderBytes - sizeof(size)], &size, sizeof(size));
   Append<uint64_t>(&out, Crc64(out));
-  if (sizes != nullptr) *sizes = taken;
+  if (sizes != nullptr) {
+    const auto count = [](const std::string& section) { return static_cast<int64_t>(section.size()); };
+    *sizes = {count(config),         count(directory),      count(scales),
+              count(others.float16), count(others.float32), count(codes)};
+  }
   return out;
 }
 

@@ -21,13 +21,13 @@ int64_t ToleranceBytes(int64_t budget_bytes) { return std::max<int64_t>(64, budg
 
 // Everything but codes. Without values by guess: float16 numbers keep their mantissas and signs and lose
 // most of their exponents. Of scales there are few different ones.
-absl::StatusOr<double> OtherBytes(Artifact artifact, const TensorQuantizer& quantizer) {
+absl::StatusOr<double> OtherBytes(Artifact artifact, const TensorQuantizer& quantizer, KeptSections* kept) {
   const double scale_bytes = 0.6 * static_cast<double>(quantizer.row_count());
   if (!quantizer.has_values()) {
     return scale_bytes + 1.65 * static_cast<double>(quantizer.float16_count()) + 2000;
   }
   artifact.tensors = quantizer.StoreOthers();
-  HM_ASSIGN_OR_RETURN(const std::string bytes, SerializeArtifact(artifact, CodeCoder::kRange));
+  HM_ASSIGN_OR_RETURN(const std::string bytes, SerializeArtifact(artifact, CodeCoder::kRange, nullptr, kept));
   return scale_bytes + static_cast<double>(bytes.size());
 }
 
@@ -72,7 +72,7 @@ class Encoder {
   absl::StatusOr<EncodedArtifact> Encode(double step_multiplier) {
     EncodedArtifact encoded;
     artifact_.tensors = quantizer_.Quantize(step_multiplier);
-    HM_ASSIGN_OR_RETURN(encoded.bytes, SerializeArtifact(artifact_, coder_, &encoded.sections));
+    HM_ASSIGN_OR_RETURN(encoded.bytes, SerializeArtifact(artifact_, coder_, &encoded.sections, &kept_));
     encoded.step_multiplier = step_multiplier;
     const double count = static_cast<double>(std::max<int64_t>(1, quantizer_.code_count()));
     encoded.bits_per_code = 8 * static_cast<double>(encoded.sections.codes) / count;
@@ -84,7 +84,7 @@ class Encoder {
     const int64_t budget = config_.budget_bytes;
     const int64_t tolerance = ToleranceBytes(budget);
     // Bytes beyond the codes' entropy.
-    HM_ASSIGN_OR_RETURN(double others, OtherBytes(artifact_, quantizer_));
+    HM_ASSIGN_OR_RETURN(double others, OtherBytes(artifact_, quantizer_, &kept_));
     double aim = static_cast<double>(budget - tolerance / 2);
     double multiplier = 1;
     std::optional<EncodedArtifact> best;
@@ -119,6 +119,7 @@ class Encoder {
   const QuantConfig& config_;
   const TensorQuantizer& quantizer_;
   Artifact artifact_;
+  KeptSections kept_;
   CodeCoder coder_;
 };
 
@@ -180,7 +181,8 @@ absl::StatusOr<ArtifactContents> DecodeArtifact(absl::string_view bytes, absl::s
 
 absl::StatusOr<SizeEstimate> EstimateSize(const ArtifactContents& contents, const QuantConfig& config) {
   HM_ASSIGN_OR_RETURN(const TensorQuantizer quantizer, TensorQuantizer::Create(contents.tensors, config));
-  HM_ASSIGN_OR_RETURN(const double others, OtherBytes(WithoutTensors(contents), quantizer));
+  KeptSections kept;
+  HM_ASSIGN_OR_RETURN(const double others, OtherBytes(WithoutTensors(contents), quantizer, &kept));
   const auto size_at = [&](double multiplier) {
     return static_cast<int64_t>(others + quantizer.CodeBits(multiplier) / 8);
   };

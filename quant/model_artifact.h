@@ -30,10 +30,10 @@
 namespace hm11 {
 
 struct ArtifactContents {
-  std::string config_text;           // of the model, "key=value" lines (core/fields.h)
-  uint64_t tokenizer_crc = 0;        // of the tokenizer's file (core/lzma.h, Crc64)
-  int64_t vocab_size = 0;            // of the tokenizer
-  std::vector<NamedTensor> tensors;  // banks whole, as [matrices, rows, cols]
+  std::string config_text;                // of the model, "key=value" lines (core/fields.h)
+  uint64_t tokenizer_crc = 0;             // of the tokenizer's file (core/lzma.h, Crc64)
+  int64_t vocab_size = 0;                 // of the tokenizer
+  std::vector<NamedTensor> tensors = {};  // banks whole, as [matrices, rows, cols]
 };
 
 struct EncodedArtifact {

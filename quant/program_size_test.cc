@@ -1,0 +1,71 @@
+// The packed program holds what builds the trainer and the scorer, as it is, and no tests.
+#include "quant/program_size.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <cstdlib>
+#include <map>
+#include <string>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/file.h"
+#include "core/lzma.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+using testing::Contains;
+using testing::Key;
+
+std::string Unpacked(const std::string& packed) {
+  const std::string path = absl::StrCat(testing::TempDir(), "/program.tar.xz");
+  EXPECT_THAT(WriteFile(path, packed), IsOk());
+  absl::StatusOr<XzReader> reader = XzReader::Open(path);
+  EXPECT_THAT(reader, IsOk());
+  std::string all;
+  std::string part(1 << 16, '\0');
+  for (;;) {
+    const absl::StatusOr<int64_t> size = reader->Read(part.data(), static_cast<int64_t>(part.size()));
+    EXPECT_THAT(size, IsOk());
+    if (!size.ok() || *size == 0) return all;
+    all.append(part, 0, static_cast<size_t>(*size));
+  }
+}
+
+// File names to contents.
+std::map<std::string, std::string> Files(const std::string& tar) {
+  std::map<std::string, std::string> files;
+  for (size_t at = 0; at + 512 <= tar.size() && tar[at] != '\0';) {
+    const size_t size = std::strtoul(tar.substr(at + 124, 11).c_str(), nullptr, 8);
+    files[tar.c_str() + at] = tar.substr(at + 512, size);
+    at += 512 + (size + 511) / 512 * 512;
+  }
+  return files;
+}
+
+TEST(ProgramSizeTest, ThePackedProgramIsTheSources) {
+  const absl::StatusOr<std::string> packed = PackedProgram();
+  ASSERT_THAT(packed, IsOk());
+  EXPECT_EQ(static_cast<int64_t>(packed->size()), ProgramSizeBytes());
+  EXPECT_LT(ProgramSizeBytes(), 1000000);
+  const std::map<std::string, std::string> files = Files(Unpacked(*packed));
+  for (const char* name :
+       {"WORKSPACE", ".bazelrc", "tools/bazel", "tools/packages.txt", "bazel/cuda.bzl", "third_party/BUILD",
+        "third_party/rules_cc/WORKSPACE", "third_party/rules_cc/cc/defs.bzl", "core/BUILD", "core/device.cu",
+        "core/launch.cuh", "quant/pack_program.cc", "quant/BUILD", "model/language_model.cc"}) {
+    EXPECT_THAT(files, Contains(Key(name)));
+  }
+  for (const auto& [name, contents] : files) {
+    EXPECT_FALSE(absl::StrContains(name, "_test.") || absl::StrContains(name, "_benchmark.") ||
+                 absl::StartsWith(name, "testing/"))
+        << name;
+    EXPECT_NE(contents, "") << name;
+  }
+  EXPECT_THAT(ReadFile("quant/program_size.h"), IsOkAndHolds(files.at("quant/program_size.h")));
+}
+
+}  // namespace
+}  // namespace hm11
