@@ -1,4 +1,4 @@
-// Soft-capped cross entropy: the doors and the CPU paths.
+// Cross entropy: the doors and the CPU paths.
 #include "ops/cross_entropy.h"
 
 #include <algorithm>
@@ -11,65 +11,70 @@
 namespace hm11 {
 namespace {
 
-// log sum exp of the capped logits of a row; their largest is at most the cap, so the cap itself is the
-// offset.
 template <typename T>
-T LogNormalizer(const T* logits, int64_t vocab, T cap) {
-  const T inverse = 1 / cap;
-  T largest = -cap;
-  for (int64_t v = 0; v < vocab; ++v) largest = std::max(largest, logits[v]);
-  const T offset = cap * Tanh(largest * inverse);
-  const T sum = LaneSum<T>(vocab, [&](int64_t v) { return Exp(cap * Tanh(logits[v] * inverse) - offset); });
-  return offset + std::log(sum);
+T Reference(const T* logits, int64_t vocab, T cap) {
+  if (cap <= static_cast<T>(kMaxFixedCap)) return cap;
+  return cap * Tanh(*std::max_element(logits, logits + vocab) / cap);
 }
 
+// Leaves the capped logits in `capped` and returns log sum exp of them. exps: a row of scratch.
 template <typename T>
-void CpuForward(const CrossEntropyArgs<T>& a) {
+T CapRow(const T* logits, int64_t vocab, T cap, T* capped, T* exps) {
+  const T reference = Reference(logits, vocab, cap);
+  const T inverse = 1 / cap;
+  for (int64_t v = 0; v < vocab; ++v) capped[v] = cap * Tanh(logits[v] * inverse);
+  for (int64_t v = 0; v < vocab; ++v) exps[v] = Exp(capped[v] - reference);
+  return reference + std::log(LaneSum<T>(vocab, [&](int64_t v) { return exps[v]; }));
+}
+
+// scratch: [kMaxPieces, 2, vocab].
+template <typename T>
+void CpuForward(const CrossEntropyArgs<T>& a, Tensor<T> scratch) {
   const int64_t vocab = a.logits.dim(1);
-  ParallelFor(a.logits.dim(0), MinRows(8 * vocab), [&](int64_t begin, int64_t end) {
+  ForPieces(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
+    T* const capped = scratch.data() + piece * 2 * vocab;
     for (int64_t r = begin; r < end; ++r) {
-      const T* row = a.logits.data() + r * vocab;
-      const T normalizer = LogNormalizer(row, vocab, a.soft_cap);
-      const int32_t target = a.targets[r];
-      a.log_normalizer[r] = normalizer;
-      a.losses[r] = target < 0 ? T{0} : normalizer - a.soft_cap * Tanh(row[target] / a.soft_cap);
+      a.log_normalizer[r] = CapRow(a.logits.data() + r * vocab, vocab, a.soft_cap, capped, capped + vocab);
+      HM_DCHECK(a.targets[r] < vocab);
+      a.losses[r] = a.targets[r] < 0 ? 0 : a.log_normalizer[r] - capped[a.targets[r]];
     }
   });
 }
 
-// d loss / d logit = (softmax - onehot) * (1 - tanh^2).
 template <typename T>
 void CpuBackward(const CrossEntropyGradArgs<T>& a) {
   const int64_t vocab = a.logits.dim(1);
-  const T cap = a.soft_cap, inverse = 1 / cap;
-  ParallelFor(a.logits.dim(0), MinRows(8 * vocab), [&](int64_t begin, int64_t end) {
+  const T cap = a.soft_cap;
+  const T inverse = 1 / cap;
+  ParallelFor(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const T* row = a.logits.data() + r * vocab;
-      T* drow = a.dlogits.data() + r * vocab;
+      const T* logits = a.logits.data() + r * vocab;
+      T* dlogits = a.dlogits.data() + r * vocab;
       const int32_t target = a.targets[r];
       if (target < 0) {
-        std::fill(drow, drow + vocab, T{0});
+        std::fill(dlogits, dlogits + vocab, T{0});
         continue;
       }
-      const T normalizer = a.log_normalizer[r];
-      const T at_target = Tanh(row[target] * inverse);
+      const T log_normalizer = a.log_normalizer[r];
+      const T t = Tanh(logits[target] * inverse);  // before dlogits takes its place
       for (int64_t v = 0; v < vocab; ++v) {
-        const T t = Tanh(row[v] * inverse);
-        drow[v] = a.dloss * Exp(cap * t - normalizer) * (1 - t * t);
+        const T tanh = Tanh(logits[v] * inverse);
+        dlogits[v] = a.dloss * Exp(cap * tanh - log_normalizer) * (1 - tanh * tanh);
       }
-      drow[target] -= a.dloss * (1 - at_target * at_target);
+      dlogits[target] -= a.dloss * (1 - t * t);
     }
   });
 }
 
 template <typename T>
-void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs) {
+void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs, Tensor<T> scratch) {
   const int64_t vocab = logits.dim(1);
-  ParallelFor(logits.dim(0), MinRows(8 * vocab), [&](int64_t begin, int64_t end) {
+  ForPieces(logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
-      const T* row = logits.data() + r * vocab;
-      const T normalizer = LogNormalizer(row, vocab, cap);
-      for (int64_t v = 0; v < vocab; ++v) log_probs[r * vocab + v] = cap * Tanh(row[v] / cap) - normalizer;
+      T* to = log_probs.data() + r * vocab;
+      const T log_normalizer =
+          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + piece * 2 * vocab);
+      for (int64_t v = 0; v < vocab; ++v) to[v] -= log_normalizer;
     }
   });
 }
@@ -79,11 +84,14 @@ void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs) {
 template <typename T>
 void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
   HM_CHECK_EQ(args.logits.rank(), 2);
-  for (int64_t size : {args.targets.size(), args.losses.size(), args.log_normalizer.size()}) {
-    HM_CHECK_EQ(size, args.logits.dim(0));
-  }
+  const Shape rows = {args.logits.dim(0)};
+  HM_CHECK_EQ(args.targets.shape(), rows);
+  HM_CHECK_EQ(args.losses.shape(), rows);
+  HM_CHECK_EQ(args.log_normalizer.shape(), rows);
   HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, args.logits.dim(1)});
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -91,7 +99,7 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
   }
 #endif
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args);
+    if (device.is_cpu()) return CpuForward(args, scratch);
   }
   FailNoHalf<T>("CrossEntropyForward", device);
 }
@@ -99,9 +107,11 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
 template <typename T>
 void CrossEntropyBackward(Arena& arena, const CrossEntropyGradArgs<T>& args) {
   HM_CHECK_EQ(args.logits.rank(), 2);
+  const Shape rows = {args.logits.dim(0)};
+  HM_CHECK_EQ(args.targets.shape(), rows);
+  HM_CHECK_EQ(args.log_normalizer.shape(), rows);
   HM_CHECK_EQ(args.dlogits.shape(), args.logits.shape());
-  for (int64_t size : {args.targets.size(), args.log_normalizer.size()})
-    HM_CHECK_EQ(size, args.logits.dim(0));
+  HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
@@ -119,26 +129,30 @@ template <typename T>
 void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, Tensor<Accum<T>> log_probs) {
   HM_CHECK_EQ(logits.rank(), 2);
   HM_CHECK_EQ(log_probs.shape(), logits.shape());
+  HM_CHECK_GT(soft_cap, 0);
   const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, logits.dim(1)});
   if (device.is_plan() || logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::SoftCapLogSoftmax<T>(device, logits, soft_cap, log_probs);
+    if (device.is_cuda()) return cuda::SoftCapLogSoftmax(device, logits, soft_cap, log_probs);
   }
 #endif
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuLogSoftmax<T>(logits, soft_cap, log_probs);
+    if (device.is_cpu()) return CpuLogSoftmax(logits, soft_cap, log_probs, scratch);
   }
   FailNoHalf<T>("SoftCapLogSoftmax", device);
 }
 
-#define HM11_INSTANTIATE(T)                                                      \
-  template void CrossEntropyForward<T>(Arena&, const CrossEntropyArgs<T>&);      \
-  template void CrossEntropyBackward<T>(Arena&, const CrossEntropyGradArgs<T>&); \
-  template void SoftCapLogSoftmax<T>(Arena&, Tensor<const T>, Accum<T>, Tensor<Accum<T>>);
-HM11_INSTANTIATE(double)
-HM11_INSTANTIATE(float)
-HM11_INSTANTIATE(Bf16)
-#undef HM11_INSTANTIATE
+template void CrossEntropyForward<double>(Arena&, const CrossEntropyArgs<double>&);
+template void CrossEntropyForward<float>(Arena&, const CrossEntropyArgs<float>&);
+template void CrossEntropyForward<Bf16>(Arena&, const CrossEntropyArgs<Bf16>&);
+template void CrossEntropyBackward<double>(Arena&, const CrossEntropyGradArgs<double>&);
+template void CrossEntropyBackward<float>(Arena&, const CrossEntropyGradArgs<float>&);
+template void CrossEntropyBackward<Bf16>(Arena&, const CrossEntropyGradArgs<Bf16>&);
+template void SoftCapLogSoftmax<double>(Arena&, Tensor<const double>, double, Tensor<double>);
+template void SoftCapLogSoftmax<float>(Arena&, Tensor<const float>, float, Tensor<float>);
+template void SoftCapLogSoftmax<Bf16>(Arena&, Tensor<const Bf16>, float, Tensor<float>);
 
 }  // namespace hm11
