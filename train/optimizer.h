@@ -10,21 +10,39 @@
 //   AdamW:  m, v as usual with bias correction;  p = p (1 - lr wd) - lr m^ / (sqrt(v^) + eps)
 //   average = decay average + (1 - decay) p;  working copy = bf16(p)
 //
+// With decay 0 the average is the weights themselves: it is written and not read, so it follows whatever it
+// held. Matrices of one shape, or its transpose, are orthogonalized together, with the shorter side as rows.
+//
+// Properties:
+//   1. Parameters after three steps are the reference's.
+//   2. Every matrix in Muon moves by its learning rate times a matrix of singular values near 1, and by
+//      itself; queries, keys and values are three matrices.
+//   3. Padding stays 0; the gradient is left 0; the working copy is bf16(p).
+//   4. Without gradient and moments a weight only decays.
+//   5. The gradient counts only up to its clipped norm.
+//   6. A step takes the scratch that it takes on the plan device, or less.
+//
 // Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon. AdamW: Loshchilov & Hutter 2019, arXiv
 // 1711.05101. All numbers that change from step to step are read from device memory (StepScalars), so that a
-// step captured once as a CUDA graph can be replayed. Deterministic: sums are in a fixed order.
+// step captured once as a CUDA graph can be replayed.
+//
+// Determinism: sums are in a fixed order; the same bits for the same state. Cost: a parameter in Muon moves
+// 42 bytes (30 without an average or copy), one in AdamW 46, and Newton-Schulz its products.
 #ifndef HM11_TRAIN_OPTIMIZER_H_
 #define HM11_TRAIN_OPTIMIZER_H_
 
 #include <cstdint>
-#include <string>
+#include <memory>
 #include <vector>
 
 #include "core/arena.h"
+#include "core/device.h"
 #include "core/dtype.h"
+#include "core/step_graph.h"
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "train/update_rules.h"
 
 namespace hm11 {
 
@@ -66,15 +84,6 @@ struct OptimizerConfig {
   }
 };
 
-// What changes from step to step; the host fills one and Upload puts it where a step (or its graph) reads it.
-struct StepScalars {
-  float lr_scale = 1;  // multiplies every learning rate
-  float muon_momentum = 0.95f;
-  float adam_correction1 = 1;  // 1 - beta1^t, t from 1
-  float adam_correction2 = 1;  // 1 - beta2^t
-  float average_decay = 0;     // 0: the average is the weights themselves
-};
-
 // A set of float weights as one flat tensor (padding between weights included, always 0) and its named view.
 struct FlatWeights {
   Tensor<float> flat;
@@ -88,42 +97,58 @@ ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights&
 
 class Optimizer {
  public:
-  // Takes moments, tables and scratch from the arena, all of which live as long as the arena is not reset.
-  // The weight sets must be from NewFlatWeights on the same device. `working_copy` may be absent (a float
-  // model).
+  // Takes moments and tables from the arena, all of which live as long as the arena is not reset. The weight
+  // sets must be from NewFlatWeights on the same device. `working_copy` may be absent (a float model).
   Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config, const FlatWeights& weights,
             const FlatWeights& gradients, const FlatWeights& average, Tensor<Bf16> working_copy);
+  ~Optimizer();
+  Optimizer(const Optimizer&) = delete;
+  Optimizer& operator=(const Optimizer&) = delete;
 
-  // Host to device, queued.
+  // Host to device, queued behind the steps queued before, whatever becomes of `scalars`. Waits only when
+  // kUploads are still queued.
   void Upload(const StepScalars& scalars);
 
-  // Queues one step on the device; capturable. gradients.flat holds the mean gradient; it is left zeroed.
+  // Queues one step on the device, with scratch from the arena; capturable. gradients.flat holds the mean
+  // gradient; it is left zeroed.
   void Step(Arena& arena);
 
   // Norm of the gradient before clipping, of the last step: a device tensor [1].
   Tensor<const float> gradient_norm() const { return norm_; }
 
-  // First and second moments, for checkpoints (flat, as the weights).
+  // First and second moments, for checkpoints (flat, as the weights). Muon's momentum is a first moment.
   const FlatWeights& first_moment() const { return first_; }
   const FlatWeights& second_moment() const { return second_; }
 
  private:
-  // Matrices of one shape, orthogonalized together. `offsets` are element indices into the flat tensors.
+  static constexpr int kUploads = 4;
+
+  // Matrices of one shape, orthogonalized together.
   struct MuonBatch {
-    int64_t rows = 0;
-    int64_t cols = 0;
-    std::vector<int64_t> offsets;
-    Tensor<int64_t> device_offsets;  // [count]
+    int64_t small = 0;
+    int64_t large = 0;
+    Tensor<MuonMatrix> matrices;  // [count], on the device
+    MuonShape shape() const { return {matrices.size(), small, large, matrices.data()}; }
   };
+
+  UpdateRule RuleOf(WeightKind kind) const;
+  void MakeTables(Arena& arena, const ModelConfig& model);
+  StepOperands Operands() const;
+  template <typename T>
+  void StepMuon(Arena& arena, const MuonBatch& batch);
 
   Device device_;
   OptimizerConfig config_;
   FlatWeights weights_, gradients_, average_, first_, second_;
   Tensor<Bf16> working_copy_;
-  Tensor<uint8_t> rules_;  // one UpdateRule for every 64 floats of the flat block
-  Tensor<float> scalars_;  // StepScalars as floats
-  Tensor<float> norm_;     // [1]
+  Tensor<UpdateRule> rules_;     // one for every kGranule floats of the flat block
+  Tensor<StepScalars> scalars_;  // [1]
+  Tensor<float> norm_;           // [1]
   std::vector<MuonBatch> muon_;
+  // Host memory that uploads are read from, in turn; a fence for each says when it may be written again.
+  StepScalars* staging_ = nullptr;
+  std::unique_ptr<Fence> fences_[kUploads];
+  int next_upload_ = 0;
 };
 
 }  // namespace hm11

@@ -1,0 +1,322 @@
+// Optimizer: tables of what is updated how, the CPU's loops, and the way to the kernels.
+#include "train/optimizer.h"
+
+#include <algorithm>
+#include <map>
+#include <utility>
+
+#include "core/check.h"
+#include "core/parallel.h"
+#include "ops/elementwise.h"
+#include "train/newton_schulz.h"
+#include "train/optimizer_cuda.h"
+
+namespace hm11 {
+namespace {
+
+static_assert(kGranule * sizeof(float) == Arena::kAlignment);
+
+int64_t WholeGranules(int64_t size) { return (size + kGranule - 1) / kGranule * kGranule; }
+
+// Updates `count` neighbouring weights, with average, working copy and zeroed gradient.
+void StepAdamRange(const StepOperands& s, UpdateRule rule, int64_t begin, int64_t count) {
+  const AdamStep step = AdamStepOf(s, rule);
+  const float decay = s.scalars->average_decay;
+  float* weight = s.weights + begin;
+  float* gradient = s.gradients + begin;
+  float* first = s.first + begin;
+  float* second = s.second + begin;
+  for (int64_t i = 0; i < count; ++i) {
+    weight[i] = AdamUpdate(step, gradient[i], weight[i], first[i], second[i]);
+    gradient[i] = 0;
+  }
+  float* average = s.average + begin;
+  if (decay == 0) {
+    std::copy_n(weight, count, average);
+  } else {
+    for (int64_t i = 0; i < count; ++i) average[i] = AverageUpdate(decay, average[i], weight[i]);
+  }
+  if (s.working_copy == nullptr) return;
+  for (int64_t i = 0; i < count; ++i) s.working_copy[begin + i] = Bf16(weight[i]);
+}
+
+void StepAdam(const StepOperands& s, Tensor<const UpdateRule> rules) {
+  ParallelFor(rules.size(), 128, [&](int64_t begin, int64_t end) {
+    for (int64_t g = begin; g < end; ++g) {
+      if (rules[g] != UpdateRule::kMuon) StepAdamRange(s, rules[g], g * kGranule, kGranule);
+    }
+  });
+}
+
+// to [cols, rows] = factor * from [rows, cols].
+void Transpose(const float* from, int64_t rows, int64_t cols, float factor, float* to) {
+  constexpr int64_t kBlock = 16;  // A cache line of `to`.
+  for (int64_t row = 0; row < rows; row += kBlock) {
+    const int64_t row_end = std::min(row + kBlock, rows);
+    for (int64_t c = 0; c < cols; ++c) {
+      for (int64_t r = row; r < row_end; ++r) to[c * rows + r] = factor * from[r * cols + c];
+    }
+  }
+}
+
+// direction [small * large], as the weights lie; gives the sum of its squares.
+float MuonDirections(const StepOperands& s, const MuonMatrix& matrix, int64_t size, float* direction) {
+  const float clip_factor = ClipFactor(s), momentum = s.scalars->muon_momentum;
+  float* gradient = s.gradients + matrix.offset;
+  float* first = s.first + matrix.offset;
+  for (int64_t j = 0; j < size; ++j) {
+    direction[j] = MuonDirection(gradient[j] * clip_factor, momentum, first[j]);
+    gradient[j] = 0;
+  }
+  constexpr int64_t kLanes = 16;  // side by side in vector registers
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += direction[i + lane] * direction[i + lane];
+  }
+  for (; i < size; ++i) lanes[0] += direction[i] * direction[i];
+  float sum = 0;
+  for (float lane : lanes) sum += lane;
+  return sum;
+}
+
+void GatherMuon(const StepOperands& s, const MuonShape& shape, Tensor<float> x, Tensor<float> scratch) {
+  ParallelFor(shape.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const MuonMatrix& matrix = shape.matrices[i];
+      float* direction = scratch.data() + i * shape.size();
+      float* to = x.data() + i * shape.size();
+      const float factor = MuonNormalizer(MuonDirections(s, matrix, shape.size(), direction));
+      if (matrix.transposed) {
+        Transpose(direction, shape.large, shape.small, factor, to);
+      } else {
+        for (int64_t j = 0; j < shape.size(); ++j) to[j] = factor * direction[j];
+      }
+    }
+  });
+}
+
+void ApplyMuon(const StepOperands& s, const MuonStep& step, int64_t offset, int64_t size, const float* x) {
+  const float decay = s.scalars->average_decay;
+  float* weight = s.weights + offset;
+  for (int64_t i = 0; i < size; ++i) weight[i] = MuonUpdate(step, weight[i], x[i]);
+  float* average = s.average + offset;
+  if (decay == 0) {
+    std::copy_n(weight, size, average);
+  } else {
+    for (int64_t i = 0; i < size; ++i) average[i] = AverageUpdate(decay, average[i], weight[i]);
+  }
+  if (s.working_copy == nullptr) return;
+  for (int64_t i = 0; i < size; ++i) s.working_copy[offset + i] = Bf16(weight[i]);
+}
+
+void ScatterMuon(const StepOperands& s, const MuonShape& shape, Tensor<const float> x,
+                 Tensor<float> scratch) {
+  ParallelFor(shape.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const MuonMatrix& matrix = shape.matrices[i];
+      const float* orthogonal = x.data() + i * shape.size();
+      if (matrix.transposed) {
+        float* turned = scratch.data() + i * shape.size();
+        Transpose(orthogonal, shape.small, shape.large, 1, turned);
+        orthogonal = turned;
+      }
+      ApplyMuon(s, MuonStepOf(s, shape.small, shape.large, matrix.transposed), matrix.offset, shape.size(),
+                orthogonal);
+    }
+  });
+}
+
+}  // namespace
+
+FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config) {
+  const int64_t begin_bytes = arena.used_bytes();
+  FlatWeights weights;
+  weights.view = NewWeights<float>(arena, config);
+  const int64_t floats = (arena.used_bytes() - begin_bytes) / static_cast<int64_t>(sizeof(float));
+  float* first = nullptr;
+  int64_t visited = 0;
+  ForEachWeight(
+      config,
+      [&](const WeightInfo&, Tensor<float>& tensor) {
+        if (visited++ == 0) first = tensor.data();
+      },
+      weights.view);
+  weights.flat = Tensor<float>(first, {floats});
+  arena.device().Zero(weights.flat.data(), weights.flat.size_bytes());  // the padding too
+  return weights;
+}
+
+ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master,
+                                   Tensor<Bf16> flat16) {
+  HM_CHECK_EQ(flat16.size(), master.flat.size());
+  ModelWeights<Bf16> view;
+  ResizeWeights(config, &view);
+  int64_t offset = 0;
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, auto& tensor, const Tensor<float>& own) {
+        if constexpr (std::is_same_v<std::decay_t<decltype(tensor)>, Tensor<Bf16>>) {
+          tensor = flat16.Slice(offset, info.shape.size()).Reshaped(info.shape);
+        } else {
+          tensor = own;
+        }
+        offset += WholeGranules(info.shape.size());
+      },
+      view, master.view);
+  return view;
+}
+
+Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config,
+                     const FlatWeights& weights, const FlatWeights& gradients, const FlatWeights& average,
+                     Tensor<Bf16> working_copy)
+    : device_(arena.device()),
+      config_(config),
+      weights_(weights),
+      gradients_(gradients),
+      average_(average),
+      working_copy_(working_copy) {
+  for (const FlatWeights* set : {&gradients, &average}) HM_CHECK_EQ(set->flat.size(), weights.flat.size());
+  if (!working_copy.empty()) HM_CHECK_EQ(working_copy.size(), weights.flat.size());
+  first_ = NewFlatWeights(arena, model);
+  second_ = NewFlatWeights(arena, model);
+  scalars_ = arena.New<StepScalars>({1});
+  norm_ = arena.NewZero<float>({1});
+  MakeTables(arena, model);
+  staging_ = static_cast<StepScalars*>(device_.AllocateHost(kUploads * sizeof(StepScalars)));
+  for (std::unique_ptr<Fence>& fence : fences_) fence = std::make_unique<Fence>(device_);
+  Upload({});
+}
+
+Optimizer::~Optimizer() {
+  for (std::unique_ptr<Fence>& fence : fences_) fence->Wait();
+  device_.FreeHost(staging_);
+}
+
+UpdateRule Optimizer::RuleOf(WeightKind kind) const {
+  switch (kind) {
+    case WeightKind::kBankMatrix:
+      return UpdateRule::kMuon;
+    case WeightKind::kMambaMatrix:
+      return config_.muon_on_mamba ? UpdateRule::kMuon : UpdateRule::kAdamMatrix;
+    case WeightKind::kSmallMatrix:
+      return config_.muon_on_small ? UpdateRule::kMuon : UpdateRule::kAdamMatrix;
+    case WeightKind::kEmbedding:
+      return UpdateRule::kAdamEmbedding;
+    case WeightKind::kHead:
+      return UpdateRule::kAdamHead;
+    case WeightKind::kControl:
+      return UpdateRule::kAdamControl;
+  }
+  HM_CHECK(!"a kind of weight without a rule");
+  return UpdateRule::kAdamControl;
+}
+
+void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
+  std::vector<UpdateRule> rules;
+  std::map<std::pair<int64_t, int64_t>, std::vector<MuonMatrix>> batches;  // by (small, large)
+  int64_t offset = 0;
+  ForEachWeight(
+      model,
+      [&](const WeightInfo& info, Tensor<float>&) {
+        const UpdateRule rule = RuleOf(info.kind);
+        rules.insert(rules.end(), static_cast<size_t>(WholeGranules(info.shape.size()) / kGranule), rule);
+        int64_t matrix = offset;
+        for (int64_t rows : rule == UpdateRule::kMuon ? info.row_parts : std::vector<int64_t>()) {
+          const int64_t cols = info.shape[1];
+          batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
+          matrix += rows * cols;
+        }
+        offset += WholeGranules(info.shape.size());
+      },
+      weights_.view);
+  HM_CHECK_EQ(offset, weights_.flat.size());
+  rules_ = arena.New<UpdateRule>({static_cast<int64_t>(rules.size())});
+  device_.CopyFromHost(rules_.data(), rules.data(), rules_.size_bytes());
+  for (const auto& [sides, matrices] : batches) {
+    MuonBatch batch{.small = sides.first, .large = sides.second, .matrices = {}};
+    batch.matrices = arena.New<MuonMatrix>({static_cast<int64_t>(matrices.size())});
+    device_.CopyFromHost(batch.matrices.data(), matrices.data(), batch.matrices.size_bytes());
+    muon_.push_back(batch);
+  }
+  device_.Synchronize();
+}
+
+StepOperands Optimizer::Operands() const {
+  const auto rates = [](double lr, double weight_decay) {
+    return StepOperands::Rates{static_cast<float>(lr), static_cast<float>(weight_decay)};
+  };
+  const double decay = config_.adam_weight_decay;
+  // In the order of UpdateRule.
+  return {.rates = {rates(config_.muon_lr, config_.muon_weight_decay), rates(config_.embedding_lr, decay),
+                    rates(config_.control_lr, config_.decay_controls ? decay : 0),
+                    rates(config_.control_lr, decay), rates(config_.head_lr, decay)},
+          .beta1 = static_cast<float>(config_.beta1),
+          .beta2 = static_cast<float>(config_.beta2),
+          .epsilon = static_cast<float>(config_.epsilon),
+          .clip = static_cast<float>(config_.clip),
+          .scalars = scalars_.data(),
+          .norm = norm_.data(),
+          .weights = weights_.flat.data(),
+          .gradients = gradients_.flat.data(),
+          .first = first_.flat.data(),
+          .second = second_.flat.data(),
+          .average = average_.flat.data(),
+          .working_copy = working_copy_.data()};
+}
+
+void Optimizer::Upload(const StepScalars& scalars) {
+  const int slot = next_upload_;
+  next_upload_ = (next_upload_ + 1) % kUploads;
+  fences_[slot]->Wait();
+  staging_[slot] = scalars;
+  device_.CopyFromHost(scalars_.data(), &staging_[slot], sizeof(StepScalars));
+  fences_[slot]->Record();
+}
+
+template <typename T>
+void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
+  Arena::Scope scope(arena);
+  const MuonShape shape = batch.shape();
+  const Tensor<T> x = arena.New<T>({shape.count, shape.small, shape.large});
+  const Tensor<float> partials = arena.New<float>({shape.count, cuda::MuonTiles(shape)});
+#if HM11_HAVE_CUDA
+  if (device_.is_cuda()) {
+    cuda::GatherMuon<T>(device_, Operands(), shape, x, partials);
+    const Tensor<T> orthogonal = NewtonSchulz<T>(arena, x, config_.newton_schulz_steps);
+    return cuda::ScatterMuon<T>(device_, Operands(), shape, orthogonal);
+  }
+#endif
+  if constexpr (std::is_same_v<T, float>) {
+    (void)partials;
+    const Tensor<float> scratch = arena.New<float>(x.shape());
+    if (device_.is_cpu()) GatherMuon(Operands(), shape, x, scratch);
+    const Tensor<float> orthogonal = NewtonSchulz<float>(arena, x, config_.newton_schulz_steps);
+    if (device_.is_cpu()) ScatterMuon(Operands(), shape, orthogonal, scratch);
+  }
+}
+
+void Optimizer::Step(Arena& arena) {
+  {
+    Arena::Scope scope(arena);
+    const Tensor<float> squares = arena.New<float>({1});
+    SumOfSquares<float>(arena, gradients_.flat, squares);
+#if HM11_HAVE_CUDA
+    if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
+#endif
+    if (device_.is_cpu()) norm_[0] = std::sqrt(squares[0]);
+  }
+#if HM11_HAVE_CUDA
+  if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
+#endif
+  if (device_.is_cpu()) StepAdam(Operands(), rules_);
+  for (const MuonBatch& batch : muon_) {
+    if (device_.is_cuda() && config_.newton_schulz_bf16) {
+      StepMuon<Bf16>(arena, batch);
+    } else {
+      StepMuon<float>(arena, batch);  // on the plan device too: the most that any device takes
+    }
+  }
+}
+
+}  // namespace hm11

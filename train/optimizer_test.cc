@@ -1,0 +1,734 @@
+// The optimizer against its formulas in double, against the reference's numbers, and in its properties.
+#include "train/optimizer.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <algorithm>
+#include <cmath>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
+
+#include "core/step_graph.h"
+#include "model/language_model.h"
+#include "model/safetensors.h"
+#include "testing/devices.h"
+#include "testing/generators.h"
+#include "testing/golden.h"
+#include "testing/matchers.h"
+#include "train/newton_schulz.h"
+#include "train/schedule.h"
+
+namespace hm11 {
+namespace {
+
+// Every kind of weight; sides that are multiples of nothing unless asked for.
+ModelConfig SmallModel(int64_t head_dim = 7, int64_t mlp_width = 37) {
+  ModelConfig model;
+  model.layers = "MAA";
+  model.vocab = 19;
+  model.heads = 2;
+  model.kv_heads = 1;
+  model.dim = 2 * head_dim;
+  model.rope_dims = 0;
+  model.mlp_width = mlp_width;
+  model.state = 3;
+  model.dt_rank = 5;
+  model.bigram_rows = 11;
+  model.bigram_dim = 6;
+  model.value_embedding_layers = 1;
+  model.value_embedding_dim = 9;
+  model.tied_embeddings = false;
+  model.gated_attention = true;
+  model.value_residual = true;
+  model.token_gate = true;
+  model.mtp_heads = 1;
+  return model;
+}
+
+rc::Gen<ModelConfig> AnyModel() {
+  return rc::gen::apply(SmallModel, rc::gen::inRange<int64_t>(1, 17), SizeAroundTile(64));
+}
+
+// A weight, or a part of one that is a matrix of its own, where it lies in the flat block.
+struct Part {
+  std::string name;
+  WeightKind kind;
+  int64_t offset, rows, cols;
+
+  int64_t size() const { return rows * cols; }
+  bool InMuon(const OptimizerConfig& config) const {
+    return kind == WeightKind::kBankMatrix || (kind == WeightKind::kMambaMatrix && config.muon_on_mamba) ||
+           (kind == WeightKind::kSmallMatrix && config.muon_on_small);
+  }
+};
+
+std::vector<Part> PartsOf(const ModelConfig& model) {
+  Arena arena = Arena::Cpu();
+  FlatWeights weights = NewFlatWeights(arena, model);
+  std::vector<Part> parts;
+  ForEachWeight(
+      model,
+      [&](const WeightInfo& info, Tensor<float>& tensor) {
+        int64_t offset = tensor.data() - weights.flat.data();
+        const int64_t cols = info.shape.rank() > 1 ? info.shape[1] : 1;
+        for (int64_t rows : info.row_parts) {
+          parts.push_back({info.name, info.kind, offset, rows, cols});
+          offset += rows * cols;
+        }
+      },
+      weights.view);
+  return parts;
+}
+
+int64_t FlatSize(const ModelConfig& model) {
+  Arena arena = Arena::Plan();
+  return NewFlatWeights(arena, model).flat.size();
+}
+
+// Random in the weights, 0 in the padding.
+HostTensor<float> RandomFlat(const ModelConfig& model, uint64_t seed, double deviation) {
+  HostTensor<float> flat = ZeroHostTensor<float>({FlatSize(model)});
+  const HostTensor<float> random = RandomHostTensor<float>(flat.shape, seed, deviation);
+  for (const Part& part : PartsOf(model)) {
+    for (int64_t i = part.offset; i < part.offset + part.size(); ++i) flat[i] = random[i];
+  }
+  return flat;
+}
+
+// One optimizer with all that it works on.
+class Training {
+ public:
+  Training(const Device& device, const ModelConfig& model, const OptimizerConfig& config,
+           const HostTensor<float>& start)
+      : arena_(TestArena(device)), work_(TestArena(device)) {
+    weights_ = NewFlatWeights(arena_, model);
+    gradients_ = NewFlatWeights(arena_, model);
+    average_ = NewFlatWeights(arena_, model);
+    copy_ = arena_.NewZero<Bf16>(weights_.flat.shape());
+    optimizer_ = std::make_unique<Optimizer>(arena_, model, config, weights_, gradients_, average_, copy_);
+    Set(weights_, start);
+    Set(average_, start);
+  }
+
+  void Set(const FlatWeights& set, const HostTensor<float>& values) {
+    arena_.device().CopyFromHost(set.flat.data(), values.values.data(), set.flat.size_bytes());
+    arena_.device().Synchronize();
+  }
+  void Step(const HostTensor<float>& gradient, const StepScalars& scalars) {
+    Set(gradients_, gradient);
+    optimizer_->Upload(scalars);
+    optimizer_->Step(work_);
+  }
+
+  HostTensor<float> Get(const FlatWeights& set) { return Download(arena_, set.flat); }
+  HostTensor<float> weights() { return Get(weights_); }
+  HostTensor<float> gradients() { return Get(gradients_); }
+  HostTensor<float> average() { return Get(average_); }
+  HostTensor<float> first() { return Get(optimizer_->first_moment()); }
+  HostTensor<float> second() { return Get(optimizer_->second_moment()); }
+  HostTensor<Bf16> copy() { return Download(arena_, copy_); }
+  float norm() { return Download(arena_, optimizer_->gradient_norm())[0]; }
+
+  Arena arena_;
+  Arena work_;
+  FlatWeights weights_, gradients_, average_;
+  Tensor<Bf16> copy_;
+  std::unique_ptr<Optimizer> optimizer_;
+};
+
+StepScalars ScalarsOf(const OptimizerConfig& config, int64_t step, double average_decay = 0) {
+  return {.lr_scale = 1,
+          .muon_momentum = 0.9f,
+          .adam_correction1 = static_cast<float>(1 - std::pow(config.beta1, static_cast<double>(step) + 1)),
+          .adam_correction2 = static_cast<float>(1 - std::pow(config.beta2, static_cast<double>(step) + 1)),
+          .average_decay = static_cast<float>(average_decay)};
+}
+
+// Float everywhere, so that devices can be compared with double.
+OptimizerConfig FloatConfig() {
+  OptimizerConfig config;
+  config.newton_schulz_bf16 = false;
+  return config;
+}
+
+// A matrix in double, for the oracle.
+struct Matrix {
+  int64_t rows, cols;
+  std::vector<double> values;
+
+  Matrix(int64_t r, int64_t c) : rows(r), cols(c), values(static_cast<size_t>(r * c)) {}
+  double& at(int64_t r, int64_t c) { return values[static_cast<size_t>(r * cols + c)]; }
+  double at(int64_t r, int64_t c) const { return values[static_cast<size_t>(r * cols + c)]; }
+};
+
+Matrix Product(const Matrix& a, const Matrix& b) {
+  Matrix c(a.rows, b.cols);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    for (int64_t k = 0; k < a.cols; ++k) {
+      for (int64_t j = 0; j < b.cols; ++j) c.at(i, j) += a.at(i, k) * b.at(k, j);
+    }
+  }
+  return c;
+}
+
+Matrix Transposed(const Matrix& a) {
+  Matrix b(a.cols, a.rows);
+  for (int64_t i = 0; i < a.rows; ++i) {
+    for (int64_t j = 0; j < a.cols; ++j) b.at(j, i) = a.at(i, j);
+  }
+  return b;
+}
+
+Matrix OracleNewtonSchulz(Matrix x, int64_t steps) {
+  for (int64_t step = 0; step < steps; ++step) {
+    const Matrix gram = Product(x, Transposed(x)), gram2 = Product(gram, gram);
+    Matrix polynomial(gram.rows, gram.cols);
+    for (size_t i = 0; i < gram.values.size(); ++i) {
+      polynomial.values[i] = -4.7750 * gram.values[i] + 2.0315 * gram2.values[i];
+    }
+    const Matrix bent = Product(polynomial, x);
+    for (size_t i = 0; i < x.values.size(); ++i) x.values[i] = 3.4445 * x.values[i] + bent.values[i];
+  }
+  return x;
+}
+
+// The header's formulas in double, weight by weight.
+struct Oracle {
+  HostTensor<double> weights, first, second, average;
+  double norm = 0;
+
+  explicit Oracle(const HostTensor<float>& start)
+      : weights(ConvertTo<double>(start)),
+        first(ZeroHostTensor<double>(start.shape)),
+        second(first),
+        average(weights) {}
+
+  void Step(const ModelConfig& model, const OptimizerConfig& config, const HostTensor<float>& gradient,
+            const StepScalars& scalars) {
+    double squares = 0;
+    for (float g : gradient.values) squares += static_cast<double>(g) * g;
+    norm = std::sqrt(squares);
+    const double factor = config.clip > 0 ? std::min(1.0, config.clip / (norm + 1e-6)) : 1;
+    for (const Part& part : PartsOf(model)) {
+      if (part.InMuon(config)) {
+        StepMuon(config, gradient, scalars, factor, part);
+      } else {
+        StepAdam(config, gradient, scalars, factor, part);
+      }
+      for (int64_t i = part.offset; i < part.offset + part.size(); ++i) {
+        average[i] = scalars.average_decay * average[i] + (1 - scalars.average_decay) * weights[i];
+      }
+    }
+  }
+
+  void StepMuon(const OptimizerConfig& config, const HostTensor<float>& gradient, const StepScalars& scalars,
+                double factor, const Part& part) {
+    Matrix x(part.rows, part.cols);
+    double squares = 0;
+    for (int64_t i = 0; i < part.size(); ++i) {
+      const double g = gradient[part.offset + i] * factor;
+      double& m = first[part.offset + i];
+      m = scalars.muon_momentum * m + g;
+      x.values[static_cast<size_t>(i)] = g + scalars.muon_momentum * m;
+      squares += std::pow(x.values[static_cast<size_t>(i)], 2);
+    }
+    for (double& value : x.values) value /= std::sqrt(squares) + 1e-7;
+    const bool tall = part.rows > part.cols;
+    x = OracleNewtonSchulz(tall ? Transposed(x) : x, config.newton_schulz_steps);
+    if (tall) x = Transposed(x);
+    const double lr = config.muon_lr * scalars.lr_scale;
+    const double scale = std::sqrt(std::max(1.0, static_cast<double>(part.rows) / part.cols));
+    for (int64_t i = 0; i < part.size(); ++i) {
+      double& p = weights[part.offset + i];
+      p = p * (1 - lr * config.muon_weight_decay) - lr * scale * x.values[static_cast<size_t>(i)];
+    }
+  }
+
+  void StepAdam(const OptimizerConfig& config, const HostTensor<float>& gradient, const StepScalars& scalars,
+                double factor, const Part& part) {
+    const bool embedding = part.kind == WeightKind::kEmbedding, head = part.kind == WeightKind::kHead;
+    const bool control = part.kind == WeightKind::kControl;
+    const double lr = scalars.lr_scale * (embedding ? config.embedding_lr
+                                          : head    ? config.head_lr
+                                                    : config.control_lr);
+    const double decay = control && !config.decay_controls ? 0 : config.adam_weight_decay;
+    for (int64_t i = part.offset; i < part.offset + part.size(); ++i) {
+      const double g = gradient[i] * factor;
+      first[i] = config.beta1 * first[i] + (1 - config.beta1) * g;
+      second[i] = config.beta2 * second[i] + (1 - config.beta2) * g * g;
+      weights[i] = weights[i] * (1 - lr * decay) -
+                   lr * first[i] / scalars.adam_correction1 /
+                       (std::sqrt(second[i] / scalars.adam_correction2) + config.epsilon);
+    }
+  }
+};
+
+// Eigenvalues of a symmetric matrix by Jacobi's rotations.
+std::vector<double> Eigenvalues(Matrix a) {
+  for (int sweep = 0; sweep < 12; ++sweep) {
+    for (int64_t p = 0; p < a.rows; ++p) {
+      for (int64_t q = p + 1; q < a.rows; ++q) {
+        if (std::abs(a.at(p, q)) < 1e-300) continue;
+        const double theta = (a.at(q, q) - a.at(p, p)) / (2 * a.at(p, q));
+        const double t = (theta >= 0 ? 1 : -1) / (std::abs(theta) + std::sqrt(theta * theta + 1));
+        const double c = 1 / std::sqrt(t * t + 1), s = t * c;
+        for (int64_t k = 0; k < a.rows; ++k) {
+          const double kp = a.at(k, p), kq = a.at(k, q);
+          a.at(k, p) = c * kp - s * kq;
+          a.at(k, q) = s * kp + c * kq;
+        }
+        for (int64_t k = 0; k < a.rows; ++k) {
+          const double pk = a.at(p, k), qk = a.at(q, k);
+          a.at(p, k) = c * pk - s * qk;
+          a.at(q, k) = s * pk + c * qk;
+        }
+      }
+    }
+  }
+  std::vector<double> values;
+  for (int64_t i = 0; i < a.rows; ++i) values.push_back(a.at(i, i));
+  return values;
+}
+
+// Smallest and largest.
+std::pair<double, double> SingularValues(const Matrix& a) {
+  const std::vector<double> squares = Eigenvalues(Product(a, Transposed(a)));
+  const auto [least, most] = std::minmax_element(squares.begin(), squares.end());
+  return {std::sqrt(std::max(0.0, *least)), std::sqrt(std::max(0.0, *most))};
+}
+
+template <typename T>
+void ExpectSingularValuesNearOne(const Device& device, int64_t count, int64_t small, int64_t large,
+                                 uint64_t seed) {
+  HostTensor<double> host = RandomHostTensor<double>({count, small, large}, seed);
+  const int64_t size = small * large;
+  for (int64_t i = 0; i < count; ++i) {
+    double squares = 0;
+    for (int64_t j = 0; j < size; ++j) squares += host[i * size + j] * host[i * size + j];
+    for (int64_t j = 0; j < size; ++j) host[i * size + j] /= std::sqrt(squares);
+  }
+  Arena arena = TestArena(device);
+  const HostTensor<double> result =
+      DownloadAs<double>(arena, NewtonSchulz<T>(arena, UploadAs<T>(arena, host), 5));
+  for (int64_t i = 0; i < count; ++i) {
+    Matrix before(small, large), after(small, large);
+    std::copy_n(host.values.begin() + i * size, size, before.values.begin());
+    std::copy_n(result.values.begin() + i * size, size, after.values.begin());
+    const auto [least, most] = SingularValues(after);
+    EXPECT_LT(most, 1.3) << small << " x " << large << " on " << device.name();
+    if (SingularValues(before).first > 0.01) {
+      EXPECT_GT(least, 0.6) << small << " x " << large;
+    }
+  }
+}
+
+RC_GTEST_PROP(NewtonSchulzTest, SingularValuesComeOutNearOne, ()) {
+  const int64_t count = *SmallSize(3), small = *rc::gen::inRange<int64_t>(1, 40);
+  const int64_t large = small + *rc::gen::inRange<int64_t>(0, 70);
+  const uint64_t seed = *Seed();
+  for (const Device& device : TestDevices()) {
+    ExpectSingularValuesNearOne<float>(device, count, small, large, seed);
+  }
+  for (const Device& gpu : TestGpus()) ExpectSingularValuesNearOne<Bf16>(gpu, count, small, large, seed);
+}
+
+TEST(OptimizerTest, PaperExample) {
+  // A weight 1 x 1 in Muon is its own singular value; AdamW's first step is one learning rate long.
+  ModelConfig model = SmallModel();
+  model.bigram_dim = 1;
+  model.dim = 1;
+  model.heads = model.kv_heads = 1;
+  OptimizerConfig config = FloatConfig();
+  config.clip = 0;
+  config.newton_schulz_steps = 1;
+  for (const Device& device : TestDevices()) {
+    HostTensor<float> start = ZeroHostTensor<float>({FlatSize(model)});
+    HostTensor<float> gradient = start;
+    for (const Part& part : PartsOf(model)) {
+      for (int64_t i = part.offset; i < part.offset + part.size(); ++i) start[i] = 2, gradient[i] = 0.5f;
+    }
+    Training training(device, model, config, start);
+    training.Step(gradient, ScalarsOf(config, 0));
+    for (const Part& part : PartsOf(model)) {
+      const float got = training.weights()[part.offset];
+      if (part.name == "bigram.proj.weight") {
+        // 2 (1 - 0.025 * 0.04) - 0.025 (3.4445 - 4.7750 + 2.0315)
+        EXPECT_NEAR(got, 1.998 - 0.025 * 0.701, 1e-6) << device.name();
+      } else if (part.name == "tok_emb.weight") {
+        EXPECT_NEAR(got, 2 * (1 - 0.035 * 0.04) - 0.035, 1e-6) << device.name();
+      }
+    }
+  }
+}
+
+RC_GTEST_PROP(OptimizerTest, StepsAreTheFormulasOnEveryDevice, ()) {
+  const ModelConfig model = *AnyModel();
+  OptimizerConfig config = FloatConfig();
+  config.muon_on_mamba = *rc::gen::arbitrary<bool>();
+  config.muon_on_small = *rc::gen::arbitrary<bool>();
+  config.decay_controls = *rc::gen::arbitrary<bool>();
+  config.clip = *rc::gen::elementOf(std::vector<double>{0, 0.3, 1e6});
+  config.head_lr = 0.01;
+  config.control_lr = 0.02;
+  config.muon_lr = 0.03;
+  const uint64_t seed = *Seed();
+  const double decay = *rc::gen::elementOf(std::vector<double>{0, 0.9});
+  const HostTensor<float> start = RandomFlat(model, seed, 0.05);
+  for (const Device& device : TestDevices()) {
+    Oracle oracle(start);
+    Training training(device, model, config, start);
+    for (int64_t step = 0; step < 2; ++step) {
+      const HostTensor<float> gradient = RandomFlat(model, seed + 1 + static_cast<uint64_t>(step), 1e-2);
+      StepScalars scalars = ScalarsOf(config, step, decay);
+      scalars.lr_scale = step == 0 ? 1 : 0.5f;
+      scalars.muon_momentum = step == 0 ? 0.8f : 0.95f;
+      oracle.Step(model, config, gradient, scalars);
+      training.Step(gradient, scalars);
+    }
+    // Newton-Schulz stretches what is lost to rounding hundreds of times.
+    EXPECT_THAT(training.weights(), IsNear(oracle.weights, 3e-5)) << device.name();
+    EXPECT_THAT(training.average(), IsNear(oracle.average, 3e-5)) << device.name();
+    EXPECT_THAT(training.first(), IsNear(oracle.first, 1e-5)) << device.name();
+    EXPECT_THAT(training.second(), IsNear(oracle.second, 1e-5)) << device.name();
+    EXPECT_NEAR(training.norm(), oracle.norm, 1e-5 * oracle.norm) << device.name();
+  }
+}
+
+TEST(OptimizerTest, MatricesMoveByThemselves) {
+  const ModelConfig model = SmallModel();
+  OptimizerConfig config = FloatConfig();
+  config.clip = 0;  // The common norm would couple them.
+  const HostTensor<float> start = RandomFlat(model, 1, 0.05), gradient = RandomFlat(model, 2, 1);
+  for (const Device& device : TestDevices()) {
+    Training all(device, model, config, start);
+    all.Step(gradient, ScalarsOf(config, 0));
+    const HostTensor<float> expected = all.weights();
+    for (const Part& changed : PartsOf(model)) {
+      if (!changed.InMuon(config)) continue;
+      HostTensor<float> other = gradient;
+      for (int64_t i = 0; i < changed.size(); ++i) other[changed.offset + i] = static_cast<float>(i % 3) - 1;
+      Training one(device, model, config, start);
+      one.Step(other, ScalarsOf(config, 0));
+      HostTensor<float> got = one.weights();
+      const auto begin = got.values.begin() + changed.offset, end = begin + changed.size();
+      const auto expected_begin = expected.values.begin() + changed.offset;
+      EXPECT_FALSE(std::equal(begin, end, expected_begin)) << changed.name;
+      std::copy_n(expected_begin, changed.size(), begin);
+      EXPECT_EQ(got.values, expected.values) << changed.name << " on " << device.name();
+    }
+  }
+}
+
+RC_GTEST_PROP(OptimizerTest, PaddingStaysZeroGradientIsZeroedAndTheCopyIsRounded, ()) {
+  const ModelConfig model = *AnyModel();
+  OptimizerConfig config;
+  const uint64_t seed = *Seed();
+  std::vector<bool> is_padding(static_cast<size_t>(FlatSize(model)), true);
+  for (const Part& part : PartsOf(model)) {
+    std::fill_n(is_padding.begin() + part.offset, part.size(), false);
+  }
+  for (const Device& device : TestDevices()) {
+    Training training(device, model, config, RandomFlat(model, seed, 0.05));
+    for (int64_t step = 0; step < 3; ++step) {
+      training.Step(RandomFlat(model, seed + 1, 1), ScalarsOf(config, step, step == 2 ? 0.5 : 0));
+    }
+    const HostTensor<float> weights = training.weights();
+    const HostTensor<float> sets[] = {weights, training.first(), training.second(), training.average()};
+    const HostTensor<Bf16> copy = training.copy();
+    for (const float gradient : training.gradients().values) RC_ASSERT(gradient == 0);
+    for (int64_t i = 0; i < weights.size(); ++i) {
+      RC_ASSERT(copy[i].bits == Bf16(weights[i]).bits);
+      if (!is_padding[static_cast<size_t>(i)]) continue;
+      for (const HostTensor<float>& set : sets) RC_ASSERT(set[i] == 0);
+    }
+  }
+}
+
+TEST(OptimizerTest, WorkingCopyViewIsMatricesOfTheCopyAndTheMastersOwnVectors) {
+  const ModelConfig model = SmallModel();
+  Arena arena = Arena::Cpu();
+  const FlatWeights master = NewFlatWeights(arena, model);
+  const Tensor<Bf16> flat16 = arena.New<Bf16>(master.flat.shape());
+  const ModelWeights<Bf16> view = WorkingCopyView(model, master, flat16);
+  ForEachWeight(
+      model,
+      [&](const WeightInfo& info, const auto& tensor, const Tensor<float>& own) {
+        EXPECT_EQ(tensor.shape(), own.shape()) << info.name;
+        if constexpr (std::is_same_v<std::decay_t<decltype(tensor)>, Tensor<Bf16>>) {
+          EXPECT_EQ(tensor.data() - flat16.data(), own.data() - master.flat.data()) << info.name;
+        } else {
+          EXPECT_EQ(tensor.data(), own.data()) << info.name;
+        }
+      },
+      view, master.view);
+}
+
+TEST(OptimizerTest, WithoutGradientAndMomentsAWeightOnlyDecays) {
+  const ModelConfig model = SmallModel();
+  OptimizerConfig config;
+  config.decay_controls = false;
+  const HostTensor<float> start = RandomFlat(model, 3, 1), zero = ZeroHostTensor<float>(start.shape);
+  for (const Device& device : TestDevices()) {
+    Training training(device, model, config, start);
+    training.Step(zero, ScalarsOf(config, 0));
+    const HostTensor<float> weights = training.weights();
+    EXPECT_EQ(training.norm(), 0);
+    for (const Part& part : PartsOf(model)) {
+      const double decay = part.kind == WeightKind::kControl     ? 0
+                           : part.kind == WeightKind::kEmbedding ? 0.035 * 0.04
+                                                                 : 0.025 * 0.04;
+      for (int64_t i = part.offset; i < part.offset + part.size(); ++i) {
+        EXPECT_NEAR(weights[i], start[i] * (1 - decay), 2e-7 * std::abs(start[i])) << part.name;
+      }
+    }
+  }
+}
+
+TEST(OptimizerTest, TheGradientCountsOnlyUpToItsClippedNorm) {
+  const ModelConfig model = SmallModel();
+  const OptimizerConfig config = FloatConfig();
+  const HostTensor<float> start = RandomFlat(model, 4, 0.05), gradient = RandomFlat(model, 5, 1);
+  HostTensor<float> larger = gradient;
+  for (float& value : larger.values) value *= 1024;
+  for (const Device& device : TestDevices()) {
+    Training once(device, model, config, start), again(device, model, config, start);
+    once.Step(gradient, ScalarsOf(config, 0));
+    again.Step(larger, ScalarsOf(config, 0));
+    EXPECT_THAT(again.first(), IsNear(once.first(), 1e-6)) << device.name();
+    EXPECT_THAT(again.weights(), IsNear(once.weights(), 1e-5)) << device.name();
+    EXPECT_NEAR(again.norm(), 1024 * once.norm(), 1e-3 * once.norm()) << "the norm is that before clipping";
+    // What the moments took in, of the first gradient.
+    const HostTensor<float> first = once.first();
+    double squares = 0;
+    for (const Part& part : PartsOf(model)) {
+      const double share = part.InMuon(config) ? 1 : 1 - config.beta1;
+      for (int64_t i = part.offset; i < part.offset + part.size(); ++i) {
+        squares += std::pow(first[i] / share, 2);
+      }
+    }
+    EXPECT_NEAR(std::sqrt(squares), config.clip, 1e-4 * config.clip);
+  }
+}
+
+TEST(OptimizerTest, WithDecayZeroTheAverageIsTheWeightsWhateverItHeld) {
+  const ModelConfig model = SmallModel();
+  const OptimizerConfig config = FloatConfig();
+  const HostTensor<float> start = RandomFlat(model, 6, 0.05), gradient = RandomFlat(model, 7, 1);
+  HostTensor<float> broken = start;
+  std::fill(broken.values.begin(), broken.values.end(), std::numeric_limits<float>::quiet_NaN());
+  for (const Device& device : TestDevices()) {
+    Training training(device, model, config, start);
+    training.Set(training.average_, broken);
+    training.Step(gradient, ScalarsOf(config, 0));
+    HostTensor<float> average = training.average();
+    const HostTensor<float> weights = training.weights();
+    for (const Part& part : PartsOf(model)) {
+      for (int64_t i = part.offset; i < part.offset + part.size(); ++i) ASSERT_EQ(average[i], weights[i]);
+    }
+  }
+}
+
+TEST(OptimizerTest, StepsRepeatToTheBit) {
+  const ModelConfig model = SmallModel(33, 129);
+  for (const bool bf16 : {false, true}) {
+    OptimizerConfig config;
+    config.newton_schulz_bf16 = bf16;
+    const HostTensor<float> start = RandomFlat(model, 8, 0.05), gradient = RandomFlat(model, 9, 1);
+    for (const Device& device : TestDevices()) {
+      std::vector<float> results[2];
+      for (std::vector<float>& result : results) {
+        Training training(device, model, config, start);
+        for (int64_t step = 0; step < 3; ++step) training.Step(gradient, ScalarsOf(config, step, 0.9));
+        result = training.weights().values;
+        const HostTensor<float> average = training.average();
+        result.insert(result.end(), average.values.begin(), average.values.end());
+      }
+      EXPECT_EQ(results[0], results[1]) << device.name();
+    }
+  }
+}
+
+TEST(OptimizerTest, OrthogonalizingInBf16ChangesTheStepLittle) {
+  const ModelConfig model = SmallModel(32, 192);
+  const HostTensor<float> start = ZeroHostTensor<float>({FlatSize(model)}),
+                          gradient = RandomFlat(model, 10, 1);
+  for (const Device& gpu : TestGpus()) {
+    OptimizerConfig config;
+    Training rounded(gpu, model, config, start), exact(gpu, model, FloatConfig(), start);
+    rounded.Step(gradient, ScalarsOf(config, 0));
+    exact.Step(gradient, ScalarsOf(config, 0));
+    EXPECT_THAT(rounded.weights(), IsNear(exact.weights(), 0.03));
+    EXPECT_GT(RelativeL2(rounded.weights(), exact.weights()), 1e-4) << "it was not done in Bf16 at all";
+  }
+}
+
+// Scalars uploaded for several steps ahead reach each its own step, recorded or not.
+TEST(OptimizerTest, RecordedStepsReadTheirOwnScalars) {
+  const ModelConfig model = SmallModel();
+  const OptimizerConfig config = FloatConfig();
+  const HostTensor<float> start = RandomFlat(model, 11, 0.05), gradient = RandomFlat(model, 12, 1);
+  constexpr int64_t kSteps = 20;
+  const auto scalars_of = [&](int64_t step) {
+    StepScalars scalars = ScalarsOf(config, step, step < 10 ? 0 : 0.8);
+    scalars.lr_scale = 1.0f / static_cast<float>(1 + step);
+    return scalars;
+  };
+  for (const Device& device : TestDevices()) {
+    Training plain(device, model, config, start), recorded(device, model, config, start);
+    for (int64_t step = 0; step < kSteps; ++step) {
+      plain.Step(step == 0 ? gradient : ZeroHostTensor<float>(start.shape), scalars_of(step));
+      device.Synchronize();
+    }
+    recorded.Step(gradient, scalars_of(0));
+    StepGraph graph(device, [&] {
+      recorded.work_.Reset();
+      recorded.optimizer_->Step(recorded.work_);
+    });
+    for (int64_t step = 1; step < kSteps; ++step) {
+      recorded.optimizer_->Upload(scalars_of(step));
+      graph.Launch();
+    }
+    EXPECT_EQ(recorded.weights().values, plain.weights().values) << device.name();
+    EXPECT_EQ(recorded.average().values, plain.average().values) << device.name();
+  }
+}
+
+TEST(OptimizerTest, TakesNoMoreThanOnThePlanDevice) {
+  const ModelConfig model = SmallModel();
+  const auto bytes = [&](const Device& device) {
+    Arena state(device, device.is_plan() ? int64_t{1} << 60 : int64_t{1} << 28);
+    Arena work(device, device.is_plan() ? int64_t{1} << 60 : int64_t{1} << 28);
+    const FlatWeights weights = NewFlatWeights(state, model), gradients = NewFlatWeights(state, model),
+                      average = NewFlatWeights(state, model);
+    const Tensor<Bf16> copy = state.NewZero<Bf16>(weights.flat.shape());
+    WorkingCopyView(model, weights, copy);
+    Optimizer optimizer(state, model, {}, weights, gradients, average, copy);
+    optimizer.Upload({});
+    optimizer.Step(work);
+    EXPECT_EQ(work.used_bytes(), 0);
+    return std::pair(state.high_water_bytes(), work.high_water_bytes());
+  };
+  const auto plan = bytes(Device::Plan());
+  for (const Device& device : TestDevices()) {
+    const auto taken = bytes(device);
+    EXPECT_EQ(taken.first, plan.first) << device.name();
+    EXPECT_LE(taken.second, plan.second) << device.name();
+  }
+}
+
+// The reference's file: weights at the start and after three steps, and what each step trained on.
+struct GoldenSteps {
+  ModelConfig model;
+  std::map<std::string, NamedTensor> tensors;
+
+  // Those whose names begin with `prefix`, without it.
+  std::vector<NamedTensor> Under(const std::string& prefix) const {
+    std::vector<NamedTensor> found;
+    for (const auto& [name, tensor] : tensors) {
+      if (!name.starts_with(prefix)) continue;
+      found.push_back({name.substr(prefix.size()), tensor.shape, tensor.values});
+    }
+    return found;
+  }
+  HostTensor<int32_t> Ids(const std::string& name) const {
+    const NamedTensor& tensor = tensors.at(name);
+    HostTensor<int32_t> ids{{tensor.shape.at(0), tensor.shape.at(1)}, {}};
+    for (float id : tensor.values) ids.values.push_back(static_cast<int32_t>(id));
+    return ids;
+  }
+};
+
+ModelConfig GoldenModel(const nlohmann::json& json) {
+  ModelConfig model;
+  model.layers = std::string(json.at("num_layers").get<size_t>(), 'A');
+  for (size_t layer : json.at("mamba_layers")) model.layers[layer] = 'M';
+  model.vocab = json.at("vocab_size");
+  model.dim = json.at("model_dim");
+  model.heads = json.at("num_heads");
+  model.kv_heads = json.at("num_kv_heads");
+  model.mlp_width = static_cast<int64_t>(json.at("mlp_mult").get<double>() * static_cast<double>(model.dim));
+  model.soft_cap = json.at("logit_softcap");
+  model.rope_base = json.at("rope_base");
+  model.rope_dims = json.at("rope_dims");
+  model.bigram_rows = json.at("bigram_vocab_size");
+  model.bigram_dim = json.at("bigram_dim");
+  model.xsa_layers = json.at("xsa_last_n");
+  model.layer_norm_scale = json.at("ln_scale");
+  const std::string ve_layers = json.at("ve_layers");
+  model.value_embedding_layers = 1 + std::count(ve_layers.begin(), ve_layers.end(), ',');
+  model.value_embedding_dim = json.at("ve_dim");
+  model.state = json.at("d_state");
+  model.conv_width = json.at("d_conv");
+  model.expand = json.at("mamba_expand");
+  model.dt_rank = std::max<int64_t>(1, model.inner() / 16);
+  return model;
+}
+
+GoldenSteps ReadGoldenSteps() {
+  absl::StatusOr<Safetensors> file = ReadSafetensors(GoldenPath("optimizer.safetensors"));
+  HM_CHECK(file.ok());
+  GoldenSteps golden;
+  golden.model = GoldenModel(nlohmann::json::parse(file->metadata.at("config")));
+  for (NamedTensor& tensor : file->tensors) golden.tensors[tensor.name] = std::move(tensor);
+  return golden;
+}
+
+void ExpectGolden(const std::vector<NamedTensor>& got, const std::vector<NamedTensor>& expected) {
+  std::map<std::string, const NamedTensor*> by_name;
+  for (const NamedTensor& tensor : got) by_name[tensor.name] = &tensor;
+  ASSERT_EQ(got.size(), expected.size());
+  for (const NamedTensor& tensor : expected) {
+    ASSERT_TRUE(by_name.count(tensor.name)) << tensor.name;
+    const Shape shape = {static_cast<int64_t>(tensor.values.size())};
+    EXPECT_THAT((HostTensor<float>{shape, by_name[tensor.name]->values}),
+                IsNear(HostTensor<float>{shape, tensor.values}, 1e-4))
+        << tensor.name;
+  }
+}
+
+TEST(OptimizerTest, ThreeStepsAreTheReferences) {
+  const GoldenSteps golden = ReadGoldenSteps();
+  const NamedTensor &losses = golden.tensors.at("losses"), &norms = golden.tensors.at("grad_norms");
+  OptimizerConfig config = FloatConfig();
+  config.muon_on_mamba = config.muon_on_small = false;
+  const ScheduleConfig schedule = {.momentum_start = 0.92,
+                                   .momentum_end = 0.99,
+                                   .published_schedule = true,
+                                   .published_momentum_steps = 1500};
+  for (const Device& device : TestDevices()) {
+    SCOPED_TRACE(device.name());
+    Training training(device, golden.model, config, ZeroHostTensor<float>({FlatSize(golden.model)}));
+    for (FlatWeights* set : {&training.weights_, &training.average_}) {
+      ASSERT_THAT(ImportWeights<float>(training.arena_, golden.model, golden.Under("start."), &set->view),
+                  IsOk());
+    }
+    for (int64_t step = 0; step < 3; ++step) {
+      const std::string prefix = "step" + std::to_string(step);
+      Arena& work = training.work_;
+      work.Reset();
+      const Tensor<float> loss = work.New<float>({1});
+      LossAndGradient<float>(
+          work, golden.model, training.weights_.view, Upload(work, golden.Ids(prefix + ".input_ids")),
+          Upload(work, golden.Ids(prefix + ".target_ids")), 1.0f, training.gradients_.view, loss);
+      const size_t s = static_cast<size_t>(step);
+      EXPECT_NEAR(Download(work, loss)[0], losses.values[s], 1e-4 * losses.values[s]) << prefix;
+      StepScalars scalars = ScalarsOf(config, step, 0.997);
+      scalars.muon_momentum =
+          static_cast<float>(MuonMomentum(schedule, {.step = step, .elapsed_seconds = 0}));
+      training.optimizer_->Upload(scalars);
+      training.optimizer_->Step(work);
+      EXPECT_NEAR(training.norm(), norms.values[s], 1e-4 * norms.values[s]) << prefix;
+    }
+    ExpectGolden(ExportWeights<float>(training.arena_, golden.model, training.weights_.view),
+                 golden.Under("end."));
+    ExpectGolden(ExportWeights<float>(training.arena_, golden.model, training.average_.view),
+                 golden.Under("ema."));
+  }
+}
+
+}  // namespace
+}  // namespace hm11
