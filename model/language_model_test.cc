@@ -1,0 +1,361 @@
+// The language model: the reference's own numbers, gradients in double, causality, and independence of rows.
+#include "model/language_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <cmath>
+#include <map>
+#include <nlohmann/json.hpp>
+
+#include "core/random.h"
+#include "model/golden_model.h"
+#include "testing/devices.h"
+#include "testing/gradient_check.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+template <typename T>
+struct Placed {
+  explicit Placed(const Device& device, int64_t gpu_bytes = int64_t{1} << 31)
+      : state(TestArena(device, gpu_bytes)), work(TestArena(device, gpu_bytes)) {}
+  Arena state, work;
+  ModelWeights<T> weights;
+  ModelWeights<Accum<T>> grad;
+};
+
+template <typename T>
+void Place(const ModelConfig& config, const std::vector<NamedTensor>& values, Placed<T>* placed) {
+  placed->weights = NewWeights<T>(placed->state, config);
+  placed->grad = NewWeights<Accum<T>>(placed->state, config);
+  const absl::Status status = ImportWeights<T>(placed->state, config, values, &placed->weights);
+  ASSERT_TRUE(status.ok()) << status.message();
+}
+
+HostTensor<int32_t> Tokens(const std::vector<int32_t>& ids, int64_t batch) {
+  return {{batch, static_cast<int64_t>(ids.size()) / batch}, ids};
+}
+
+double RelativeDistance(const std::vector<float>& got, const std::vector<float>& expected) {
+  HM_CHECK_EQ(got.size(), expected.size());
+  double difference = 0, norm = 0;
+  for (size_t i = 0; i < got.size(); ++i) {
+    difference += std::pow(static_cast<double>(got[i]) - expected[i], 2);
+    norm += std::pow(static_cast<double>(expected[i]), 2);
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : std::sqrt(difference);
+}
+
+// The training loss and all gradients, under the reference's names.
+template <typename T>
+double LossAndGradients(const ModelConfig& config, Placed<T>& placed, const HostTensor<int32_t>& ids,
+                        const HostTensor<int32_t>& targets, std::vector<NamedTensor>* gradients) {
+  Tensor<Accum<T>> loss = placed.state.template New<Accum<T>>({1});
+  Tensor<Accum<T>> total = placed.state.template New<Accum<T>>({1});
+  LossAndGradient<T>(placed.work, config, placed.weights, Upload(placed.state, ids),
+                     Upload(placed.state, targets), 1, placed.grad, loss, total);
+  *gradients = ExportWeights<Accum<T>>(placed.state, config, placed.grad);
+  return Download(placed.state, total)[0];
+}
+
+class GoldenSmallModel : public testing::TestWithParam<std::string> {};
+
+TEST_P(GoldenSmallModel, LossLogitsAndEveryGradientAreTheReferences) {
+  const GoldenModel golden = LoadGoldenModel(GetParam());
+  ASSERT_THAT(golden.config.Validate(), IsOk());
+  for (const Device& device : TestDevices()) {
+    Placed<float> placed(device, int64_t{1} << 28);
+    Place<float>(golden.config, golden.WithPrefix("param."), &placed);
+    const HostTensor<int32_t> ids = Tokens(golden.Ids("input_ids"), 2);
+    const HostTensor<int32_t> targets = Tokens(golden.Ids("target_ids"), 2);
+    std::vector<NamedTensor> gradients;
+    const double loss = LossAndGradients<float>(golden.config, placed, ids, targets, &gradients);
+    EXPECT_NEAR(loss, golden.Values("loss")[0], 2e-5 * std::abs(golden.Values("loss")[0]));
+    for (const NamedTensor& gradient : gradients) {
+      if (golden.tensors.count("grad." + gradient.name) == 0) {
+        ADD_FAILURE() << "no golden gradient of " << gradient.name;
+        continue;
+      }
+      EXPECT_LE(RelativeDistance(gradient.values, golden.Values("grad." + gradient.name)), 1e-4)
+          << gradient.name << " on " << device.name();
+    }
+    ModelSaved<float> saved;
+    const Tensor<float> hidden =
+        HiddenForward<float>(placed.work, golden.config, placed.weights, Upload(placed.state, ids), &saved);
+    const HostTensor<float> raw =
+        Download(placed.work, Logits<float>(placed.work, golden.config, placed.weights, hidden));
+    std::vector<float> capped;
+    const double cap = golden.config.soft_cap;
+    for (float logit : raw.values) capped.push_back(static_cast<float>(cap * std::tanh(logit / cap)));
+    EXPECT_LE(RelativeDistance(capped, golden.Values("logits")), 1e-4) << device.name();
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(LanguageModelTest, GoldenSmallModel,
+                         testing::Values("model_small", "model_small_options", "model_small_all_attention",
+                                         "model_small_all_mamba"));
+
+// The bars of the full model: of the loss (absolute), and relative L2 of logits and gradients.
+struct Bars {
+  double loss, logits, gradients;
+};
+
+template <typename T>
+void CheckFullModel(const Device& device, Bars bars) {
+  const GoldenModel golden = LoadGoldenModel("model_full");
+  ASSERT_EQ(CountParameters(golden.config), 32'108'596);
+  const double seed = std::stod(golden.file.metadata.at("formula_seed"));
+  Placed<float> master(device);
+  Place<float>(golden.config, FormulaWeights(golden.config, seed), &master);
+  ModelWeights<T> weights;
+  if constexpr (std::is_same_v<T, float>) {
+    weights = master.weights;
+  } else {
+    ResizeWeights(golden.config, &weights);
+    ForEachWeight(
+        golden.config,
+        [&](const WeightInfo&, Tensor<float>& from, auto& to) {
+          if constexpr (std::is_same_v<decltype(to), Tensor<float>&>) {
+            to = from;
+          } else {
+            to = UploadAs<T>(master.state, Download(master.state, from));
+          }
+        },
+        master.weights, weights);
+  }
+  const HostTensor<int32_t> ids = Tokens(golden.Ids("input_ids"), 1),
+                            targets = Tokens(golden.Ids("target_ids"), 1);
+  Tensor<float> loss = master.state.New<float>({1});
+  LossAndGradient<T>(master.work, golden.config, weights, Upload(master.state, ids),
+                     Upload(master.state, targets), 1, master.grad, loss);
+  EXPECT_NEAR(Download(master.state, loss)[0], golden.Values("loss")[0], bars.loss) << device.name();
+  for (const NamedTensor& gradient : ExportWeights<float>(master.state, golden.config, master.grad)) {
+    double sum = 0;
+    for (float value : gradient.values) sum += static_cast<double>(value) * value;
+    const double norm = golden.Values("grad_l2." + gradient.name)[0];
+    EXPECT_NEAR(std::sqrt(sum), norm, bars.gradients * norm) << gradient.name << " on " << device.name();
+    const std::vector<float>& samples = golden.Values("grad_every." + gradient.name);
+    const size_t stride = std::max<size_t>(1, gradient.values.size() / 16);
+    for (size_t i = 0; i < samples.size(); ++i) {
+      // Samples against the root mean square of the tensor: single elements may be near zero.
+      const double scale = norm / std::sqrt(static_cast<double>(gradient.values.size()));
+      EXPECT_NEAR(gradient.values[i * stride], samples[i],
+                  10 * bars.gradients * (scale + std::abs(samples[i])))
+          << gradient.name << " element " << i * stride << " on " << device.name();
+    }
+  }
+  ModelSaved<T> saved;
+  const Tensor<T> hidden =
+      HiddenForward<T>(master.work, golden.config, weights, Upload(master.state, ids), &saved);
+  const HostTensor<float> raw = DownloadAs<float>(
+      master.work, Logits<T>(master.work, golden.config, weights, hidden.Slice(ids.size() - 8, 8)));
+  std::vector<float> capped;
+  for (float logit : raw.values) capped.push_back(30.0f * std::tanh(logit / 30.0f));
+  EXPECT_LE(RelativeDistance(capped, golden.Values("logits_last8")), bars.logits) << device.name();
+}
+
+TEST(LanguageModelTest, TheFullSizeModelIsTheReferences) {
+  for (const Device& device : TestDevices()) CheckFullModel<float>(device, {2e-5, 5e-4, 5e-4});
+}
+
+TEST(LanguageModelTest, InBf16TheFullSizeModelStaysWithinItsRounding) {
+  if (TestGpus().empty()) GTEST_SKIP() << "no GPU";
+  for (const Device& device : TestGpus()) CheckFullModel<Bf16>(device, {2e-3, 3e-2, 6e-2});
+}
+
+TEST(LanguageModelTest, TheDefaultHasThePublishedNumberOfParameters) {
+  EXPECT_EQ(CountParameters(ModelConfig()), 31'780'916);
+}
+
+// A small model of any shape, every switch drawn.
+ModelConfig AnyConfig() {
+  ModelConfig config;
+  config.layers = *rc::gen::container<std::string>(*rc::gen::inRange(1, 5), rc::gen::element('M', 'A'));
+  config.vocab = *rc::gen::inRange(2, 20);
+  config.heads = *rc::gen::element(1, 2, 4);
+  config.kv_heads = config.heads / *rc::gen::element<int64_t>(1, config.heads);
+  config.dim = config.heads * *rc::gen::element(4, 6);
+  config.mlp_width = *rc::gen::inRange(1, 12);
+  config.state = *rc::gen::inRange(1, 5);
+  config.conv_width = *rc::gen::inRange(1, 5);
+  config.expand = *rc::gen::inRange(1, 3);
+  config.dt_rank = *rc::gen::inRange(1, 4);
+  config.tied_embeddings = *rc::gen::arbitrary<bool>();
+  config.rope_dims = 4;
+  config.bigram_rows = *rc::gen::element(0, 2, 7);
+  config.bigram_dim = 3;
+  config.value_embedding_layers = *rc::gen::inRange(0, 3);
+  config.value_embedding_dim = 3;
+  config.xsa_layers = *rc::gen::inRange(0, 4);
+  config.layer_norm_scale = *rc::gen::arbitrary<bool>();
+  config.gated_attention = *rc::gen::arbitrary<bool>();
+  config.value_residual = *rc::gen::arbitrary<bool>();
+  config.token_gate = *rc::gen::arbitrary<bool>();
+  config.mtp_heads = *rc::gen::inRange(0, 3);
+  RC_PRE(config.Validate().ok());
+  return config;
+}
+
+struct Draw {
+  ModelConfig config;
+  HostTensor<int32_t> ids, targets;
+  uint64_t seed = 0;
+};
+
+Draw AnyDraw() {
+  Draw draw;
+  draw.config = AnyConfig();
+  draw.seed = *rc::gen::arbitrary<uint64_t>();
+  const int64_t batch = *rc::gen::inRange(1, 3), time = *rc::gen::inRange(2, 9);
+  draw.ids = RandomIds({batch, time}, draw.seed, 0, draw.config.vocab);
+  draw.targets = RandomIds({batch, time}, draw.seed + 1, 0, draw.config.vocab);
+  return draw;
+}
+
+double TotalLoss(const Draw& draw, Placed<double>& placed) {
+  Tensor<double> loss = placed.state.New<double>({1}), total = placed.state.New<double>({1});
+  ModelWeights<double> ignored = NewWeights<double>(placed.state, draw.config);
+  LossAndGradient<double>(placed.work, draw.config, placed.weights, Upload(placed.state, draw.ids),
+                          Upload(placed.state, draw.targets), 1, ignored, loss, total);
+  return total[0];
+}
+
+RC_GTEST_PROP(LanguageModelTest, BackwardIsTheGradientOfForward, ()) {
+  const Draw draw = AnyDraw();
+  Placed<double> placed(Device::Cpu());
+  Place<double>(draw.config, FormulaWeights(draw.config, static_cast<double>(draw.seed % 100)), &placed);
+  std::vector<NamedTensor> gradients;
+  LossAndGradients<double>(draw.config, placed, draw.ids, draw.targets, &gradients);
+  // Every weight moves along a direction of its own at once; and the gate that token gating hides from the
+  // gradient must hold still, as must what no gradient reaches.
+  const double step = 1e-4;
+  double predicted = 0;
+  std::map<std::string, std::vector<double>> directions;
+  ForEachWeight(
+      draw.config,
+      [&](const WeightInfo& info, Tensor<double>& weight, Tensor<double>& gradient) {
+        std::vector<double>& direction = directions[info.name];
+        for (int64_t i = 0; i < weight.size(); ++i) {
+          direction.push_back(RandomNormal(draw.seed, StreamOf(info.name), static_cast<uint64_t>(i)));
+          predicted += direction.back() * gradient[i];
+        }
+      },
+      placed.weights, placed.grad);
+  if (draw.config.token_gate && draw.config.layers.find('A') != std::string::npos)
+    return;  // see the next test
+  const auto moved = [&](double by) {
+    const auto shift = [&](double sign) {
+      ForEachWeight(
+          draw.config,
+          [&](const WeightInfo& info, Tensor<double>& weight) {
+            for (int64_t i = 0; i < weight.size(); ++i) {
+              weight[i] += sign * by * directions[info.name][static_cast<size_t>(i)];
+            }
+          },
+          placed.weights);
+    };
+    shift(1);
+    const double loss = TotalLoss(draw, placed);
+    shift(-1);
+    return loss;
+  };
+  const double measured =
+      (8 * (moved(step) - moved(-step)) - (moved(2 * step) - moved(-2 * step))) / (12 * step);
+  RC_ASSERT(std::abs(predicted) > 1e-12);
+  RC_ASSERT(std::abs(measured - predicted) <= 1e-6 * std::max(1.0, std::abs(predicted)));
+}
+
+// Losses of every token, [batch * time].
+std::vector<double> Losses(const Draw& draw, const HostTensor<int32_t>& ids) {
+  Placed<double> placed(Device::Cpu());
+  Place<double>(draw.config, FormulaWeights(draw.config, 3), &placed);
+  return Download(placed.work,
+                  TokenLosses<double>(placed.work, draw.config, placed.weights, Upload(placed.state, ids),
+                                      Upload(placed.state, draw.targets)))
+      .values;
+}
+
+RC_GTEST_PROP(LanguageModelTest, ATokenNeverChangesWhatComesBeforeIt, ()) {
+  const Draw draw = AnyDraw();
+  const int64_t time = draw.ids.shape[1], at = *rc::gen::inRange<int64_t>(0, draw.ids.size());
+  HostTensor<int32_t> changed = draw.ids;
+  changed[at] = static_cast<int32_t>((changed[at] + 1) % draw.config.vocab);
+  const std::vector<double> before = Losses(draw, draw.ids), after = Losses(draw, changed);
+  for (int64_t i = 0; i < draw.ids.size(); ++i) {
+    const bool other_row = i / time != at / time;
+    if (other_row || i < at) RC_ASSERT(before[static_cast<size_t>(i)] == after[static_cast<size_t>(i)]);
+  }
+}
+
+RC_GTEST_PROP(LanguageModelTest, KeepingNothingForBackwardChangesNoLoss, ()) {
+  const Draw draw = AnyDraw();
+  Placed<double> placed(Device::Cpu());
+  Place<double>(draw.config, FormulaWeights(draw.config, 3), &placed);
+  double sum = 0;
+  for (double loss : Losses(draw, draw.ids)) sum += loss;
+  Tensor<double> loss = placed.state.New<double>({1});
+  LossAndGradient<double>(placed.work, draw.config, placed.weights, Upload(placed.state, draw.ids),
+                          Upload(placed.state, draw.targets), 1, placed.grad, loss);
+  RC_ASSERT(std::abs(sum / static_cast<double>(draw.ids.size()) - loss[0]) <=
+            1e-12 * std::max(1.0, std::abs(sum)));
+}
+
+RC_GTEST_PROP(LanguageModelTest, WeightsComeBackFromTheirExport, ()) {
+  const ModelConfig config = AnyConfig();
+  const uint64_t seed = *rc::gen::arbitrary<uint64_t>();
+  const std::vector<NamedTensor> initial = InitialWeights(config, seed);
+  Placed<float> placed(Device::Cpu());
+  Place<float>(config, initial, &placed);
+  const std::vector<NamedTensor> exported = ExportWeights<float>(placed.state, config, placed.weights);
+  RC_ASSERT(exported.size() == initial.size());
+  for (size_t i = 0; i < exported.size(); ++i) {
+    RC_ASSERT(exported[i].name == initial[i].name);
+    RC_ASSERT(exported[i].shape == initial[i].shape);
+    RC_ASSERT(exported[i].values == initial[i].values);
+  }
+}
+
+TEST(LanguageModelTest, AnImportThatDoesNotFitNamesTheTensor) {
+  const ModelConfig config;
+  std::vector<NamedTensor> tensors = FormulaWeights({.layers = "MA",
+                                                     .vocab = 4,
+                                                     .dim = 8,
+                                                     .heads = 2,
+                                                     .kv_heads = 1,
+                                                     .mlp_width = 4,
+                                                     .rope_dims = 2,
+                                                     .bigram_rows = 3,
+                                                     .bigram_dim = 2,
+                                                     .value_embedding_dim = 2},
+                                                    1);
+  Placed<float> placed(Device::Cpu());
+  placed.weights = NewWeights<float>(placed.state, config);
+  EXPECT_THAT(ImportWeights<float>(placed.state, config, tensors, &placed.weights),
+              StatusIs(absl::StatusCode::kInvalidArgument, "skip_weights"));
+  tensors.erase(tensors.begin());
+  EXPECT_THAT(ImportWeights<float>(placed.state, config, tensors, &placed.weights),
+              StatusIs(absl::StatusCode::kNotFound, "skip_weights"));
+}
+
+TEST(LanguageModelTest, AnImpossibleConfigurationIsRefusedByItsField) {
+  const auto refused = [](const ModelConfig& config, const char* field) {
+    EXPECT_THAT(config.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, field));
+  };
+  refused({.layers = ""}, "layers");
+  refused({.layers = "MAX"}, "layers");
+  refused({.dim = 500}, "heads=8");
+  refused({.kv_heads = 3}, "kv_heads=3");
+  refused({.state = 0}, "state=0");
+  refused({.state = 65}, "state=65");
+  refused({.conv_width = 5}, "conv_width=5");
+  refused({.rope_dims = 15}, "rope_dims=15");
+  refused({.bigram_rows = 1}, "bigram_rows=1");
+  refused({.vocab = 65537}, "vocab=65537");
+  EXPECT_THAT(ModelConfig().Validate(), IsOk());
+}
+
+}  // namespace
+}  // namespace hm11
