@@ -1,9 +1,7 @@
-// From one projection to heads: the door and the CPU path.
+// Attention heads: the door and the CPU path.
 #include "ops/attention_heads.h"
 
-#include <algorithm>
 #include <cmath>
-#include <vector>
 
 #include "ops/door.h"
 #include "ops/sums.h"
@@ -11,265 +9,286 @@
 namespace hm11 {
 namespace {
 
-constexpr double kEpsilon = 1e-6;
-
-// Extents of one call.
 struct Sizes {
-  template <typename T>
-  explicit Sizes(const AttentionHeadsArgs<T>& a)
-      : rows(a.batch * a.time),
-        heads(a.q_gain.dim(0)),
-        width(a.qkv.dim(1) / (heads + 2 * KvHeads(a))),
-        kv_heads(KvHeads(a)),
-        stride(a.qkv.dim(1)) {}
-  // k's shape tells how many heads keys have; backward may be without it.
-  template <typename T>
-  static int64_t KvHeads(const AttentionHeadsArgs<T>& a) {
-    return a.k.dim(2);
-  }
-  int64_t rows, heads, width, kv_heads, stride;
+  int64_t rows, time, heads, kv_heads, head_dim, half;  // half: pairs that RoPE turns
+  int64_t width() const { return (heads + 2 * kv_heads) * head_dim; }
+  int64_t sums() const { return heads + 3; }  // dq_gain, then the three of SumOf
 };
 
-// Cosines and sines [time, rope_dims / 2, 2]. Frequencies and angles are rounded to float as the reference's
-// are.
-template <typename A>
-void FillAngles(int64_t time, int64_t rope_dims, double base, A* angles) {
-  const int64_t pairs = rope_dims / 2;
-  for (int64_t i = 0; i < pairs; ++i) {
-    const double exponent = 2.0 * static_cast<double>(i) / static_cast<double>(rope_dims);
-    const A frequency = static_cast<A>(1.0 / std::pow(base, exponent));
-    for (int64_t t = 0; t < time; ++t) {
-      const A angle = static_cast<A>(t) * frequency;
-      angles[(t * pairs + i) * 2] = std::cos(angle);
-      angles[(t * pairs + i) * 2 + 1] = std::sin(angle);
-    }
+enum SumOf { kValueEmbedding, kFirstV, kRawV };  // of dv with each
+
+template <typename T>
+Sizes SizesOf(const AttentionHeadsArgs<T>& args, const Shape& q, const Shape& k) {
+  return {.rows = args.batch * args.time,
+          .time = args.time,
+          .heads = q[2],
+          .kv_heads = k[2],
+          .head_dim = q[3],
+          .half = args.rope_dims / 2};
+}
+
+// q, k and v, or their gradients.
+template <typename T>
+void CheckHeads(const AttentionHeadsArgs<T>& args, const Shape& q, const Shape& k, const Shape& v) {
+  HM_CHECK_EQ(q.rank(), 4);
+  HM_CHECK_EQ(k.rank(), 4);
+  HM_CHECK_EQ(q, (Shape{args.batch, args.time, q[2], q[3]}));
+  HM_CHECK_EQ(k, (Shape{args.batch, args.time, k[2], q[3]}));
+  HM_CHECK_EQ(v, k);
+  HM_CHECK_EQ(args.q_gain.shape(), (Shape{q[2]}));
+  HM_CHECK_EQ(args.qkv.shape(), (Shape{args.batch * args.time, (q[2] + 2 * k[2]) * q[3]}));
+  HM_CHECK_EQ(args.rope_dims % 2, int64_t{0});
+  HM_CHECK_LE(args.rope_dims, q[3]);
+  if (!args.value_embedding.empty()) {
+    HM_CHECK_EQ(args.value_embedding.shape(), (Shape{args.batch * args.time, k[2] * q[3]}));
+    HM_CHECK_EQ(args.ve_layer_scale.size(), int64_t{1});
+    HM_CHECK_EQ(args.ve_scale.size(), int64_t{1});
+  }
+  if (!args.first_v.empty()) {
+    HM_CHECK_EQ(args.first_v.shape(), k);
+    HM_CHECK_EQ(args.residual.shape(), (Shape{2}));
   }
 }
 
-template <typename T>
-T InverseRms(const T* x, int64_t width) {
-  const T mean = LaneSum<T>(width, [&](int64_t d) { return x[d] * x[d]; }) / static_cast<T>(width);
-  return 1 / std::sqrt(mean + static_cast<T>(kEpsilon));
-}
+// ---- The CPU path.
 
-// y = gain * rope(inverse * x).
+// Cosines of every position's angles, then their sines.
 template <typename T>
-void NormAndRotate(const T* x, const T* angles, int64_t pairs, int64_t width, T inverse, T gain, T* y) {
-  const T scale = inverse * gain;
-  for (int64_t i = 0; i < pairs; ++i) {
-    const T c = angles[2 * i], s = angles[2 * i + 1], x1 = scale * x[i], x2 = scale * x[i + pairs];
-    y[i] = x1 * c + x2 * s;
-    y[i + pairs] = x2 * c - x1 * s;
-  }
-  for (int64_t d = 2 * pairs; d < width; ++d) y[d] = scale * x[d];
-}
-
-// dx of gain * rope(rms(x)); returns the gain's gradient. `rotated_back` is [width] scratch.
-template <typename T>
-T NormAndRotateBackward(const T* x, const T* dy, const T* angles, int64_t pairs, int64_t width, T gain,
-                        T* rotated_back, T* dx) {
-  for (int64_t i = 0; i < pairs; ++i) {
-    const T c = angles[2 * i], s = angles[2 * i + 1];
-    rotated_back[i] = dy[i] * c - dy[i + pairs] * s;
-    rotated_back[i + pairs] = dy[i] * s + dy[i + pairs] * c;
-  }
-  std::copy(dy + 2 * pairs, dy + width, rotated_back + 2 * pairs);
-  const T inverse = InverseRms(x, width);
-  // Rotations keep dot products: dy . rope(n) is rotated_back . n.
-  const T dot = inverse * LaneSum<T>(width, [&](int64_t d) { return rotated_back[d] * x[d]; });
-  const T mean = dot * inverse / static_cast<T>(width);
-  for (int64_t d = 0; d < width; ++d) dx[d] = gain * inverse * (rotated_back[d] - mean * x[d]);
-  return dot;
-}
-
-template <typename T>
-void CpuForward(const AttentionHeadsArgs<T>& a, Tensor<T> angles) {
-  const Sizes n(a);
-  const int64_t pairs = a.rope_dims / 2, kv_dim = n.kv_heads * n.width;
-  FillAngles<T>(a.time, a.rope_dims, a.rope_base, angles.data());
-  const T ve_scale = a.value_embedding.empty() ? T{0} : a.ve_layer_scale[0] * a.ve_scale[0];
-  ParallelFor(n.rows, MinRows(n.stride), [&](int64_t begin, int64_t end) {
-    for (int64_t r = begin; r < end; ++r) {
-      const T* row = a.qkv.data() + r * n.stride;
-      const T* angle = angles.data() + r % a.time * pairs * 2;
-      for (int64_t h = 0; h < n.heads; ++h) {
-        const T* x = row + h * n.width;
-        NormAndRotate<T>(x, angle, pairs, n.width, InverseRms(x, n.width), a.q_gain[h],
-                         a.q.data() + (r * n.heads + h) * n.width);
-      }
-      for (int64_t h = 0; h < n.kv_heads; ++h) {
-        const T* x = row + (n.heads + h) * n.width;
-        NormAndRotate<T>(x, angle, pairs, n.width, InverseRms(x, n.width), T{1},
-                         a.k.data() + (r * n.kv_heads + h) * n.width);
-      }
-      const T* raw = row + (n.heads + n.kv_heads) * n.width;
-      T* v = a.v.data() + r * kv_dim;
-      for (int64_t d = 0; d < kv_dim; ++d) v[d] = raw[d];
-      if (!a.value_embedding.empty()) {
-        for (int64_t d = 0; d < kv_dim; ++d) v[d] += ve_scale * a.value_embedding[r * kv_dim + d];
-      }
-      if (!a.first_v.empty()) {
-        for (int64_t d = 0; d < kv_dim; ++d)
-          v[d] = a.residual[0] * a.first_v[r * kv_dim + d] + a.residual[1] * v[d];
+void FillTable(const AttentionHeadsArgs<T>& args, Tensor<T> table) {
+  const int64_t half = args.rope_dims / 2;
+  T* cosines = table.data();
+  T* sines = cosines + args.time * half;
+  ParallelFor(args.time, 64, [&](int64_t begin, int64_t end) {
+    for (int64_t i = 0; i < half; ++i) {
+      const double frequency =
+          std::pow(args.rope_base, -static_cast<double>(2 * i) / static_cast<double>(args.rope_dims));
+      for (int64_t t = begin; t < end; ++t) {
+        const double angle = static_cast<double>(t) * frequency;
+        cosines[t * half + i] = static_cast<T>(std::cos(angle));
+        sines[t * half + i] = static_cast<T>(std::sin(angle));
       }
     }
   });
 }
 
-// What a row's value path adds to its sums: of ve_scale, and of the two residual weights.
+// One position's cosines and sines, and the turn by its angles, or back.
 template <typename T>
-void ValueBackward(const AttentionHeadsGradArgs<T>& a, const Sizes& n, int64_t r, T ve_scale, T* sums) {
-  const AttentionHeadsArgs<T>& f = a.forward;
-  const int64_t kv_dim = n.kv_heads * n.width;
-  const T* raw = f.qkv.data() + r * n.stride + (n.heads + n.kv_heads) * n.width;
-  const T* dv = a.dv.data() + r * kv_dim;
-  T* draw = a.dqkv.data() + r * n.stride + (n.heads + n.kv_heads) * n.width;
-  const T* ve = f.value_embedding.empty() ? nullptr : f.value_embedding.data() + r * kv_dim;
-  std::copy(dv, dv + kv_dim, draw);
-  if (!f.first_v.empty()) {
-    const T* first = f.first_v.data() + r * kv_dim;
-    T* dfirst = a.dfirst_v.data() + r * kv_dim;
-    for (int64_t d = 0; d < kv_dim; ++d) {
-      const T own = ve == nullptr ? raw[d] : raw[d] + ve_scale * ve[d];
-      sums[1] += dv[d] * first[d];
-      sums[2] += dv[d] * own;
-      dfirst[d] += f.residual[0] * dv[d];
-      draw[d] = f.residual[1] * dv[d];
+struct Rotation {
+  const T* cosines;
+  const T* sines;
+  int64_t half;
+
+  Rotation(Tensor<T> table, int64_t t)
+      : cosines(table.data() + t * table.dim(2)),
+        sines(cosines + table.dim(1) * table.dim(2)),
+        half(table.dim(2)) {}
+
+  void Turn(T* x) const { TurnBy(x, T(1)); }
+  void TurnBack(T* x) const { TurnBy(x, T(-1)); }
+
+ private:
+  void TurnBy(T* x, T sign) const {
+    for (int64_t i = 0; i < half; ++i) {
+      const T x1 = x[i], x2 = x[i + half], sine = sign * sines[i];
+      x[i] = x1 * cosines[i] + x2 * sine;
+      x[i + half] = x2 * cosines[i] - x1 * sine;
     }
   }
-  if (ve == nullptr) return;
-  T* dve = a.dvalue_embedding.data() + r * kv_dim;
-  for (int64_t d = 0; d < kv_dim; ++d) {
-    sums[0] += draw[d] * ve[d];
-    dve[d] = ve_scale * draw[d];
-  }
+};
+
+template <typename T>
+T InverseRms(const T* x, int64_t head_dim) {
+  const T squares = LaneSum<T>(head_dim, [x](int64_t d) { return x[d] * x[d]; });
+  return 1 / std::sqrt(squares / static_cast<T>(head_dim) + static_cast<T>(1e-6));
 }
 
-// partials: [pieces, heads + 3]: of the gains, and of ValueBackward.
 template <typename T>
-void CpuBackward(const AttentionHeadsGradArgs<T>& a, Tensor<T> angles, Tensor<T> partials) {
-  const AttentionHeadsArgs<T>& f = a.forward;
-  const Sizes n(f);
-  const int64_t pairs = f.rope_dims / 2, columns = n.heads + 3;
-  FillAngles<T>(f.time, f.rope_dims, f.rope_base, angles.data());
-  const T ve_scale = f.value_embedding.empty() ? T{0} : f.ve_layer_scale[0] * f.ve_scale[0];
-  ForPieces(n.rows, MinRows(n.stride), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const sums = partials.data() + piece * columns;
-    std::fill(sums, sums + columns, T{0});
-    std::vector<T> scratch(static_cast<size_t>(n.width));
-    for (int64_t r = begin; r < end; ++r) {
-      const T* row = f.qkv.data() + r * n.stride;
-      T* drow = a.dqkv.data() + r * n.stride;
-      const T* angle = angles.data() + r % f.time * pairs * 2;
-      for (int64_t h = 0; h < n.heads; ++h) {
-        sums[h] +=
-            NormAndRotateBackward<T>(row + h * n.width, a.dq.data() + (r * n.heads + h) * n.width, angle,
-                                     pairs, n.width, f.q_gain[h], scratch.data(), drow + h * n.width);
+void NormAndTurn(const T* x, T gain, const Rotation<T>& rotation, int64_t head_dim, T* y) {
+  const T factor = gain * InverseRms(x, head_dim);
+  for (int64_t d = 0; d < head_dim; ++d) y[d] = factor * x[d];
+  rotation.Turn(y);
+}
+
+// The gradient of NormAndTurn; returns the gain's.
+template <typename T>
+T NormAndTurnBackward(const T* x, T gain, const Rotation<T>& rotation, int64_t head_dim, const T* dy, T* dx) {
+  std::copy(dy, dy + head_dim, dx);
+  rotation.TurnBack(dx);
+  const T inverse_rms = InverseRms(x, head_dim);
+  const T dgain = inverse_rms * LaneSum<T>(head_dim, [=](int64_t d) { return dx[d] * x[d]; });
+  const T along = inverse_rms * inverse_rms * gain * dgain / static_cast<T>(head_dim);
+  for (int64_t d = 0; d < head_dim; ++d) dx[d] = inverse_rms * gain * dx[d] - along * x[d];
+  return dgain;
+}
+
+template <typename T>
+T ValueEmbeddingScale(const AttentionHeadsArgs<T>& args) {
+  return args.value_embedding.empty() ? T(0) : args.ve_layer_scale[0] * args.ve_scale[0];
+}
+
+template <typename T>
+void CpuForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
+  const Sizes s = SizesOf(args, args.q.shape(), args.k.shape());
+  const Tensor<T> table = arena.New<T>({2, s.time, s.half});
+  FillTable(args, table);
+  const T ve_scale = ValueEmbeddingScale(args);
+  ParallelFor(s.rows, MinRows(s.width()), [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const Rotation<T> rotation(table, row % s.time);
+      const T* x = args.qkv.data() + row * s.width();
+      for (int64_t h = 0; h < s.heads; ++h, x += s.head_dim) {
+        NormAndTurn(x, args.q_gain[h], rotation, s.head_dim,
+                    args.q.data() + (row * s.heads + h) * s.head_dim);
       }
-      for (int64_t h = 0; h < n.kv_heads; ++h) {
-        const int64_t at = (n.heads + h) * n.width;
-        NormAndRotateBackward<T>(row + at, a.dk.data() + (r * n.kv_heads + h) * n.width, angle, pairs,
-                                 n.width, T{1}, scratch.data(), drow + at);
+      for (int64_t h = 0; h < s.kv_heads; ++h, x += s.head_dim) {
+        NormAndTurn(x, T(1), rotation, s.head_dim, args.k.data() + (row * s.kv_heads + h) * s.head_dim);
       }
-      ValueBackward(a, n, r, ve_scale, sums + n.heads);
+      const int64_t values = s.kv_heads * s.head_dim;
+      T* v = args.v.data() + row * values;
+      std::copy(x, x + values, v);
+      if (!args.value_embedding.empty()) {
+        const T* embedding = args.value_embedding.data() + row * values;
+        for (int64_t i = 0; i < values; ++i) v[i] += ve_scale * embedding[i];
+      }
+      if (!args.first_v.empty()) {
+        const T* first = args.first_v.data() + row * values;
+        const T of_first = args.residual[0], of_own = args.residual[1];
+        for (int64_t i = 0; i < values; ++i) v[i] = of_first * first[i] + of_own * v[i];
+      }
     }
   });
-  std::vector<T> totals(static_cast<size_t>(columns));
-  AddPartials(partials.data(), PieceCount(n.rows, MinRows(n.stride)), columns, columns, totals.data());
-  for (int64_t h = 0; h < n.heads; ++h) a.dq_gain[h] += totals[static_cast<size_t>(h)];
-  const T* value_sums = totals.data() + n.heads;
-  if (!f.value_embedding.empty()) {
-    a.dve_layer_scale[0] += value_sums[0] * f.ve_scale[0];
-    a.dve_scale[0] += value_sums[0] * f.ve_layer_scale[0];
+}
+
+// One row of v's part; adds to sums[SumOf].
+template <typename T>
+void ValuesBackward(const AttentionHeadsGradArgs<T>& grad, int64_t row, const Sizes& s, T ve_scale, T* sums) {
+  const AttentionHeadsArgs<T>& args = grad.forward;
+  const int64_t values = s.kv_heads * s.head_dim;
+  const T* x = args.qkv.data() + (row + 1) * s.width() - values;
+  const T* dv = grad.dv.data() + row * values;
+  T* dx = grad.dqkv.data() + (row + 1) * s.width() - values;
+  std::copy(dv, dv + values, dx);
+  const T* embedding = args.value_embedding.empty() ? nullptr : args.value_embedding.data() + row * values;
+  if (!args.first_v.empty()) {
+    const T* first = args.first_v.data() + row * values;
+    T* dfirst = grad.dfirst_v.data() + row * values;
+    const T of_first = args.residual[0], of_own = args.residual[1];
+    sums[kFirstV] += LaneSum<T>(values, [=](int64_t i) { return dv[i] * first[i]; });
+    sums[kRawV] += LaneSum<T>(values, [=](int64_t i) { return dv[i] * x[i]; });
+    if (embedding != nullptr) {
+      sums[kRawV] += ve_scale * LaneSum<T>(values, [=](int64_t i) { return dv[i] * embedding[i]; });
+    }
+    for (int64_t i = 0; i < values; ++i) {
+      dfirst[i] += of_first * dv[i];
+      dx[i] *= of_own;
+    }
   }
-  if (!f.first_v.empty()) {
-    a.dresidual[0] += value_sums[1];
-    a.dresidual[1] += value_sums[2];
+  if (embedding != nullptr) {
+    T* dembedding = grad.dvalue_embedding.data() + row * values;
+    sums[kValueEmbedding] += LaneSum<T>(values, [=](int64_t i) { return dx[i] * embedding[i]; });
+    for (int64_t i = 0; i < values; ++i) dembedding[i] = ve_scale * dx[i];
   }
 }
 
 template <typename T>
-void CheckOperands(const AttentionHeadsArgs<T>& a) {
-  HM_CHECK_EQ(a.qkv.rank(), 2);
-  HM_CHECK_EQ(a.k.rank(), 4);
-  HM_CHECK_EQ(a.qkv.dim(0), a.batch * a.time);
-  const Sizes n(a);
-  HM_CHECK_EQ(a.qkv.dim(1), (n.heads + 2 * n.kv_heads) * n.width);
-  HM_CHECK_EQ(a.k.shape(), (Shape{a.batch, a.time, n.kv_heads, n.width}));
-  HM_CHECK_EQ(a.rope_dims % 2, 0);
-  HM_CHECK_LE(a.rope_dims, n.width);
-  HM_CHECK_LE(n.width, 128);
-  if (!a.value_embedding.empty()) {
-    HM_CHECK_EQ(a.value_embedding.size(), a.k.size());
-    HM_CHECK_EQ(a.ve_layer_scale.size(), 1);
-    HM_CHECK_EQ(a.ve_scale.size(), 1);
+void CpuBackward(Arena& arena, const AttentionHeadsGradArgs<T>& grad) {
+  const AttentionHeadsArgs<T>& args = grad.forward;
+  const Sizes s = SizesOf(args, grad.dq.shape(), grad.dk.shape());
+  const Tensor<T> table = arena.New<T>({2, s.time, s.half});
+  FillTable(args, table);
+  const T ve_scale = ValueEmbeddingScale(args);
+  const int64_t min_rows = MinRows(s.width()), pieces = PieceCount(s.rows, min_rows);
+  const Tensor<T> partials = arena.NewZero<T>({pieces, s.sums()});
+  ForPieces(s.rows, min_rows, [&](int64_t piece, int64_t begin, int64_t end) {
+    T* sums = partials.data() + piece * s.sums();
+    for (int64_t row = begin; row < end; ++row) {
+      const Rotation<T> rotation(table, row % s.time);
+      const T* x = args.qkv.data() + row * s.width();
+      T* dx = grad.dqkv.data() + row * s.width();
+      for (int64_t h = 0; h < s.heads; ++h, x += s.head_dim, dx += s.head_dim) {
+        sums[h] += NormAndTurnBackward(x, args.q_gain[h], rotation, s.head_dim,
+                                       grad.dq.data() + (row * s.heads + h) * s.head_dim, dx);
+      }
+      for (int64_t h = 0; h < s.kv_heads; ++h, x += s.head_dim, dx += s.head_dim) {
+        NormAndTurnBackward(x, T(1), rotation, s.head_dim,
+                            grad.dk.data() + (row * s.kv_heads + h) * s.head_dim, dx);
+      }
+      ValuesBackward(grad, row, s, ve_scale, sums + s.heads);
+    }
+  });
+  const Tensor<T> totals = arena.NewZero<T>({s.sums()});
+  AddPartials(partials.data(), pieces, s.sums(), s.sums(), totals.data());
+  for (int64_t h = 0; h < s.heads; ++h) grad.dq_gain[h] += totals[h];
+  const T* sums = totals.data() + s.heads;
+  if (!args.value_embedding.empty()) {
+    grad.dve_layer_scale[0] += sums[kValueEmbedding] * args.ve_scale[0];
+    grad.dve_scale[0] += sums[kValueEmbedding] * args.ve_layer_scale[0];
   }
-  if (!a.first_v.empty()) {
-    HM_CHECK_EQ(a.first_v.size(), a.k.size());
-    HM_CHECK_EQ(a.residual.size(), 2);
+  if (!args.first_v.empty()) {
+    grad.dresidual[0] += sums[kFirstV];
+    grad.dresidual[1] += sums[kRawV];
   }
 }
 
 }  // namespace
 
 double EffectiveRopeBase(double base, int64_t rope_dims, int64_t time) {
-  if (time <= 1024 || rope_dims <= 2) return base;
+  if (time <= 1024 || rope_dims <= 2) return base;  // One pair turns by t whatever the base.
   const double dims = static_cast<double>(rope_dims);
-  return base * std::pow(static_cast<double>(time) / 1024.0, dims / (dims - 2.0));
+  return base * std::pow(static_cast<double>(time) / 1024, dims / (dims - 2));
 }
 
 template <typename T>
 void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
-  CheckOperands(args);
-  HM_CHECK_EQ(args.v.shape(), args.k.shape());
-  HM_CHECK_EQ(args.q.size(), args.qkv.dim(0) * args.q_gain.dim(0) * args.k.dim(3));
+  CheckHeads(args, args.q.shape(), args.k.shape(), args.v.shape());
   const Device& device = arena.device();
-  Arena::Scope scope(arena);
-  const Tensor<Accum<T>> angles = arena.New<Accum<T>>({args.time, args.rope_dims / 2, 2});
-  if (device.is_plan() || args.qkv.empty()) return;
+  if (args.qkv.empty()) return;
+  const Arena::Scope scope(arena);
+  if (!device.is_cpu()) {
+    [[maybe_unused]] const Tensor<float> table = arena.New<float>({2, args.time, args.rope_dims / 2});
+    if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AttentionHeadsForward(device, args, angles);
-  }
+    if constexpr (kOnCuda<T>) return cuda::AttentionHeadsForward(device, args, table);
 #endif
+  }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args, angles);
+    if (device.is_cpu()) return CpuForward(arena, args);
   }
   FailNoHalf<T>("AttentionHeadsForward", device);
 }
 
 template <typename T>
 void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args) {
-  const AttentionHeadsArgs<T>& f = args.forward;
-  CheckOperands(f);
-  HM_CHECK_EQ(args.dqkv.shape(), f.qkv.shape());
-  HM_CHECK_EQ(args.dk.shape(), f.k.shape());
-  HM_CHECK_EQ(args.dv.shape(), f.k.shape());
-  HM_CHECK_EQ(args.dq_gain.shape(), f.q_gain.shape());
-  if (!f.value_embedding.empty()) HM_CHECK_EQ(args.dvalue_embedding.size(), f.value_embedding.size());
-  if (!f.first_v.empty()) HM_CHECK_EQ(args.dfirst_v.size(), f.first_v.size());
+  const AttentionHeadsArgs<T>& forward = args.forward;
+  CheckHeads(forward, args.dq.shape(), args.dk.shape(), args.dv.shape());
+  HM_CHECK_EQ(args.dqkv.shape(), forward.qkv.shape());
+  HM_CHECK_EQ(args.dq_gain.shape(), forward.q_gain.shape());
+  HM_CHECK_EQ(args.dvalue_embedding.shape(), forward.value_embedding.shape());
+  HM_CHECK_EQ(args.dfirst_v.shape(), forward.first_v.shape());
   const Device& device = arena.device();
-  Arena::Scope scope(arena);
-  const Tensor<Accum<T>> angles = arena.New<Accum<T>>({f.time, f.rope_dims / 2, 2});
-  const Tensor<Accum<T>> partials =
-      NewPartials<Accum<T>>(arena, std::max<int64_t>(1, f.qkv.dim(0)), f.q_gain.dim(0) + 3 * f.k.dim(2));
-  if (device.is_plan() || f.qkv.empty()) return;
+  if (forward.qkv.empty()) return;
+  const Arena::Scope scope(arena);
+  if (!device.is_cpu()) {
+    [[maybe_unused]] const Tensor<float> table = arena.New<float>({2, forward.time, forward.rope_dims / 2});
+    [[maybe_unused]] const Tensor<float> partials =
+        NewPartials<float>(arena, forward.batch * forward.time, args.dq.dim(2) + 3);
+    if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AttentionHeadsBackward(device, args, angles, partials);
-  }
+    if constexpr (kOnCuda<T>) return cuda::AttentionHeadsBackward(device, args, table, partials);
 #endif
+  }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args, angles, partials);
+    if (device.is_cpu()) return CpuBackward(arena, args);
   }
   FailNoHalf<T>("AttentionHeadsBackward", device);
 }
 
-template void AttentionHeadsForward<double>(Arena&, const AttentionHeadsArgs<double>&);
-template void AttentionHeadsForward<float>(Arena&, const AttentionHeadsArgs<float>&);
-template void AttentionHeadsForward<Bf16>(Arena&, const AttentionHeadsArgs<Bf16>&);
-template void AttentionHeadsBackward<double>(Arena&, const AttentionHeadsGradArgs<double>&);
-template void AttentionHeadsBackward<float>(Arena&, const AttentionHeadsGradArgs<float>&);
-template void AttentionHeadsBackward<Bf16>(Arena&, const AttentionHeadsGradArgs<Bf16>&);
+#define HM11_INSTANTIATE(T)                                                     \
+  template void AttentionHeadsForward<T>(Arena&, const AttentionHeadsArgs<T>&); \
+  template void AttentionHeadsBackward<T>(Arena&, const AttentionHeadsGradArgs<T>&)
+HM11_INSTANTIATE(double);
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
 
 }  // namespace hm11

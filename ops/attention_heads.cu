@@ -1,382 +1,385 @@
-// From one projection to heads on a GPU: a warp a row and head; each row of the projection is read once, and
-// each head written once.
+// Attention heads on a GPU: eight lanes a head, one pass over everything.
 //
-// A pair of channels that is rotated lies in two lanes: the other channel is read again, from the first-level
-// cache. Cosines and sines come from a table made by a kernel of its own, some hundred kilobytes that stay in
-// the cache.
+// A slot is one head's share of a row of the projection: query heads, then key heads, then value heads. Lanes
+// hold their channels in registers; the partner of a channel in RoPE is read again, from the first-level
+// cache, by the few lanes that turn anything. Bound by memory: 16-byte accesses, neighbouring teams on
+// neighbouring slots.
+#include <algorithm>
+
 #include "core/launch.cuh"
 #include "ops/attention_heads.h"
-#include "ops/packs.cuh"
+#include "ops/head_teams.cuh"
 #include "ops/sums.h"
 
 namespace hm11::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kMaxWidth = 128;
+constexpr int kThreads = 256;
+constexpr int kTeams = kThreads / kHeadLanes;
+constexpr int kBackwardBlocks = 5;  // on a multiprocessor at once
 constexpr float kEpsilon = 1e-6f;
 
 struct Sizes {
   int64_t rows;
-  int64_t time;
-  int heads, kv_heads, width, pairs;
-  __device__ __host__ int slots() const { return heads + 2 * kv_heads; }
-  __device__ __host__ int64_t stride() const { return static_cast<int64_t>(slots()) * width; }
+  int time, heads, kv_heads, head_dim;
+  int half;  // pairs that RoPE turns
+
+  __host__ __device__ int slots() const { return heads + 2 * kv_heads; }
+  // Slots that one block works on at once, and rows of them.
+  __host__ __device__ int block_slots() const { return slots() < kTeams ? slots() : kTeams; }
+  __host__ __device__ int block_rows() const { return kTeams / block_slots(); }
 };
 
-__global__ void AnglesKernel(int64_t time, int pairs, double base, float* angles) {
-  const int64_t i = static_cast<int64_t>(blockIdx.x) * blockDim.x + threadIdx.x;
-  if (i >= time * pairs) return;
-  // Rounded to float where the reference rounds: the frequency, and its product with the position.
-  const float frequency = static_cast<float>(1.0 / pow(base, static_cast<double>(i % pairs) / pairs));
-  const float angle = static_cast<float>(i / pairs) * frequency;
-  angles[2 * i] = cosf(angle);
-  angles[2 * i + 1] = sinf(angle);
-}
-
-// The rotation of channel `column`: own * value + other * the value of channel `partner`.
-struct Rotation {
-  float own = 1, other = 0;
-  int partner = 0;
-
-  __device__ Rotation(const float* angles, int64_t position, int pairs, int column) {
-    if (column >= 2 * pairs) return;
-    const bool first = column < pairs;
-    const float* angle = angles + (position * pairs + (first ? column : column - pairs)) * 2;
-    own = angle[0];
-    other = first ? angle[1] : -angle[1];
-    partner = first ? column + pairs : column - pairs;
-  }
-};
-
+// Operands of both passes; absent ones are null.
 template <typename T>
-struct ForwardOperands {
-  Sizes n;
+struct Operands {
   const T* qkv;
   const float* q_gain;
-  const float* angles;
   const T* value_embedding;
   const float* ve_layer_scale;
   const float* ve_scale;
   const T* first_v;
   const float* residual;
-  T* q;
-  T* k;
-  T* v;
+  const float* cosines;  // [time, half]
+  const float* sines;
+  Sizes sizes;
 };
 
-template <typename T, int N>
-__global__ void ForwardKernel(ForwardOperands<T> p) {
-  constexpr int kPacks = kMaxWidth / (32 * N);
-  const Sizes& n = p.n;
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (item >= n.rows * n.slots()) return;
-  const int lane = threadIdx.x % 32, slot = static_cast<int>(item % n.slots());
-  const int64_t row = item / n.slots();
-  const T* x = p.qkv + item * n.width;  // Slots lie side by side in a row, rows one after the other.
-  float values[kPacks][N];
-  float squares = 0;
+// ---- Cosines and sines.
+
+__global__ void TableKernel(int time, int half, double log2_base, float* cosines, float* sines) {
+  const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
+  if (index >= time * half) return;
+  const double angle = index / half * exp2(-log2_base * (index % half) / half);
+  double sine, cosine;
+  sincos(angle, &sine, &cosine);
+  cosines[index] = static_cast<float>(cosine);
+  sines[index] = static_cast<float>(sine);
+}
+
+// ---- One head.
+
+// y = x turned by position t's angles (back by them with kBack); `head` is where x came from, for the
+// partners.
+template <bool kBack, typename T, typename Team>
+__device__ __forceinline__ void Turn(const Operands<T>& operands, int t, const T* head,
+                                     typename Team::Values& x) {
+  const int half = operands.sizes.half;
 #pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 + lane) * N;
-    if (column >= n.width) continue;
-    Load<N>(x + column, values[k]);
+  for (int k = 0; k < Team::kPacks; ++k) {
+    const int d = Team::Channel(k);
+    if (d >= 2 * half) continue;
+    const bool is_first = d < half;
+    const int pair = is_first ? d : d - half;
+    float partner[Team::kSize], cosines[Team::kSize], sines[Team::kSize];
+    Load(head + (is_first ? d + half : pair), partner);
+    Load(operands.cosines + int64_t{t} * half + pair, cosines);
+    Load(operands.sines + int64_t{t} * half + pair, sines);
 #pragma unroll
-    for (int i = 0; i < N; ++i) squares = fmaf(values[k][i], values[k][i], squares);
-  }
-  if (slot < n.heads + n.kv_heads) {
-    const bool query = slot < n.heads;
-    const float scale = rsqrtf(WarpSum(squares) / n.width + kEpsilon) * (query ? p.q_gain[slot] : 1.0f);
-    T* to =
-        query ? p.q + (row * n.heads + slot) * n.width : p.k + (row * n.kv_heads + slot - n.heads) * n.width;
-#pragma unroll
-    for (int k = 0; k < kPacks; ++k) {
-      const int column = (k * 32 + lane) * N;
-      if (column >= n.width) continue;
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        float value = values[k][i];
-        if (column + i < 2 * n.pairs) {
-          const Rotation rotation(p.angles, row % n.time, n.pairs, column + i);
-          value = rotation.own * value + rotation.other * static_cast<float>(x[rotation.partner]);
-        }
-        values[k][i] = scale * value;
-      }
-      Store<N>(values[k], to + column);
+    for (int i = 0; i < Team::kSize; ++i) {
+      const float sine = is_first == kBack ? -sines[i] : sines[i];
+      x[k][i] = x[k][i] * cosines[i] + partner[i] * sine;
     }
+  }
+}
+
+template <typename T>
+__device__ __forceinline__ float ValueEmbeddingScale(const Operands<T>& operands) {
+  return operands.value_embedding == nullptr ? 0.0f : *operands.ve_layer_scale * *operands.ve_scale;
+}
+
+// v with its value embedding; `at` is where its head begins in [rows, kv_heads, head_dim].
+template <typename T, typename Team>
+__device__ __forceinline__ void AddValueEmbedding(const Operands<T>& operands, int64_t at,
+                                                  typename Team::Values& v) {
+  if (operands.value_embedding == nullptr) return;
+  const float scale = ValueEmbeddingScale(operands);
+  typename Team::Values embedding;
+  Team::LoadHead(operands.value_embedding + at, operands.sizes.head_dim, embedding);
+  Team::Zip(v, embedding, [=](float& v_i, float e_i) { v_i += scale * e_i; });
+}
+
+// ---- Forward. A team a slot.
+
+template <typename T, typename Team>
+__global__ void __launch_bounds__(kThreads) ForwardKernel(const Operands<T> operands, T* q, T* k, T* v) {
+  const Sizes& s = operands.sizes;
+  const int64_t index = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kHeadLanes;
+  if (index >= s.rows * s.slots()) return;
+  const int64_t row = index / s.slots();
+  const int slot = static_cast<int>(index % s.slots());
+  const T* head = operands.qkv + index * s.head_dim;
+  typename Team::Values x;
+  Team::LoadHead(head, s.head_dim, x);
+  if (slot < s.heads + s.kv_heads) {
+    const bool is_query = slot < s.heads;
+    const float factor = rsqrtf(Team::Dot(x, x) / static_cast<float>(s.head_dim) + kEpsilon) *
+                         (is_query ? operands.q_gain[slot] : 1.0f);
+    Turn<false, T, Team>(operands, static_cast<int>(row % s.time), head, x);
+    Team::Zip(x, x, [=](float& x_i, float) { x_i *= factor; });
+    T* to = is_query ? q + (row * s.heads + slot) * s.head_dim
+                     : k + (row * s.kv_heads + slot - s.heads) * s.head_dim;
+    Team::StoreHead(x, s.head_dim, to);
     return;
   }
-  const int64_t start = (row * n.kv_heads + slot - n.heads - n.kv_heads) * n.width;
-  const float ve_scale = p.value_embedding ? p.ve_layer_scale[0] * p.ve_scale[0] : 0.0f;
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 + lane) * N;
-    if (column >= n.width) continue;
-    float other[N];
-    if (p.value_embedding) {
-      Load<N>(p.value_embedding + start + column, other);
-#pragma unroll
-      for (int i = 0; i < N; ++i) values[k][i] = fmaf(ve_scale, other[i], values[k][i]);
-    }
-    if (p.first_v) {
-      Load<N>(p.first_v + start + column, other);
-#pragma unroll
-      for (int i = 0; i < N; ++i) values[k][i] = p.residual[0] * other[i] + p.residual[1] * values[k][i];
-    }
-    Store<N>(values[k], p.v + start + column);
+  const int64_t at = (row * s.kv_heads + slot - s.heads - s.kv_heads) * s.head_dim;
+  AddValueEmbedding<T, Team>(operands, at, x);
+  if (operands.first_v != nullptr) {
+    const float of_first = operands.residual[0], of_own = operands.residual[1];
+    typename Team::Values first;
+    Team::LoadHead(operands.first_v + at, s.head_dim, first);
+    Team::Zip(x, first, [=](float& x_i, float first_i) { x_i = of_first * first_i + of_own * x_i; });
   }
+  Team::StoreHead(x, s.head_dim, v + at);
 }
 
+// ---- Backward. Blocks stride over rows; a team keeps its slots, so that its sums over rows have one writer.
+
 template <typename T>
-struct BackwardOperands {
-  Sizes n;
-  const T* qkv;
-  const float* q_gain;
-  const float* angles;
-  const T* value_embedding;
-  const float* ve_layer_scale;
-  const float* ve_scale;
-  const T* first_v;
-  const float* residual;
+struct Gradients {
   const T* dq;
   const T* dk;
   const T* dv;
   T* dqkv;
   T* dvalue_embedding;
   T* dfirst_v;
-  float* partials;  // [blocks, heads + 3 kv_heads]
+  float* partials;  // [blocks, heads + 3]
 };
 
-// Queries and keys: dx = gain * rstd * (d - n mean(d n)), d the gradient rotated back; returns dy . rope(n).
-template <typename T, int N>
-__device__ float NormBackward(const BackwardOperands<T>& p, const T* x, const T* dy, int64_t position,
-                              float gain, T* dx) {
-  constexpr int kPacks = kMaxWidth / (32 * N);
-  const Sizes& n = p.n;
-  const int lane = threadIdx.x % 32;
-  float values[kPacks][N], back[kPacks][N];
-  float squares = 0, dot = 0;
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 + lane) * N;
-    if (column >= n.width) continue;
-    Load<N>(x + column, values[k]);
-    Load<N>(dy + column, back[k]);
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      if (column + i < 2 * n.pairs) {
-        const Rotation rotation(p.angles, position, n.pairs, column + i);
-        back[k][i] = rotation.own * back[k][i] - rotation.other * static_cast<float>(dy[rotation.partner]);
-      }
-      squares = fmaf(values[k][i], values[k][i], squares);
-      dot = fmaf(values[k][i], back[k][i], dot);
-    }
-  }
-  const float rstd = rsqrtf(WarpSum(squares) / n.width + kEpsilon);
-  dot = rstd * WarpSum(dot);
-  const float mean = dot * rstd / n.width;
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 + lane) * N;
-    if (column >= n.width) continue;
-#pragma unroll
-    for (int i = 0; i < N; ++i) back[k][i] = gain * rstd * (back[k][i] - mean * values[k][i]);
-    Store<N>(back[k], dx + column);
-  }
-  return dot;
+// Sums of a block, in shared memory: a query head's gain gradient for each of the block's rows, and for each
+// value head and row the sums of dv with the value embedding, first_v and v itself.
+struct BlockSums {
+  float* gains;   // [block_rows, heads]
+  float* values;  // [block_rows, kv_heads, 3]
+};
+int64_t BlockSumsBytes(const Sizes& s) {
+  return int64_t{s.block_rows()} * (s.heads + 3 * s.kv_heads) * int64_t{sizeof(float)};
 }
 
-// Values: sums[0] of the embedding's scale, sums[1] and [2] of the two residual weights, each lane its own
-// share.
-template <typename T, int N>
-__device__ void ValueBackward(const BackwardOperands<T>& p, const T* raw, int64_t start, float ve_scale,
-                              T* draw, float (&sums)[3]) {
-  constexpr int kPacks = kMaxWidth / (32 * N);
-  const int lane = threadIdx.x % 32;
-#pragma unroll
-  for (int k = 0; k < kPacks; ++k) {
-    const int column = (k * 32 + lane) * N;
-    if (column >= p.n.width) continue;
-    float d[N], embedding[N] = {};
-    Load<N>(p.dv + start + column, d);
-    if (p.value_embedding) Load<N>(p.value_embedding + start + column, embedding);
-    if (p.first_v) {
-      float own[N], first[N], dfirst[N];
-      Load<N>(raw + column, own);
-      Load<N>(p.first_v + start + column, first);
-      Load<N>(p.dfirst_v + start + column, dfirst);
-#pragma unroll
-      for (int i = 0; i < N; ++i) {
-        sums[1] = fmaf(d[i], first[i], sums[1]);
-        sums[2] = fmaf(d[i], fmaf(ve_scale, embedding[i], own[i]), sums[2]);
-        dfirst[i] = fmaf(p.residual[0], d[i], dfirst[i]);
-        d[i] *= p.residual[1];
-      }
-      Store<N>(dfirst, p.dfirst_v + start + column);
+// Returns the gain's gradient.
+template <typename T, typename Team>
+__device__ __forceinline__ float NormBackward(const Operands<T>& operands, int64_t row, int64_t slot_at,
+                                              float gain, const T* gradient, T* dqkv) {
+  const int head_dim = operands.sizes.head_dim;
+  typename Team::Values x, dx;
+  Team::LoadHead(operands.qkv + slot_at, head_dim, x);
+  Team::LoadHead(gradient, head_dim, dx);
+  Turn<true, T, Team>(operands, static_cast<int>(row % operands.sizes.time), gradient, dx);
+  const float inverse_dim = 1.0f / static_cast<float>(head_dim);
+  const float inverse_rms = rsqrtf(Team::Dot(x, x) * inverse_dim + kEpsilon);
+  const float dgain = inverse_rms * Team::Dot(dx, x);
+  const float of_gradient = inverse_rms * gain, along = inverse_rms * of_gradient * dgain * inverse_dim;
+  Team::Zip(dx, x, [=](float& dx_i, float x_i) { dx_i = of_gradient * dx_i - along * x_i; });
+  Team::StoreHead(dx, head_dim, dqkv + slot_at);
+  return dgain;
+}
+
+// Adds to sums[0..2]; only the team's first lane writes them.
+template <typename T, typename Team>
+__device__ __forceinline__ void ValueBackward(const Operands<T>& operands, const Gradients<T>& gradients,
+                                              int64_t at, int64_t slot_at, float* sums) {
+  const int head_dim = operands.sizes.head_dim;
+  const bool is_first_lane = Team::Lane() == 0;
+  typename Team::Values dv, other;
+  Team::LoadHead(gradients.dv + at, head_dim, dv);
+  if (operands.first_v != nullptr) {
+    const float of_first = operands.residual[0], of_own = operands.residual[1];
+    Team::LoadHead(operands.first_v + at, head_dim, other);
+    const float with_first = Team::Dot(dv, other);
+    Team::LoadHead(operands.qkv + slot_at, head_dim, other);
+    AddValueEmbedding<T, Team>(operands, at, other);
+    const float with_own = Team::Dot(dv, other);
+    if (is_first_lane) {
+      sums[1] += with_first;
+      sums[2] += with_own;
     }
-    Store<N>(d, draw + column);
-    if (!p.value_embedding) continue;
-#pragma unroll
-    for (int i = 0; i < N; ++i) {
-      sums[0] = fmaf(d[i], embedding[i], sums[0]);
-      d[i] *= ve_scale;
-    }
-    Store<N>(d, p.dvalue_embedding + start + column);
+    Team::LoadHead(gradients.dfirst_v + at, head_dim, other);
+    Team::Zip(other, dv, [=](float& dfirst_i, float dv_i) { dfirst_i += of_first * dv_i; });
+    Team::StoreHead(other, head_dim, gradients.dfirst_v + at);
+    Team::Zip(dv, dv, [=](float& dv_i, float) { dv_i *= of_own; });
+  }
+  Team::StoreHead(dv, head_dim, gradients.dqkv + slot_at);
+  if (operands.value_embedding != nullptr) {
+    const float scale = ValueEmbeddingScale(operands);
+    Team::LoadHead(operands.value_embedding + at, head_dim, other);
+    const float with_embedding = Team::Dot(dv, other);
+    if (is_first_lane) sums[0] += with_embedding;
+    Team::Zip(dv, dv, [=](float& dv_i, float) { dv_i *= scale; });
+    Team::StoreHead(dv, head_dim, gradients.dvalue_embedding + at);
   }
 }
 
-// Block b does rows b, b + blocks, ...; a warp keeps the sums of its slots.
-template <typename T, int N>
-__global__ void BackwardKernel(BackwardOperands<T> p) {
-  const Sizes& n = p.n;
-  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
-  float* partials = p.partials + static_cast<int64_t>(blockIdx.x) * (n.heads + 3 * n.kv_heads);
-  const float ve_scale = p.value_embedding ? p.ve_layer_scale[0] * p.ve_scale[0] : 0.0f;
-  for (int slot = warp; slot < n.slots(); slot += kWarps) {
-    float gain_sum = 0, sums[3] = {};
-    for (int64_t row = blockIdx.x; row < n.rows; row += gridDim.x) {
-      const int64_t at = row * n.stride() + static_cast<int64_t>(slot) * n.width;
-      if (slot < n.heads) {
-        gain_sum += NormBackward<T, N>(p, p.qkv + at, p.dq + (row * n.heads + slot) * n.width, row % n.time,
-                                       p.q_gain[slot], p.dqkv + at);
-      } else if (slot < n.heads + n.kv_heads) {
-        NormBackward<T, N>(p, p.qkv + at, p.dk + (row * n.kv_heads + slot - n.heads) * n.width, row % n.time,
-                           1.0f, p.dqkv + at);
-      } else {
-        const int64_t start = (row * n.kv_heads + slot - n.heads - n.kv_heads) * n.width;
-        ValueBackward<T, N>(p, p.qkv + at, start, ve_scale, p.dqkv + at, sums);
-      }
-    }
-    if (slot < n.heads) {
-      if (lane == 0) partials[slot] = gain_sum;
-    } else if (slot >= n.heads + n.kv_heads) {
-      const int first = n.heads + 3 * (slot - n.heads - n.kv_heads);
-#pragma unroll
-      for (int i = 0; i < 3; ++i) {
-        const float sum = WarpSum(sums[i]);
-        if (lane == 0) partials[first + i] = sum;
-      }
-    }
+template <typename T, typename Team>
+__device__ __forceinline__ void SlotBackward(const Operands<T>& operands, const Gradients<T>& gradients,
+                                             int64_t row, int slot, int block_row, const BlockSums& sums) {
+  const Sizes& s = operands.sizes;
+  const int64_t slot_at = (row * s.slots() + slot) * s.head_dim;
+  if (slot < s.heads) {
+    const float dgain =
+        NormBackward<T, Team>(operands, row, slot_at, operands.q_gain[slot],
+                              gradients.dq + (row * s.heads + slot) * s.head_dim, gradients.dqkv);
+    if (Team::Lane() == 0) sums.gains[block_row * s.heads + slot] += dgain;
+  } else if (slot < s.heads + s.kv_heads) {
+    NormBackward<T, Team>(operands, row, slot_at, 1.0f,
+                          gradients.dk + (row * s.kv_heads + slot - s.heads) * s.head_dim, gradients.dqkv);
+  } else {
+    const int head = slot - s.heads - s.kv_heads;
+    ValueBackward<T, Team>(operands, gradients, (row * s.kv_heads + head) * s.head_dim, slot_at,
+                           sums.values + (block_row * s.kv_heads + head) * 3);
   }
 }
 
-// Sums of all blocks, in order; one warp a column.
-__global__ void FinishKernel(const float* partials, int blocks, int heads, int kv_heads,
-                             const float* ve_layer_scale, const float* ve_scale, float* dq_gain,
-                             float* dve_layer_scale, float* dve_scale, float* dresidual) {
-  __shared__ float totals[3];
-  const int lane = threadIdx.x % 32, columns = heads + 3 * kv_heads;
-  const auto column_sum = [&](int column) {
-    float sum = 0;
-    for (int b = lane; b < blocks; b += 32) sum += partials[static_cast<int64_t>(b) * columns + column];
-    return WarpSum(sum);
-  };
-  for (int head = threadIdx.x / 32; head < heads; head += kWarps) {
-    const float sum = column_sum(head);
-    if (lane == 0) dq_gain[head] += sum;
-  }
-  for (int i = threadIdx.x / 32; i < 3; i += kWarps) {
-    float sum = 0;
-    for (int head = 0; head < kv_heads; ++head) sum += column_sum(heads + 3 * head + i);
-    if (lane == 0) totals[i] = sum;
+template <typename T, typename Team>
+__global__ void __launch_bounds__(kThreads)
+    BackwardKernel(const Operands<T> operands, const Gradients<T> gradients) {
+  extern __shared__ float shared[];
+  const Sizes& s = operands.sizes;
+  const int block_slots = s.block_slots(), block_rows = s.block_rows();
+  const BlockSums sums = {shared, shared + block_rows * s.heads};
+  for (int i = threadIdx.x; i < block_rows * (s.heads + 3 * s.kv_heads); i += kThreads) shared[i] = 0;
+  __syncthreads();
+
+  const int team = threadIdx.x / kHeadLanes, block_row = team / block_slots;
+  if (block_row < block_rows) {
+    for (int64_t row = int64_t{blockIdx.x} * block_rows + block_row; row < s.rows;
+         row += int64_t{gridDim.x} * block_rows) {
+      for (int slot = team % block_slots; slot < s.slots(); slot += block_slots) {
+        SlotBackward<T, Team>(operands, gradients, row, slot, block_row, sums);
+      }
+    }
   }
   __syncthreads();
+  for (int column = threadIdx.x; column < s.heads + 3; column += kThreads) {
+    float total = 0;
+    if (column < s.heads) {
+      for (int r = 0; r < block_rows; ++r) total += sums.gains[r * s.heads + column];
+    } else {
+      for (int i = 0; i < block_rows * s.kv_heads; ++i) total += sums.values[i * 3 + column - s.heads];
+    }
+    gradients.partials[int64_t{blockIdx.x} * (s.heads + 3) + column] = total;
+  }
+}
+
+// Where the sums over all blocks go; null where the operand is absent.
+struct Totals {
+  float* dq_gain;
+  const float* ve_layer_scale;
+  const float* ve_scale;
+  float* dve_layer_scale;
+  float* dve_scale;
+  float* dresidual;
+};
+
+// A block a column of the partials.
+__global__ void __launch_bounds__(kThreads)
+    TotalsKernel(const float* partials, int64_t count, int heads, const Totals totals) {
+  __shared__ float scratch[32];
+  const int column = blockIdx.x;
+  float sum = 0;
+  for (int64_t p = threadIdx.x; p < count; p += kThreads) sum += partials[p * (heads + 3) + column];
+  sum = BlockSum<kThreads>(sum, scratch);
   if (threadIdx.x != 0) return;
-  if (dve_scale) {
-    // The layer's own scale first: both products use values from before.
-    dve_layer_scale[0] += totals[0] * ve_scale[0];
-    dve_scale[0] += totals[0] * ve_layer_scale[0];
+  if (column < heads) {
+    totals.dq_gain[column] += sum;
+  } else if (column == heads) {
+    if (totals.dve_scale == nullptr) return;
+    *totals.dve_layer_scale += sum * *totals.ve_scale;
+    *totals.dve_scale += sum * *totals.ve_layer_scale;
+  } else if (totals.dresidual != nullptr) {
+    totals.dresidual[column - heads - 1] += sum;
   }
-  if (dresidual) {
-    dresidual[0] += totals[1];
-    dresidual[1] += totals[2];
-  }
 }
 
+// ---- Host.
+
+// Fills the table, and says where everything is.
 template <typename T>
-Sizes SizesOf(const AttentionHeadsArgs<T>& args) {
-  return {.rows = args.qkv.dim(0),
-          .time = args.time,
-          .heads = static_cast<int>(args.q_gain.dim(0)),
-          .kv_heads = static_cast<int>(args.k.dim(2)),
-          .width = static_cast<int>(args.k.dim(3)),
-          .pairs = static_cast<int>(args.rope_dims / 2)};
+Operands<T> Prepare(const Device& device, const AttentionHeadsArgs<T>& args, const Shape& q, const Shape& k,
+                    Tensor<float> table) {
+  const int half = static_cast<int>(args.rope_dims / 2), time = static_cast<int>(args.time);
+  float* sines = table.data() + int64_t{time} * half;
+  const int64_t angles = int64_t{time} * half;
+  Launch(device, {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(angles, 128))), .threads = 128},
+         TableKernel, time, half, std::log2(args.rope_base), table.data(), sines);
+  return {.qkv = args.qkv.data(),
+          .q_gain = args.q_gain.data(),
+          .value_embedding = args.value_embedding.data(),
+          .ve_layer_scale = args.ve_layer_scale.data(),
+          .ve_scale = args.ve_scale.data(),
+          .first_v = args.first_v.data(),
+          .residual = args.residual.data(),
+          .cosines = table.data(),
+          .sines = sines,
+          .sizes = {.rows = args.batch * args.time,
+                    .time = time,
+                    .heads = static_cast<int>(q[2]),
+                    .kv_heads = static_cast<int>(k[2]),
+                    .head_dim = static_cast<int>(q[3]),
+                    .half = half}};
 }
 
+// Packs need whole packs of pairs too. (A null operand counts as aligned.)
 template <typename T>
-void FillAngles(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> angles) {
-  const int64_t count = args.time * (args.rope_dims / 2);
-  Launch(device, {.blocks = static_cast<unsigned>(CeilDiv<int64_t>(count, 256)), .threads = 256},
-         AnglesKernel, args.time, static_cast<int>(args.rope_dims / 2), args.rope_base, angles.data());
-}
-
-// Whether all operands allow two numbers an access.
-template <typename T, typename... Pointers>
-bool Paired(int width, Pointers... pointers) {
-  return width % 2 == 0 && (IsAligned(pointers, 2 * static_cast<int64_t>(sizeof(T))) && ...);
+bool IsPacked(const AttentionHeadsArgs<T>& args) {
+  return args.rope_dims / 2 % kPackSize<T> == 0 && IsAligned(args.qkv.data()) &&
+         IsAligned(args.value_embedding.data()) && IsAligned(args.first_v.data());
 }
 
 }  // namespace
 
 template <typename T>
-void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> angles) {
-  const Sizes n = SizesOf(args);
-  FillAngles(device, args, angles);
-  const ForwardOperands<T> p = {.n = n,
-                                .qkv = args.qkv.data(),
-                                .q_gain = args.q_gain.data(),
-                                .angles = angles.data(),
-                                .value_embedding = Data(args.value_embedding),
-                                .ve_layer_scale = Data(args.ve_layer_scale),
-                                .ve_scale = Data(args.ve_scale),
-                                .first_v = Data(args.first_v),
-                                .residual = Data(args.residual),
-                                .q = args.q.data(),
-                                .k = args.k.data(),
-                                .v = args.v.data()};
-  const bool paired = Paired<T>(n.width, p.qkv, p.value_embedding, p.first_v, p.q, p.k, p.v);
-  const unsigned blocks = static_cast<unsigned>(CeilDiv<int64_t>(n.rows * n.slots(), kWarps));
-  Launch(device, {.blocks = blocks, .threads = kWarps * 32},
-         paired ? ForwardKernel<T, 2> : ForwardKernel<T, 1>, p);
+void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table) {
+  const Operands<T> operands = Prepare(device, args, args.q.shape(), args.k.shape(), table);
+  const Sizes& s = operands.sizes;
+  const bool packed =
+      IsPacked(args) && IsAligned(args.q.data()) && IsAligned(args.k.data()) && IsAligned(args.v.data());
+  const dim3 blocks(static_cast<unsigned>(CeilDiv<int64_t>(s.rows * s.slots(), kTeams)));
+  WithHeadTeam<T>(s.head_dim, packed, [&](auto team) {
+    Launch(device, {.blocks = blocks, .threads = kThreads}, ForwardKernel<T, decltype(team)>, operands,
+           args.q.data(), args.k.data(), args.v.data());
+  });
 }
 
 template <typename T>
-void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T>& args, Tensor<float> angles,
+void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T>& args, Tensor<float> table,
                             Tensor<float> partials) {
-  const AttentionHeadsArgs<T>& f = args.forward;
-  const Sizes n = SizesOf(f);
-  FillAngles(device, f, angles);
-  const BackwardOperands<T> p = {.n = n,
-                                 .qkv = f.qkv.data(),
-                                 .q_gain = f.q_gain.data(),
-                                 .angles = angles.data(),
-                                 .value_embedding = Data(f.value_embedding),
-                                 .ve_layer_scale = Data(f.ve_layer_scale),
-                                 .ve_scale = Data(f.ve_scale),
-                                 .first_v = Data(f.first_v),
-                                 .residual = Data(f.residual),
-                                 .dq = args.dq.data(),
-                                 .dk = args.dk.data(),
-                                 .dv = args.dv.data(),
-                                 .dqkv = args.dqkv.data(),
-                                 .dvalue_embedding = Data(args.dvalue_embedding),
-                                 .dfirst_v = Data(args.dfirst_v),
-                                 .partials = partials.data()};
-  const bool paired = Paired<T>(n.width, p.qkv, p.value_embedding, p.first_v, p.dq, p.dk, p.dv, p.dqkv,
-                                p.dvalue_embedding, p.dfirst_v);
-  const int64_t blocks = PartialBlocks(device, n.rows, 1, 6);
-  Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kWarps * 32},
-         paired ? BackwardKernel<T, 2> : BackwardKernel<T, 1>, p);
-  Launch(device, {.blocks = 1, .threads = kWarps * 32}, FinishKernel, partials.data(),
-         static_cast<int>(blocks), n.heads, n.kv_heads, p.ve_layer_scale, p.ve_scale, args.dq_gain.data(),
-         Data(args.dve_layer_scale), Data(args.dve_scale), Data(args.dresidual));
+  const AttentionHeadsArgs<T>& forward = args.forward;
+  const Operands<T> operands = Prepare(device, forward, args.dq.shape(), args.dk.shape(), table);
+  const Sizes& s = operands.sizes;
+  const Gradients<T> gradients = {.dq = args.dq.data(),
+                                  .dk = args.dk.data(),
+                                  .dv = args.dv.data(),
+                                  .dqkv = args.dqkv.data(),
+                                  .dvalue_embedding = args.dvalue_embedding.data(),
+                                  .dfirst_v = args.dfirst_v.data(),
+                                  .partials = partials.data()};
+  const bool packed = IsPacked(forward) && IsAligned(args.dq.data()) && IsAligned(args.dk.data()) &&
+                      IsAligned(args.dv.data()) && IsAligned(args.dqkv.data()) &&
+                      IsAligned(args.dvalue_embedding.data()) && IsAligned(args.dfirst_v.data());
+  const int64_t blocks = PartialBlocks(device, s.rows, s.block_rows(), kBackwardBlocks);
+  WithHeadTeam<T>(s.head_dim, packed, [&](auto team) {
+    Launch(device,
+           {.blocks = dim3(static_cast<unsigned>(blocks)),
+            .threads = kThreads,
+            .shared_bytes = BlockSumsBytes(s)},
+           BackwardKernel<T, decltype(team)>, operands, gradients);
+  });
+  const Totals totals = {.dq_gain = args.dq_gain.data(),
+                         .ve_layer_scale = forward.ve_layer_scale.data(),
+                         .ve_scale = forward.ve_scale.data(),
+                         .dve_layer_scale = args.dve_layer_scale.data(),
+                         .dve_scale = args.dve_scale.data(),
+                         .dresidual = args.dresidual.data()};
+  Launch(device, {.blocks = dim3(static_cast<unsigned>(s.heads + 3)), .threads = kThreads}, TotalsKernel,
+         partials.data(), blocks, s.heads, totals);
 }
 
-template void AttentionHeadsForward<float>(const Device&, const AttentionHeadsArgs<float>&, Tensor<float>);
-template void AttentionHeadsForward<Bf16>(const Device&, const AttentionHeadsArgs<Bf16>&, Tensor<float>);
-template void AttentionHeadsBackward<float>(const Device&, const AttentionHeadsGradArgs<float>&,
-                                            Tensor<float>, Tensor<float>);
-template void AttentionHeadsBackward<Bf16>(const Device&, const AttentionHeadsGradArgs<Bf16>&, Tensor<float>,
-                                           Tensor<float>);
+#define HM11_INSTANTIATE(T)                                                                            \
+  template void AttentionHeadsForward(const Device&, const AttentionHeadsArgs<T>&, Tensor<float>);     \
+  template void AttentionHeadsBackward(const Device&, const AttentionHeadsGradArgs<T>&, Tensor<float>, \
+                                       Tensor<float>)
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
 
 }  // namespace hm11::cuda

@@ -231,9 +231,10 @@ TEST(AttentionTest, EveryKernelGivesTheDefinitionAtTileEdges) {
   }
   ExpectDefinition<Bf16>(Case({3, 200, 2, 2, 32}, 12));
   ExpectDefinition<Bf16>(Case({1, 500, 2, 1, 128}, 13));
-  for (const Device& gpu : TestGpus()) {
-    if (gpu.description() != "emulated") ExpectDefinition<Bf16>(Case({1, 2048, 1, 2, 64}, 14));
-  }
+}
+
+TEST(AttentionTest, EveryKernelGivesTheDefinitionOnManyTiles) {
+  ExpectDefinition<Bf16>(Case({1, 2048, 1, 2, 64}, 14));
 }
 
 TEST(AttentionTest, BackwardIsTheGradientOfForward) {

@@ -1,7 +1,6 @@
-// XSA: the door and the CPU path.
+// Exclusive attention: the door and the CPU path.
 #include "ops/exclusive_attention.h"
 
-#include <algorithm>
 #include <cmath>
 
 #include "ops/door.h"
@@ -10,77 +9,71 @@
 namespace hm11 {
 namespace {
 
-constexpr double kMinNorm = 1e-12;
+constexpr double kSmallestNorm = 1e-12;
 
-// 1 / max(|v|, 1e-12).
 template <typename T>
-T InverseNorm(const T* v, int64_t width) {
-  return 1 / std::max(std::sqrt(LaneSum<T>(width, [&](int64_t d) { return v[d] * v[d]; })),
-                      static_cast<T>(kMinNorm));
+void CheckShapes(const Tensor<const T>& x, const Tensor<const T>& v) {
+  HM_CHECK_EQ(x.rank(), 4);
+  HM_CHECK_EQ(v.rank(), 4);
+  HM_CHECK_EQ(v.shape(), (Shape{x.dim(0), x.dim(1), v.dim(2), x.dim(3)}));
+  HM_CHECK_GE(v.dim(2), int64_t{1});
+  HM_CHECK_EQ(x.dim(2) % v.dim(2), int64_t{0});
+}
+
+template <typename T>
+T DotOf(const T* a, const T* b, int64_t count) {
+  return LaneSum<T>(count, [a, b](int64_t i) { return a[i] * b[i]; });
 }
 
 template <typename T>
 void CpuForward(const ExclusiveAttentionArgs<T>& a) {
-  const int64_t heads = a.x.dim(2), kv_heads = a.v.dim(2), width = a.x.dim(3), group = heads / kv_heads;
-  ParallelFor(a.v.dim(0) * a.v.dim(1), MinRows(heads * width), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * kv_heads; i < end * kv_heads; ++i) {
-      const T* v = a.v.data() + i * width;
-      const T inverse = InverseNorm(v, width);
+  const int64_t head_dim = a.x.dim(3), group = a.x.dim(2) / a.v.dim(2), vectors = a.v.size() / head_dim;
+  ParallelFor(vectors, MinRows(group * head_dim), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T* v = a.v.data() + i * head_dim;
+      const T norm = std::max(std::sqrt(DotOf(v, v, head_dim)), static_cast<T>(kSmallestNorm));
       for (int64_t h = i * group; h < (i + 1) * group; ++h) {
-        const T* x = a.x.data() + h * width;
-        T* y = a.y.data() + h * width;
-        const T share = inverse * inverse * LaneSum<T>(width, [&](int64_t d) { return x[d] * v[d]; });
-        for (int64_t d = 0; d < width; ++d) y[d] = x[d] - share * v[d];
+        const T* x = a.x.data() + h * head_dim;
+        T* y = a.y.data() + h * head_dim;
+        const T factor = DotOf(x, v, head_dim) / norm / norm;
+        for (int64_t d = 0; d < head_dim; ++d) y[d] = x[d] - factor * v[d];
       }
     }
   });
 }
 
-// With n = v / |v|: dx = dy - (dy . n) n, dn = -sum over heads of (x . n) dy + (dy . n) x, and dv = (dn - (dn
-// . n) n) / |v|, but for |v| under the floor, where n is linear in v.
 template <typename T>
 void CpuBackward(const ExclusiveAttentionGradArgs<T>& a) {
-  const int64_t heads = a.x.dim(2), kv_heads = a.v.dim(2), width = a.x.dim(3), group = heads / kv_heads;
-  ParallelFor(a.v.dim(0) * a.v.dim(1), MinRows(heads * width), [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin * kv_heads; i < end * kv_heads; ++i) {
-      const T* v = a.v.data() + i * width;
-      T* dv = a.dv.data() + i * width;
-      const T inverse = InverseNorm(v, width);
-      std::fill(dv, dv + width, T{0});
+  const int64_t head_dim = a.x.dim(3), group = a.x.dim(2) / a.v.dim(2), vectors = a.v.size() / head_dim;
+  ParallelFor(vectors, MinRows(group * head_dim), [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const T* v = a.v.data() + i * head_dim;
+      T* dv = a.dv.data() + i * head_dim;
+      const T length = std::sqrt(DotOf(v, v, head_dim));
+      const bool is_small = length < static_cast<T>(kSmallestNorm);
+      const T inverse = 1 / std::max(length, static_cast<T>(kSmallestNorm));
+      std::fill(dv, dv + head_dim, T(0));
       for (int64_t h = i * group; h < (i + 1) * group; ++h) {
-        const T* x = a.x.data() + h * width;
-        const T* dy = a.dy.data() + h * width;
-        T* dx = a.dx.data() + h * width;
-        const T along_x = inverse * LaneSum<T>(width, [&](int64_t d) { return x[d] * v[d]; });
-        const T along_dy = inverse * LaneSum<T>(width, [&](int64_t d) { return dy[d] * v[d]; });
-        for (int64_t d = 0; d < width; ++d) {
-          const T upstream = dy[d];
-          dv[d] -= along_x * upstream + along_dy * x[d];
-          dx[d] = upstream - along_dy * inverse * v[d];
+        const T* x = a.x.data() + h * head_dim;
+        const T* dy = a.dy.data() + h * head_dim;
+        T* dx = a.dx.data() + h * head_dim;
+        const T p = DotOf(x, v, head_dim) * inverse, q = DotOf(dy, v, head_dim) * inverse;
+        const T along = is_small ? 0 : 2 * p * q * inverse;
+        for (int64_t d = 0; d < head_dim; ++d) {
+          const T dy_d = dy[d];  // dx may be dy.
+          dv[d] += (along * v[d] - q * x[d] - p * dy_d) * inverse;
+          dx[d] = dy_d - q * inverse * v[d];
         }
       }
-      const bool floored = inverse >= static_cast<T>(1 / kMinNorm);
-      const T along_dn =
-          floored ? T{0} : inverse * inverse * LaneSum<T>(width, [&](int64_t d) { return dv[d] * v[d]; });
-      for (int64_t d = 0; d < width; ++d) dv[d] = inverse * (dv[d] - along_dn * v[d]);
     }
   });
-}
-
-template <typename Args>
-void CheckOperands(const Args& args) {
-  HM_CHECK_EQ(args.x.rank(), 4);
-  HM_CHECK_EQ(args.v.rank(), 4);
-  for (int axis : {0, 1, 3}) HM_CHECK_EQ(args.v.dim(axis), args.x.dim(axis));
-  HM_CHECK_EQ(args.x.dim(2) % args.v.dim(2), 0);
-  HM_CHECK_LE(args.x.dim(3), 128);
 }
 
 }  // namespace
 
 template <typename T>
 void ExclusiveAttentionForward(Arena& arena, const ExclusiveAttentionArgs<T>& args) {
-  CheckOperands(args);
+  CheckShapes(args.x, args.v);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   const Device& device = arena.device();
   if (device.is_plan() || args.x.empty()) return;
@@ -97,7 +90,7 @@ void ExclusiveAttentionForward(Arena& arena, const ExclusiveAttentionArgs<T>& ar
 
 template <typename T>
 void ExclusiveAttentionBackward(Arena& arena, const ExclusiveAttentionGradArgs<T>& args) {
-  CheckOperands(args);
+  CheckShapes(args.x, args.v);
   HM_CHECK_EQ(args.dy.shape(), args.x.shape());
   HM_CHECK_EQ(args.dx.shape(), args.x.shape());
   HM_CHECK_EQ(args.dv.shape(), args.v.shape());
@@ -114,11 +107,12 @@ void ExclusiveAttentionBackward(Arena& arena, const ExclusiveAttentionGradArgs<T
   FailNoHalf<T>("ExclusiveAttentionBackward", device);
 }
 
-template void ExclusiveAttentionForward<double>(Arena&, const ExclusiveAttentionArgs<double>&);
-template void ExclusiveAttentionForward<float>(Arena&, const ExclusiveAttentionArgs<float>&);
-template void ExclusiveAttentionForward<Bf16>(Arena&, const ExclusiveAttentionArgs<Bf16>&);
-template void ExclusiveAttentionBackward<double>(Arena&, const ExclusiveAttentionGradArgs<double>&);
-template void ExclusiveAttentionBackward<float>(Arena&, const ExclusiveAttentionGradArgs<float>&);
-template void ExclusiveAttentionBackward<Bf16>(Arena&, const ExclusiveAttentionGradArgs<Bf16>&);
+#define HM11_INSTANTIATE(T)                                                             \
+  template void ExclusiveAttentionForward<T>(Arena&, const ExclusiveAttentionArgs<T>&); \
+  template void ExclusiveAttentionBackward<T>(Arena&, const ExclusiveAttentionGradArgs<T>&)
+HM11_INSTANTIATE(double);
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
 
 }  // namespace hm11

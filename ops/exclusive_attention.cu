@@ -1,147 +1,106 @@
-// XSA on a GPU: a warp a row and kv head. Its value, and the sums of its gradient, stay in registers while
-// the warp goes through the query heads of the group; every tensor is read once and written once.
+// Exclusive attention on a GPU: eight lanes a value vector, which stays in registers for the heads that read
+// it.
+//
+// Bound by memory: each operand is read once and each result written once, in 16-byte packs.
 #include "core/launch.cuh"
 #include "ops/exclusive_attention.h"
-#include "ops/packs.cuh"
+#include "ops/head_teams.cuh"
 
 namespace hm11::cuda {
 namespace {
 
-constexpr int kWarps = 8;
-constexpr int kMaxWidth = 128;
-constexpr float kMinNorm = 1e-12f;
+constexpr int kThreads = 256;
+constexpr float kSmallestNorm = 1e-12f;
 
-// A lane's share of one head: packs of N numbers, kPacks of them, zero past the width.
-template <int N>
-struct Share {
-  static constexpr int kPacks = kMaxWidth / (32 * N);
-  float values[kPacks][N];
-
-  __device__ static int Column(int pack) { return (pack * 32 + static_cast<int>(threadIdx.x % 32)) * N; }
-  template <typename T>
-  __device__ void Read(const T* from, int width) {
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) values[p][i] = 0;
-      if (Column(p) < width) Load<N>(from + Column(p), values[p]);
-    }
-  }
-  template <typename T>
-  __device__ void Write(T* to, int width) const {
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) {
-      if (Column(p) < width) Store<N>(values[p], to + Column(p));
-    }
-  }
-  // this += factor * other
-  __device__ void Add(float factor, const Share& other) {
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) values[p][i] = fmaf(factor, other.values[p][i], values[p][i]);
-    }
-  }
-  __device__ void Scale(float factor) {
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) values[p][i] *= factor;
-    }
-  }
-  // Over the whole head.
-  __device__ float Dot(const Share& other) const {
-    float sum = 0;
-#pragma unroll
-    for (int p = 0; p < kPacks; ++p) {
-#pragma unroll
-      for (int i = 0; i < N; ++i) sum = fmaf(values[p][i], other.values[p][i], sum);
-    }
-    return WarpSum(sum);
-  }
+// The value vector of this team; teams beyond the last work on it again, and store nothing.
+struct Work {
+  int64_t vector;
+  bool stores;
 };
+__device__ __forceinline__ Work WorkOfTeam(int64_t vectors) {
+  const int64_t index = (int64_t{blockIdx.x} * kThreads + threadIdx.x) / kHeadLanes;
+  return {index < vectors ? index : vectors - 1, index < vectors};
+}
 
-template <typename T, int N>
-__global__ void ForwardKernel(const T* x, const T* v, int64_t items, int group, int width, T* y) {
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (item >= items) return;
-  Share<N> n;
-  n.Read(v + item * width, width);
-  n.Scale(1 / fmaxf(sqrtf(n.Dot(n)), kMinNorm));
-  for (int64_t head = item * group; head < (item + 1) * group; ++head) {
-    Share<N> values;
-    values.Read(x + head * width, width);
-    values.Add(-values.Dot(n), n);
-    values.Write(y + head * width, width);
+template <typename T, typename Team>
+__global__ void __launch_bounds__(kThreads)
+    ForwardKernel(const T* x, const T* v, T* y, int64_t vectors, int group, int head_dim) {
+  const Work work = WorkOfTeam(vectors);
+  typename Team::Values n;
+  Team::LoadHead(v + work.vector * head_dim, head_dim, n);
+  const float inverse = 1.0f / fmaxf(sqrtf(Team::Dot(n, n)), kSmallestNorm);
+  Team::Zip(n, n, [&](float& n_i, float) { n_i *= inverse; });
+  for (int64_t h = work.vector * group; h < (work.vector + 1) * group; ++h) {
+    typename Team::Values values;
+    Team::LoadHead(x + h * head_dim, head_dim, values);
+    const float p = Team::Dot(values, n);
+    Team::Zip(values, n, [&](float& value, float n_i) { value -= p * n_i; });
+    if (work.stores) Team::StoreHead(values, head_dim, y + h * head_dim);
   }
 }
 
-template <typename T, int N>
-__global__ void BackwardKernel(const T* x, const T* v, const T* dy, int64_t items, int group, int width,
-                               T* dx, T* dv) {
-  const int64_t item = static_cast<int64_t>(blockIdx.x) * kWarps + threadIdx.x / 32;
-  if (item >= items) return;
-  Share<N> n, dn;
-  n.Read(v + item * width, width);
-  const float norm = sqrtf(n.Dot(n));
-  const float inverse = 1 / fmaxf(norm, kMinNorm);
-  n.Scale(inverse);
-#pragma unroll
-  for (int p = 0; p < Share<N>::kPacks; ++p) {
-#pragma unroll
-    for (int i = 0; i < N; ++i) dn.values[p][i] = 0;
+// dx and dy may be the same: a head is read whole before it is written.
+template <typename T, typename Team>
+__global__ void __launch_bounds__(kThreads) BackwardKernel(const T* x, const T* v, const T* dy, T* dx, T* dv,
+                                                           int64_t vectors, int group, int head_dim) {
+  const Work work = WorkOfTeam(vectors);
+  typename Team::Values n, dv_sum = {};
+  Team::LoadHead(v + work.vector * head_dim, head_dim, n);
+  const float length = sqrtf(Team::Dot(n, n));
+  const float inverse = 1.0f / fmaxf(length, kSmallestNorm);
+  Team::Zip(n, n, [&](float& n_i, float) { n_i *= inverse; });
+  float along = 0;
+  for (int64_t h = work.vector * group; h < (work.vector + 1) * group; ++h) {
+    typename Team::Values values, gradient;
+    Team::LoadHead(x + h * head_dim, head_dim, values);
+    Team::LoadHead(dy + h * head_dim, head_dim, gradient);
+    const float p = Team::Dot(values, n), q = Team::Dot(gradient, n);
+    along += 2 * p * q;
+    Team::Zip(dv_sum, values, [&](float& sum, float x_i) { sum -= q * x_i; });
+    Team::Zip(dv_sum, gradient, [&](float& sum, float dy_i) { sum -= p * dy_i; });
+    Team::Zip(gradient, n, [&](float& dy_i, float n_i) { dy_i -= q * n_i; });
+    if (work.stores) Team::StoreHead(gradient, head_dim, dx + h * head_dim);
   }
-  for (int64_t head = item * group; head < (item + 1) * group; ++head) {
-    Share<N> values, upstream;
-    values.Read(x + head * width, width);
-    upstream.Read(dy + head * width, width);
-    const float along_x = values.Dot(n), along_dy = upstream.Dot(n);
-    dn.Add(-along_x, upstream);
-    dn.Add(-along_dy, values);
-    upstream.Add(-along_dy, n);
-    upstream.Write(dx + head * width, width);
-  }
-  if (norm > kMinNorm) dn.Add(-dn.Dot(n), n);
-  dn.Scale(inverse);
-  dn.Write(dv + item * width, width);
+  if (length < kSmallestNorm) along = 0;
+  Team::Zip(dv_sum, n, [&](float& sum, float n_i) { sum = (sum + along * n_i) * inverse; });
+  if (work.stores) Team::StoreHead(dv_sum, head_dim, dv + work.vector * head_dim);
 }
 
-template <typename T>
-bool Paired(int64_t width, const void* a, const void* b, const void* c) {
-  const int64_t bytes = 2 * static_cast<int64_t>(sizeof(T));
-  return width % 2 == 0 && IsAligned(a, bytes) && IsAligned(b, bytes) && IsAligned(c, bytes);
+dim3 Blocks(int64_t vectors) {
+  return dim3(static_cast<unsigned>(CeilDiv<int64_t>(vectors, kThreads / kHeadLanes)));
 }
 
 }  // namespace
 
 template <typename T>
 void ExclusiveAttentionForward(const Device& device, const ExclusiveAttentionArgs<T>& args) {
-  const int64_t items = args.v.dim(0) * args.v.dim(1) * args.v.dim(2), width = args.x.dim(3);
-  const int group = static_cast<int>(args.x.dim(2) / args.v.dim(2));
-  const LaunchShape shape = {.blocks = static_cast<unsigned>(CeilDiv<int64_t>(items, kWarps)),
-                             .threads = kWarps * 32};
-  const auto kernel = Paired<T>(width, args.x.data(), args.v.data(), args.y.data()) ? ForwardKernel<T, 2>
-                                                                                    : ForwardKernel<T, 1>;
-  Launch(device, shape, kernel, args.x.data(), args.v.data(), items, group, static_cast<int>(width),
-         args.y.data());
+  const int64_t head_dim = args.x.dim(3), group = args.x.dim(2) / args.v.dim(2),
+                vectors = args.v.size() / head_dim;
+  const bool packed = IsAligned(args.x.data()) && IsAligned(args.v.data()) && IsAligned(args.y.data());
+  WithHeadTeam<T>(head_dim, packed, [&](auto team) {
+    Launch(device, {.blocks = Blocks(vectors), .threads = kThreads}, ForwardKernel<T, decltype(team)>,
+           args.x.data(), args.v.data(), args.y.data(), vectors, group, head_dim);
+  });
 }
 
 template <typename T>
 void ExclusiveAttentionBackward(const Device& device, const ExclusiveAttentionGradArgs<T>& args) {
-  const int64_t items = args.v.dim(0) * args.v.dim(1) * args.v.dim(2), width = args.x.dim(3);
-  const int group = static_cast<int>(args.x.dim(2) / args.v.dim(2));
-  const LaunchShape shape = {.blocks = static_cast<unsigned>(CeilDiv<int64_t>(items, kWarps)),
-                             .threads = kWarps * 32};
-  const bool paired = Paired<T>(width, args.x.data(), args.v.data(), args.dy.data()) &&
-                      Paired<T>(width, args.dx.data(), args.dv.data(), args.dx.data());
-  const auto kernel = paired ? BackwardKernel<T, 2> : BackwardKernel<T, 1>;
-  Launch(device, shape, kernel, args.x.data(), args.v.data(), args.dy.data(), items, group,
-         static_cast<int>(width), args.dx.data(), args.dv.data());
+  const int64_t head_dim = args.x.dim(3), group = args.x.dim(2) / args.v.dim(2),
+                vectors = args.v.size() / head_dim;
+  const bool packed = IsAligned(args.x.data()) && IsAligned(args.v.data()) && IsAligned(args.dy.data()) &&
+                      IsAligned(args.dx.data()) && IsAligned(args.dv.data());
+  WithHeadTeam<T>(head_dim, packed, [&](auto team) {
+    Launch(device, {.blocks = Blocks(vectors), .threads = kThreads}, BackwardKernel<T, decltype(team)>,
+           args.x.data(), args.v.data(), args.dy.data(), args.dx.data(), args.dv.data(), vectors, group,
+           head_dim);
+  });
 }
 
-template void ExclusiveAttentionForward<float>(const Device&, const ExclusiveAttentionArgs<float>&);
-template void ExclusiveAttentionForward<Bf16>(const Device&, const ExclusiveAttentionArgs<Bf16>&);
-template void ExclusiveAttentionBackward<float>(const Device&, const ExclusiveAttentionGradArgs<float>&);
-template void ExclusiveAttentionBackward<Bf16>(const Device&, const ExclusiveAttentionGradArgs<Bf16>&);
+#define HM11_INSTANTIATE(T)                                                                 \
+  template void ExclusiveAttentionForward(const Device&, const ExclusiveAttentionArgs<T>&); \
+  template void ExclusiveAttentionBackward(const Device&, const ExclusiveAttentionGradArgs<T>&)
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
 
 }  // namespace hm11::cuda
