@@ -162,6 +162,15 @@ TEST(ArtifactTest, FaultsAreTold) {
   EXPECT_THAT(ParseArtifact(newer, "f"), StatusIs(absl::StatusCode::kFailedPrecondition, "version 2"));
 }
 
+TEST(ArtifactTest, CodesBeyondTheirBitsAreRejected) {
+  Artifact artifact = SmallArtifact();
+  artifact.tensors[0].codes.bits = 2;
+  artifact.tensors[0].codes.codes[3] = -2;
+  const absl::StatusOr<std::string> bytes = SerializeArtifact(artifact, CodeCoder::kLzma);
+  ASSERT_THAT(bytes, IsOk());
+  EXPECT_THAT(ParseArtifact(*bytes, "f"), StatusIs(absl::StatusCode::kDataLoss, "a code is out of range"));
+}
+
 // With the checksum made right again, as no accident but only intent does.
 RC_GTEST_PROP(ArtifactTest, ForgedContentsNeverCrash, ()) {
   static const std::string good = SmallBytes();

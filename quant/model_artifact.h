@@ -12,7 +12,6 @@
 //   2. The size never exceeds budget_bytes; when no step is coarse enough, ResourceExhausted says what it
 //   takes.
 //   3. A larger budget never gives a coarser step.
-//   4. Encoding what was decoded from coarser steps is not needed: the score is that of the decoded tensors.
 #ifndef HM11_QUANT_MODEL_ARTIFACT_H_
 #define HM11_QUANT_MODEL_ARTIFACT_H_
 

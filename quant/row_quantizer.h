@@ -17,7 +17,8 @@
 //
 // Properties:
 //   1. Without clipping, |w' - w| <= step / 2 (plus float16 rounding of an 8-bit published scale).
-//   2. Codes do not depend on the scale of a row: 2 w gives the codes of w and twice its scales.
+//   2. Codes do not depend on the scale of a row: 2 w gives the codes of w and twice its scales (where
+//      float16 is not subnormal).
 //   3. A row of zeros has scale 0 (sigma) and decodes to zeros.
 //   4. Codes and scales of the published scheme equal the reference's.
 //

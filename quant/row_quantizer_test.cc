@@ -131,9 +131,11 @@ RC_GTEST_PROP(RowQuantizerTest, TwiceAMatrixHasTheSameCodesAndTwiceTheScales, ()
   for (float& value : twice.values) value *= 2;
   const QuantizedMatrix a = QuantizeRows(matrix.view(), Scales(matrix, 0.4), 6);
   const QuantizedMatrix b = QuantizeRows(twice.view(), Scales(twice, 0.4), 6);
-  RC_ASSERT(a.codes == b.codes);
   for (int64_t r = 0; r < matrix.rows; ++r) {
+    if (static_cast<float>(a.scales[r]) < 0x1p-14f) continue;  // subnormal: rounded more coarsely
     RC_ASSERT(static_cast<float>(b.scales[r]) == 2 * static_cast<float>(a.scales[r]));
+    RC_ASSERT(std::equal(&a.codes[r * matrix.cols], &a.codes[r * matrix.cols] + matrix.cols,
+                         &b.codes[r * matrix.cols]));
   }
 }
 
