@@ -1,12 +1,11 @@
 // The corpus that comes with every machine able to build hm11: the headers and documentation of the Debian
 // packages it is built with, cleaned, deduplicated, tokenized once and kept in the cache folder.
 //
-// The texts are the files of the packages in tools/packages.txt and of what these need (found through dpkg's
-// own lists). Equal files count once; a paragraph that was seen before - licences, banners - is dropped
-// wherever it comes again. A file is one document; a hash of its path decides whether it is validation (about
-// one in twenty) or training. The order is by that hash, so kinds of text are mixed and the order is the same
-// on any machine that has the same packages. The tokenizer is a byte-pair encoding of 1024 pieces, trained on
-// the training documents.
+// A file is one document; corpus_text.h says which files, and what repetitions are dropped. A hash of a
+// file's path decides whether it is validation (one in fifty) or training, and its place, so that kinds of
+// text are mixed and the order is the same wherever the same packages are. The tokenizer is a byte-pair
+// encoding of 1024 pieces, trained on the training documents. hm11's own sources, where found, are the last
+// training shards: validation bytes and tokenizer do not change when a line of hm11 does.
 #ifndef HM11_DATA_DEFAULT_CORPUS_H_
 #define HM11_DATA_DEFAULT_CORPUS_H_
 

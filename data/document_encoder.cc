@@ -28,12 +28,10 @@ DocumentEncoder::Encoded DocumentEncoder::Encode(const Tokenizer& tokenizer,
     const size_t begin = encoded.tokens.size();
     encoded.tokens.push_back(kBosToken);
     tokenizer.Encode(document, &encoded.tokens);
-    encoded.counts.text_bytes += static_cast<int64_t>(document.size());
-    encoded.counts.token_bytes += tokenizer.byte_table().Count(std::span(encoded.tokens).subspan(begin));
+    encoded.text_bytes += static_cast<int64_t>(document.size());
+    encoded.token_bytes += tokenizer.byte_table().Count(std::span(encoded.tokens).subspan(begin));
   }
-  encoded.counts.documents = static_cast<int64_t>(documents.size());
-  encoded.counts.tokens = static_cast<int64_t>(encoded.tokens.size());
-  for (uint16_t token : encoded.tokens) encoded.counts.token_sum += token;
+  encoded.documents = static_cast<int64_t>(documents.size());
   return encoded;
 }
 
@@ -48,11 +46,10 @@ void DocumentEncoder::StartBatch() {
 absl::Status DocumentEncoder::PassOnOldest() {
   const Encoded encoded = in_flight_.front().get();
   in_flight_.pop_front();
-  counts_.documents += encoded.counts.documents;
-  counts_.tokens += encoded.counts.tokens;
-  counts_.text_bytes += encoded.counts.text_bytes;
-  counts_.token_bytes += encoded.counts.token_bytes;
-  counts_.token_sum += encoded.counts.token_sum;
+  for (uint16_t token : encoded.tokens) counts_.checksum += static_cast<uint32_t>(++counts_.tokens) * token;
+  counts_.documents += encoded.documents;
+  counts_.text_bytes += encoded.text_bytes;
+  counts_.token_bytes += encoded.token_bytes;
   return sink_(encoded.tokens);
 }
 

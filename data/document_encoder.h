@@ -23,7 +23,7 @@ struct EncodedCounts {
   int64_t tokens = 0;       // with a BOS for each document
   int64_t text_bytes = 0;   // of the documents as they came
   int64_t token_bytes = 0;  // by the tokenizer's byte table: what bits per byte divides by
-  uint32_t token_sum = 0;   // of all tokens, modulo 2^32
+  uint32_t checksum = 0;    // sum of (position + 1) * token over the stream, modulo 2^32
 };
 
 class DocumentEncoder {
@@ -44,7 +44,9 @@ class DocumentEncoder {
  private:
   struct Encoded {
     std::vector<uint16_t> tokens;
-    EncodedCounts counts;
+    int64_t documents = 0;
+    int64_t text_bytes = 0;
+    int64_t token_bytes = 0;
   };
   static Encoded Encode(const Tokenizer& tokenizer, const std::vector<std::string>& documents);
   void StartBatch();

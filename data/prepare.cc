@@ -93,7 +93,7 @@ nlohmann::ordered_json SplitJson(const PreparedSplit& split) {
   }
   return {{"documents", split.counts.documents},   {"tokens", split.counts.tokens},
           {"text_bytes", split.counts.text_bytes}, {"token_bytes", split.counts.token_bytes},
-          {"token_sum", split.counts.token_sum},   {"shards", std::move(shards)}};
+          {"checksum", split.counts.checksum},     {"shards", std::move(shards)}};
 }
 
 std::string ManifestText(const PrepareOptions& options, const PrepareReport& report) {

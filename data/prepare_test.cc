@@ -1,0 +1,177 @@
+// Prepare: the reference's counts on real prose with both tokenizers, and runs that fail without leaving
+// anything.
+#include "data/prepare.h"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <filesystem>
+#include <nlohmann/json.hpp>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "core/file.h"
+#include "core/lzma.h"
+#include "data/token_stream.h"
+#include "data/tokenizer.h"
+#include "testing/golden.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+using absl::StatusCode;
+
+std::string CorpusPath(const std::string& name) {
+  const char* runfiles = std::getenv("TEST_SRCDIR");
+  return absl::StrCat(runfiles == nullptr ? "" : absl::StrCat(runfiles, "/hm11/"), "testing/corpus/", name);
+}
+
+std::string NewFolder(const std::string& name) {
+  const std::string folder = absl::StrCat(testing::TempDir(), "/prepare_test_", name);
+  std::filesystem::remove_all(folder);
+  return folder;
+}
+
+int64_t FilesIn(const std::string& folder) {
+  return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
+}
+
+void NoProgress(absl::string_view, double) {}
+
+// A few documents, enough for a small tokenizer.
+std::string SmallInput() {
+  std::string lines;
+  for (int i = 0; i < 60; ++i) {
+    absl::StrAppend(&lines, "{\"text\": \"Document ", i, " speaks of apples, pears and plums.\"}\n");
+  }
+  const std::string path = absl::StrCat(testing::TempDir(), "/prepare_test_small.jsonl");
+  EXPECT_THAT(WriteFile(path, lines), IsOk());
+  return path;
+}
+
+class GoldenCounts : public testing::TestWithParam<const char*> {};
+
+TEST_P(GoldenCounts, AgreeWithTheReferenceOnRealProse) {
+  const std::string vocab = GetParam();
+  const absl::StatusOr<std::string> text = ReadFile(GoldenPath("books_val_bytes.json"));
+  ASSERT_THAT(text, IsOk());
+  const nlohmann::json golden = nlohmann::json::parse(*text)[vocab];
+  PrepareOptions options = {.inputs = {CorpusPath("books_val.jsonl.xz")},
+                            .folder = NewFolder(vocab),
+                            .tokenizer = CorpusPath(absl::StrCat("books_", vocab, "_bpe.model")),
+                            .val_documents = 1'000'000,
+                            .threads = vocab == "1024" ? 1 : 3};
+  const absl::StatusOr<PrepareReport> report = PrepareShards(options, NoProgress);
+  ASSERT_THAT(report.status(), IsOk());
+  const EncodedCounts& counts = report->val.counts;
+  EXPECT_EQ(counts.tokens, golden["tokens_with_bos"]);
+  EXPECT_EQ(counts.token_bytes, golden["bytes_by_lut"]);
+  EXPECT_EQ(counts.text_bytes, golden["utf8_bytes_of_documents"]);
+  EXPECT_EQ(counts.checksum, golden["checksum_tokens_mod_2_32"]);
+  EXPECT_EQ(report->train.counts.documents, 0);
+
+  const absl::StatusOr<TokenStream> stream =
+      TokenStream::Open(options.folder + "/text_val_*.bin", report->vocab);
+  ASSERT_THAT(stream.status(), IsOk());
+  EXPECT_EQ(stream->size() - 1, golden["scored_tokens"]);
+  const auto first = golden["first_document_tokens"].get<std::vector<uint16_t>>();
+  EXPECT_EQ(stream->Read(0, 1)[0], kBosToken);
+  EXPECT_EQ(stream->Read(1, static_cast<int64_t>(first.size())), first);
+  // Sequences of 2048 targets, as the plain score takes them.
+  const int64_t scored = golden["scored_tokens_seq2048"];
+  const Tokenizer tokenizer = *Tokenizer::Load(report->tokenizer_path);
+  EXPECT_EQ((stream->size() - 1) / 2048 * 2048, scored);
+  EXPECT_EQ(tokenizer.byte_table().Count(stream->Read(0, scored + 1)), golden["bytes_by_lut_seq2048"]);
+}
+
+INSTANTIATE_TEST_SUITE_P(BothTokenizers, GoldenCounts, testing::Values("1024", "8192"));
+
+TEST(PrepareTest, TrainsSplitsAndListsWhatItWrote) {
+  const PrepareOptions options = {.inputs = {SmallInput()},
+                                  .folder = NewFolder("small") + "/made",
+                                  .name = "fruit",
+                                  .vocab = 300,
+                                  .val_documents = 7,
+                                  .tokens_per_shard = 100};
+  const absl::StatusOr<PrepareReport> report = PrepareShards(options, NoProgress);
+  ASSERT_THAT(report.status(), IsOk());
+  EXPECT_EQ(report->val.counts.documents, 7);
+  EXPECT_EQ(report->train.counts.documents, 53);
+  EXPECT_EQ(report->tokenizer_path, options.folder + "/fruit_300_bpe.model");
+  const nlohmann::json manifest = nlohmann::json::parse(*ReadFile(options.folder + "/manifest.json"));
+  EXPECT_EQ(manifest["tokenizer"]["vocab"], 300);
+  int64_t files = 2;  // the model and the manifest
+  for (const char* split : {"train", "val"}) {
+    int64_t tokens = 0;
+    for (const nlohmann::json& shard : manifest[split]["shards"]) {
+      const std::string path = absl::StrCat(options.folder, "/", shard["file"].get<std::string>());
+      EXPECT_EQ(shard["crc64"], absl::StrFormat("%016x", Crc64(*ReadFile(path))));
+      tokens += shard["tokens"].get<int64_t>();
+      ++files;
+    }
+    EXPECT_EQ(manifest[split]["tokens"], tokens);
+    EXPECT_GT(manifest[split]["shards"].size(), 1u);
+  }
+  EXPECT_EQ(FilesIn(options.folder), files);
+  const TokenStream val = *TokenStream::Open(options.folder + "/fruit_val_*.bin", 300);
+  const Tokenizer tokenizer = *Tokenizer::Load(report->tokenizer_path, 300);
+  EXPECT_TRUE(absl::StartsWith(tokenizer.Decode(val.Read(0, val.size())),
+                               "Document 0 speaks of apples, pears and plums.Document 1 "));
+}
+
+TEST(PrepareTest, OldShardsAreKeptUnlessOverwritten) {
+  PrepareOptions options = {
+      .inputs = {SmallInput()}, .folder = NewFolder("again"), .vocab = 300, .tokens_per_shard = 100};
+  ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+  const int64_t shards = FilesIn(options.folder) - 2;
+  ASSERT_GT(shards, 3);
+  options.tokens_per_shard = 1000;
+  EXPECT_THAT(PrepareShards(options, NoProgress).status(),
+              StatusIs(StatusCode::kAlreadyExists, options.folder + "/text_train_000000.bin"));
+  options.overwrite = true;
+  const absl::StatusOr<PrepareReport> report = PrepareShards(options, NoProgress);
+  ASSERT_THAT(report.status(), IsOk());
+  EXPECT_LT(report->train.shards.size(), static_cast<size_t>(shards));
+  EXPECT_EQ(FilesIn(options.folder), static_cast<int64_t>(report->train.shards.size()) + 2);
+}
+
+TEST(PrepareTest, AFailedRunNamesTheThingAndWritesNothing) {
+  const std::string bad = absl::StrCat(testing::TempDir(), "/prepare_test_bad.jsonl");
+  ASSERT_THAT(WriteFile(bad, "{\"text\": \"fine\"}\n{\"text\": \"caf\xe9\"}\n"), IsOk());
+  PrepareOptions options = {.inputs = {SmallInput(), bad}, .folder = NewFolder("failed"), .vocab = 300};
+  const auto expect = [&](StatusCode code, const std::string& what) {
+    EXPECT_THAT(PrepareShards(options, NoProgress).status(), StatusIs(code, what));
+    EXPECT_TRUE(!FileExists(options.folder) || FilesIn(options.folder) == 0);
+  };
+  expect(StatusCode::kInvalidArgument, bad + " line 2: not UTF-8");
+  options.tokenizer = CorpusPath("books_1024_bpe.model");
+  expect(StatusCode::kInvalidArgument, bad + " line 2: not UTF-8");
+  options.tokenizer = bad;
+  expect(StatusCode::kDataLoss, bad + ": not a SentencePiece model");
+  options.tokenizer.clear();
+  options.inputs = {SmallInput()};
+  options.val_documents = 60;
+  expect(StatusCode::kInvalidArgument, "no training documents");
+  options.val_documents = 0;
+  options.vocab = 100'000;
+  expect(StatusCode::kInvalidArgument, "100000 pieces");
+  options.vocab = 300;
+  options.folder = bad + "/inside";
+  EXPECT_THAT(PrepareShards(options, NoProgress).status(), StatusIs(StatusCode::kUnknown, options.folder));
+  options = {
+      .inputs = {bad}, .folder = NewFolder("skipped"), .tokenizer = CorpusPath("books_1024_bpe.model")};
+  options.skip_bad = true;
+  const absl::StatusOr<PrepareReport> report = PrepareShards(options, NoProgress);
+  ASSERT_THAT(report.status(), IsOk());
+  EXPECT_EQ(report->skipped, 1);
+  EXPECT_EQ(report->train.counts.documents, 1);
+}
+
+}  // namespace
+}  // namespace hm11

@@ -1,0 +1,189 @@
+// Tokenizers: real models, the bytes they account for, training, and models that are not what was asked for.
+#include "data/tokenizer.h"
+
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include <cstdint>
+#include <cstdlib>
+#include <string>
+#include <utility>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/file.h"
+#include "data/byte_table.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+using absl::StatusCode;
+using testing::ElementsAre;
+
+std::string ModelPath() {
+  const char* runfiles = std::getenv("TEST_SRCDIR");
+  return absl::StrCat(runfiles == nullptr ? "" : absl::StrCat(runfiles, "/hm11/"),
+                      "testing/corpus/books_1024_bpe.model");
+}
+
+const Tokenizer& Books() {
+  static const Tokenizer* const tokenizer = new Tokenizer(*Tokenizer::Load(ModelPath(), 1024));
+  return *tokenizer;
+}
+
+// Text that normalization leaves alone: words of NFKC characters, one space between them.
+std::string NormalText() {
+  const auto words = *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(
+      "the", "Jurgen", "1234", "caf\xc3\xa9", "\xe6\x97\xa5\xe6\x9c\xac", "\xf0\x9f\x98\x80", "don't", "-",
+      "x=y;", "antidisestablishmentarianism", "\xd0\xb4\xd0\xb0", "\"I,\""));
+  return absl::StrJoin(words, " ");
+}
+
+// Some training text: sentences of a few words in pseudo-random order.
+std::vector<std::string> TrainingText(int documents) {
+  const std::vector<std::string> words = {"alpha", "beta", "gamma", "delta", "epsilon",
+                                          "zeta",  "eta",  "theta", "42,"};
+  std::vector<std::string> texts;
+  uint32_t state = 1;
+  for (int i = 0; i < documents; ++i) {
+    std::string text;
+    for (int j = 0; j < 40; ++j) {
+      state = state * 1664525 + 1013904223;
+      absl::StrAppend(&text, words[(state >> 16) % words.size()], j % 10 == 9 ? ".\n" : " ");
+    }
+    texts.push_back(text);
+  }
+  return texts;
+}
+
+absl::StatusOr<Tokenizer> TrainOn(const std::vector<std::string>& texts, int64_t vocab) {
+  size_t next = 0;
+  return Tokenizer::Train(
+      [&](std::string* text) {
+        if (next == texts.size()) return false;
+        *text = texts[next++];
+        return true;
+      },
+      {.vocab = vocab});
+}
+
+TEST(ByteTableTest, CountsLikeTheDefinitionByHand) {
+  // 0 control, 1 "ab", 2 " ab", 3 a byte.
+  const ByteTable table = {.base = {0, 2, 2, 1}, .leading_space = {0, 0, 1, 0}, .boundary = {1, 0, 0, 0}};
+  EXPECT_EQ(table.Bytes(2, 0), 2);  // behind a boundary the space is free
+  EXPECT_EQ(table.Bytes(2, 1), 3);
+  const std::vector<uint16_t> tokens = {1, 0, 2, 2, 3, 1};
+  EXPECT_EQ(table.Count(tokens), 0 + 2 + 3 + 1 + 2);
+  EXPECT_EQ(table.Count({}), 0);
+}
+
+TEST(TokenizerTest, KnowsThePiecesOfARealModel) {
+  EXPECT_EQ(Books().vocab(), 1024);
+  EXPECT_EQ(Books().kind(0), PieceKind::kControl);
+  EXPECT_EQ(Books().kind(1), PieceKind::kControl);
+  EXPECT_EQ(Books().kind(3), PieceKind::kUnknown);
+  EXPECT_EQ(Books().kind(4), PieceKind::kByte);
+  EXPECT_EQ(Books().piece(259), "<0xFF>");
+  EXPECT_EQ(Books().kind(260), PieceKind::kNormal);
+  EXPECT_EQ(Books().piece(264), "\xe2\x96\x81the");
+  const ByteTable& bytes = Books().byte_table();
+  EXPECT_EQ(bytes.base[264], 3);
+  EXPECT_EQ(bytes.leading_space[264], 1);
+  EXPECT_EQ(bytes.boundary[264], 0);
+  EXPECT_EQ(bytes.base[259], 1);
+  EXPECT_EQ(bytes.base[1], 0);
+  EXPECT_EQ(bytes.boundary[1], 1);
+  EXPECT_EQ(bytes.boundary[3], 1);
+}
+
+RC_GTEST_PROP(TokenizerProperty, DecodeUndoesEncodeAndTheTableCountsItsBytes, ()) {
+  const std::string text = NormalText();
+  std::vector<uint16_t> tokens = {1};
+  Books().Encode(text, &tokens);
+  RC_ASSERT(Books().Decode(tokens) == text);
+  RC_ASSERT(Books().byte_table().Count(tokens) == static_cast<int64_t>(text.size()));
+}
+
+TEST(TokenizerTest, AnotherSizeThanTheModelsIsNamed) {
+  EXPECT_THAT(Tokenizer::Load(ModelPath(), 8192).status(),
+              StatusIs(StatusCode::kInvalidArgument, ModelPath() + ": 1024 pieces, expected 8192"));
+}
+
+TEST(TokenizerTest, WhatIsNoModelIsNamed) {
+  EXPECT_THAT(Tokenizer::Load("/nowhere.model").status(), StatusIs(StatusCode::kNotFound, "/nowhere.model"));
+  EXPECT_THAT(Tokenizer::FromModel("some text", "x.model").status(),
+              StatusIs(StatusCode::kDataLoss, "x.model: not a SentencePiece model"));
+  EXPECT_THAT(Tokenizer::FromModel("", "x.model").status(), StatusIs(StatusCode::kDataLoss, "x.model"));
+}
+
+// Where the pieces are; SentencePiece trusts the normalization table behind them.
+RC_GTEST_PROP(TokenizerProperty, AnAlteredModelIsRejectedOrStillATokenizer, ()) {
+  std::string model = Books().model();
+  const size_t at = *rc::gen::inRange<size_t>(0, model.find("nmt_nfkc"));
+  if (*rc::gen::arbitrary<bool>()) {
+    model[at] = static_cast<char>(model[at] ^ *rc::gen::inRange(1, 256));
+  } else {
+    model.erase(at, 1);
+  }
+  const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::FromModel(model, "altered.model");
+  if (!tokenizer.ok()) {
+    RC_ASSERT(absl::StrContains(tokenizer.status().message(), "altered.model"));
+    return;
+  }
+  std::vector<uint16_t> tokens;
+  tokenizer->Encode(NormalText(), &tokens);
+  for (uint16_t token : tokens) RC_ASSERT(token < tokenizer->vocab());
+  tokenizer->Decode(tokens);
+}
+
+TEST(TokenizerTest, TrainingHasTheChallengesSettings) {
+  const absl::StatusOr<Tokenizer> tokenizer = TrainOn(TrainingText(50), 300);
+  ASSERT_THAT(tokenizer.status(), IsOk());
+  EXPECT_EQ(tokenizer->vocab(), 300);
+  EXPECT_THAT(std::vector<std::string>({tokenizer->piece(0), tokenizer->piece(1), tokenizer->piece(2),
+                                        tokenizer->piece(3), tokenizer->piece(4)}),
+              ElementsAre("<pad>", "<s>", "</s>", "<unk>", "<0x00>"));
+  std::vector<uint16_t> tokens;
+  tokenizer->Encode("\xe6\x97\xa5", &tokens);  // never seen: three bytes
+  EXPECT_THAT(tokens, ElementsAre(4 + 0xe6, 4 + 0x97, 4 + 0xa5));
+  tokens.clear();
+  tokenizer->Encode("alpha", &tokens);
+  EXPECT_EQ(tokenizer->Decode(tokens), "alpha");
+  EXPECT_FALSE(absl::StartsWith(tokenizer->piece(tokens[0]), "\xe2\x96\x81"));  // no dummy prefix
+  for (int64_t token = 260; token < 300; ++token) {
+    EXPECT_FALSE(absl::StrContains(tokenizer->piece(token), "42")) << "digits are split";
+  }
+}
+
+TEST(TokenizerTest, TrainingTwiceGivesTheSameModelWhichReadsBack) {
+  const absl::StatusOr<Tokenizer> first = TrainOn(TrainingText(50), 300);
+  const absl::StatusOr<Tokenizer> second = TrainOn(TrainingText(50), 300);
+  ASSERT_THAT(first.status(), IsOk());
+  EXPECT_EQ(first->model(), second->model());
+  EXPECT_THAT(Tokenizer::FromModel(first->model(), "again", 300).status(), IsOk());
+}
+
+TEST(TokenizerTest, DocumentsLongerThanASentenceMayBeAreLearnedFromToo) {
+  std::string text = absl::StrJoin(TrainingText(400), "");
+  ASSERT_GT(text.size(), 80'000u);
+  const absl::StatusOr<Tokenizer> whole = TrainOn({text}, 300);
+  ASSERT_THAT(whole.status(), IsOk());
+  std::vector<uint16_t> tokens;
+  whole->Encode("epsilon theta gamma", &tokens);
+  EXPECT_LT(tokens.size(), 15u) << "of 19 characters";
+  std::string unbroken;
+  for (int i = 0; i < 30'000; ++i) absl::StrAppend(&unbroken, "\xe6\x97\xa5");
+  EXPECT_THAT(TrainOn({unbroken, text}, 300).status(), IsOk());
+}
+
+TEST(TokenizerTest, TooLittleTextIsAnErrorWithTheSizes) {
+  EXPECT_THAT(TrainOn({"a few words"}, 1024).status(), StatusIs(StatusCode::kInvalidArgument, "1024 pieces"));
+  EXPECT_THAT(TrainOn({}, 1024).status(), StatusIs(StatusCode::kInvalidArgument, "1024 pieces"));
+  EXPECT_THAT(TrainOn(TrainingText(50), 100).status(), StatusIs(StatusCode::kInvalidArgument, "100 pieces"));
+}
+
+}  // namespace
+}  // namespace hm11
