@@ -62,19 +62,29 @@ TEST(FastMathTest, NanStaysNan) {
   EXPECT_TRUE(std::isnan(FastSigmoid(kNan)));
 }
 
-TEST(FastMathTest, EachLaneOfAVectorIsTheScalarFunction) {
-  using V = float __attribute__((vector_size(16)));
+template <typename V>
+void ExpectLanesAreTheScalarFunctions() {
+  constexpr int kLanes = sizeof(V) / sizeof(float);
   for (float x = -100; x < 100; x += 0.37f) {
-    const V v = {x, -x, x / 3, kNan};
+    V v = {x, -x, x / 3, kNan};
+    for (int lane = 4; lane < kLanes; ++lane) v[lane] = x + static_cast<float>(lane);
     const V exp2 = FastExp2(v), exp = FastExp(v), softplus = FastSoftplus(v), sigmoid = FastSigmoid(v);
-    for (int lane = 0; lane < 3; ++lane) {
+    for (int lane = 0; lane < kLanes; ++lane) {
+      if (lane == 3) continue;
       EXPECT_FLOAT_EQ(exp2[lane], FastExp2<float>(v[lane]));
       EXPECT_FLOAT_EQ(exp[lane], FastExp<float>(v[lane]));
       EXPECT_FLOAT_EQ(softplus[lane], FastSoftplus<float>(v[lane]));
       EXPECT_FLOAT_EQ(sigmoid[lane], FastSigmoid<float>(v[lane]));
     }
-    EXPECT_TRUE(std::isnan(exp2[3]));
+    for (float nan : {exp2[3], exp[3], softplus[3], sigmoid[3]}) EXPECT_TRUE(std::isnan(nan));
   }
+}
+
+TEST(FastMathTest, EachLaneOfAVectorIsTheScalarFunction) {
+  ExpectLanesAreTheScalarFunctions<float __attribute__((vector_size(16)))>();
+#ifdef __AVX__
+  ExpectLanesAreTheScalarFunctions<float __attribute__((vector_size(32)))>();
+#endif
 }
 
 TEST(FastMathTest, DoublesAreTheStandardLibrarys) {
