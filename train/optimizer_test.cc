@@ -49,8 +49,11 @@ ModelConfig SmallModel(int64_t head_dim = 7, int64_t mlp_width = 37) {
   return model;
 }
 
+// Some of them wider than a tile both ways.
 rc::Gen<ModelConfig> AnyModel() {
-  return rc::gen::apply(SmallModel, rc::gen::inRange<int64_t>(1, 17), SizeAroundTile(64));
+  const auto head_dim = rc::gen::oneOf(rc::gen::inRange<int64_t>(1, 17), rc::gen::inRange<int64_t>(1, 17),
+                                       rc::gen::elementOf(std::vector<int64_t>{32, 33, 34}));
+  return rc::gen::apply(SmallModel, head_dim, SizeAroundTile(64));
 }
 
 // A weight, or a part of one that is a matrix of its own, where it lies in the flat block.

@@ -1,0 +1,448 @@
+// //train:step_benchmark: where the time of a training step goes, by kind of kernel, against the sum of
+// floors.
+//
+// Each op runs alone at the preset's shapes on random numbers, as often as a step runs it; then forward and
+// backward, the optimizer and the whole step run as recorded graphs. A floor is the larger of bytes over copy
+// bandwidth and operations over the rate of a large matrix product, both measured in the same run.
+#include <algorithm>
+#include <cstdio>
+#include <functional>
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
+#include "core/random.h"
+#include "core/status.h"
+#include "core/step_graph.h"
+#include "model/language_model.h"
+#include "ops/attention.h"
+#include "ops/attention_heads.h"
+#include "ops/causal_conv.h"
+#include "ops/cross_entropy.h"
+#include "ops/embedding.h"
+#include "ops/exclusive_attention.h"
+#include "ops/leaky_relu_squared.h"
+#include "ops/matmul.h"
+#include "ops/residual_norm.h"
+#include "ops/smear.h"
+#include "scan/selective_scan.h"
+#include "testing/device_benchmark.h"
+#include "train/config.h"
+#include "train/optimizer.h"
+
+ABSL_FLAG(std::string, preset, "hm11", "whose shapes");
+ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
+ABSL_FLAG(int64_t, batch, 48, "sequences of a forward and backward pass");
+ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+ABSL_FLAG(int64_t, repeats, 10, "calls timed of each op");
+ABSL_FLAG(bool, tune, true, "choose matrix product algorithms by measurement first");
+
+namespace hm11 {
+namespace {
+
+struct Entry {
+  std::string kind, name;
+  int64_t count = 0;      // calls in one forward and backward pass
+  double bytes = 0;       // that one call must move
+  double operations = 0;  // of matrix units
+  double seconds = 0;     // measured, one call
+};
+
+template <typename T>
+class StepBenchmark {
+ public:
+  using A = Accum<T>;
+  StepBenchmark(const RunConfig& config, Device device, int64_t batch, int64_t repeats)
+      : config_(config),
+        m_(config.model),
+        device_(device),
+        batch_(batch),
+        time_(config.sequence),
+        rows_(batch * config.sequence),
+        repeats_(repeats),
+        arena_(device,
+               device.is_cuda() ? device.free_memory_bytes() - (int64_t{3} << 30) : int64_t{1} << 40) {}
+
+  void Run() {
+    MeasureCeilings();
+    Residuals();
+    Mlps();
+    Mambas();
+    Attentions();
+    Ends();
+    Whole();
+    Report();
+  }
+
+ private:
+  Tensor<T> Random(Shape shape, double deviation = 1) {
+    Tensor<T> tensor = arena_.template New<T>(shape);
+    FillRandom(device_, tensor, deviation);
+    return tensor;
+  }
+  Tensor<A> RandomAccum(Shape shape, double deviation = 1) {
+    Tensor<A> tensor = arena_.template New<A>(shape);
+    FillRandom(device_, tensor, deviation);
+    return tensor;
+  }
+
+  double Seconds(const std::function<void()>& run, int64_t repeats) {
+    run();
+    run();
+    device_.Synchronize();
+    DeviceTimer timer(device_);
+    timer.Start();
+    for (int64_t i = 0; i < repeats; ++i) run();
+    return timer.StopSeconds() / static_cast<double>(repeats);
+  }
+  void Add(const char* kind, const char* name, int64_t count, double bytes, double operations,
+           const std::function<void()>& run) {
+    if (count > 0) entries_.push_back({kind, name, count, bytes, operations, Seconds(run, repeats_)});
+  }
+
+  void MeasureCeilings() {
+    Arena::Scope scope(arena_);
+    const int64_t bytes = device_.is_cuda() ? int64_t{4} << 30 : int64_t{256} << 20;
+    const Tensor<uint8_t> from = arena_.New<uint8_t>({bytes}), to = arena_.New<uint8_t>({bytes});
+    copy_bytes_per_second_ = 2.0 * static_cast<double>(bytes) /
+                             Seconds([&] { device_.CopyOnDevice(to.data(), from.data(), bytes); }, repeats_);
+    const int64_t n = device_.is_cuda() ? 8192 : 1024;
+    const Tensor<T> x = Random({n, n}), w = Random({n, n}), y = Random({n, n});
+    operations_per_second_ =
+        2.0 * static_cast<double>(n * n * n) /
+        Seconds([&] { MatmulForward<T>(arena_, {.x = x, .weight = w, .y = y}); }, repeats_);
+  }
+
+  // y = x w^T and its two gradients.
+  void Product(const char* name, int64_t count, int64_t in, int64_t out) {
+    Arena::Scope scope(arena_);
+    const Tensor<T> x = Random({rows_, in}), w = Random({out, in}, 0.05), y = Random({rows_, out}),
+                    dx = Random({rows_, in});
+    const Tensor<A> dw = RandomAccum({out, in});
+    const double operations = 2.0 * static_cast<double>(rows_ * in * out);
+    const double bytes =
+        static_cast<double>((rows_ * (in + out) + in * out) * static_cast<int64_t>(sizeof(T)));
+    Add("matrix products", absl::StrCat(name, " forward").c_str(), count, bytes, operations,
+        [&] { MatmulForward<T>(arena_, {.x = x, .weight = w, .y = y}); });
+    Add("matrix products", absl::StrCat(name, " backward").c_str(), count, 2 * bytes, 2 * operations,
+        [&] { MatmulBackward<T>(arena_, {.dy = y, .x = x, .weight = w, .dx = dx, .dweight = dw}); });
+  }
+
+  double Bytes(int64_t numbers_a_row) const {
+    return static_cast<double>(rows_ * numbers_a_row * static_cast<int64_t>(sizeof(T)));
+  }
+
+  void Residuals() {
+    Arena::Scope scope(arena_);
+    const int64_t dim = m_.dim;
+    ResidualNormArgs<T> args;
+    args.x = Random({rows_, dim});
+    args.branch = Random({rows_, dim});
+    args.branch_scale = RandomAccum({dim});
+    args.y = Random({rows_, dim});
+    args.normed = Random({rows_, dim});
+    args.rstd = RandomAccum({rows_});
+    Add("elementwise", "residual to MLP forward", m_.layer_count(), Bytes(4 * dim), 0,
+        [&] { ResidualNormForward<T>(arena_, args); });
+    ResidualNormGradArgs<T> grad;
+    grad.forward = args;
+    grad.dnormed = Random({rows_, dim});
+    grad.du = Random({rows_, dim});
+    grad.dx = Random({rows_, dim});
+    grad.dbranch = Random({rows_, dim});
+    grad.dbranch_scale = RandomAccum({dim});
+    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(6 * dim), 0,
+        [&] { ResidualNormBackward<T>(arena_, grad); });
+    args.x0 = Random({rows_, dim});
+    args.mix = RandomAccum({2, dim});
+    args.u = Random({rows_, dim});
+    Add("elementwise", "residual into layer forward", m_.layer_count(), Bytes(6 * dim), 0,
+        [&] { ResidualNormForward<T>(arena_, args); });
+    grad.forward = args;
+    grad.dx0 = Random({rows_, dim});
+    grad.dmix = RandomAccum({2, dim});
+    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(9 * dim), 0,
+        [&] { ResidualNormBackward<T>(arena_, grad); });
+  }
+
+  void Mlps() {
+    Product("MLP up", m_.layer_count(), m_.dim, m_.mlp_width);
+    Product("MLP down", m_.layer_count(), m_.mlp_width, m_.dim);
+    Arena::Scope scope(arena_);
+    const Tensor<T> x = Random({rows_, m_.mlp_width}), y = Random({rows_, m_.mlp_width});
+    Add("elementwise", "leaky ReLU squared forward", m_.layer_count(), Bytes(2 * m_.mlp_width), 0,
+        [&] { LeakyReluSquaredForward<T>(arena_, {.x = x, .y = y}); });
+    Add("elementwise", "leaky ReLU squared backward", m_.layer_count(), Bytes(3 * m_.mlp_width), 0,
+        [&] { LeakyReluSquaredBackward<T>(arena_, {.x = x, .dy = y, .dx = y}); });
+  }
+
+  int64_t mamba_layers() const { return m_.layer_count() - m_.attention_count(); }
+
+  void Mambas() {
+    if (mamba_layers() == 0) return;
+    const int64_t inner = m_.inner(), state = m_.state, parts = m_.dt_rank + 2 * state;
+    Product("Mamba in", mamba_layers(), m_.dim, 2 * inner);
+    Product("Mamba step, B, C", mamba_layers(), inner, parts);
+    Product("Mamba step", mamba_layers(), m_.dt_rank, inner);
+    Product("Mamba out", mamba_layers(), inner, m_.dim);
+    Arena::Scope scope(arena_);
+    const Tensor<T> xz = Random({rows_, 2 * inner}), dbc = Random({rows_, parts}),
+                    ddbc = Random({rows_, parts});
+    const Tensor<T> dxz = Random({rows_, 2 * inner});
+    SelectiveScanArgs<T> scan;
+    scan.x = Random({batch_, time_, inner});
+    scan.delta = Random({batch_, time_, inner});
+    scan.delta_bias = RandomAccum({inner});
+    scan.a_log = RandomAccum({inner, state}, 0.5);
+    scan.b = Columns<T>(dbc).Range(m_.dt_rank, state);
+    scan.c = Columns<T>(dbc).Range(m_.dt_rank + state, state);
+    scan.d = RandomAccum({inner});
+    scan.z = Columns<T>(xz).Range(inner, inner);
+    scan.y = Random({batch_, time_, inner});
+    scan.chunk_states = arena_.template New<A>({batch_, SelectiveScanChunks(time_), inner, state});
+    Add("scan", "selective scan forward", mamba_layers(), Bytes(4 * inner + 2 * state), 0,
+        [&] { SelectiveScanForward<T>(arena_, scan); });
+    SelectiveScanGradArgs<T> grad;
+    grad.forward = scan;
+    grad.dy = Random({batch_, time_, inner});
+    grad.dx = Random({batch_, time_, inner});
+    grad.ddelta = Random({batch_, time_, inner});
+    grad.db = Columns<T>(ddbc).Range(m_.dt_rank, state);
+    grad.dc = Columns<T>(ddbc).Range(m_.dt_rank + state, state);
+    grad.dz = Columns<T>(dxz).Range(inner, inner);
+    grad.da_log = RandomAccum({inner, state});
+    grad.dd = RandomAccum({inner});
+    grad.ddelta_bias = RandomAccum({inner});
+    Add("scan", "selective scan backward", mamba_layers(), Bytes(7 * inner + 4 * state), 0,
+        [&] { SelectiveScanBackward<T>(arena_, grad); });
+    CausalConvArgs<T> conv;
+    conv.batch = batch_;
+    conv.time = time_;
+    conv.x = Columns<T>(xz).Range(0, inner);
+    conv.weight = RandomAccum({inner, m_.conv_width});
+    conv.bias = RandomAccum({inner});
+    conv.y = scan.x.empty() ? Tensor<T>() : grad.dx;
+    Add("elementwise", "convolution forward", mamba_layers(), Bytes(2 * inner), 0,
+        [&] { CausalConvForward<T>(arena_, conv); });
+    CausalConvGradArgs<T> conv_grad;
+    conv_grad.forward = conv;
+    conv_grad.dy = grad.dy;
+    conv_grad.dx = Columns<T>(dxz).Range(0, inner);
+    conv_grad.dweight = RandomAccum({inner, m_.conv_width});
+    conv_grad.dbias = RandomAccum({inner});
+    Add("elementwise", "convolution backward", mamba_layers(), Bytes(3 * inner), 0,
+        [&] { CausalConvBackward<T>(arena_, conv_grad); });
+  }
+
+  void Attentions() {
+    const int64_t count = m_.attention_count(), width = m_.dim + 2 * m_.kv_dim();
+    if (count == 0) return;
+    Product("attention in", count, m_.dim, width);
+    Product("attention out", count, m_.dim, m_.dim);
+    Arena::Scope scope(arena_);
+    const Shape q_shape = {batch_, time_, m_.heads, m_.head_dim()},
+                kv_shape = {batch_, time_, m_.kv_heads, m_.head_dim()};
+    AttentionHeadsArgs<T> heads;
+    heads.batch = batch_;
+    heads.time = time_;
+    heads.rope_dims = m_.rope_dims;
+    heads.rope_base = EffectiveRopeBase(m_.rope_base, m_.rope_dims, time_);
+    heads.qkv = Random({rows_, width});
+    heads.q_gain = RandomAccum({m_.heads});
+    heads.q = Random(q_shape);
+    heads.k = Random(kv_shape);
+    heads.v = Random(kv_shape);
+    Add("elementwise", "heads forward", count, Bytes(2 * width), 0,
+        [&] { AttentionHeadsForward<T>(arena_, heads); });
+    AttentionGradArgs<T> grad;
+    grad.forward = {.q = heads.q,
+                    .k = heads.k,
+                    .v = heads.v,
+                    .y = Random(q_shape),
+                    .log_sum_exp = RandomAccum({batch_, m_.heads, time_})};
+    // Half of the products of the full square, which is what causal attention needs.
+    const double operations = 2.0 * static_cast<double>(batch_ * m_.heads * time_ * time_ * m_.head_dim());
+    Add("attention", "attention forward", count, Bytes(2 * m_.dim + 2 * m_.kv_dim()), operations,
+        [&] { AttentionForward<T>(arena_, grad.forward); });
+    grad.dy = Random(q_shape);
+    grad.dq = Random(q_shape);
+    grad.dk = Random(kv_shape);
+    grad.dv = Random(kv_shape);
+    Add("attention", "attention backward", count, Bytes(4 * m_.dim + 4 * m_.kv_dim()), 2.5 * operations,
+        [&] { AttentionBackward<T>(arena_, grad); });
+    AttentionHeadsGradArgs<T> heads_grad;
+    heads_grad.forward = heads;
+    heads_grad.dq = grad.dq;
+    heads_grad.dk = grad.dk;
+    heads_grad.dv = grad.dv;
+    heads_grad.dqkv = Random({rows_, width});
+    heads_grad.dq_gain = RandomAccum({m_.heads});
+    Add("elementwise", "heads backward", count, Bytes(3 * width), 0,
+        [&] { AttentionHeadsBackward<T>(arena_, heads_grad); });
+    int64_t exclusive = 0;
+    for (int64_t layer = 0; layer < m_.layer_count(); ++layer) exclusive += m_.is_exclusive(layer);
+    Add("elementwise", "XSA forward", exclusive, Bytes(2 * m_.dim + m_.kv_dim()), 0,
+        [&] { ExclusiveAttentionForward<T>(arena_, {.x = grad.dy, .v = heads.v, .y = grad.dq}); });
+    Add("elementwise", "XSA backward", exclusive, Bytes(3 * m_.dim + 2 * m_.kv_dim()), 0, [&] {
+      ExclusiveAttentionBackward<T>(
+          arena_, {.x = grad.dy, .v = heads.v, .dy = grad.dq, .dx = grad.dq, .dv = grad.dv});
+    });
+  }
+
+  // Embeddings below, head and loss above.
+  void Ends() {
+    Product("head", 1, m_.dim, m_.vocab);
+    Arena::Scope scope(arena_);
+    const Tensor<T> logits = Random({rows_, m_.vocab}), dlogits = Random({rows_, m_.vocab}),
+                    x = Random({rows_, m_.dim});
+    std::vector<int32_t> host(static_cast<size_t>(rows_));
+    for (int64_t i = 0; i < rows_; ++i) {
+      // Squared uniforms: some tokens are far more common than others.
+      const double u = RandomUniform(1, 1, static_cast<uint64_t>(i));
+      host[static_cast<size_t>(i)] = static_cast<int32_t>(u * u * static_cast<double>(m_.vocab));
+    }
+    const Tensor<int32_t> ids = arena_.New<int32_t>({rows_});
+    device_.CopyFromHost(ids.data(), host.data(), ids.size_bytes());
+    device_.Synchronize();
+    const Tensor<A> losses = RandomAccum({rows_}), normalizer = RandomAccum({rows_});
+    Add("elementwise", "cross entropy forward", 1, Bytes(m_.vocab), 0, [&] {
+      CrossEntropyForward<T>(
+          arena_,
+          {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses, .log_normalizer = normalizer});
+    });
+    Add("elementwise", "cross entropy backward", 1, Bytes(2 * m_.vocab), 0, [&] {
+      CrossEntropyBackward<T>(arena_, {.logits = logits,
+                                       .targets = ids,
+                                       .soft_cap = 30,
+                                       .log_normalizer = normalizer,
+                                       .dloss = 1,
+                                       .dlogits = dlogits});
+    });
+    const Tensor<T> table = Random({m_.vocab, m_.dim});
+    const Tensor<A> dtable = RandomAccum({m_.vocab, m_.dim}), gate = RandomAccum({m_.dim}),
+                    dgate = RandomAccum({m_.dim});
+    Add("elementwise", "token embedding forward", 1, Bytes(m_.dim), 0,
+        [&] { EmbeddingForward<T>(arena_, {.ids = ids, .table = table, .y = x}); });
+    Add("elementwise", "token embedding backward", 1, Bytes(m_.dim), 0,
+        [&] { EmbeddingBackward<T>(arena_, {.ids = ids, .dy = x, .dtable = dtable}); });
+    const Tensor<T> sequence = x.Reshaped({batch_, time_, m_.dim}), other = Random({batch_, time_, m_.dim});
+    Add("elementwise", "smear forward", 1, Bytes(2 * m_.dim), 0,
+        [&] { SmearForward<T>(arena_, {.x = sequence, .gate = gate, .previous = {}, .y = other}); });
+    Add("elementwise", "smear backward", 1, Bytes(3 * m_.dim), 0, [&] {
+      SmearBackward<T>(arena_, {.x = sequence, .gate = gate, .dy = other, .dx = other, .dgate = dgate});
+    });
+  }
+
+  void Whole() {
+    Arena::Scope scope(arena_);
+    FlatWeights weights = NewFlatWeights(arena_, m_), gradients = NewFlatWeights(arena_, m_);
+    const FlatWeights average = NewFlatWeights(arena_, m_);
+    Tensor<Bf16> copy;
+    ModelWeights<T> model;
+    const std::vector<NamedTensor> initial = InitialWeights(m_, 1);
+    HM_CHECK(ImportWeights<float>(arena_, m_, initial, &weights.view).ok());
+    if constexpr (std::is_same_v<T, Bf16>) {
+      copy = arena_.New<Bf16>(weights.flat.shape());
+      model = WorkingCopyView(m_, weights, copy);
+    } else {
+      model = weights.view;
+    }
+    const Tensor<int32_t> ids = arena_.NewZero<int32_t>({batch_, time_});
+    std::vector<int32_t> host(static_cast<size_t>(rows_));
+    for (int64_t i = 0; i < rows_; ++i) {
+      host[static_cast<size_t>(i)] =
+          static_cast<int32_t>(RandomIndex(2, 1, static_cast<uint64_t>(i), m_.vocab));
+    }
+    device_.CopyFromHost(ids.data(), host.data(), ids.size_bytes());
+    const Tensor<float> loss = arena_.New<float>({1});
+    Optimizer optimizer(arena_, m_, config_.optimizer, weights, gradients, average, copy);
+    optimizer.Upload({.lr_scale = 0.01f});
+    const auto passes = [&] { LossAndGradient<T>(arena_, m_, model, ids, ids, 1.0f, gradients.view, loss); };
+    const auto update = [&] { optimizer.Step(arena_); };
+    update();
+    passes();
+    device_.Synchronize();
+    StepGraph passes_graph(device_, passes), update_graph(device_, update), step_graph(device_, [&] {
+      passes();
+      update();
+    });
+    passes_seconds_ = Seconds([&] { passes_graph.Launch(); }, repeats_);
+    update_seconds_ = Seconds([&] { update_graph.Launch(); }, repeats_);
+    step_seconds_ = Seconds([&] { step_graph.Launch(); }, repeats_);
+  }
+
+  double Floor(const Entry& entry) const {
+    return std::max(entry.bytes / copy_bytes_per_second_, entry.operations / operations_per_second_);
+  }
+
+  void Report() const {
+    std::printf("device: %s\nshapes: %s, %ld x %ld tokens\n", device_.description().c_str(),
+                config_.preset.c_str(), batch_, time_);
+    std::printf("ceilings: copy %.2f TB/s, matrix product %.0f TFLOP/s\n\n", copy_bytes_per_second_ / 1e12,
+                operations_per_second_ / 1e12);
+    std::printf("%-32s %5s %9s %9s %9s %7s\n", "op", "calls", "ms each", "ms", "floor ms", "share");
+    std::map<std::string, std::pair<double, double>> kinds;
+    double total = 0, floors = 0;
+    for (const Entry& entry : entries_) {
+      const double ms = entry.seconds * 1e3, all = ms * static_cast<double>(entry.count);
+      const double floor = Floor(entry) * 1e3 * static_cast<double>(entry.count);
+      std::printf("%-32s %5ld %9.3f %9.3f %9.3f %6.0f%%\n", entry.name.c_str(), entry.count, ms, all, floor,
+                  100 * floor / all);
+      kinds[entry.kind].first += all;
+      kinds[entry.kind].second += floor;
+      total += all;
+      floors += floor;
+    }
+    std::printf("\n%-32s %9s %9s\n", "kind", "ms", "floor ms");
+    for (const auto& [kind, sums] : kinds) {
+      std::printf("%-32s %9.3f %9.3f\n", kind.c_str(), sums.first, sums.second);
+    }
+    std::printf("%-32s %9.3f %9.3f\n\n", "sum of ops", total, floors);
+    double operations = 0;
+    for (const Entry& entry : entries_) operations += entry.operations * static_cast<double>(entry.count);
+    const auto rate = [&](double seconds) { return static_cast<double>(rows_) / seconds; };
+    std::printf("forward + backward   %8.3f ms  %10.0f tokens/s  %.0f %% of the matrix ceiling\n",
+                passes_seconds_ * 1e3, rate(passes_seconds_),
+                100 * operations / passes_seconds_ / operations_per_second_);
+    std::printf("optimizer            %8.3f ms\n", update_seconds_ * 1e3);
+    std::printf("whole step           %8.3f ms  %10.0f tokens/s\n", step_seconds_ * 1e3, rate(step_seconds_));
+  }
+
+  const RunConfig& config_;
+  const ModelConfig& m_;
+  Device device_;
+  int64_t batch_, time_, rows_, repeats_;
+  Arena arena_;
+  std::vector<Entry> entries_;
+  double copy_bytes_per_second_ = 0, operations_per_second_ = 0;
+  double passes_seconds_ = 0, update_seconds_ = 0, step_seconds_ = 0;
+};
+
+absl::Status Main() {
+  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+  HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
+  HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
+  HM_RETURN_IF_ERROR(config.Validate());
+  TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
+  if (device.is_cuda()) {
+    StepBenchmark<Bf16>(config, device, absl::GetFlag(FLAGS_batch), absl::GetFlag(FLAGS_repeats)).Run();
+  } else {
+    StepBenchmark<float>(config, device, absl::GetFlag(FLAGS_batch), absl::GetFlag(FLAGS_repeats)).Run();
+  }
+  return absl::OkStatus();
+}
+
+}  // namespace
+}  // namespace hm11
+
+int main(int argc, char** argv) {
+  absl::ParseCommandLine(argc, argv);
+  const absl::Status status = hm11::Main();
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  return 1;
+}
