@@ -13,18 +13,17 @@
 //  5. Batch rows and channels are independent, to the bit.
 //  6. Backward is the gradient of forward.
 //  7. The reversed scan of a reversed sequence is the scan, reversed, to the bit.
-//  8. Every algorithm, layout and device computes the same numbers but for rounding. Let s_t = |a_t| s_{t-1}
-//  +
-//     |b_t|, s_{-1} = |h_{-1}|, and u = 2^-24 (2^-53 for double). A term of h_t, b_k times the gates after
-//     it, goes through at most t+1 products and t+1 sums in whatever order they are composed, each off by a
-//     factor of at most 1 + u; hence, to first order in u,
+//  8. Every algorithm, layout and device computes the same numbers but for rounding. Let s_t be the scan of
+//     absolute values, s_t = |a_t| s_{t-1} + |b_t| with s_{-1} = |h_{-1}|, and u = 2^-24 (2^-53 for double).
+//     A term of h_t, b_k times the gates after it, goes through at most t+1 products and t+1 sums in whatever
+//     order they are composed, each off by a factor of at most 1 + u; hence, to first order in u,
 //         |computed h_t - h_t| <= 2 (t+1) u s_t.
 //     For gates drawn from (0, 1) it stays under 1e-6 s_t at any length: old terms are forgotten.
 //  9. 16-bit storage adds one rounding of the result, by v = 2^-8 (Bf16) or 2^-11 (Fp16):
 //         |stored h_t - h_t| <= (v + 2 (t+1) u) s_t + 2^-25,
-//     and likewise with G for h. The running state is a float that is never rounded to 16 bits. A number
-//     beyond the largest finite one of T is stored as that one, so finite inputs whose states fit a float
-//     never give Inf or NaN.
+//     and likewise for G, and for G h with the stored h. The running state is a float that is never rounded
+//     to 16 bits. A number beyond the largest finite one of T is stored as that one. So with gates of at most
+//     1 in size, finite inputs whose states fit a float never give Inf or NaN.
 //
 // Determinism: the same bits from run to run on one device; on the CPU whatever the number of threads, for
 // work is cut by shapes alone. No atomics.

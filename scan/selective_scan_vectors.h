@@ -217,12 +217,8 @@ struct PieceScan {
   V RawStep(int64_t t, int64_t vector, V bias) const {
     return L::Load(args.delta.data() + At(t, vector), channels(vector)) + bias;
   }
-  V Step(V raw, int64_t vector) const {
-    if (!args.softplus) return raw;
-    // Lanes without a channel would get softplus(0).
-    const V step = L::Softplus(raw);
-    return channels(vector) == kLanes ? step : L::Load(reinterpret_cast<const T*>(&step), channels(vector));
-  }
+  // In lanes without a channel it is not zero, but nothing comes of it: x and dy are.
+  V Step(V raw) const { return args.softplus ? L::Softplus(raw) : raw; }
   V X(int64_t t, int64_t vector) const { return L::Load(args.x.data() + At(t, vector), channels(vector)); }
   V Z(int64_t t, int64_t vector) const {
     return L::Load(args.z.row(piece.b * time + t) + channel(vector), channels(vector));
@@ -284,7 +280,7 @@ struct ForwardScan : PieceScan<T, kLanes> {
     const V skip = this->PerChannel(this->args.d, v);
     for (int64_t i = 0; i < steps; ++i) {
       const V x = this->X(t + i, v);
-      memory.step[i] = this->Step(this->RawStep(t + i, v, bias), v);
+      memory.step[i] = this->Step(this->RawStep(t + i, v, bias));
       memory.input[i] = memory.step[i] * x;
       memory.y[i] = skip * x;
     }
@@ -412,7 +408,7 @@ struct BackwardScan : PieceScan<T, kLanes> {
     const V skip = this->PerChannel(this->args.d, v);
     for (int64_t i = 0; i < steps; ++i) {
       const V x = this->X(t + i, v);
-      memory.step[i] = this->Step(this->RawStep(t + i, v, bias), v);
+      memory.step[i] = this->Step(this->RawStep(t + i, v, bias));
       memory.input[i] = memory.step[i] * x;
       memory.y[i] = skip * x;
       V dy = L::Load(grad.dy.data() + this->At(t + i, v), this->channels(v));
