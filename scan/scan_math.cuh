@@ -65,11 +65,12 @@ struct RowVector {
       words[i] = __float_as_uint(value);
     } else {
       const uint32_t bits = FromFloat<T>(value).bits;
-      words[i / 2] = i % 2 == 0 ? bits : ((words[i / 2] & 0xffffu) | bits << 16);
+      words[i / 2] =
+          i % 2 == 0 ? ((words[i / 2] & 0xffff0000u) | bits) : ((words[i / 2] & 0xffffu) | bits << 16);
     }
   }
   static __device__ __forceinline__ RowVector Load(const T* from) {
-    RowVector result;
+    RowVector result = {};
     if constexpr (kWords == 4) {
       const uint4 bits = *reinterpret_cast<const uint4*>(from);
       result.words[0] = bits.x, result.words[1] = bits.y, result.words[2] = bits.z, result.words[3] = bits.w;

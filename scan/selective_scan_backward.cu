@@ -6,7 +6,7 @@ namespace hm11::cuda {
 namespace {
 
 constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
-constexpr int kGroup = 8;  // Tokens whose gradients of b and c one accumulator of the tensor cores holds.
+constexpr int kGroup = 8;  // Tokens whose gradients of b and c leave the block together.
 constexpr float kLn2 = 0.6931471805599453f;
 
 template <typename T>
@@ -50,26 +50,34 @@ struct BackwardOperands {
   bool state_vectors;    // states in memory
 };
 
-// How a block is cut. The 8 groups of 4 lanes of a warp share out the states, the 4 lanes of a group the
-// warp's channels. kHeld tokens are in registers at a time.
-template <int kStatesPadded, int kThreadChannelCount, int kWarpCount, int kHeldTokens, int kPolynomialCount,
-          int kMinBlockCount>
+// How a block is cut. kStateGroups groups of 4 lanes of a warp share out the states, the 4 lanes of a group
+// and the sets of kStateGroups groups the warp's channels. kHeld tokens are in registers at a time; sums over
+// states wait in shared memory until there are kSumTokens tokens of them.
+template <int kStatesPadded, int kStateGroupCount, int kThreadChannelCount, int kWarpCount, int kHeldTokens,
+          int kSumTokenCount, int kBufferCount, int kPolynomialCount, int kMinBlockCount>
 struct BackwardShape {
   static constexpr int kStates = kStatesPadded;
+  static constexpr int kStateGroups = kStateGroupCount;
+  static constexpr int kSets = 8 / kStateGroups;
   static constexpr int kThreadChannels = kThreadChannelCount;
-  static constexpr int kThreadStates = kStates / 8;
-  static constexpr int kStatePairs = CeilDiv(kThreadStates, 2);
+  static constexpr int kThreadStates = kStates / kStateGroups;
+  static constexpr int kStatePairs = kThreadStates / 2;
   static constexpr int kElements = kThreadChannels * kThreadStates;
   static constexpr int kWarps = kWarpCount;
-  static constexpr int kWarpChannels = 4 * kThreadChannels;
+  static constexpr int kWarpChannels = 4 * kSets * kThreadChannels;
   static constexpr int kBlockChannels = kWarps * kWarpChannels;
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kHeld = kHeldTokens;
+  static constexpr int kCheckpoints = kChunk / kHeld;
+  static constexpr int kSumTokens = kSumTokenCount;
+  static constexpr int kSumChannels = kWarpChannels * kSumTokens / 32;  // a lane's
+  static constexpr int kSumStride = (kStateGroups + 1) * kWarpChannels;
+  static constexpr int kBuffers = kBufferCount;
   static constexpr int kPolynomials = kPolynomialCount;
   static constexpr int kMinBlocks = kMinBlockCount;
   static constexpr int kColumnStride = 2 * kStates + 4;  // Padded: see StoreColumns.
-  static constexpr int kSumStride = 8 * kWarpChannels + 4 * kThreadChannels;
-  static_assert(kGroup % kHeld == 0 && kThreadChannels % 2 == 0 && kElements % 4 == 0);
+  static_assert(kGroup % kHeld == 0 && kHeld % kSumTokens == 0 && kSumChannels >= 1);
+  static_assert(kThreadChannels % 2 == 0 && kThreadStates % 2 == 0 && kElements % 4 == 0);
 };
 
 template <typename Shape>
@@ -81,15 +89,22 @@ struct alignas(16) BackwardTile {
   float dy[kChunk][Shape::kBlockChannels];
   float b[kChunk][Shape::kStates];
   float c[kChunk][Shape::kStates];
-  float4 checkpoints[kChunk / Shape::kHeld][Shape::kElements / 4][Shape::kThreads];
-  float sums[Shape::kWarps][3 * kGroup][Shape::kSumStride];
-  float columns[Shape::kWarps][kGroup][Shape::kColumnStride];
+  // States before each kHeld tokens; before the last ones they stay in registers.
+  float4 checkpoints[Shape::kCheckpoints - 1][Shape::kElements / 4][Shape::kThreads];
+  float sums[Shape::kWarps][3 * Shape::kSumTokens][Shape::kSumStride];
+  float columns[Shape::kBuffers][Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnStride];
   float delta_bias[Shape::kBlockChannels];
   float d[Shape::kBlockChannels];
   float dd[Shape::kWarps][Shape::kBlockChannels];
   float ddelta_bias[Shape::kWarps][Shape::kBlockChannels];
   unsigned resets[2];  // bit t: the chunk's token t begins from zero
 };
+
+template <typename Shape>
+constexpr bool FitsAnSm() {
+  constexpr int64_t kBytes = sizeof(BackwardTile<Shape>);
+  return kBytes <= kSharedBytes && Shape::kMinBlocks * (kBytes + 1024) <= kSmSharedBytes;
+}
 
 template <typename T, typename Shape>
 struct BackwardItems {
@@ -198,10 +213,12 @@ template <typename Shape>
 struct ThreadPlace {
   int warp = static_cast<int>(threadIdx.x) / 32;
   int lane = static_cast<int>(threadIdx.x) % 32;
-  int group = lane / 4;
   int quad = lane % 4;
-  int state_begin = group * Shape::kThreadStates;
-  int channel_begin = warp * Shape::kWarpChannels + quad * Shape::kThreadChannels;  // in the block
+  int state_group = lane / 4 % Shape::kStateGroups;
+  int set = lane / 4 / Shape::kStateGroups;
+  int state_begin = state_group * Shape::kThreadStates;
+  int warp_channel = (set * 4 + quad) * Shape::kThreadChannels;    // in the warp
+  int channel_begin = warp * Shape::kWarpChannels + warp_channel;  // in the block
 };
 
 template <typename Shape, typename T>
@@ -328,76 +345,89 @@ __global__ void __launch_bounds__(Shape::kThreads)
     const int64_t row = (int64_t{place.segment} * p.batch + place.batch) * p.inner + channel;
     StoreStates(p.effects.states + row * p.states, self.state_begin, channel < p.inner ? p.states : 0,
                 p.state_vectors, carry[i]);
-    if (channel < p.inner && self.group == 0) p.effects.steps[row] = step_sum[i];
+    if (channel < p.inner && self.state_group == 0) p.effects.steps[row] = step_sum[i];
   }
 }
 
-// The sums over states of one group of tokens, from one number a lane group to one a channel. Lane 4 t + q
-// does token t and its own channels; only this warp's shared memory is touched.
+// The sums over states of kSumTokens tokens, from one number a lane group to one a channel. A lane does
+// kSumChannels channels of one token; only this warp's shared memory is touched.
 template <typename Shape>
-__device__ __forceinline__ void SumOverStates(const ThreadPlace<Shape>& self, int group_begin,
+__device__ __forceinline__ void SumOverStates(const ThreadPlace<Shape>& self, int first_token,
                                               BackwardTile<Shape>& tile) {
-  constexpr int kChannels = Shape::kThreadChannels;
+  constexpr int kChannels = Shape::kSumChannels;
+  constexpr int kLanes = 32 / Shape::kSumTokens;
   __syncwarp();
+  const int place = self.lane / kLanes;
+  const int channel = self.lane % kLanes * kChannels;
   float totals[3][kChannels] = {};
 #pragma unroll
   for (int quantity = 0; quantity < 3; ++quantity) {
-    const float* row = &tile.sums[self.warp][quantity * kGroup + self.lane / 4][self.quad * kChannels];
+    const float* row = &tile.sums[self.warp][quantity * Shape::kSumTokens + place][channel];
 #pragma unroll
-    for (int g = 0; g < 8; ++g) {
+    for (int g = 0; g < Shape::kStateGroups; ++g) {
       float part[kChannels];
       LoadShared(row + g * Shape::kWarpChannels, part);
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) totals[quantity][i] += part[i];
     }
   }
-  const int t = group_begin + self.lane / 4;
   float pairs[2 * kChannels];
 #pragma unroll
   for (int i = 0; i < kChannels; ++i) {
     pairs[2 * i] = kLn2 * totals[2][i];
     pairs[2 * i + 1] = totals[1][i];
   }
-  StoreShared(&tile.steps[t][self.channel_begin].x, pairs);
-  StoreShared(&tile.dy[t][self.channel_begin], totals[0]);
+  const int in_block = self.warp * Shape::kWarpChannels + channel;
+  StoreShared(&tile.steps[first_token + place][in_block].x, pairs);
+  StoreShared(&tile.dy[first_token + place][in_block], totals[0]);
   __syncwarp();
 }
 
-// The sums over the block's channels of one group of tokens: each warp's from its accumulators to shared
-// memory, then over warps, then out. The stride makes the 8 lanes of a store phase hit all 32 banks.
-template <typename T, typename Shape>
-__device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const BlockPlace& place,
-                                             const ThreadPlace<Shape>& self, int first_token,
-                                             float (&dcolumns)[2][Shape::kStatePairs][4],
-                                             BackwardTile<Shape>& tile) {
+// The sums over a set's channels of kStateGroups tokens from the accumulators to shared memory. Row g of an
+// accumulator belongs to the set of lane group g, and so does column g: what lies in rows of one set and
+// columns of another is nothing. The stride makes the lanes of a store phase hit all 32 banks.
+template <typename Shape>
+__device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int place_in_group,
+                                                  float (&dcolumns)[2][Shape::kStatePairs][4],
+                                                  float (&columns)[kGroup][Shape::kColumnStride]) {
   constexpr int kStates = Shape::kThreadStates;
-  __syncthreads();
+  if (Shape::kSets == 1 || 2 * self.quad / Shape::kStateGroups == self.set) {
+    const int place = place_in_group + 2 * self.quad % Shape::kStateGroups;
+#pragma unroll
+    for (int which = 0; which < 2; ++which) {
+#pragma unroll
+      for (int odd = 0; odd < 2; ++odd) {
+        float values[kStates];
+#pragma unroll
+        for (int j = 0; j < kStates; ++j) values[j] = dcolumns[which][j / 2][j % 2 * 2 + odd];
+        StoreShared(&columns[place + odd][which * Shape::kStates + self.state_begin], values);
+      }
+    }
+  }
 #pragma unroll
   for (int which = 0; which < 2; ++which) {
-#pragma unroll
-    for (int odd = 0; odd < 2; ++odd) {
-      float values[kStates];
-#pragma unroll
-      for (int j = 0; j < kStates; ++j) values[j] = dcolumns[which][j / 2][j % 2 * 2 + odd];
-      StoreShared(&tile.columns[self.warp][2 * self.quad + odd][which * Shape::kStates + self.state_begin],
-                  values);
-    }
 #pragma unroll
     for (int m = 0; m < Shape::kStatePairs; ++m) {
 #pragma unroll
       for (int k = 0; k < 4; ++k) dcolumns[which][m][k] = 0.0f;
     }
   }
-  __syncthreads();
+}
+
+// The sums over the block's channels of kGroup tokens, out of those of its sets.
+template <typename T, typename Shape>
+__device__ __forceinline__ void StoreColumns(
+    const BackwardOperands<T>& p, const BlockPlace& place, int first_token,
+    const float (&columns)[Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnStride]) {
   constexpr int kFours = 2 * Shape::kStates / 4;
   for (int item = static_cast<int>(threadIdx.x); item < kGroup * kFours; item += Shape::kThreads) {
     const int t = item / kFours;
     const int column = item % kFours * 4;
     float sum[4] = {};
 #pragma unroll
-    for (int warp = 0; warp < Shape::kWarps; ++warp) {
+    for (int set = 0; set < Shape::kWarps * Shape::kSets; ++set) {
       float part[4];
-      LoadShared(&tile.columns[warp][t][column], part);
+      LoadShared(&columns[set][t][column], part);
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum[k] += part[k];
     }
@@ -405,6 +435,35 @@ __device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const
       const int64_t row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first_token + t;
       StoreFour(p.dcolumns + row * (2 * Shape::kStates) + column, sum);
     }
+  }
+}
+
+// Brings what LoadChunk and the sweep will read of a chunk into the L2 cache.
+template <typename Shape, typename T>
+__device__ __forceinline__ void PrefetchChunk(const BackwardOperands<T>& p, const BlockPlace& place,
+                                              int chunk) {
+  constexpr int kRowLines = CeilDiv(Shape::kBlockChannels * static_cast<int>(sizeof(T)), 128);
+  constexpr int kLineChannels = Shape::kBlockChannels / kRowLines;
+  const auto prefetch = [](const void* line) { asm volatile("prefetch.global.L2 [%0];" ::"l"(line)); };
+  for (int item = static_cast<int>(threadIdx.x); item < kChunk * kRowLines; item += Shape::kThreads) {
+    const int token = chunk * kChunk + item / kRowLines;
+    const int channel = place.channel_begin + item % kRowLines * kLineChannels;
+    if (token >= p.time || channel >= p.inner) break;
+    const int64_t row = int64_t{place.batch} * p.time + token;
+    prefetch(p.x + row * p.inner + channel);
+    prefetch(p.delta + row * p.inner + channel);
+    prefetch(p.dy + row * p.inner + channel);
+    if (p.z != nullptr) prefetch(p.z + row * p.z_stride + channel);
+    if (item % kRowLines == 0) {
+      prefetch(p.b + row * p.b_stride);
+      prefetch(p.c + row * p.c_stride);
+    }
+  }
+  constexpr int kLines = CeilDiv(Shape::kBlockChannels * Shape::kStates, 32);
+  const int64_t row = (int64_t{place.batch} * p.chunks + chunk) * p.inner + place.channel_begin;
+  const int numbers = min(Shape::kBlockChannels, p.inner - place.channel_begin) * p.states;
+  for (int line = static_cast<int>(threadIdx.x); line < kLines; line += Shape::kThreads) {
+    if (line * 32 < numbers) prefetch(p.chunk_states + row * p.states + line * 32);
   }
 }
 
@@ -419,7 +478,7 @@ __device__ __forceinline__ void FinishChunk(const BackwardOperands<T>& p, const 
   const int column = thread % Items::kColumnVectors * Items::kVector;
   const int channel = place.channel_begin + column;
   float dd[Items::kVector] = {}, ddelta_bias[Items::kVector] = {};
-#pragma unroll 1
+#pragma unroll 2
   for (int i = 0; i < Items::kItems; ++i) {
     const int t = (i * Shape::kThreads + thread) / Items::kColumnVectors;
     const int token = chunk * kChunk + t;
@@ -475,8 +534,8 @@ __device__ __forceinline__ void FinishChunk(const BackwardOperands<T>& p, const 
 // first, kHeld tokens are run forward with decays and states kept in registers, and backward over those.
 // Sums over states, which the gradients of x and step need, go through shared memory inside a warp. Sums over
 // channels, which those of b and c need, are products with step * x and dy: the tensor cores take them, with
-// the warp's channels as inner dimension and the token's place in the group as column, so that 8 tokens fill
-// one accumulator. What of them is left to sum over warps and blocks is written once for every block.
+// a set's channels as inner dimension and the token's place as column, so that kStateGroups tokens fill one
+// accumulator. What of them is left to sum over sets and blocks is written once for every block.
 //
 // A state and token cost two exponentials and about 21 issue slots.
 template <typename T, typename Shape>
@@ -492,6 +551,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   const ThreadPlace<Shape> self;
   float rate[kChannels][kStates], carry[kChannels][kStates] = {}, drate[kChannels][kStates] = {};
   float dcolumns[2][Shape::kStatePairs][4] = {};
+  int buffer = 0;  // of tile.columns
+  static_assert(FitsAnSm<Shape>());
   LoadRates(p, place.channel_begin, self, rate);
   LoadChannels(p, place, tile);
   if (p.dfinal_state != nullptr) {
@@ -531,22 +592,16 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   };
   const auto sweep = [&](auto with_resets, auto& h) {
     float decay[kChannels][kStates];
-    save(0, h);
 #pragma unroll 1
-    for (int checkpoint = 1; checkpoint < kChunk / kHeld; ++checkpoint) {
-#pragma unroll
-      for (int i = 0; i < kHeld; ++i) advance(with_resets, (checkpoint - 1) * kHeld + i, h, decay);
+    for (int checkpoint = 0; checkpoint < Shape::kCheckpoints - 1; ++checkpoint) {
       save(checkpoint, h);
+#pragma unroll
+      for (int i = 0; i < kHeld; ++i) advance(with_resets, checkpoint * kHeld + i, h, decay);
     }
   };
-  const auto reverse = [&](auto with_resets, int checkpoint) {
-    float start[kChannels][kStates], h[kHeld][kChannels][kStates], decay[kHeld][kChannels][kStates];
-#pragma unroll
-    for (int k = 0; k < Shape::kElements / 4; ++k) {
-      const float4 four = tile.checkpoints[checkpoint][k][threadIdx.x];
-      float* flat = &start[0][0];
-      flat[4 * k] = four.x, flat[4 * k + 1] = four.y, flat[4 * k + 2] = four.z, flat[4 * k + 3] = four.w;
-    }
+  // kHeld tokens forward from `start` and back; leaves in `start` what the tokens before them start from.
+  const auto reverse = [&](auto with_resets, int checkpoint, auto& start) {
+    float h[kHeld][kChannels][kStates], decay[kHeld][kChannels][kStates];
 #pragma unroll
     for (int t = 0; t < kHeld; ++t) {
 #pragma unroll
@@ -556,46 +611,51 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
       }
       advance(with_resets, checkpoint * kHeld + t, h[t], decay[t]);
     }
+    // A token's operands are on their way while the token after it is worked on.
+    float pairs[2][2 * kChannels], dy[2][kChannels], b[2][kStates], c[2][kStates];
+    const auto load = [&](int t) {
+      const int token = checkpoint * kHeld + t;
+      LoadShared(&tile.steps[token][self.channel_begin].x, pairs[t % 2]);
+      LoadShared(&tile.dy[token][self.channel_begin], dy[t % 2]);
+      LoadShared(&tile.b[token][self.state_begin], b[t % 2]);
+      LoadShared(&tile.c[token][self.state_begin], c[t % 2]);
+    };
+    load(kHeld - 1);
 #pragma unroll
     for (int t = kHeld - 1; t >= 0; --t) {
       const int token = checkpoint * kHeld + t;
-      const int place_in_group = token % kGroup;
-      float pairs[2 * kChannels], dy[kChannels], b[kStates], c[kStates], dh[kChannels][kStates];
-      LoadShared(&tile.steps[token][self.channel_begin].x, pairs);
-      LoadShared(&tile.dy[token][self.channel_begin], dy);
-      LoadShared(&tile.b[token][self.state_begin], b);
-      LoadShared(&tile.c[token][self.state_begin], c);
-      float y[kChannels] = {}, dinput[kChannels] = {}, dstep[kChannels] = {};
+      if (t > 0) load(t - 1);
+      const auto& my_pairs = pairs[t % 2];
+      const auto& my_dy = dy[t % 2];
+      float y[kChannels] = {}, dinput[kChannels] = {}, dstep[kChannels] = {}, dh[kChannels][kStates];
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) {
 #pragma unroll
         for (int j = 0; j < kStates; ++j) {
-          dh[i][j] = fmaf(c[j], dy[i], carry[i][j]);
-          y[i] = fmaf(c[j], h[t][i][j], y[i]);
-          dinput[i] = fmaf(dh[i][j], b[j], dinput[i]);
+          dh[i][j] = fmaf(c[t % 2][j], my_dy[i], carry[i][j]);
+          y[i] = fmaf(c[t % 2][j], h[t][i][j], y[i]);
+          dinput[i] = fmaf(dh[i][j], b[t % 2][j], dinput[i]);
           carry[i][j] = decay[t][i][j] * dh[i][j];
           const float dexponent = carry[i][j] * (t == 0 ? start[i][j] : h[t - 1][i][j]);
-          drate[i][j] = fmaf(pairs[2 * i], dexponent, drate[i][j]);
+          drate[i][j] = fmaf(my_pairs[2 * i], dexponent, drate[i][j]);
           dstep[i] = fmaf(rate[i][j], dexponent, dstep[i]);
         }
       }
-      float* sums =
-          &tile.sums[self.warp][place_in_group][self.group * Shape::kWarpChannels + self.quad * kChannels];
+      float* sums = &tile.sums[self.warp][t % Shape::kSumTokens]
+                              [self.state_group * Shape::kWarpChannels + self.warp_channel];
       StoreShared(sums, y);
-      StoreShared(sums + kGroup * Shape::kSumStride, dinput);
-      StoreShared(sums + 2 * kGroup * Shape::kSumStride, dstep);
-      const bool own_column = self.group == place_in_group;
+      StoreShared(sums + Shape::kSumTokens * Shape::kSumStride, dinput);
+      StoreShared(sums + 2 * Shape::kSumTokens * Shape::kSumStride, dstep);
+      const bool own_column = self.state_group == token % Shape::kStateGroups;
 #pragma unroll
       for (int i = 0; i < kChannels; i += 2) {
-        const float inputs[2] = {own_column ? pairs[2 * i + 1] : 0.0f, own_column ? pairs[2 * i + 3] : 0.0f};
-        const float outputs[2] = {own_column ? dy[i] : 0.0f, own_column ? dy[i + 1] : 0.0f};
+        const float inputs[2] = {own_column ? my_pairs[2 * i + 1] : 0.0f,
+                                 own_column ? my_pairs[2 * i + 3] : 0.0f};
+        const float outputs[2] = {own_column ? my_dy[i] : 0.0f, own_column ? my_dy[i + 1] : 0.0f};
 #pragma unroll
         for (int j = 0; j < kStates; j += 2) {
-          constexpr int kNext = kStates > 1 ? 1 : 0;
-          const float db[4] = {dh[i][j], kNext ? dh[i][j + kNext] : 0.0f, dh[i + 1][j],
-                               kNext ? dh[i + 1][j + kNext] : 0.0f};
-          const float dc[4] = {h[t][i][j], kNext ? h[t][i][j + kNext] : 0.0f, h[t][i + 1][j],
-                               kNext ? h[t][i + 1][j + kNext] : 0.0f};
+          const float db[4] = {dh[i][j], dh[i][j + 1], dh[i + 1][j], dh[i + 1][j + 1]};
+          const float dc[4] = {h[t][i][j], h[t][i][j + 1], h[t][i + 1][j], h[t][i + 1][j + 1]};
           if constexpr (kExact) {
             MultiplyTilesExactly(dcolumns[0][j / 2], db, inputs);
             MultiplyTilesExactly(dcolumns[1][j / 2], dc, outputs);
@@ -605,6 +665,18 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
           }
         }
       }
+      if (t % Shape::kSumTokens == 0) SumOverStates(self, token, tile);
+      if (t % Shape::kStateGroups == 0 && kHeld >= Shape::kStateGroups) {
+        StoreAccumulators(self, token % kGroup, dcolumns,
+                          tile.columns[buffer][self.warp * Shape::kSets + self.set]);
+      }
+    }
+    if (checkpoint == 0) return;
+#pragma unroll
+    for (int k = 0; k < Shape::kElements / 4; ++k) {
+      const float4 four = tile.checkpoints[checkpoint - 1][k][threadIdx.x];
+      float* flat = &start[0][0];
+      flat[4 * k] = four.x, flat[4 * k + 1] = four.y, flat[4 * k + 2] = four.z, flat[4 * k + 3] = four.w;
     }
   };
 
@@ -613,33 +685,39 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   for (int chunk = chunk_end - 1; chunk >= chunk_begin; --chunk) {
     __syncthreads();
     LoadChunk(p, place, chunk, tile);
-    {
-      float h[kChannels][kStates];
+    float start[kChannels][kStates];
 #pragma unroll
-      for (int i = 0; i < kChannels; ++i) {
-        const int channel = place.channel_begin + self.channel_begin + i;
-        const int64_t row = (int64_t{place.batch} * p.chunks + chunk) * p.inner + channel;
-        LoadStates(p.chunk_states + row * p.states, self.state_begin, channel < p.inner ? p.states : 0,
-                   p.state_vectors, h[i]);
-      }
-      __syncthreads();
-      if ((tile.resets[0] | tile.resets[1]) != 0) {
-        sweep(std::true_type{}, h);
-      } else {
-        sweep(std::false_type{}, h);
-      }
+    for (int i = 0; i < kChannels; ++i) {
+      const int channel = place.channel_begin + self.channel_begin + i;
+      const int64_t row = (int64_t{place.batch} * p.chunks + chunk) * p.inner + channel;
+      LoadStates(p.chunk_states + row * p.states, self.state_begin, channel < p.inner ? p.states : 0,
+                 p.state_vectors, start[i]);
+    }
+    __syncthreads();
+    if (chunk > chunk_begin) PrefetchChunk<Shape>(p, place, chunk - 1);
+    if ((tile.resets[0] | tile.resets[1]) != 0) {
+      sweep(std::true_type{}, start);
+    } else {
+      sweep(std::false_type{}, start);
     }
 #pragma unroll 1
-    for (int checkpoint = kChunk / kHeld - 1; checkpoint >= 0; --checkpoint) {
+    for (int checkpoint = Shape::kCheckpoints - 1; checkpoint >= 0; --checkpoint) {
       if ((tile.resets[0] | tile.resets[1]) != 0) {
-        reverse(std::true_type{}, checkpoint);
+        reverse(std::true_type{}, checkpoint, start);
       } else {
-        reverse(std::false_type{}, checkpoint);
+        reverse(std::false_type{}, checkpoint, start);
       }
       const int first = checkpoint * kHeld;
-      if (first % kGroup == 0) {
-        SumOverStates(self, first, tile);
-        StoreColumns(p, place, self, chunk * kChunk + first, dcolumns, tile);
+      if (first % kGroup != 0) continue;
+      if (Shape::kStateGroups > kHeld) {
+        StoreAccumulators(self, 0, dcolumns, tile.columns[buffer][self.warp * Shape::kSets + self.set]);
+      }
+      __syncthreads();
+      StoreColumns<T, Shape>(p, place, chunk * kChunk + first, tile.columns[buffer]);
+      if constexpr (Shape::kBuffers == 2) {
+        buffer ^= 1;
+      } else {
+        __syncthreads();
       }
     }
     __syncthreads();
@@ -845,14 +923,21 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
   }
 }
 
+// <states, state groups, thread channels, warps, held tokens, sum tokens, buffers, polynomials of 8, blocks
+// of an SM>, for so many states.
+using BackwardShape8 = BackwardShape<8, 4, 4, 2, 8, 4, 1, 1, 2>;
+using BackwardShape16 = BackwardShape<16, 4, 2, 4, 8, 4, 1, 1, 2>;
+using BackwardShape32 = BackwardShape<32, 8, 2, 4, 8, 8, 1, 1, 2>;
+using BackwardShape64 = BackwardShape<64, 8, 2, 4, 4, 4, 1, 1, 1>;
+
 // Calls function(Shape()) with the shape for this many states.
 template <typename Function>
 auto WithBackwardShape(int64_t states, Function function) {
-  if (states <= 8) return function(BackwardShape<8, 4, 4, 8, 1, 2>());
-  if (states <= 16) return function(BackwardShape<16, 4, 4, 4, 1, 2>());
-  if (states <= 32) return function(BackwardShape<32, 2, 4, 8, 1, 2>());
+  if (states <= 8) return function(BackwardShape8());
+  if (states <= 16) return function(BackwardShape16());
+  if (states <= 32) return function(BackwardShape32());
   HM_CHECK_LE(states, 64);
-  return function(BackwardShape<64, 2, 4, 4, 1, 1>());
+  return function(BackwardShape64());
 }
 
 }  // namespace

@@ -56,6 +56,23 @@ struct ForwardShape {
   static_assert(kSelectiveScanChunk % kTileTokens == 0 && kTileTokens <= 32 && kStateLanes <= 32);
 };
 
+// <states, thread channels, thread states, warps, tile tokens, polynomials of 8, blocks of an SM>, for so
+// many states.
+template <typename T>
+struct ForwardShapes {
+  using UpTo8 = ForwardShape<8, 4, 4, 2, 16, 1, 3>;
+  using UpTo16 = ForwardShape<16, 2, 8, 2, 16, 1, 5>;
+  using UpTo32 = ForwardShape<32, 2, 16, 2, 16, 1, 4>;
+  using UpTo64 = ForwardShape<64, 4, 8, 4, 16, 1, 3>;
+};
+template <>
+struct ForwardShapes<Bf16> {
+  using UpTo8 = ForwardShape<8, 4, 4, 2, 16, 1, 4>;
+  using UpTo16 = ForwardShape<16, 2, 8, 2, 16, 1, 8>;
+  using UpTo32 = ForwardShape<32, 2, 16, 2, 16, 1, 8>;
+  using UpTo64 = ForwardShape<64, 4, 8, 4, 16, 1, 3>;
+};
+
 template <typename T, typename Shape>
 struct ForwardItems {
   static constexpr int kVector = kVectorSize<T>;
@@ -75,14 +92,19 @@ struct alignas(16) ForwardTile {
   uint4 delta[Items::kItems][Shape::kThreads];
   uint4 raw_b[Items::kStateItems][Shape::kThreads];
   uint4 raw_c[Items::kStateItems][Shape::kThreads];
-  float2 steps[Shape::kTileTokens][Shape::kBlockChannels];  // step, step * x
-  float y[Shape::kTileTokens][Shape::kBlockChannels];
+  float2 steps[Shape::kTileTokens][Shape::kBlockChannels];  // (step, step * x), then (y, step * x)
   float b[Shape::kTileTokens][Shape::kStates];
   float c[Shape::kTileTokens][Shape::kStates];
   float delta_bias[Shape::kBlockChannels];
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
 };
+
+template <typename T, typename Shape>
+constexpr bool FitsAnSm() {
+  constexpr int64_t kBytes = sizeof(ForwardTile<T, Shape>);
+  return kBytes <= kSharedBytes && Shape::kMinBlocks * (kBytes + 1024) <= kSmSharedBytes;
+}
 
 // Sums over the kLanes lanes of a group. Channels are halved between lanes while there are some to halve, so
 // that a lane ends with kChannels / kLanes sums (one at least) of the channels from the result on.
@@ -124,6 +146,7 @@ __device__ __forceinline__ int SumOverLanes(int lane, float (&sums)[kChannels]) 
 template <typename T, typename Shape, bool kAggregate>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanForwardKernel(const __grid_constant__ ForwardOperands<T> p) {
+  static_assert(FitsAnSm<T, Shape>());
   using Items = ForwardItems<T, Shape>;
   constexpr int kTokens = Shape::kTileTokens;
   constexpr int kChannels = Shape::kThreadChannels;
@@ -236,7 +259,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         constexpr int kSpare = kChannels >= Shape::kStateLanes ? 1 : Shape::kStateLanes / kChannels;
         if (state_lane % kSpare == 0) {
 #pragma unroll
-          for (int i = 0; i < kKept; ++i) tile.y[t][thread_begin + first + i] = y[i];
+          for (int i = 0; i < kKept; ++i) tile.steps[t][thread_begin + first + i].x = y[i];
         }
       }
     }
@@ -312,10 +335,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         const int column = item % Items::kColumnVectors * Items::kVector;
         const auto x = FromShared<T>(tile.x[stage][i][thread]);
         const auto z = FromShared<T>(tile.z[stage][i][thread]);
-        RowVector<T> y;
+        RowVector<T> y = {};
 #pragma unroll
         for (int k = 0; k < Items::kVector; ++k) {
-          float value = fmaf(tile.d[column + k], x[k], tile.y[t][column + k]);
+          float value = fmaf(tile.d[column + k], x[k], tile.steps[t][column + k].x);
           if (p.z != nullptr) value *= z[k] * Sigmoid(z[k]);
           y.Set(k, value);
         }
@@ -443,17 +466,13 @@ int64_t SelectiveScanForwardScratchBytes(const SelectiveScanArgs<T>& args) {
 
 template <typename T>
 void SelectiveScanForward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanArgs<T>& args) {
+  using Shapes = ForwardShapes<T>;
   const int64_t states = args.a_log.dim(1);
-  if (states <= 8) {
-    Forward<T, ForwardShape<8, 4, 4, 2, 16, 1, 6>>(device, scratch, args);
-  } else if (states <= 16) {
-    Forward<T, ForwardShape<16, 2, 8, 2, 16, 1, 8>>(device, scratch, args);
-  } else if (states <= 32) {
-    Forward<T, ForwardShape<32, 4, 8, 2, 16, 1, 6>>(device, scratch, args);
-  } else {
-    HM_CHECK_LE(states, 64);
-    Forward<T, ForwardShape<64, 4, 8, 4, 16, 1, 3>>(device, scratch, args);
-  }
+  if (states <= 8) return Forward<T, typename Shapes::UpTo8>(device, scratch, args);
+  if (states <= 16) return Forward<T, typename Shapes::UpTo16>(device, scratch, args);
+  if (states <= 32) return Forward<T, typename Shapes::UpTo32>(device, scratch, args);
+  HM_CHECK_LE(states, 64);
+  Forward<T, typename Shapes::UpTo64>(device, scratch, args);
 }
 
 template int64_t SelectiveScanForwardScratchBytes<float>(const SelectiveScanArgs<float>&);

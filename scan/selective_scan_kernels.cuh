@@ -15,6 +15,10 @@
 
 namespace hm11::cuda {
 
+// What a block may have of shared memory; what the blocks of an SM have, 1 KB of it taken for each.
+inline constexpr int64_t kSharedBytes = 227 * 1024;
+inline constexpr int64_t kSmSharedBytes = 228 * 1024;
+
 // A sum of step sizes that says "a reset came between": nothing of the state before is left.
 __device__ __forceinline__ float ForgetsEverything() { return __int_as_float(0x7f800000); }
 
