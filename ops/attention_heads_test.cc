@@ -57,19 +57,19 @@ HeadsCase MakeHeads(Heads size, int64_t rope_dims, bool value_embedding, bool fi
   c.qkv = RandomOperand({size.rows(), size.width()}, seed);
   c.q_gain = RandomOperand({size.heads()}, seed + 1, 0.3, 1.5);
   // Sums over rows of numbers of either sign start from afar, so that none ends up near zero.
-  c.dq_gain = RandomOperand({size.heads()}, seed + 2, 1, 20);
+  c.dq_gain = RandomOperand({size.heads()}, seed + 2, 1, 300);
   if (value_embedding) {
     c.value_embedding = RandomOperand({size.rows(), size.kv_heads * size.head_dim}, seed + 3);
     c.ve_layer_scale = RandomOperand({1}, seed + 4, 0.2, 0.8);
     c.ve_scale = RandomOperand({1}, seed + 5, 0.2, 0.5);
-    c.dve_layer_scale = RandomOperand({1}, seed + 6, 1, 20);
-    c.dve_scale = RandomOperand({1}, seed + 7, 1, 20);
+    c.dve_layer_scale = RandomOperand({1}, seed + 6, 1, 300);
+    c.dve_scale = RandomOperand({1}, seed + 7, 1, 300);
   }
   if (first_v) {
     c.first_v = RandomOperand(size.key(), seed + 8);
     c.residual = RandomOperand({2}, seed + 9, 0.2, 0.5);
     c.dfirst_v = RandomOperand(size.key(), seed + 10);
-    c.dresidual = RandomOperand({2}, seed + 11, 1, 20);
+    c.dresidual = RandomOperand({2}, seed + 11, 1, 300);
   }
   c.dq = RandomOperand(size.query(), seed + 12);
   c.dk = RandomOperand(size.key(), seed + 13);
@@ -168,6 +168,26 @@ RC_GTEST_PROP(AttentionHeadsTest, BackwardIsTheGradientOfForward, ()) {
 }
 
 RC_GTEST_PROP(AttentionHeadsTest, DevicesAgree, ()) { ExpectDevicesAgree(kHeads(AnyHeadsCase())); }
+
+TEST(AttentionHeadsTest, GradientsOfGainsScalesAndFirstVAdd) {
+  const HeadsCase from_something = MakeHeads({2, 9, 2, 2, 8}, 4, true, true, 8);
+  HeadsCase from_zero = from_something;
+  for (HostTensor<double>* t : {&from_zero.dq_gain, &from_zero.dve_layer_scale, &from_zero.dve_scale,
+                                &from_zero.dfirst_v, &from_zero.dresidual}) {
+    std::fill(t->values.begin(), t->values.end(), 0);
+  }
+  const Results added = CallHeads<double>(Device::Cpu(), from_something);
+  Results expected = CallHeads<double>(Device::Cpu(), from_zero);
+  const auto add = [&](const std::string& name, const HostTensor<double>& start) {
+    for (int64_t i = 0; i < start.size(); ++i) expected[name][i] += start[i];
+  };
+  add("dq_gain", from_something.dq_gain);
+  add("dve_layer_scale", from_something.dve_layer_scale);
+  add("dve_scale", from_something.dve_scale);
+  add("dfirst_v", from_something.dfirst_v);
+  add("dresidual", from_something.dresidual);
+  ExpectNear(added, expected, Tolerance<double>(), "double on the CPU");
+}
 
 TEST(AttentionHeadsTest, DevicesAgreeOnManyRows) {
   ExpectDevicesAgree(kHeads(MakeHeads({2, 700, 4, 2, 64}, 16, true, true, 3)));
