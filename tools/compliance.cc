@@ -1,0 +1,75 @@
+// Audits a submission folder of the challenge by its files: sizes, times, scores, seeds, consistency,
+// readable code.
+//
+//   compliance --folder=DIR [--against=DIR] [--train=GLOB --val=GLOB] [--json=FILE]
+//
+// Exit codes: 0 no condition fails; 1 one fails in the strict reading only; 2 one fails as practised too; 3
+// nothing could be audited, with one line that says why.
+#include <cstdio>
+#include <string>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "core/file.h"
+#include "core/status.h"
+#include "tools/compliance_checks.h"
+#include "tools/compliance_report.h"
+#include "tools/machine.h"
+#include "tools/shard_overlap.h"
+#include "tools/submission_folder.h"
+
+ABSL_FLAG(std::string, folder, "", "the submission's folder");
+ABSL_FLAG(std::string, against, "", "another submission's folder: is this one better by more than chance?");
+ABSL_FLAG(std::string, train, "",
+          "training shards, a shell pattern; with --val, compared document by document");
+ABSL_FLAG(std::string, val, "", "validation shards, a shell pattern");
+ABSL_FLAG(std::string, json, "", "file to write the audit to as JSON");
+
+namespace hm11 {
+namespace {
+
+absl::StatusOr<ShardOverlap> Overlap(const std::string& train, const std::string& val) {
+  if (train.empty() || val.empty()) return absl::InvalidArgumentError("--train and --val go together");
+  HM_ASSIGN_OR_RETURN(const std::vector<std::string> train_shards, Glob(train));
+  HM_ASSIGN_OR_RETURN(const std::vector<std::string> val_shards, Glob(val));
+  return FindShardOverlap(train_shards, val_shards);
+}
+
+absl::StatusOr<int> Main() {
+  if (absl::GetFlag(FLAGS_folder).empty())
+    return absl::InvalidArgumentError("--folder=DIR says what to audit");
+  HM_ASSIGN_OR_RETURN(const SubmissionFolder folder, ReadSubmissionFolder(absl::GetFlag(FLAGS_folder)));
+  AuditInput input = {.folder = &folder};
+  absl::StatusOr<SubmissionFolder> against;
+  if (const std::string path = absl::GetFlag(FLAGS_against); !path.empty()) {
+    against = ReadSubmissionFolder(path);
+    if (!against.ok()) return against.status();
+    input.against = &*against;
+  }
+  const std::string train = absl::GetFlag(FLAGS_train), val = absl::GetFlag(FLAGS_val);
+  if (!train.empty() || !val.empty()) input.overlap = Overlap(train, val);
+
+  const Audit audit = AuditSubmission(input);
+  std::fputs(AuditText(input, audit).c_str(), stdout);
+  if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
+    HM_RETURN_IF_ERROR(WriteFile(path, AuditJson(input, audit)));
+  }
+  return audit.practised == Verdict::kFail ? 2 : audit.strict == Verdict::kFail ? 1 : 0;
+}
+
+}  // namespace
+}  // namespace hm11
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage(
+      "audits a submission folder: compliance --folder=DIR [--against=DIR] [--json=FILE]");
+  absl::ParseCommandLine(argc, argv);
+  hm11::GoToCallersFolder();
+  const absl::StatusOr<int> code = hm11::Main();
+  if (code.ok()) return *code;
+  std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
+  std::puts("verdict: cannot tell");
+  return 3;
+}

@@ -1,0 +1,543 @@
+// Tests of the audit of submissions: made-up folders that keep each condition and that break it, and bad
+// input.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+#include <sys/wait.h>
+
+#include <cmath>
+#include <cstdlib>
+#include <functional>
+#include <map>
+#include <numbers>
+#include <string>
+#include <vector>
+
+#include "absl/strings/escaping.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+#include "core/file.h"
+#include "core/lzma.h"
+#include "nlohmann/json.hpp"
+#include "tools/compliance_checks.h"
+#include "tools/compliance_report.h"
+#include "tools/submission_folder.h"
+
+namespace hm11 {
+namespace {
+
+using ::testing::Contains;
+using ::testing::HasSubstr;
+using Json = nlohmann::json;
+
+constexpr double kTokensAByte = 0.2683384;  // SP8192
+constexpr Verdict kPass = Verdict::kPass, kFail = Verdict::kFail, kCannotTell = Verdict::kCannotTell;
+
+// One run of a made-up submission.
+struct MadeUpRun {
+  int seed = 42;
+  double bpb = 1.08;
+  double tokens_a_byte = kTokensAByte;
+  std::string program = {};
+  std::string settings = "  matrix_lr: 0.026\n";
+  std::string gpu = "NVIDIA H100 80GB HBM3";
+  int world_size = 8;
+  int64_t train_ms = 590000;
+  std::string hessians = "GPTQ:collected 67 Hessians in 4.0s\n";
+  int64_t eval_ms = 300000;
+  int64_t model_bytes = 15900000;
+  int64_t total_bytes = 15950000;
+  int64_t train_shards = 80;
+  int64_t val_tokens = 40540160;
+  std::string more = {};
+};
+
+std::string LogOf(const MadeUpRun& run) {
+  const std::string rule(100, '=');
+  const double loss = run.bpb * std::numbers::ln2 / run.tokens_a_byte;
+  return absl::StrCat(rule, "\nHyperparameters:\n", run.settings, "  seed: ", run.seed, "\n", rule, "\n",
+                      run.program, rule, "\n|   0  ", run.gpu, "    On  |\n", rule,
+                      "\ntrain_shards: ", run.train_shards, "\nval_tokens: ", run.val_tokens,
+                      "\nworld_size:", run.world_size, " grad_accum_steps:1\nseed:", run.seed,
+                      "\n4000/20000 val_loss: 2.4 val_bpb: 1.10\n",
+                      "stopping_early: wallclock_cap train_time: ", run.train_ms, "ms step: 4945/20000\n",
+                      run.more, run.hessians, "Serialized model quantized+brotli: ", run.model_bytes,
+                      " bytes\nTotal submission size quantized+brotli: ", run.total_bytes, " bytes\n",
+                      absl::StrFormat("quantized_exact val_loss:%.8f val_bpb:%.8f eval_time:%dms\n", loss,
+                                      run.bpb, run.eval_ms));
+}
+
+// A submission of three seeds that keeps every condition; tests change it before it is written.
+struct Submission {
+  Submission() {
+    for (int i = 0; i < 3; ++i)
+      runs.push_back({.seed = 40 + i, .bpb = 1.08 + 0.0001 * i, .program = program});
+    claims = {{"author", "A"},           {"github_id", "a"},      {"name", "SP8192 and more"},
+              {"date", "2026-04-09"},    {"track", "10min_16mb"}, {"val_bpb", 1.0801},
+              {"bytes_total", 15950000}, {"seeds", {40, 41, 42}}};
+  }
+  void SetProgram(const std::string& text) {
+    program = text;
+    for (MadeUpRun& run : runs) run.program = text;
+  }
+  std::string program = "import torch\nimport helper\n\n\ndef main():\n    print('no')\n\n\nmain()\n";
+  std::vector<MadeUpRun> runs;
+  Json claims;
+  std::map<std::string, std::string> files = {{"README.md", "# It\n## Files\n- `train_gpt.py` runs it\n"},
+                                              {"helper.py", "import math\n"}};
+};
+
+class ComplianceTest : public ::testing::Test {
+ protected:
+  void SetUp() override { folder_ = NewFolder(); }
+
+  static std::string NewFolder() {
+    std::string name = ::testing::TempDir() + "/submission_XXXXXX";
+    EXPECT_NE(mkdtemp(name.data()), nullptr);
+    return name;
+  }
+  static void Put(const std::string& folder, const std::string& name, const std::string& text) {
+    EXPECT_TRUE(WriteFile(absl::StrCat(folder, "/", name), text).ok());
+  }
+  static void Put(const std::string& folder, const Submission& submission) {
+    for (const auto& [name, text] : submission.files) Put(folder, name, text);
+    if (!submission.program.empty()) Put(folder, "train_gpt.py", submission.program);
+    if (!submission.claims.is_null()) Put(folder, "submission.json", submission.claims.dump());
+    for (const MadeUpRun& run : submission.runs)
+      Put(folder, absl::StrCat("train_seed", run.seed, ".log"), LogOf(run));
+  }
+
+  // Writes the submission with the change and audits it.
+  void AuditWith(const std::function<void(Submission&)>& change) {
+    folder_ = NewFolder();
+    Submission submission;
+    change(submission);
+    Put(folder_, submission);
+    const auto read = ReadSubmissionFolder(folder_);
+    ASSERT_TRUE(read.ok()) << read.status();
+    read_ = *read;
+    input_ = {.folder = &read_};
+    audit_ = AuditSubmission(input_);
+  }
+  const Condition& At(int number) {
+    for (const Condition& condition : audit_.conditions) {
+      if (condition.number == number) return condition;
+    }
+    ADD_FAILURE() << "no condition " << number;
+    return audit_.conditions.front();
+  }
+  void Expect(int number, Verdict strict, Verdict practised, const std::string& detail = "") {
+    const Condition& condition = At(number);
+    EXPECT_STREQ(VerdictName(condition.strict), VerdictName(strict)) << number;
+    EXPECT_STREQ(VerdictName(condition.practised), VerdictName(practised)) << number;
+    if (!detail.empty()) {
+      EXPECT_THAT(condition.details, Contains(HasSubstr(detail))) << number;
+    }
+  }
+
+  std::string folder_;
+  SubmissionFolder read_;
+  AuditInput input_;
+  Audit audit_;
+};
+
+TEST_F(ComplianceTest, ASoundSubmissionFailsNowhereAndAllConditionsAreThere) {
+  AuditWith([](Submission&) {});
+  EXPECT_EQ(audit_.strict, kPass) << AuditText(input_, audit_);
+  EXPECT_EQ(audit_.practised, kPass);
+  ASSERT_EQ(audit_.conditions.size(), 27u);
+  for (int i = 0; i < 27; ++i) {
+    EXPECT_EQ(audit_.conditions[static_cast<size_t>(i)].number, i + 1);
+    EXPECT_FALSE(audit_.conditions[static_cast<size_t>(i)].title.empty());
+  }
+  for (int number : {1, 3, 5, 15, 16, 21, 25, 26, 27}) Expect(number, kPass, kPass);
+  for (int number : {2, 7, 8, 19, 23}) Expect(number, kCannotTell, kPass);
+  for (int number : {4, 6, 9, 10, 11, 12, 13, 14, 17, 18, 20, 22, 24})
+    Expect(number, kCannotTell, kCannotTell);
+}
+
+TEST_F(ComplianceTest, SizesAreJudgedAsClaimedAndAsShipped) {
+  AuditWith([](Submission& s) { s.claims["bytes_total"] = 16000001; });
+  Expect(1, kFail, kFail, "16,000,001");
+  AuditWith(
+      [](Submission& s) { s.runs[1].total_bytes = 16000001; });  // the log says it though the claim does not
+  Expect(1, kFail, kFail);
+  AuditWith([](Submission& s) { s.claims["bytes_total"] = 16000000; });
+  Expect(1, kPass, kPass);
+  // The helper that the program imports, and what that compiles, count; a file that nothing names does not.
+  AuditWith([](Submission& s) {
+    s.files["helper.py"] = "build('kernel.cpp')\n";
+    s.files["kernel.cpp"] = std::string(100000, ' ');
+  });
+  Expect(1, kFail, kPass, "3 files");
+  AuditWith([](Submission& s) { s.files["plot.cpp"] = std::string(100000, ' '); });
+  Expect(1, kPass, kPass, "2 files");
+  // A stub of a few bytes that runs another file.
+  AuditWith([](Submission& s) {
+    s.SetProgram("exec(open('real.py').read())\n");
+    s.files["real.py"] = std::string(200000, '#');
+  });
+  Expect(1, kFail, kPass);
+  // A model that was handed in is what is counted.
+  AuditWith([](Submission& s) { s.files["final_model.ptz"] = std::string(16000000, 'x'); });
+  Expect(1, kFail, kPass, "16,000,000 (the file handed in)");
+  AuditWith([](Submission& s) {
+    s.claims.erase("bytes_total");
+    for (MadeUpRun& run : s.runs) run.total_bytes = 0;
+    s.runs.clear();
+  });
+  Expect(1, kCannotTell, kCannotTell);
+}
+
+TEST_F(ComplianceTest, ReachingOutIsSeenEvenInPackedCode) {
+  const std::string reaching = "import urllib.request\n\n\ndef main():\n    pass\n";
+  AuditWith([&](Submission& s) { s.SetProgram(reaching); });
+  Expect(2, kFail, kCannotTell, "urllib");
+  AuditWith([&](Submission& s) {
+    s.SetProgram(absl::StrCat("import lzma,base64\nexec(lzma.decompress(base64.b64decode('",
+                              absl::Base64Escape(*XzCompress(reaching)), "')))\n"));
+  });
+  Expect(2, kFail, kCannotTell, "urllib");
+  AuditWith([&](Submission& s) { s.files["download_data.py"] = reaching; });  // not used by the program
+  Expect(2, kCannotTell, kPass);
+}
+
+TEST_F(ComplianceTest, TrainingTimeIncludesTheHessians) {
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs)
+      run.train_ms = 599700, run.hessians = "GPTQ:collected 67 Hessians in 6.9s\n";
+  });
+  Expect(3, kFail, kPass, "606.6 s");
+  AuditWith([](Submission& s) { s.runs[2].train_ms = 610000; });
+  Expect(3, kFail, kFail);
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.hessians = "gptq: quantizing\n";
+  });
+  Expect(3, kCannotTell, kPass, "without a time");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs)
+      run.hessians = "gptq: self-generated calibration\ncollected Hessians in 200s\n";
+  });
+  Expect(3, kPass, kPass);
+  Expect(19, kCannotTell, kPass);
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.train_ms = 5000000;
+    s.claims["track"] = "non-record-unlimited-compute-16mb";
+  });
+  Expect(3, Verdict::kDoesNotApply, Verdict::kDoesNotApply);
+  AuditWith([](Submission& s) { s.runs.clear(); });
+  Expect(3, kCannotTell, kCannotTell);
+}
+
+TEST_F(ComplianceTest, EvaluationTimeIsThatOfAllScores) {
+  AuditWith([](Submission& s) { s.runs[0].eval_ms = 688000; });
+  Expect(5, kFail, kFail, "688.0 s");
+  AuditWith([](Submission& s) {
+    s.runs[0].more = "quantized_sliding val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n";
+  });
+  Expect(5, kFail, kPass, "700.0 s");
+  AuditWith([](Submission& s) {  // a score before quantizing is no evaluation of the artifact
+    s.runs[0].more = "pre-quantization post-ema val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n";
+  });
+  Expect(5, kPass, kPass);
+}
+
+TEST_F(ComplianceTest, ValidationTextBeforeSealingIsSeenWhereTheLogSaysSo) {
+  AuditWith([](Submission& s) { s.runs[0].more = "prequant_ttt: epoch 1/10 loss:2.3\n"; });
+  Expect(6, kFail, kFail);
+  AuditWith([](Submission& s) {
+    s.claims["compliance"] = {{"no_pre_quant_ttt", false}, {"no_slot", false}};
+  });
+  Expect(6, kFail, kFail);
+  Expect(13, kFail, kFail);
+}
+
+TEST_F(ComplianceTest, OverlapIsTakenFromShardsOrFromTheMarksOfBadData) {
+  AuditWith([](Submission& s) { s.runs[0].train_shards = 1499; });
+  Expect(7, kFail, kFail, "1499");
+  AuditWith([](Submission& s) { s.runs[0].val_tokens = 9662464; });
+  Expect(7, kFail, kFail);
+  Expect(8, kFail, kFail);
+  AuditWith([](Submission&) {});
+  const auto with = [&](int64_t documents, int64_t passages) {
+    ShardOverlap overlap = {
+        .val_documents = 1000, .shared_documents = documents, .shared_passages = passages};
+    return CheckOverlap({.folder = &read_, .overlap = overlap});
+  };
+  EXPECT_EQ(with(0, 3).strict, kPass);  // a passage that stands in many texts
+  EXPECT_EQ(with(1, 1).strict, kFail);
+  EXPECT_EQ(with(1, 1).practised, kPass);
+  EXPECT_EQ(with(0, 20).strict, kFail);
+  EXPECT_EQ(with(11, 0).practised, kFail);
+  const Condition broken =
+      CheckOverlap({.folder = &read_, .overlap = absl::DataLossError("shard x: cut off")});
+  EXPECT_EQ(broken.strict, kCannotTell);
+  EXPECT_THAT(broken.details, Contains(HasSubstr("shard x")));
+}
+
+TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
+  AuditWith([](Submission& s) { s.runs[0].val_tokens = 36562944; });
+  Expect(8, kFail, kFail, "36,562,944");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.val_tokens = 5000000;
+  });
+  Expect(8, kCannotTell, kCannotTell);
+  AuditWith([](Submission& s) {
+    s.SetProgram(
+        "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
+        "          if min(ws + seq_len, total) - ws >= 1]\n");
+  });
+  Expect(8, kFail, kPass, "sliding windows");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.4105219, run.val_tokens = 62021632;
+  });
+  Expect(8, kFail, kPass, "score the tail twice");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.4105208, run.val_tokens = 62021632;
+  });
+  Expect(8, kCannotTell, kPass);
+}
+
+TEST_F(ComplianceTest, TheFingerprintTellsWrongBytes) {
+  AuditWith([](Submission& s) {  // the space before a word counted twice
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = kTokensAByte / 1.1671;
+  });
+  Expect(16, kFail, kFail);
+  Expect(15, kFail, kFail);
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = kTokensAByte * 1.0005;
+  });
+  Expect(16, kCannotTell, kPass);
+  AuditWith([](Submission& s) {
+    s.claims["name"] = "SP10240 vocabulary";
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.25;
+  });
+  Expect(16, kCannotTell, kCannotTell, "not known");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) {
+      run.tokens_a_byte = 0.25;
+      run.more = "train_loader:dataset:my_books train_shards:3\n";
+    }
+  });
+  Expect(16, kCannotTell, kCannotTell, "my_books");
+  AuditWith([](Submission& s) { s.runs.clear(); });
+  Expect(16, kCannotTell, kCannotTell);
+  AuditWith([](Submission& s) {  // two numbers of submission.json, and rounded ones
+    s.runs.clear();
+    s.claims["val_loss"] = 2.07269931;
+    s.claims["val_bpb"] = 1.2243657;
+  });
+  Expect(16, kPass, kPass, "before release");
+}
+
+RC_GTEST_PROP(FingerprintTest, RoundingOfPrintedScoresIsNoFault, ()) {
+  const double ratio = *rc::gen::element(0.4105208, 0.30125, 0.2683384, 0.3167408, 1.00033);
+  const double loss = 1 + 0.0001 * *rc::gen::inRange(0, 30000);
+  const int decimals = *rc::gen::inRange(2, 9);
+  const double unit = std::pow(10, -decimals);
+  const double bpb = loss * ratio / std::numbers::ln2;
+  const Fingerprint print =
+      FindFingerprint(std::round(loss / unit) * unit, decimals, std::round(bpb / unit) * unit, decimals);
+  RC_ASSERT(print.distance < 1e-7);
+}
+
+TEST_F(ComplianceTest, SeedsAreOfOneProgramAndOneConfiguration) {
+  AuditWith([](Submission& s) {
+    s.runs.pop_back();
+    s.claims["seeds"] = {40, 41};
+  });
+  Expect(21, kFail, kFail);
+  AuditWith([](Submission& s) { s.runs[2].program = "import other\n"; });
+  Expect(21, kFail, kPass, "different programs");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.program = "import other\n";
+  });
+  Expect(21, kFail, kPass, "is not the train_gpt.py");
+  AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.03\n"; });
+  Expect(21, kFail, kFail, "matrix_lr 0.026 and 0.03");
+  AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.026\n  run_id: other\n"; });
+  Expect(21, kPass, kPass);
+  AuditWith([](Submission& s) { s.runs.pop_back(); });  // claimed, but without its log
+  Expect(21, kFail, kPass);
+  Expect(23, kFail, kCannotTell, "seed 42 is claimed");
+  AuditWith([](Submission& s) { s.claims["seeds"] = {40, 41}; });
+  Expect(23, kFail, kCannotTell, "seed 42 has a log");
+}
+
+TEST_F(ComplianceTest, SignificanceIsOfTheGainOverTheOther) {
+  const auto against = [&](double gain, double spread) {
+    Submission other;
+    for (size_t i = 0; i < 3; ++i) other.runs[i].bpb = 1.0801 + gain + spread * (static_cast<double>(i) - 1);
+    const std::string folder = NewFolder();
+    Put(folder, other);
+    const SubmissionFolder read = *ReadSubmissionFolder(folder);
+    return CheckSignificance({.folder = &read_, .against = &read}, audit_.numbers);
+  };
+  AuditWith([](Submission&) {});
+  EXPECT_EQ(against(0.01, 0.0001).strict, kPass);
+  EXPECT_EQ(against(0.01, 0.0001).practised, kPass);
+  EXPECT_EQ(against(0.0015, 0.0001).practised, kFail);   // 0.0039 nats a token
+  EXPECT_EQ(against(0.00205, 0.0001).practised, kPass);  // 0.0053, but not surely over 0.005
+  EXPECT_EQ(against(0.00205, 0.0001).strict, kFail);
+  EXPECT_EQ(against(0.01, 0.02).practised, kFail);  // chance
+  EXPECT_EQ(against(-0.01, 0.0001).practised, kFail);
+  AuditWith([](Submission& s) { s.runs.resize(1); });
+  EXPECT_EQ(against(0.01, 0.0001).strict, kCannotTell);
+  Expect(22, kCannotTell, kCannotTell, "--against");
+}
+
+TEST_F(ComplianceTest, NumbersAndFilesAgree) {
+  AuditWith([](Submission& s) { s.claims["val_bpb"] = 1.08; });  // the best run's
+  Expect(25, kPass, kPass);                                      // within rounding
+  AuditWith([](Submission& s) {
+    s.runs[0].bpb = 1.0795;
+    s.claims["val_bpb"] = 1.0795;
+  });
+  Expect(25, kFail, kPass, "in place of the mean");
+  AuditWith([](Submission& s) { s.claims["val_bpb"] = 1.05; });
+  Expect(25, kFail, kFail, "claims 1.05000");
+  AuditWith([](Submission& s) { s.claims["seed_results"] = {{"41", {{"val_bpb", 1.07}}}}; });
+  Expect(25, kFail, kFail, "seed 41");
+  AuditWith([](Submission& s) { s.claims["bytes_total"] = 15000000; });
+  Expect(25, kFail, kPass, "a log says 15950000");
+  AuditWith([](Submission& s) { s.claims["log"] = "train_seed7.log"; });
+  Expect(25, kFail, kPass, "names train_seed7.log");
+  AuditWith([](Submission& s) {
+    s.files["README.md"] = "## Files\n- `train_seed{40,41}.log`, `kernel.cu` — all\n";
+  });
+  Expect(25, kFail, kPass, "names kernel.cu");
+  EXPECT_EQ(read_.absent.size(), 1u);
+  AuditWith([](Submission& s) {
+    s.files["README.md"] = "Run `python other.py`, see `../x/y.py`\n## Files\n`no_item.py`\n";
+  });
+  Expect(25, kPass, kPass);
+  AuditWith([](Submission& s) { s.files.erase("README.md"); });
+  Expect(25, kFail, kPass, "README.md");
+  AuditWith([](Submission& s) { s.claims = nullptr; });
+  Expect(25, kFail, kFail, "no submission.json");
+  AuditWith([](Submission& s) { s.runs.clear(); });
+  Expect(25, kFail, kPass, "no log");
+  AuditWith([](Submission& s) { s.claims["val_bpb"] = nullptr; });
+  Expect(25, kFail, kPass, "no val_bpb");
+}
+
+TEST_F(ComplianceTest, PackedCodeNeedsReadableSourceBesideIt) {
+  std::string source = "import torch\n";
+  for (int i = 0; i < 100; ++i) absl::StrAppend(&source, "value_", i, " = ", i * i, "\n");
+  const std::string packed = absl::StrCat("import lzma,base64\nexec(lzma.decompress(base64.b64decode('",
+                                          absl::Base64Escape(*XzCompress(source)), "')))\n");
+  AuditWith([&](Submission& s) { s.SetProgram(packed); });
+  Expect(26, kFail, kPass, "base64, lzma");
+  AuditWith([&](Submission& s) {
+    s.SetProgram(packed);
+    s.files["train_gpt_human.py"] = source;
+  });
+  Expect(26, kPass, kPass);
+  AuditWith([&](Submission& s) { s.SetProgram("exec(decode('" + std::string(2000, 'A') + "'))\n"); });
+  Expect(26, kFail, kCannotTell, "no source text");
+  AuditWith([&](Submission& s) { s.files.erase("helper.py"), s.SetProgram(""); });
+  Expect(26, kCannotTell, kCannotTell);
+}
+
+TEST_F(ComplianceTest, HardwareIsWhatTheLogsName) {
+  AuditWith([](Submission& s) { s.runs[1].gpu = "NVIDIA A100-SXM4-80GB"; });
+  Expect(27, kFail, kFail, "A100");
+  AuditWith([](Submission& s) { s.runs[1].world_size = 1; });
+  Expect(27, kFail, kFail);
+  AuditWith([](Submission& s) { s.runs.clear(); });
+  Expect(27, kCannotTell, kCannotTell);
+}
+
+TEST_F(ComplianceTest, TheJsonHoldsEveryVerdict) {
+  AuditWith([](Submission& s) { s.claims["val_bpb"] = 1.05; });
+  const Json json = Json::parse(AuditJson(input_, audit_));
+  EXPECT_EQ(json["verdict"]["strict"], "fail");
+  EXPECT_EQ(json["conditions"].size(), 27u);
+  EXPECT_EQ(json["conditions"][24]["practised"], "fail");
+  EXPECT_EQ(json["numbers"]["bytes_claimed"], 15950000);
+  EXPECT_EQ(json["runs"].size(), 3u);
+  EXPECT_THAT(AuditText(input_, audit_), HasSubstr("verdict: strict FAIL (25), as practised FAIL (25)"));
+}
+
+// --- the program
+// -----------------------------------------------------------------------------------------------------
+
+class ComplianceProgramTest : public ComplianceTest {
+ protected:
+  int RunProgram(const std::string& arguments) {
+    const std::string out = NewFolder() + "/out";
+    const int state = std::system(absl::StrCat("tools/compliance ", arguments, " >", out, " 2>&1").c_str());
+    output_ = *ReadFile(out);
+    return WIFEXITED(state) ? WEXITSTATUS(state) : -1;
+  }
+  int RunOn(const std::function<void(Submission&)>& change, const std::string& more = "") {
+    folder_ = NewFolder();
+    Submission submission;
+    change(submission);
+    Put(folder_, submission);
+    return RunProgram(absl::StrCat("--folder=", folder_, " ", more));
+  }
+  void ExpectOneLineAndAVerdict() {
+    EXPECT_EQ(output_.rfind("error: ", 0), 0u) << output_;
+    EXPECT_THAT(output_, HasSubstr("\nverdict: cannot tell\n"));
+    EXPECT_EQ(std::count(output_.begin(), output_.end(), '\n'), 2) << output_;
+  }
+  std::string output_;
+};
+
+TEST_F(ComplianceProgramTest, TheExitCodeIsTheVerdict) {
+  EXPECT_EQ(RunOn([](Submission&) {}), 0) << output_;
+  EXPECT_EQ(RunOn([](Submission& s) { s.files.erase("README.md"); }), 1) << output_;
+  EXPECT_EQ(RunOn([](Submission& s) { s.claims["bytes_total"] = 17000000; }), 2) << output_;
+  const std::string json = NewFolder() + "/audit.json";
+  EXPECT_EQ(RunOn([](Submission&) {}, "--json=" + json), 0) << output_;
+  EXPECT_EQ(Json::parse(*ReadFile(json))["verdict"]["strict"], "pass");
+}
+
+TEST_F(ComplianceProgramTest, BadInputGivesOneLineAndAVerdict) {
+  EXPECT_EQ(RunProgram(""), 3);
+  ExpectOneLineAndAVerdict();
+  EXPECT_EQ(RunProgram("--folder=" + NewFolder()), 3);
+  ExpectOneLineAndAVerdict();
+  EXPECT_EQ(RunProgram("--folder=/no/such/folder"), 3);
+  ExpectOneLineAndAVerdict();
+  EXPECT_EQ(RunOn([](Submission&) {}, "--against=/no/such/folder"), 3);
+  ExpectOneLineAndAVerdict();
+}
+
+TEST_F(ComplianceProgramTest, BrokenFilesAreNamedAndTheRestIsAudited) {
+  EXPECT_EQ(RunOn([](Submission& s) {
+              s.claims = nullptr;
+              s.files["submission.json"] = "{\"val_bpb\": 1.08,";
+            }),
+            2);
+  EXPECT_THAT(output_, HasSubstr("submission.json: not JSON from line 1 on"));
+  EXPECT_THAT(output_, HasSubstr("0.268338 (SP8192)"));
+  EXPECT_EQ(RunOn([](Submission& s) {
+              s.files["train_seed43.log"] = LogOf(s.runs[0]).substr(0, LogOf(s.runs[0]).size() - 150);
+            }),
+            1);
+  EXPECT_THAT(output_, HasSubstr("train_seed43.log: ends before the final score"));
+  EXPECT_EQ(RunOn([](Submission&) {}, "--train='/no/*.bin' --val='/no/*.bin'"), 0) << output_;
+  EXPECT_THAT(output_, HasSubstr("/no/*.bin"));
+}
+
+TEST_F(ComplianceProgramTest, BytesOfAnyKindAreNoReasonToCrash) {
+  rc::check([&] {
+    folder_ = NewFolder();
+    for (const char* name :
+         {"submission.json", "README.md", "train_gpt.py", "a.log", "b.txt", "c.cpp", "d.tar.xz"}) {
+      Put(folder_, name, *rc::gen::string<std::string>());
+    }
+    const auto read = ReadSubmissionFolder(folder_);
+    RC_ASSERT(read.ok());
+    const AuditInput input = {.folder = &*read};
+    const Audit audit = AuditSubmission(input);
+    RC_ASSERT(!AuditText(input, audit).empty());
+    RC_ASSERT(Json::accept(AuditJson(input, audit)));
+  });
+}
+
+}  // namespace
+}  // namespace hm11

@@ -1,0 +1,85 @@
+// What a training log says of its run: times, sizes, scores, seed, settings, the program it embeds.
+//
+// The challenge's logs have no schema. Read are the lines of its published trainer and what later programs
+// made of them: `step:100/20000 ... train_time:61000ms`, `100/20000 val_loss: 2.3 val_bpb: 1.1`,
+// `stopping_early: wallclock_cap train_time: 596137ms`, `final_int8_zlib_roundtrip_exact val_loss:2.07
+// val_bpb:1.22`, `quantized_ttt_phased val_loss:... eval_time:515283ms`, `Total submission size
+// quantized+brotli: 15991932 bytes`, `GPTQ:collected 67 Hessians in 4.7s`, `train_shards: 80`, `val_tokens:
+// 40540160`, `  key: value` settings.
+#ifndef HM11_TOOLS_RUN_LOG_H_
+#define HM11_TOOLS_RUN_LOG_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hm11 {
+
+// A line that gives a score.
+struct LoggedScore {
+  std::string label = {};  // what stands before the numbers: "final_int8_zlib_roundtrip_exact"
+  double val_loss = 0;     // nats a token
+  double val_bpb = 0;
+  int loss_decimals = 0;  // digits after the point, as printed
+  int bpb_decimals = 0;
+  std::optional<double> eval_seconds = {};
+};
+
+// A line "<what> <qualifier>: N bytes".
+struct LoggedBytes {
+  std::string qualifier = {};  // "int8+zlib", "quantized+brotli", "" for none
+  int64_t bytes = 0;
+};
+
+struct RunLog {
+  std::string path = {};  // relative to the submission
+  std::optional<int64_t> seed = {};
+  std::optional<double> train_seconds = {};  // at the last step
+  bool stopped_by_clock = false;             // a line stopping_early was there
+  std::optional<int64_t> steps = {};
+  std::optional<double> hessian_seconds = {};  // collecting them from data, all together
+  bool uses_hessians = false;                  // GPTQ is mentioned
+  bool calibrates_on_own_text = false;         // self-generated calibration: reads no training data
+  bool trains_before_quantizing = false;       // a line of adaptation on validation text before quantizing
+  std::optional<double> total_eval_seconds = {};
+  std::vector<LoggedScore> finals = {};  // scores after training, diagnostics left out
+  std::optional<LoggedScore> unquantized = {};
+  std::vector<LoggedBytes> totals = {};  // "Total submission size"
+  std::vector<LoggedBytes> models = {};  // "Serialized model"
+  std::vector<LoggedBytes> codes = {};   // "Code size"
+  std::optional<int64_t> train_shards = {};
+  std::optional<int64_t> val_tokens = {};
+  std::optional<int64_t> parameters = {};
+  std::optional<int64_t> world_size = {};
+  std::string gpu = {};        // as nvidia-smi names it
+  std::string tokenizer = {};  // path
+  std::string dataset = {};    // name
+  std::map<std::string, std::string> settings = {};
+  uint64_t source_hash = 0;  // of the program's text in the log; 0 when it holds none
+  int64_t source_bytes = 0;
+  bool failed = false;  // a Python traceback
+
+  // The score that counts: the last one; null when the log ends before it.
+  const LoggedScore* final_score() const { return finals.empty() ? nullptr : &finals.back(); }
+  // The counted size: the last total with a qualifier, else the last.
+  std::optional<int64_t> total_bytes() const;
+  std::optional<int64_t> model_bytes() const;
+  std::optional<int64_t> code_bytes() const;
+};
+
+// Reads a log a line at a time; memory doesn't depend on its size. One file may hold several runs, each
+// beginning with its seed. Nothing is returned for a text that holds no run.
+absl::StatusOr<std::vector<RunLog>> ReadRunLogs(const std::string& path, const std::string& name);
+
+// The hash that a log's embedded program has, of a program's own file: blanks at the ends of lines don't
+// count.
+uint64_t SourceHash(absl::string_view text);
+
+}  // namespace hm11
+
+#endif  // HM11_TOOLS_RUN_LOG_H_

@@ -1,0 +1,201 @@
+// Reading submission.json as people write it.
+#include "tools/submission_claims.h"
+
+#include <algorithm>
+#include <cmath>
+#include <initializer_list>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/strip.h"
+#include "nlohmann/json.hpp"
+
+namespace hm11 {
+namespace {
+
+using Json = nlohmann::json;
+
+// 15863489, "15863489", "15,863,489 bytes", 1.5863489e7; {"mean": ...} gives its mean.
+std::optional<double> NumberOf(const Json& value) {
+  if (value.is_number()) return value.get<double>();
+  if (value.is_object()) {
+    for (const char* key : {"mean", "value", "max"}) {
+      if (const auto found = value.find(key); found != value.end() && found->is_number())
+        return found->get<double>();
+    }
+  }
+  if (!value.is_string()) return std::nullopt;
+  const std::string text = absl::StrReplaceAll(value.get<std::string>(), {{",", ""}, {"_", ""}});
+  const absl::string_view stripped = absl::StripAsciiWhitespace(text);
+  double number = 0;
+  if (absl::SimpleAtod(absl::StripAsciiWhitespace(absl::StripSuffix(stripped, "bytes")), &number))
+    return number;
+  return std::nullopt;
+}
+
+std::optional<int64_t> WholeOf(const Json& value) {
+  const std::optional<double> number = NumberOf(value);
+  if (!number || !(std::abs(*number) < 9e15)) return std::nullopt;
+  return static_cast<int64_t>(std::llround(*number));
+}
+
+// The first of the keys that holds a number, in the object or in one that sums up results.
+std::optional<double> FirstNumber(const Json& object, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const auto found = object.find(key);
+    if (found == object.end()) continue;
+    if (const std::optional<double> number = NumberOf(*found)) return number;
+  }
+  for (const char* below : {"metrics", "results", "result", "final", "summary"}) {
+    const auto inner = object.find(below);
+    if (inner == object.end() || !inner->is_object()) continue;
+    for (const char* key : keys) {
+      const auto found = inner->find(key);
+      if (found == inner->end()) continue;
+      if (const std::optional<double> number = NumberOf(*found)) return number;
+    }
+  }
+  return std::nullopt;
+}
+
+std::optional<int64_t> LargestWhole(const Json& object, std::initializer_list<const char*> keys) {
+  std::optional<int64_t> largest;
+  for (const char* key : keys) {
+    const auto found = object.find(key);
+    if (found == object.end()) continue;
+    if (const std::optional<int64_t> value = WholeOf(*found)) largest = std::max(value, largest);
+  }
+  return largest;
+}
+
+std::string FirstText(const Json& object, std::initializer_list<const char*> keys) {
+  for (const char* key : keys) {
+    const auto found = object.find(key);
+    if (found == object.end()) continue;
+    if (found->is_string()) return found->get<std::string>();
+    if (found->is_array() || found->is_number())
+      return found->dump(-1, ' ', false, Json::error_handler_t::replace);
+  }
+  return "";
+}
+
+// "42", "seed42", "seed_42", 42
+std::optional<int64_t> SeedOf(absl::string_view text) {
+  const size_t digits = text.find_first_of("0123456789");
+  int64_t seed = 0;
+  if (digits == absl::string_view::npos || !absl::SimpleAtoi(text.substr(digits), &seed)) return std::nullopt;
+  const std::string word = absl::AsciiStrToLower(text.substr(0, digits));
+  if (!word.empty() && word != "s" && !absl::StartsWith(word, "seed")) return std::nullopt;
+  return seed;
+}
+
+void ReadSeedResult(const Json& value, SeedClaim* claim) {
+  if (value.is_number()) claim->val_bpb = value.get<double>();
+  if (!value.is_object()) return;
+  if (const auto loss = FirstNumber(value, {"val_loss", "val_loss_nats", "loss", "final_val_loss"}))
+    claim->val_loss = loss;
+  if (const auto bpb =
+          FirstNumber(value, {"val_bpb", "bpb", "final_val_bpb", "val_bpb_exact", "post_ttt_val_bpb"})) {
+    claim->val_bpb = bpb;
+  }
+  if (const auto bytes = LargestWhole(value, {"artifact_bytes", "bytes_total", "total_bytes", "bytes"})) {
+    claim->artifact_bytes = bytes;
+  }
+}
+
+// Seeds as [42, 7], as {"42": {...}}, as [{"seed": 42, ...}] or as one number.
+void ReadSeeds(const Json& value, std::map<int64_t, SeedClaim>* seeds) {
+  if (value.is_number_integer()) (*seeds)[value.get<int64_t>()];
+  if (value.is_string()) {
+    if (const auto seed = SeedOf(value.get<std::string>())) (*seeds)[*seed];
+  }
+  if (value.is_object()) {
+    for (const auto& [key, result] : value.items()) {
+      if (const auto seed = SeedOf(key)) ReadSeedResult(result, &(*seeds)[*seed]);
+    }
+  }
+  if (!value.is_array()) return;
+  for (const Json& entry : value) {
+    if (entry.is_object()) {
+      const auto seed = entry.find("seed");
+      if (seed == entry.end()) continue;
+      if (const auto number = WholeOf(*seed)) ReadSeedResult(entry, &(*seeds)[*number]);
+    } else if (const auto number = WholeOf(entry)) {
+      (*seeds)[*number];
+    }
+  }
+}
+
+void CollectFiles(const Json& value, int depth, std::vector<std::string>* files) {
+  if (depth > 8) return;
+  if (value.is_string() && LooksLikeFileName(value.get<std::string>()))
+    files->push_back(value.get<std::string>());
+  if (value.is_structured()) {
+    for (const Json& inner : value) CollectFiles(inner, depth + 1, files);
+  }
+}
+
+// The line of the text that a byte stands on.
+int64_t LineOf(absl::string_view text, size_t byte) {
+  return 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(std::min(byte, text.size())), '\n');
+}
+
+}  // namespace
+
+bool LooksLikeFileName(absl::string_view text) {
+  if (text.size() > 200 || text.find_first_of(" \t\n<>$|:") != absl::string_view::npos) return false;
+  const size_t point = text.rfind('.');
+  if (point == absl::string_view::npos || point == 0) return false;
+  for (const char* ending : {"py",  "json",  "log",   "txt",   "sh",   "c",    "cc",  "cpp", "cu",
+                             "cuh", "h",     "hpp",   "so",    "md",   "csv",  "png", "ptz", "pt",
+                             "bin", "model", "vocab", "ipynb", "toml", "yaml", "yml", "xz",  "br"}) {
+    if (text.substr(point + 1) == ending) return true;
+  }
+  return false;
+}
+
+absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
+  Json root;
+  try {
+    root = Json::parse(json.begin(), json.end());
+  } catch (const Json::parse_error& error) {
+    return absl::InvalidArgumentError(absl::StrCat("not JSON from line ", LineOf(json, error.byte), " on"));
+  }
+  if (!root.is_object()) return absl::InvalidArgumentError("JSON, but not an object");
+
+  SubmissionClaims claims;
+  claims.author = FirstText(root, {"author", "authors"});
+  claims.github_id = FirstText(root, {"github_id", "github", "github_username"});
+  claims.name = FirstText(root, {"name", "title", "submission_name"});
+  claims.date = FirstText(root, {"date", "submission_date"});
+  claims.track = FirstText(root, {"track"});
+  claims.hardware = FirstText(root, {"hardware", "gpu", "gpus"});
+  claims.val_loss = FirstNumber(
+      root, {"val_loss", "val_loss_mean", "mean_val_loss", "val_loss_nats", "val_loss_nats_mean"});
+  claims.val_bpb =
+      FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact", "final_val_bpb", "bpb"});
+  claims.bytes_total = LargestWhole(
+      root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
+             "total_submission_bytes", "submission_bytes", "artifact_bytes_mean"});
+  claims.bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
+  claims.bytes_model =
+      LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_int8_zlib", "bytes_model_compressed"});
+  claims.train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
+  for (const char* key : {"seeds", "seed", "seed_results", "per_seed", "results_by_seed", "runs"}) {
+    if (const auto found = root.find(key); found != root.end()) ReadSeeds(*found, &claims.seeds);
+  }
+  for (const auto& [seed, claim] : claims.seeds)
+    claims.bytes_total = std::max(claims.bytes_total, claim.artifact_bytes);
+  if (const auto found = root.find("compliance"); found != root.end() && found->is_object()) {
+    for (const auto& [key, value] : found->items()) {
+      if (value.is_boolean()) claims.compliance[key] = value.get<bool>();
+    }
+  }
+  CollectFiles(root, 0, &claims.files);
+  return claims;
+}
+
+}  // namespace hm11

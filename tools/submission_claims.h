@@ -1,0 +1,50 @@
+// What a submission.json claims. The challenge has no schema for it: fields are null, missing, renamed, texts
+// where numbers should be, seeds a list or a dictionary. Whatever can be understood is taken, the rest passed
+// over.
+#ifndef HM11_TOOLS_SUBMISSION_CLAIMS_H_
+#define HM11_TOOLS_SUBMISSION_CLAIMS_H_
+
+#include <cstdint>
+#include <map>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+
+namespace hm11 {
+
+struct SeedClaim {
+  std::optional<double> val_loss = {};
+  std::optional<double> val_bpb = {};
+  std::optional<int64_t> artifact_bytes = {};
+};
+
+struct SubmissionClaims {
+  std::string author = {};
+  std::string github_id = {};
+  std::string name = {};
+  std::string date = {};
+  std::string track = {};
+  std::string hardware = {};
+  std::optional<double> val_loss = {};  // nats a token, mean over the seeds
+  std::optional<double> val_bpb = {};
+  std::optional<int64_t> bytes_total = {};  // the largest where there are several
+  std::optional<int64_t> bytes_code = {};
+  std::optional<int64_t> bytes_model = {};
+  std::optional<double> train_seconds = {};  // "wallclock_seconds"
+  std::map<int64_t, SeedClaim> seeds = {};
+  std::map<std::string, bool> compliance = {};  // its own answers: no_slot, train_under_600s, ...
+  std::vector<std::string> files = {};          // texts anywhere in it that look like names of files
+};
+
+// InvalidArgument says where the text stops being JSON, or that it is no object.
+absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json);
+
+// Whether a text reads like the name of a file that a submission has: no blanks, a known ending.
+bool LooksLikeFileName(absl::string_view text);
+
+}  // namespace hm11
+
+#endif  // HM11_TOOLS_SUBMISSION_CLAIMS_H_
