@@ -289,7 +289,9 @@ TEST(ModelArtifactTest, Hm11FitsItsCap) {
   const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, config);
   ASSERT_THAT(encoded, IsOk());
   EXPECT_LE(static_cast<int64_t>(encoded->bytes.size()), config.budget_bytes);
-  if (kOptimized) EXPECT_LT(encoded->step_multiplier, 1) << "finer steps than 12.85 deviations / 31";
+  if (kOptimized) {
+    EXPECT_LT(encoded->step_multiplier, 1) << "finer steps than 12.85 deviations / 31";
+  }
 }
 
 TEST(ModelArtifactTest, AHessianLowersTheWeightedError) {
