@@ -93,8 +93,8 @@ class Encoder {
           SolveMultiplier(quantizer_, 8 * (aim - others), static_cast<double>(tolerance), multiplier);
       HM_ASSIGN_OR_RETURN(EncodedArtifact encoded, Encode(multiplier));
       const int64_t size = static_cast<int64_t>(encoded.bytes.size());
-      const bool done =
-          size <= budget && (size >= budget - tolerance || multiplier <= quantizer_.finest_multiplier());
+      const bool done = size <= budget &&
+                        (size >= budget - tolerance || multiplier <= 1.0001 * quantizer_.finest_multiplier());
       if (size > budget && multiplier >= kCoarsestMultiplier) return DoesNotFit(size);
       others = static_cast<double>(size) - quantizer_.CodeBits(multiplier) / 8;
       // Where size moves in leaps, one aims lower and lower.
