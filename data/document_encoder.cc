@@ -21,24 +21,33 @@ DocumentEncoder::DocumentEncoder(const Tokenizer& tokenizer, int threads, Sink s
 
 DocumentEncoder::~DocumentEncoder() = default;  // A future of std::async waits for its thread.
 
-DocumentEncoder::Encoded DocumentEncoder::Encode(const Tokenizer& tokenizer,
-                                                 const std::vector<std::string>& documents) {
+DocumentEncoder::Encoded DocumentEncoder::Encode(const std::vector<std::string>& documents) {
+  std::unique_ptr<WordEncoder> encoder;
+  {
+    std::lock_guard<std::mutex> lock(mutex_);
+    if (!idle_.empty()) {
+      encoder = std::move(idle_.back());
+      idle_.pop_back();
+    }
+  }
+  if (encoder == nullptr) encoder = std::make_unique<WordEncoder>(tokenizer_);
   Encoded encoded;
   for (const std::string& document : documents) {
     const size_t begin = encoded.tokens.size();
     encoded.tokens.push_back(kBosToken);
-    tokenizer.Encode(document, &encoded.tokens);
+    encoder->Encode(document, &encoded.tokens);
     encoded.text_bytes += static_cast<int64_t>(document.size());
-    encoded.token_bytes += tokenizer.byte_table().Count(std::span(encoded.tokens).subspan(begin));
+    encoded.token_bytes += tokenizer_.byte_table().Count(std::span(encoded.tokens).subspan(begin));
   }
   encoded.documents = static_cast<int64_t>(documents.size());
+  std::lock_guard<std::mutex> lock(mutex_);
+  idle_.push_back(std::move(encoder));
   return encoded;
 }
 
 void DocumentEncoder::StartBatch() {
-  in_flight_.push_back(std::async(
-      std::launch::async,
-      [&tokenizer = tokenizer_, documents = std::move(batch_)] { return Encode(tokenizer, documents); }));
+  in_flight_.push_back(
+      std::async(std::launch::async, [this, documents = std::move(batch_)] { return Encode(documents); }));
   batch_.clear();
   batch_bytes_ = 0;
 }

@@ -9,12 +9,15 @@
 #include <deque>
 #include <functional>
 #include <future>
+#include <memory>
+#include <mutex>
 #include <span>
 #include <string>
 #include <vector>
 
 #include "absl/status/status.h"
 #include "data/tokenizer.h"
+#include "data/word_encoder.h"
 
 namespace hm11 {
 
@@ -48,7 +51,7 @@ class DocumentEncoder {
     int64_t text_bytes = 0;
     int64_t token_bytes = 0;
   };
-  static Encoded Encode(const Tokenizer& tokenizer, const std::vector<std::string>& documents);
+  Encoded Encode(const std::vector<std::string>& documents);
   void StartBatch();
   absl::Status PassOnOldest();
 
@@ -57,8 +60,10 @@ class DocumentEncoder {
   Sink sink_;
   std::vector<std::string> batch_;
   size_t batch_bytes_ = 0;
-  std::deque<std::future<Encoded>> in_flight_;
   EncodedCounts counts_;
+  std::mutex mutex_;
+  std::vector<std::unique_ptr<WordEncoder>> idle_;  // each used by one batch at a time; guarded by mutex_
+  std::deque<std::future<Encoded>> in_flight_;      // last, so that threads end before what they use
 };
 
 }  // namespace hm11

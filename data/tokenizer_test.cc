@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "core/file.h"
 #include "data/byte_table.h"
+#include "data/word_encoder.h"
 #include "testing/matchers.h"
 
 namespace hm11 {
@@ -105,6 +106,49 @@ RC_GTEST_PROP(TokenizerProperty, DecodeUndoesEncodeAndTheTableCountsItsBytes, ()
   Books().Encode(text, &tokens);
   RC_ASSERT(Books().Decode(tokens) == text);
   RC_ASSERT(Books().byte_table().Count(tokens) == static_cast<int64_t>(text.size()));
+}
+
+// Characters that normalization joins, moves, drops or takes for spaces.
+std::string AwkwardText() {
+  return absl::StrJoin(
+      *rc::gen::container<std::vector<std::string>>(rc::gen::element<std::string>(
+          " ", " ", "\n", "\t", "\r", "a", "the", "Th", "1", "<s>", ".", std::string(1, '\0'), "\x01", "\x7f",
+          "e\xcc\x81" /* combining acute */, "\xcc\x88", "\xcc\x81", "\xe2\x80\x8b" /* zero width */,
+          "\xc2\xa0", "\xe3\x80\x80" /* wide space */, "\xc2\xa8" /* space and mark in one */,
+          "\xef\xac\x81" /* fi */, "\xef\xbd\xb6" /* halfwidth ka */, "\xef\xbe\x9e" /* its mark */,
+          "\xe1\x84\x80\xe1\x85\xa1" /* jamo */, "\xe2\x96\x81" /* the space mark */,
+          "\xef\xb7\xba" /* a sentence in one */, "\xf0\x9f\x98\x80", "\xff", "\xef\xbb\xbf", "\xe2\x80\xa8",
+          "\xd8\xb9\xd9\x8b" /* Arabic, marked */)),
+      "");
+}
+
+RC_GTEST_PROP(WordEncoderProperty, EncodesAsTheTokenizerDoes, ()) {
+  static WordEncoder* const encoder = new WordEncoder(Books());  // keeps what it learns from case to case
+  std::vector<uint16_t> expected = {7};
+  std::vector<uint16_t> tokens = {7};
+  const std::string text = AwkwardText();
+  Books().Encode(text, &expected);
+  WordEncoder fresh(Books());
+  encoder->Encode(text, &tokens);
+  RC_ASSERT(tokens == expected);
+  tokens.resize(1);
+  fresh.Encode(text, &tokens);
+  RC_ASSERT(tokens == expected);
+  RC_ASSERT(fresh.remembers_words());  // It never had to be corrected.
+}
+
+TEST(WordEncoderTest, ATokenizerWithPiecesAcrossWordsIsLeftAlone) {
+  std::string model = Books().model();
+  model.replace(model.find("\xe2\x96\x81the"), 6, "t\xe2\x96\x81he");
+  const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::FromModel(model, "across.model");
+  ASSERT_THAT(tokenizer.status(), IsOk());
+  WordEncoder encoder(*tokenizer);
+  EXPECT_FALSE(encoder.remembers_words());
+  std::vector<uint16_t> expected, tokens;
+  tokenizer->Encode("about hens", &expected);
+  encoder.Encode("about hens", &tokens);
+  EXPECT_EQ(tokens, expected);
+  EXPECT_TRUE(absl::StrContains(absl::StrJoin(tokens, " "), "264"));
 }
 
 TEST(TokenizerTest, AnotherSizeThanTheModelsIsNamed) {
