@@ -68,8 +68,8 @@ struct ForwardShapes {
 template <>
 struct ForwardShapes<Bf16> {
   using UpTo8 = ForwardShape<8, 4, 4, 2, 16, 1, 4>;
-  using UpTo16 = ForwardShape<16, 2, 8, 2, 16, 1, 8>;
-  using UpTo32 = ForwardShape<32, 2, 16, 2, 16, 1, 8>;
+  using UpTo16 = ForwardShape<16, 1, 16, 2, 16, 1, 8>;
+  using UpTo32 = ForwardShape<32, 2, 16, 2, 16, 1, 6>;
   using UpTo64 = ForwardShape<64, 4, 8, 4, 16, 1, 3>;
 };
 
@@ -92,7 +92,8 @@ struct alignas(16) ForwardTile {
   uint4 delta[Items::kItems][Shape::kThreads];
   uint4 raw_b[Items::kStateItems][Shape::kThreads];
   uint4 raw_c[Items::kStateItems][Shape::kThreads];
-  float2 steps[Shape::kTileTokens][Shape::kBlockChannels];  // (step, step * x), then (y, step * x)
+  float2 steps[Shape::kTileTokens][Shape::kBlockChannels];  // step, step * x
+  float y[Shape::kTileTokens][Shape::kBlockChannels];
   float b[Shape::kTileTokens][Shape::kStates];
   float c[Shape::kTileTokens][Shape::kStates];
   float delta_bias[Shape::kBlockChannels];
@@ -259,7 +260,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         constexpr int kSpare = kChannels >= Shape::kStateLanes ? 1 : Shape::kStateLanes / kChannels;
         if (state_lane % kSpare == 0) {
 #pragma unroll
-          for (int i = 0; i < kKept; ++i) tile.steps[t][thread_begin + first + i].x = y[i];
+          for (int i = 0; i < kKept; ++i) tile.y[t][thread_begin + first + i] = y[i];
         }
       }
     }
@@ -338,7 +339,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         RowVector<T> y = {};
 #pragma unroll
         for (int k = 0; k < Items::kVector; ++k) {
-          float value = fmaf(tile.d[column + k], x[k], tile.steps[t][column + k].x);
+          float value = fmaf(tile.d[column + k], x[k], tile.y[t][column + k]);
           if (p.z != nullptr) value *= z[k] * Sigmoid(z[k]);
           y.Set(k, value);
         }
