@@ -46,6 +46,8 @@ struct Case {
 
 struct Results {
   HostTensor<double> y, log_sum_exp, dq, dk, dv;
+  double cancellation =
+      1;  // how many times larger the two terms of ds are than ds: with few keys, many times
 };
 
 // A device with one of its kernels.
@@ -122,9 +124,9 @@ Results RunOn(const Runner& runner, const Case& c) {
   }
   EXPECT_TRUE(log_sum_exp.AllWritten(arena)) << runner.name << ", " << s;
   EXPECT_TRUE(log_sum_exp.BandsIntact(arena)) << runner.name << ", " << s;
-  return {DownloadAs<double>(arena, y.tensor()), DownloadAs<double>(arena, log_sum_exp.tensor()),
+  return {DownloadAs<double>(arena, y.tensor()),  DownloadAs<double>(arena, log_sum_exp.tensor()),
           DownloadAs<double>(arena, dq.tensor()), DownloadAs<double>(arena, dk.tensor()),
-          DownloadAs<double>(arena, dv.tensor())};
+          DownloadAs<double>(arena, dv.tensor()), 1};
 }
 
 // The definition, position by position. Backward is given `y` as forward left it: where one key has nearly
@@ -134,7 +136,8 @@ Results Expected(const Case& c, const HostTensor<double>& y) {
   const double scale = 1 / std::sqrt(static_cast<double>(s.head_dim));
   Results r = {ZeroHostTensor<double>(s.query()), ZeroHostTensor<double>({s.batch, s.heads(), s.time}),
                ZeroHostTensor<double>(s.query()), ZeroHostTensor<double>(s.key()),
-               ZeroHostTensor<double>(s.key())};
+               ZeroHostTensor<double>(s.key()),   1};
+  double terms = 0, differences = 0;
   const auto dot = [&](const HostTensor<double>& a, int64_t i, const HostTensor<double>& b, int64_t j) {
     double sum = 0;
     for (int64_t d = 0; d < s.head_dim; ++d) sum += a[i + d] * b[j + d];
@@ -165,7 +168,9 @@ Results Expected(const Case& c, const HostTensor<double>& y) {
         for (int64_t d = 0; d < s.head_dim; ++d) delta += c.dy[at + d] * y[at + d];
         for (int64_t j = 0; j <= t; ++j) {
           const double p_j = p[static_cast<size_t>(j)];
-          const double ds = scale * p_j * (dot(c.dy, at, c.v, key_at(j)) - delta);
+          const double dp = dot(c.dy, at, c.v, key_at(j)), ds = scale * p_j * (dp - delta);
+          terms += std::pow(scale * p_j, 2) * (dp * dp + delta * delta);
+          differences += ds * ds;
           for (int64_t d = 0; d < s.head_dim; ++d) {
             r.dq[at + d] += ds * c.k[key_at(j) + d];
             r.dk[key_at(j) + d] += ds * c.q[at + d];
@@ -175,6 +180,7 @@ Results Expected(const Case& c, const HostTensor<double>& y) {
       }
     }
   }
+  r.cancellation = std::max(1.0, std::sqrt(terms / differences));
   return r;
 }
 
@@ -187,12 +193,15 @@ void ExpectDefinition(const Case& exact) {
     const Results expected = Expected(c, got.y);
     const std::string what = runner.name + " in " + DtypeName<T>();
     EXPECT_THAT(got.y, IsNear(expected.y, Tolerance<T>())) << what << ", " << c.sizes;
-    EXPECT_THAT(got.log_sum_exp, IsNear(expected.log_sum_exp, Tolerance<Accum<T>>()))
-        << what << ", " << c.sizes;
+    for (int64_t i = 0; i < expected.log_sum_exp.size(); ++i) {
+      ASSERT_NEAR(got.log_sum_exp[i], expected.log_sum_exp[i], 5 * Tolerance<Accum<T>>())
+          << what << ", " << c.sizes;
+    }
     EXPECT_THAT(got.dv, IsNear(expected.dv, Tolerance<T>())) << what << ", " << c.sizes;
     if (c.sizes.time == 1) continue;  // One key: no choice, dq = dk = 0.
-    EXPECT_THAT(got.dq, IsNear(expected.dq, Tolerance<T>())) << what << ", " << c.sizes;
-    EXPECT_THAT(got.dk, IsNear(expected.dk, Tolerance<T>())) << what << ", " << c.sizes;
+    const double tolerance = expected.cancellation * Tolerance<T>();
+    EXPECT_THAT(got.dq, IsNear(expected.dq, tolerance)) << what << ", " << c.sizes;
+    EXPECT_THAT(got.dk, IsNear(expected.dk, tolerance)) << what << ", " << c.sizes;
   }
 }
 
