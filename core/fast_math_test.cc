@@ -36,6 +36,7 @@ TEST(FastMathTest, ErrorsAreWithinTheHeadersBounds) {
   EXPECT_LT(WorstError(-87.3f, 88.3f, FastExp<float>, [](double x) { return std::exp(x); }), 9e-8);
   EXPECT_LT(WorstError(-87, 1e30f, FastSoftplus<float>, ExactSoftplus), 2.9e-7);
   EXPECT_LT(WorstError(-87, 1e30f, FastSigmoid<float>, ExactSigmoid), 1.6e-7);
+  EXPECT_LT(WorstError(1e-37f, 1e30f, FastTanh<float>, [](double x) { return std::tanh(x); }), 2.5e-7);
 }
 
 TEST(FastMathTest, ExtremesAreZeroOneAndInfinity) {
@@ -44,12 +45,14 @@ TEST(FastMathTest, ExtremesAreZeroOneAndInfinity) {
     EXPECT_EQ(FastExp(low), 0);
     EXPECT_EQ(FastSoftplus(low), 0);
     EXPECT_EQ(FastSigmoid(low), 0);
+    EXPECT_EQ(FastTanh(low), -1);
   }
   for (float high : {200.0f, 1e30f, kInfinity}) {
     EXPECT_EQ(FastExp2(high), kInfinity);
     EXPECT_EQ(FastExp(high), kInfinity);
     EXPECT_EQ(FastSoftplus(high), high);
     EXPECT_EQ(FastSigmoid(high), 1);
+    EXPECT_EQ(FastTanh(high), 1);
   }
   EXPECT_EQ(FastExp2(0.0f), 1);
   EXPECT_EQ(FastExp(0.0f), 1);
@@ -60,6 +63,7 @@ TEST(FastMathTest, NanStaysNan) {
   EXPECT_TRUE(std::isnan(FastExp(kNan)));
   EXPECT_TRUE(std::isnan(FastSoftplus(kNan)));
   EXPECT_TRUE(std::isnan(FastSigmoid(kNan)));
+  EXPECT_TRUE(std::isnan(FastTanh(kNan)));
 }
 
 template <typename V>
@@ -68,15 +72,17 @@ void ExpectLanesAreTheScalarFunctions() {
   for (float x = -100; x < 100; x += 0.37f) {
     V v = {x, -x, x / 3, kNan};
     for (int lane = 4; lane < kLanes; ++lane) v[lane] = x + static_cast<float>(lane);
-    const V exp2 = FastExp2(v), exp = FastExp(v), softplus = FastSoftplus(v), sigmoid = FastSigmoid(v);
+    const V exp2 = FastExp2(v), exp = FastExp(v), softplus = FastSoftplus(v), sigmoid = FastSigmoid(v),
+            tanh = FastTanh(v);
     for (int lane = 0; lane < kLanes; ++lane) {
       if (lane == 3) continue;
       EXPECT_FLOAT_EQ(exp2[lane], FastExp2<float>(v[lane]));
       EXPECT_FLOAT_EQ(exp[lane], FastExp<float>(v[lane]));
       EXPECT_FLOAT_EQ(softplus[lane], FastSoftplus<float>(v[lane]));
       EXPECT_FLOAT_EQ(sigmoid[lane], FastSigmoid<float>(v[lane]));
+      EXPECT_FLOAT_EQ(tanh[lane], FastTanh<float>(v[lane]));
     }
-    for (float nan : {exp2[3], exp[3], softplus[3], sigmoid[3]}) EXPECT_TRUE(std::isnan(nan));
+    for (float nan : {exp2[3], exp[3], softplus[3], sigmoid[3], tanh[3]}) EXPECT_TRUE(std::isnan(nan));
   }
 }
 

@@ -8,11 +8,11 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/fast_math.h"
 #include "ops/attention_cuda.h"
 #include "ops/door.h"
 #include "ops/product.h"
 #include "ops/sums.h"
-#include "ops/vector_math.h"
 
 namespace hm11 {
 namespace {
@@ -126,7 +126,7 @@ void SoftmaxRow(T* row, int64_t keys, int64_t visible, T& maximum, T& sum, T* y,
   const T old = maximum;
   if (visible > 0) maximum = std::max(maximum, MaximumOf(row, visible));
   const T shift = maximum;
-  for (int64_t j = 0; j < visible; ++j) row[j] = Exp(row[j] - shift);
+  for (int64_t j = 0; j < visible; ++j) row[j] = FastExp(row[j] - shift);
   std::fill(row + visible, row + keys, T(0));
   const T here = LaneSum<T>(visible, [row](int64_t j) { return row[j]; });
   if (old == -std::numeric_limits<T>::infinity()) {
@@ -210,7 +210,7 @@ void BackwardTile(const BackwardHead<T>& head, int64_t query, T* p, T* ds) {
       T* p_row = p + r * keys;
       T* ds_row = ds + r * keys;
       for (int64_t j = 0; j < visible; ++j) {
-        p_row[j] = Exp(p_row[j] - log_sum_exp);
+        p_row[j] = FastExp(p_row[j] - log_sum_exp);
         ds_row[j] = p_row[j] * (ds_row[j] - delta_r) * scale;
       }
       std::fill(p_row + visible, p_row + keys, T(0));
@@ -260,17 +260,17 @@ template <typename T>
 void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
   CheckShapes(args);
   const Device& device = arena.device();
-  if (device.is_plan() || args.q.empty()) return;
+  if (args.q.empty()) return;
+  const Arena::Scope scope(arena);
+  if (!device.is_cpu()) {
+    [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewForwardScratch(arena, args);
+    if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AttentionForward(device, args);
-  }
+    if constexpr (kOnCuda<T>) return cuda::AttentionForward(device, args, scratch);
 #endif
+  }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) {
-      const Arena::Scope scope(arena);
-      return CpuForward(arena, args);
-    }
+    if (device.is_cpu()) return CpuForward(arena, args);
   }
   FailNoHalf<T>("attention", device);
 }
@@ -286,7 +286,7 @@ void AttentionBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   if (args.dq.empty()) return;
   const Arena::Scope scope(arena);
   if (!device.is_cpu()) {
-    [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewAttentionScratch(arena, args.forward);
+    [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewBackwardScratch(arena, args.forward);
     if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
     if constexpr (kOnCuda<T>) return cuda::AttentionBackward(device, args, scratch);

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "core/fast_math.h"
 #include "ops/door.h"
 #include "ops/sums.h"
-#include "ops/vector_math.h"
 
 namespace hm11 {
 namespace {
@@ -64,7 +64,7 @@ void CpuForward(const CausalConvArgs<T>& a, Tensor<T> scratch) {
     for (int64_t r = begin; r < end; ++r) {
       T* y = a.y.data() + r * channels;
       Convolve(a, scratch.data(), r, y);
-      for (int64_t c = 0; c < channels; ++c) y[c] *= Sigmoid(y[c]);
+      for (int64_t c = 0; c < channels; ++c) y[c] *= FastSigmoid(y[c]);
     }
   });
   if (a.final_tail.empty()) return;
@@ -83,14 +83,17 @@ void CpuForward(const CausalConvArgs<T>& a, Tensor<T> scratch) {
 }
 
 // One piece of rows of backward. sums: [kMaxConvWidth + 1, channels], gradients of the taps and of the bias.
-// ring: [kMaxConvWidth, channels], the gradients of the convolution's results of the rows r, ..., r + width -
-// 1, row r at r modulo kMaxConvWidth; a piece computes those of the few rows past its end for itself.
+// scratch: [kMaxConvWidth + 1, channels]: a ring of the gradients of the convolution's results of the rows r,
+// ..., r + width - 1, row r at r modulo kMaxConvWidth, and a row of sigmoids. A piece computes the gradients
+// of the few rows past its end for itself.
 template <typename T>
-void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin, int64_t end, T* ring,
+void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin, int64_t end, T* scratch,
                    T* sums) {
   const CausalConvArgs<T>& a = g.forward;
   const int64_t channels = a.x.cols();
   const int64_t width = a.weight.dim(1);
+  T* const ring = scratch;
+  T* const sigmoid = scratch + kMaxConvWidth * channels;
   int64_t known = begin;  // Rows before this one are in the ring.
   for (int64_t r = begin; r < end; ++r) {
     const int64_t last = std::min(r + width, (r / a.time + 1) * a.time);
@@ -98,19 +101,18 @@ void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin,
       T* ds = ring + known % kMaxConvWidth * channels;
       const T* dy = g.dy.data() + known * channels;
       Convolve(a, taps, known, ds);
-      for (int64_t c = 0; c < channels; ++c) {
-        const T sigmoid = Sigmoid(ds[c]);
-        ds[c] = dy[c] * sigmoid * (1 + ds[c] * (1 - sigmoid));
-      }
+      for (int64_t c = 0; c < channels; ++c) sigmoid[c] = FastSigmoid(ds[c]);
+      for (int64_t c = 0; c < channels; ++c) ds[c] = dy[c] * sigmoid[c] * (1 + ds[c] * (1 - sigmoid[c]));
     }
     T* dx = g.dx.row(r);
-    std::fill(dx, dx + channels, T{0});
-    for (int64_t q = r; q < last; ++q) {
-      const T* ds = ring + q % kMaxConvWidth * channels;
-      const T* w = taps + (width - 1 - (q - r)) * channels;
-      for (int64_t c = 0; c < channels; ++c) dx[c] += w[c] * ds[c];
-    }
     const T* ds = ring + r % kMaxConvWidth * channels;
+    const T* last_tap = taps + (width - 1) * channels;
+    for (int64_t c = 0; c < channels; ++c) dx[c] = last_tap[c] * ds[c];
+    for (int64_t q = r + 1; q < last; ++q) {
+      const T* later = ring + q % kMaxConvWidth * channels;
+      const T* w = taps + (width - 1 - (q - r)) * channels;
+      for (int64_t c = 0; c < channels; ++c) dx[c] += w[c] * later[c];
+    }
     for (int64_t k = 0; k < width; ++k) {
       const T* x = InputBefore(a, r, width - 1 - k);
       if (x == nullptr) continue;
@@ -122,7 +124,10 @@ void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin,
   }
 }
 
-// scratch: [kMaxPieces + 1, kMaxConvWidth, channels], for the rings and the weights.
+// Rows in a piece of backward: more than MinRows, as each piece does a few rows of the next one too.
+int64_t MinBackwardRows(int64_t channels) { return 8 * MinRows(channels); }
+
+// scratch: [kMaxPieces + 1, kMaxConvWidth + 1, channels], for the pieces and for the weights.
 template <typename T>
 void CpuBackward(const CausalConvGradArgs<T>& g, Tensor<T> scratch, Tensor<T> partials) {
   CausalConvGradArgs<T> args = g;
@@ -131,14 +136,14 @@ void CpuBackward(const CausalConvGradArgs<T>& g, Tensor<T> scratch, Tensor<T> pa
   const int64_t channels = g.dx.cols();
   const int64_t width = g.forward.weight.dim(1);
   const int64_t stride = (kMaxConvWidth + 1) * channels;
-  T* const taps = scratch.data() + kMaxPieces * kMaxConvWidth * channels;
+  T* const taps = scratch.data() + kMaxPieces * stride;
   Transpose<T>(g.forward.weight, taps);
-  ForPieces(rows, MinRows(channels), [&](int64_t piece, int64_t begin, int64_t end) {
+  ForPieces(rows, MinBackwardRows(channels), [&](int64_t piece, int64_t begin, int64_t end) {
     T* const sums = partials.data() + piece * stride;
     std::fill(sums, sums + stride, T{0});
-    BackwardPiece(args, taps, begin, end, scratch.data() + piece * kMaxConvWidth * channels, sums);
+    BackwardPiece(args, taps, begin, end, scratch.data() + piece * stride, sums);
   });
-  const int64_t pieces = PieceCount(rows, MinRows(channels));
+  const int64_t pieces = PieceCount(rows, MinBackwardRows(channels));
   for (int64_t p = 0; p < pieces; ++p) {
     const T* sums = partials.data() + p * stride;
     for (int64_t c = 0; c < channels; ++c) {
@@ -185,7 +190,7 @@ void CausalConvBackward(Arena& arena, const CausalConvGradArgs<T>& args) {
   HM_CHECK_EQ(args.dbias.shape(), args.forward.bias.shape());
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces + 1, kMaxConvWidth, channels});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces + 1, kMaxConvWidth + 1, channels});
   const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, rows, (kMaxConvWidth + 1) * channels);
   if (device.is_plan() || args.dx.empty()) return;
 #if HM11_HAVE_CUDA

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "core/fast_math.h"
 #include "ops/door.h"
 #include "ops/sums.h"
-#include "ops/vector_math.h"
 
 namespace hm11 {
 namespace {
@@ -24,7 +24,7 @@ void CpuForward(const HeadGateArgs<T>& a) {
   const int64_t head_dim = a.x.dim(2);
   ParallelFor(a.x.dim(0) * heads, MinRows(head_dim), [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) {
-      const T g = Sigmoid(a.gate[i] + a.bias[i % heads]);
+      const T g = FastSigmoid(a.gate[i] + a.bias[i % heads]);
       const T* x = a.x.data() + i * head_dim;
       T* y = a.y.data() + i * head_dim;
       for (int64_t d = 0; d < head_dim; ++d) y[d] = g * x[d];
@@ -41,7 +41,7 @@ void CpuBackward(const HeadGateGradArgs<T>& a, Tensor<T> partials) {
     T* const sums = partials.data() + piece * heads;
     std::fill(sums, sums + heads, T{0});
     for (int64_t i = begin * heads; i < end * heads; ++i) {
-      const T g = Sigmoid(a.gate[i] + a.bias[i % heads]);
+      const T g = FastSigmoid(a.gate[i] + a.bias[i % heads]);
       const T* x = a.x.data() + i * head_dim;
       const T* dy = a.dy.data() + i * head_dim;
       T* dx = a.dx.data() + i * head_dim;

@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "core/fast_math.h"
 #include "ops/door.h"
 #include "ops/sums.h"
-#include "ops/vector_math.h"
 
 namespace hm11 {
 namespace {
@@ -16,7 +16,7 @@ void CpuForward(const SmearArgs<T>& a, Tensor<T> scratch) {
   const int64_t time = a.x.dim(1);
   const int64_t dim = a.x.dim(2);
   T* const g = scratch.data();
-  for (int64_t d = 0; d < dim; ++d) g[d] = Sigmoid(a.gate[d]);
+  for (int64_t d = 0; d < dim; ++d) g[d] = FastSigmoid(a.gate[d]);
   ParallelFor(a.x.dim(0) * time, MinRows(dim), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const T* x = a.x.data() + r * dim;
@@ -38,7 +38,7 @@ void CpuBackward(const SmearGradArgs<T>& a, Tensor<T> scratch, Tensor<T> partial
   const int64_t time = a.x.dim(1);
   const int64_t dim = a.x.dim(2);
   T* const g = scratch.data();
-  for (int64_t d = 0; d < dim; ++d) g[d] = Sigmoid(a.gate[d]);
+  for (int64_t d = 0; d < dim; ++d) g[d] = FastSigmoid(a.gate[d]);
   ForPieces(rows, MinRows(dim), [&](int64_t piece, int64_t begin, int64_t end) {
     T* const sums = partials.data() + piece * dim;
     std::fill(sums, sums + dim, T{0});

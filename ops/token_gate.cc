@@ -3,9 +3,9 @@
 
 #include <algorithm>
 
+#include "core/fast_math.h"
 #include "ops/door.h"
 #include "ops/sums.h"
-#include "ops/vector_math.h"
 
 namespace hm11 {
 namespace {
@@ -21,7 +21,7 @@ void Check(const Args& a) {
 template <typename T, typename Args>
 T Gate(const Args& a, const T* u) {
   const T* weight = a.weight.data();
-  return Sigmoid(a.bias[0] + LaneSum<T>(a.u.dim(1), [&](int64_t d) { return weight[d] * u[d]; }));
+  return FastSigmoid(a.bias[0] + LaneSum<T>(a.u.dim(1), [&](int64_t d) { return weight[d] * u[d]; }));
 }
 
 template <typename T>
