@@ -33,6 +33,8 @@ struct ModelConfig {
   int64_t xsa_layers = 4;        // attention layers among the last so many layers use exclusive attention
   bool layer_norm_scale = true;  // norms are scaled by 1 / sqrt(layer + 1)
   double embedding_init_std = 0.005;
+  bool zero_init_outputs =
+      false;  // Mamba layers' out_proj and MLP down start at zero, as attention layers' do
   bool gated_attention = false;
   bool value_residual = false;
   bool token_gate = false;  // dynamic token gating of attention layers
@@ -63,6 +65,7 @@ struct ModelConfig {
     f("xsa_layers", self.xsa_layers);
     f("layer_norm_scale", self.layer_norm_scale);
     f("embedding_init_std", self.embedding_init_std);
+    f("zero_init_outputs", self.zero_init_outputs);
     f("gated_attention", self.gated_attention);
     f("value_residual", self.value_residual);
     f("token_gate", self.token_gate);

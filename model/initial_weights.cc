@@ -47,6 +47,11 @@ void FillStepBias(uint64_t seed, const std::string& name, std::vector<float>* va
 
 bool EndsWith(const std::string& name, const char* end) { return name.ends_with(end); }
 
+bool IsMambaOutput(const std::string& name) {
+  return name.starts_with("blocks.") &&
+         (EndsWith(name, "ssm.out_proj.weight") || EndsWith(name, ".proj.weight"));
+}
+
 // Vectors and scalars: a constant each, but for the logarithms of A and the step-size bias.
 void FillControl(const ModelConfig& config, uint64_t seed, NamedTensor* tensor) {
   const std::string& name = tensor->name;
@@ -105,7 +110,8 @@ std::vector<NamedTensor> InitialWeights(const ModelConfig& config, uint64_t seed
     } else if (name == "ve_shared.embed.weight") {
       FillNormal(seed, name, 0.01, &tensor.values);
     } else if (name == "bigram.embed.weight" || EndsWith(name, "attn_gate.weight") ||
-               name.starts_with("mtp_heads.") || name == "lm_head.weight") {
+               name.starts_with("mtp_heads.") || name == "lm_head.weight" ||
+               (config.zero_init_outputs && IsMambaOutput(name))) {
       // Zero.
     } else if (name == "qo_bank") {  // Queries orthogonal, outputs zero.
       FillOrthogonal(seed, name, tensor.shape[0], tensor.shape[1], tensor.shape[2], &tensor.values);

@@ -23,6 +23,7 @@
 #include "model/safetensors.h"
 #include "ops/matmul.h"
 #include "quant/program_size.h"
+#include "train/calibration.h"
 #include "train/checkpoint.h"
 #include "train/run_log.h"
 #include "train/snapshots.h"
@@ -86,6 +87,7 @@ class TrainingRun {
   void LogValidation(const Score& score);
   void ShowProgress();
   std::vector<NamedTensor> ExportedWeights();
+  absl::StatusOr<HessianMap> Calibrate(const std::vector<NamedTensor>& exported);
   void ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
 
   const RunOptions& options_;
@@ -226,7 +228,15 @@ void TrainingRun<T>::ShowProgress() {
 
 template <typename T>
 absl::Status TrainingRun<T>::Train() {
-  const ScheduleConfig& schedule = config_.schedule;
+  ScheduleConfig schedule = config_.schedule;
+  if (config_.calibration_tokens > 0 && schedule.time_limit_seconds > 0) {
+    // Calibration reads training text too: its seconds are the training's.
+    schedule.time_limit_seconds = std::max(0.5 * schedule.time_limit_seconds,
+                                           schedule.time_limit_seconds - config_.calibration_seconds);
+    log_.Line(absl::StrFormat("gptq:reserving %.1fs, effective=%.0fms",
+                              config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
+                              schedule.time_limit_seconds * 1e3));
+  }
   const OptimizerConfig& optimizer = config_.optimizer;
   double next_validation = position_.elapsed_seconds + config_.validation_seconds;
   double next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
@@ -314,6 +324,25 @@ void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const Mod
                          " [...] ", inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt)))));
 }
 
+// Scores the weights to be exported where they are not those last validated, and collects what their matrices
+// read.
+template <typename T>
+absl::StatusOr<HessianMap> TrainingRun<T>::Calibrate(const std::vector<NamedTensor>& exported) {
+  Arena state(options_.device, WeightBytes<float>(config_.model) + WeightBytes<T>(config_.model));
+  HM_ASSIGN_OR_RETURN(ModelWeights<T> weights, PlaceWeights<T>(state, config_.model, exported));
+  if (config_.export_average || snapshots_.count() > 0) {
+    const Score score = Validate(weights, 0, ScoreMode::kPlain);
+    log_.Line(absl::StrFormat("pre-quantization post-ema val_loss:%.8f val_bpb:%.8f", score.loss_nats,
+                              score.bits_per_byte));
+  }
+  if (config_.calibration_tokens == 0) return HessianMap();
+  const Clock::time_point start = Clock::now();
+  HessianMap hessians = CollectHessians<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
+                                           position_.step, config_.calibration_tokens);
+  log_.Line(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs", hessians.size(), SecondsSince(start)));
+  return hessians;
+}
+
 // Export, artifact, and the score of what the file holds.
 template <typename T>
 absl::Status TrainingRun<T>::Finish() {
@@ -321,18 +350,21 @@ absl::Status TrainingRun<T>::Finish() {
   HM_RETURN_IF_ERROR(
       WriteSafetensors(options_.folder + "/model.safetensors",
                        {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
-  Clock::time_point start = Clock::now();
+  HM_ASSIGN_OR_RETURN(const HessianMap hessians, Calibrate(exported));
+  const Clock::time_point packing = Clock::now();
   log_.Progress("quantizing");
   HM_ASSIGN_OR_RETURN(const std::string program, PackedProgram());
-  HM_ASSIGN_OR_RETURN(
-      const EncodedArtifact packed,
-      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported), config_.quant));
+  const int64_t code = static_cast<int64_t>(program.size());
+  QuantConfig quant = config_.quant;
+  if (quant.budget_bytes > 0) quant.budget_bytes = std::min(quant.budget_bytes, kArtifactCapBytes - code);
+  HM_ASSIGN_OR_RETURN(const EncodedArtifact packed,
+                      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
+                                quant, hessians.empty() ? nullptr : &hessians));
   const std::string path = options_.folder + "/artifact.hm11";
   HM_RETURN_IF_ERROR(WriteFile(path, packed.bytes));
-  const int64_t code = static_cast<int64_t>(program.size()),
-                weights = static_cast<int64_t>(packed.bytes.size());
-  log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f", SecondsSince(start),
-                            packed.bits_per_code, packed.step_multiplier));
+  const int64_t weights = static_cast<int64_t>(packed.bytes.size());
+  log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f",
+                            SecondsSince(packing), packed.bits_per_code, packed.step_multiplier));
   log_.Line(absl::StrFormat("Serialized model: %d bytes", weights));
   log_.Line(absl::StrFormat("Code size: %d bytes", code));
   log_.Line(absl::StrFormat("Total submission size: %d bytes", weights + code));
@@ -344,7 +376,7 @@ absl::Status TrainingRun<T>::Finish() {
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(path));
   Arena state(options_.device, WeightBytes<float>(model.config.model) + WeightBytes<T>(model.config.model));
   HM_ASSIGN_OR_RETURN(ModelWeights<T> placed, PlaceWeights<T>(state, model.config.model, model.tensors));
-  start = Clock::now();
+  const Clock::time_point start = Clock::now();
   const Score score = Validate(placed, 0, ScoreMode::kPlain);
   const double eval_ms = SecondsSince(start) * 1e3;
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);

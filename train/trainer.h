@@ -77,6 +77,7 @@ class Trainer {
   Arena& work() { return work_; }
   const Device& device() const { return device_; }
   const MemoryPlan& plan() const { return plan_; }
+  const Batcher& batcher() const { return batcher_; }
   int64_t tokens_per_step() const { return batcher_.tokens_per_step(); }
 
  private:

@@ -1,0 +1,106 @@
+// Calibration: forward passes that keep what they saved, and a product of each saved input with itself.
+#include "train/calibration.h"
+
+#include <map>
+#include <string>
+#include <vector>
+
+#include "absl/strings/str_cat.h"
+#include "model/language_model.h"
+#include "ops/matmul.h"
+
+namespace hm11 {
+namespace {
+
+// One input and the stored matrices that read it.
+template <typename T>
+struct Input {
+  Tensor<const T> values;  // [rows, width], whatever its own shape
+  std::vector<std::string> matrices;
+};
+
+template <typename T>
+std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelSaved<T>& saved) {
+  std::vector<Input<T>> inputs;
+  const int64_t rows = saved.batch * saved.time, attention_layers = config.attention_count();
+  int64_t index = 0;  // of the attention layer in the banks
+  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
+    const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(layer)];
+    const std::string name = absl::StrCat("blocks.", layer, ".");
+    if (config.is_mamba(layer)) {
+      inputs.push_back({block.normed, {name + "ssm.in_proj.weight"}});
+      inputs.push_back({block.mamba.conv.Reshaped({rows, config.inner()}), {name + "ssm.x_proj.weight"}});
+      inputs.push_back({block.mamba.y.Reshaped({rows, config.inner()}), {name + "ssm.out_proj.weight"}});
+      inputs.push_back({block.mlp_normed, {name + "fc.weight"}});
+      inputs.push_back({block.activated, {name + "proj.weight"}});
+      continue;
+    }
+    const AttentionSaved<T>& heads = block.attention;
+    const Tensor<T> mixed = !heads.gated.empty()       ? heads.gated
+                            : !heads.exclusive.empty() ? heads.exclusive
+                                                       : heads.y;
+    inputs.push_back({block.normed,
+                      {absl::StrCat("qo_bank.", index), absl::StrCat("kv_bank.", index),
+                       absl::StrCat("kv_bank.", attention_layers + index)}});
+    inputs.push_back(
+        {mixed.Reshaped({rows, config.dim}), {absl::StrCat("qo_bank.", attention_layers + index)}});
+    inputs.push_back({block.mlp_normed, {absl::StrCat("mlp_up_bank.", index)}});
+    inputs.push_back({block.activated, {absl::StrCat("mlp_down_bank.", index)}});
+    ++index;
+  }
+  return inputs;
+}
+
+}  // namespace
+
+template <typename T>
+HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                           const Batcher& batcher, int64_t first_step, int64_t tokens) {
+  const BatchPlan& plan = batcher.plan();
+  const int64_t rows = plan.batch * plan.time, passes = (tokens + rows - 1) / rows;
+  arena.Reset();
+  std::vector<Tensor<Accum<T>>> sums;
+  std::vector<std::vector<std::string>> names;
+  std::vector<int32_t> ids(static_cast<size_t>(rows)), targets(static_cast<size_t>(rows));
+  Tensor<int32_t> device_ids = arena.New<int32_t>({plan.batch, plan.time});
+  for (int64_t pass = 0; pass < passes; ++pass) {
+    batcher.Fill(first_step + pass / plan.micro_batches, 0, pass % plan.micro_batches,
+                 Tensor<int32_t>(ids.data(), {plan.batch, plan.time}),
+                 Tensor<int32_t>(targets.data(), {plan.batch, plan.time}));
+    arena.device().CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes());
+    arena.device().Synchronize();
+    if (pass == 0) {
+      // The widths, and so the sums, are known from a pass that is only planned.
+      Arena planned = Arena::Plan();
+      ModelSaved<T> shapes;
+      HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
+      for (const Input<T>& input : InputsOf(config, shapes)) {
+        sums.push_back(arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)}));
+        names.push_back(input.matrices);
+      }
+    }
+    Arena::Scope scope(arena);
+    ModelSaved<T> saved;
+    HiddenForward<T>(arena, config, weights, device_ids, &saved);
+    const std::vector<Input<T>> inputs = InputsOf(config, saved);
+    for (size_t i = 0; i < inputs.size(); ++i) {
+      MatmulBackward<T>(
+          arena, {.dy = inputs[i].values, .x = inputs[i].values, .weight = {}, .dx = {}, .dweight = sums[i]});
+    }
+  }
+  HessianMap hessians;
+  for (size_t i = 0; i < sums.size(); ++i) {
+    std::vector<float> values(static_cast<size_t>(sums[i].size()));
+    arena.device().CopyToHost(values.data(), sums[i].data(), sums[i].size_bytes());
+    for (const std::string& name : names[i]) hessians[name] = values;
+  }
+  arena.Reset();
+  return hessians;
+}
+
+template HessianMap CollectHessians<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
+                                           const Batcher&, int64_t, int64_t);
+template HessianMap CollectHessians<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,
+                                          const Batcher&, int64_t, int64_t);
+
+}  // namespace hm11
