@@ -160,15 +160,15 @@ TEST(PackedCodeTest, BombsAreNotUnpacked) {
 TEST(PackedCodeTest, ArchivesOfSourcesAreOpened) {
   std::string header(512, '\0');
   header.replace(0, 6, "main.c");
-  header.replace(124, 11, "00000000021");
+  header.replace(124, 11, "00000001000");
   header.replace(257, 5, "ustar");
   std::string text = "#include <zlib.h>";
-  text.resize(512);
+  text.resize(512, ' ');
   const std::string archive = absl::StrCat(header, text, std::string(1024, '\0'));
   const UnpackedCode code = UnpackFile(*XzCompress(archive));
   ASSERT_THAT(code.layers, SizeIs(1));
   EXPECT_EQ(code.layers[0].how, "lzma, tar");
-  EXPECT_THAT(code.text, HasSubstr("#include <zlib.h>\n"));
+  EXPECT_THAT(code.text, HasSubstr("#include <zlib.h>"));
   header.replace(124, 11, "77777777777");  // longer than the archive
   EXPECT_THAT(UnpackFile(absl::StrCat(header, text)).opaque, SizeIs(1));
 }
@@ -277,6 +277,16 @@ total_eval_time:591.4s
   EXPECT_DOUBLE_EQ(log.unquantized->val_bpb, 1.06066112);
   EXPECT_NE(log.source_hash, 0u);
   EXPECT_NE(log.seed, 7);  // only the program's text says so
+}
+
+TEST_F(PartsTest, WhatTheProgramsTextSaysIsNotTheRuns) {
+  const std::vector<RunLog> logs = Logs(absl::StrCat(
+      "\"\"\"\nseed:7\nfinal_exact val_loss:1.0 val_bpb:0.1\n\"\"\"\n", kProgram, kRule,
+      "\nstep:9/9 train_time:1000ms\nTotal submission size int8: 7 bytes\nTotal submission size: 9 bytes\n"));
+  ASSERT_THAT(logs, SizeIs(1));
+  EXPECT_FALSE(logs[0].seed.has_value());
+  EXPECT_EQ(logs[0].final_score(), nullptr);
+  EXPECT_EQ(logs[0].total_bytes(), 7);  // the one that says what it is of
 }
 
 TEST_F(PartsTest, OneFileMayHoldSeveralRuns) {
