@@ -1,0 +1,66 @@
+// What the kernels of residual norm read and write, and how they are started for rows of any size.
+#ifndef HM11_OPS_RESIDUAL_NORM_KERNELS_CUH_
+#define HM11_OPS_RESIDUAL_NORM_KERNELS_CUH_
+
+#include <cstdint>
+
+#include "core/device.h"
+
+namespace hm11::cuda {
+
+// Pointers of absent operands are null.
+template <typename T>
+struct ResidualNormOperands {
+  int64_t rows;
+  int dim;
+  float norm_scale;
+  bool scalar_branch_scale;
+  const T* x;
+  const T* branch;
+  const T* skip;
+  const T* x0;
+  const float* branch_scale;
+  const float* skip_weight;
+  const float* mix0;
+  const float* mix1;
+  T* y;
+  T* u;
+  T* normed;
+  float* rstd;
+};
+
+template <typename T>
+struct ResidualNormGradOperands {
+  int64_t rows;
+  int dim;
+  float norm_scale;
+  bool scalar_branch_scale;
+  const T* u;  // what was normed; with x0 it is y, and u is computed again
+  const T* branch;
+  const T* skip;
+  const T* x0;
+  const float* branch_scale;
+  const float* skip_weight;
+  const float* mix0;
+  const float* mix1;
+  const float* rstd;
+  const T* dnormed;
+  const T* du;
+  const T* dy;
+  T* dx;
+  T* dbranch;
+  T* dskip;
+  T* dx0;
+  float* partials;  // [blocks, kResidualNormGroups, dim]
+};
+
+// In residual_norm_wide.cu: rows of any size and alignment, a block each. Backward returns how many blocks
+// left a partial sum.
+template <typename T>
+void WideResidualNormForward(const Device& device, const ResidualNormOperands<T>& operands);
+template <typename T>
+int64_t WideResidualNormBackward(const Device& device, const ResidualNormGradOperands<T>& operands);
+
+}  // namespace hm11::cuda
+
+#endif  // HM11_OPS_RESIDUAL_NORM_KERNELS_CUH_
