@@ -6,6 +6,7 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -63,10 +64,20 @@ TEST(CorpusTextTest, FilesComeSortedFromDpkgsListsAndTheSourceTree) {
   EXPECT_THAT(SourceTexts(""), testing::IsEmpty());
 }
 
-// The corpus as text: documents of the stream, decoded.
-std::string TextOf(const std::string& pattern, const std::string& tokenizer_path) {
+// One part of the corpus, as far as the test looks at it.
+struct Part {
+  int64_t bytes = 0;
+  std::vector<uint16_t> tokens;
+  std::string end;  // of its text
+};
+
+Part ReadPart(const std::string& pattern, const std::string& tokenizer_path) {
+  const Tokenizer tokenizer = *Tokenizer::Load(tokenizer_path, 1024);
   const TokenStream stream = *TokenStream::Open(pattern, 1024);
-  return Tokenizer::Load(tokenizer_path, 1024)->Decode(stream.Read(0, stream.size()));
+  Part part = {.tokens = stream.Read(0, stream.size())};
+  part.bytes = tokenizer.byte_table().Count(part.tokens);
+  part.end = tokenizer.Decode(std::span(part.tokens).last(1000));
+  return part;
 }
 
 // Sets what DefaultCorpus looks at: a cache of this name and a source tree that holds one file.
@@ -89,12 +100,12 @@ TEST(DefaultCorpusTest, IsMadeOnceFromThisMachineAndEndsWithHm11sSources) {
   ASSERT_THAT(corpus.status(), IsOk());
   EXPECT_EQ(stages.size(), 3u);
 
-  const std::string train = TextOf(corpus->train_pattern, corpus->tokenizer_path);
-  const std::string val = TextOf(corpus->val_pattern, corpus->tokenizer_path);
-  EXPECT_GT(train.size(), 4'000'000u);
-  EXPECT_GT(val.size(), train.size() / 200);
-  EXPECT_LT(val.size(), train.size() / 20);
-  EXPECT_TRUE(absl::EndsWith(train, "int Answer39() { return 39; }"));
+  const Part train = ReadPart(corpus->train_pattern, corpus->tokenizer_path);
+  const Part val = ReadPart(corpus->val_pattern, corpus->tokenizer_path);
+  EXPECT_GT(train.bytes, 4'000'000);
+  EXPECT_GT(val.bytes, train.bytes / 200);
+  EXPECT_LT(val.bytes, train.bytes / 20);
+  EXPECT_TRUE(absl::EndsWith(train.end, "int Answer39() { return 39; }")) << train.end;
 
   stages.clear();
   const absl::StatusOr<CorpusPaths> again = DefaultCorpus(progress);
@@ -106,8 +117,8 @@ TEST(DefaultCorpusTest, IsMadeOnceFromThisMachineAndEndsWithHm11sSources) {
   const absl::StatusOr<CorpusPaths> edited = DefaultCorpus(progress);
   ASSERT_THAT(edited.status(), IsOk());
   EXPECT_EQ(stages.size(), 2u) << "nothing of the packages is made again";
-  EXPECT_TRUE(absl::EndsWith(TextOf(edited->train_pattern, edited->tokenizer_path), "{ return 1; }"));
-  EXPECT_EQ(TextOf(edited->val_pattern, edited->tokenizer_path), val);
+  EXPECT_TRUE(absl::EndsWith(ReadPart(edited->train_pattern, edited->tokenizer_path).end, "{ return 1; }"));
+  EXPECT_EQ(ReadPart(edited->val_pattern, edited->tokenizer_path).tokens, val.tokens);
 }
 
 }  // namespace

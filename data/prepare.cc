@@ -46,11 +46,12 @@ absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const Pr
       if (!found.ok() || !*found) break;
       if (read++ >= options.val_documents) return true;
     }
+    progress("training the tokenizer", 0);
     return false;
   };
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(next, {.vocab = options.vocab});
   HM_RETURN_IF_ERROR(read_status);
-  if (read <= options.val_documents) {
+  if (read > 0 && read <= options.val_documents) {
     return absl::InvalidArgumentError(
         absl::StrCat("no training documents to learn a tokenizer from: all ", read, " are for validation"));
   }

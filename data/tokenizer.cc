@@ -153,6 +153,10 @@ absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model, const std::str
 
 absl::StatusOr<Tokenizer> Tokenizer::Train(const std::function<bool(std::string*)>& next,
                                            const TokenizerTraining& training) {
+  if (training.vocab > kMostPieces) {
+    return absl::InvalidArgumentError(absl::StrCat("cannot train a tokenizer of ", training.vocab,
+                                                   " pieces, more than a shard's ", kMostPieces));
+  }
   Sentences sentences(next, training.max_bytes);
   std::string model;
   const sentencepiece::util::Status status =

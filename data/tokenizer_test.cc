@@ -225,6 +225,7 @@ TEST(TokenizerTest, DocumentsLongerThanASentenceMayBeAreLearnedFromToo) {
 
 TEST(TokenizerTest, TooLittleTextIsAnErrorWithTheSizes) {
   EXPECT_THAT(TrainOn({"a few words"}, 1024).status(), StatusIs(StatusCode::kInvalidArgument, "1024 pieces"));
+  EXPECT_THAT(TrainOn({}, 65537).status(), StatusIs(StatusCode::kInvalidArgument, "65537 pieces, more than"));
   EXPECT_THAT(TrainOn({}, 1024).status(), StatusIs(StatusCode::kInvalidArgument, "1024 pieces"));
   EXPECT_THAT(TrainOn(TrainingText(50), 100).status(), StatusIs(StatusCode::kInvalidArgument, "100 pieces"));
 }
