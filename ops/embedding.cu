@@ -2,7 +2,7 @@
 // rows.
 //
 // Counting and summing are cut by row numbers alone and every sum has one owner, so nothing depends on which
-// block runs when. All six kernels together are some ten microseconds beyond reading dy once.
+// block runs when. Only the summing reads dy; the five other kernels see ids, counts and the ends of runs.
 #include "core/launch.cuh"
 #include "ops/embedding.h"
 #include "ops/packs.cuh"

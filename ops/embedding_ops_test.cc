@@ -90,6 +90,18 @@ TEST(EmbeddingTest, DevicesAgreeOnManyRows) {
   }
 }
 
+TEST(EmbeddingTest, DevicesAgreeWhereRunsOfOneIdMeetTheEdgesOfSegments) {
+  // Rows of id 0, then of id 1, then some of id 2: runs that begin, end or pass at, before and behind an
+  // edge.
+  for (const int64_t first : {63, 64, 65, 128}) {
+    for (const int64_t second : {1, 63, 64, 65, 128, 192}) {
+      Case c = MakeCase(first + second + 70, 3, 8, 1, 9);
+      for (int64_t r = 0; r < c.ids.size(); ++r) c.ids[r] = r < first ? 0 : r < first + second ? 1 : 2;
+      ExpectDevicesAgree(kCall(c));
+    }
+  }
+}
+
 RC_GTEST_PROP(EmbeddingTest, RowsAreCopiedAndRowsWithoutIdsKeepTheirGradient, ()) {
   const Case c = MakeCase(*SizeAroundTile(64), 40, *SizeAroundTile(8), 2, *Seed());
   const int64_t dim = c.table.shape[1];
