@@ -88,6 +88,19 @@ TEST(BenchmarkHistoryTest, TheCeilingLiesBetweenTheCopiesOfFewerAndOfMoreBytes) 
   EXPECT_DOUBLE_EQ(record.rows.at("BM_Scan/chunked").GigabytesPerSecond(), 0.75);
 }
 
+TEST(BenchmarkHistoryTest, TheCeilingIsACopyOnTheSameDevice) {
+  const BenchmarkRecord record = Read({
+      Entry("BM_Copy/cpu/bytes:1000/manual_time", 1.0, R"(,"GB/s":1)"),
+      Entry("BM_Copy/cuda/bytes:1000/manual_time", 1.0, R"(,"GB/s":100)"),
+      Entry("BM_Scan/forward/cpu/length:1/manual_time", 1.0, R"(,"GB/s":0.5)"),
+      Entry("BM_Scan/forward/cuda/length:1/manual_time", 1.0, R"(,"GB/s":20)"),
+      Entry("BM_Scan/forward/length:1/manual_time", 1.0, R"(,"GB/s":20)"),
+  });
+  EXPECT_NEAR(record.rows.at("BM_Scan/forward/cpu/length:1").ceiling_share.value(), 0.5, 1e-9);
+  EXPECT_NEAR(record.rows.at("BM_Scan/forward/cuda/length:1").ceiling_share.value(), 0.2, 1e-9);
+  EXPECT_FALSE(record.rows.at("BM_Scan/forward/length:1").ceiling_share.has_value());
+}
+
 TEST(BenchmarkHistoryTest, ABaselineRunWithOtherSettingsIsStillThePair) {
   const BenchmarkRecord record =
       Read({Entry("BM_Scan/sequential/length:9/iterations:3/manual_time", 8.0),
@@ -110,7 +123,8 @@ TEST(BenchmarkHistoryTest, OtherConventionsAreAMatterOfPatterns) {
   ASSERT_TRUE(record.ok()) << record.status();
   EXPECT_DOUBLE_EQ(record->rows.at("sort_quick<int>/n:10").speedup.value(), 3.0);
   EXPECT_EQ(rule->Length("sort_quick<int>/n:10"), 10.0);
-  EXPECT_EQ(rule->Panel("sort_quick<int>/n:10"), rule->Panel("sort_slow<int>/n:99"));
+  EXPECT_EQ(rule->Panel("sort_quick<int>/n:10", true), rule->Panel("sort_slow<int>/n:99", true));
+  EXPECT_EQ(rule->Panel("sort_quick<int>/n:10", false), "sort_quick<int>");
   EXPECT_THAT(std::string(NamingRule::Create({.algorithm = "("}).status().message()), HasSubstr("'('"));
   EXPECT_THAT(std::string(NamingRule::Create({.algorithm = "abc"}).status().message()),
               HasSubstr("no group"));
@@ -267,12 +281,15 @@ TEST(BenchmarkReportTest, ThePageIsCompleteInItselfAndShowsEveryAlgorithm) {
         const std::string name = absl::StrCat("BM_Scan/", algorithm, "/forward/length:", length);
         record.rows[name] = {.milliseconds = 1.0, .speedup = 1.0 + length, .ceiling_share = 0.5};
       }
+      record.rows[absl::StrCat("BM_Fused/forward/length:", length)] = {.milliseconds = 1.0,
+                                                                       .ceiling_share = 0.31};
     }
     history.push_back(record);
   }
   const std::string page = BenchmarkReport(history, DefaultRule());
-  for (const char* part : {"<svg", "p&lt;q&gt;", "m &amp; n", "4,097× chunked", "4,097× hillis_steele",
-                           "01234567+", "50% sequential", "length 4,096"}) {
+  for (const char* part :
+       {"<svg", "p&lt;q&gt;", "m &amp; n", "4,097× chunked", "4,097× hillis_steele", "01234567+",
+        "50% sequential", "length 4,096", "Fused · forward</figcaption>", "31% </text>"}) {
     EXPECT_THAT(page, HasSubstr(part));
   }
   for (const char* part : {"<script", "http:", "https:", "p<q>", "nan", "inf<"})

@@ -158,12 +158,6 @@ double CopyBandwidth(const std::vector<std::pair<double, double>>& copies, doubl
 
 void SetRatios(const std::map<std::string, Samples>& samples, const NamingRule& rule,
                BenchmarkRecord* record) {
-  std::vector<std::pair<double, double>> copies;
-  for (const auto& [name, sample] : samples) {
-    if (rule.IsCeiling(name) && Bandwidth(sample) > 0)
-      copies.emplace_back(sample.bytes_an_iteration, Bandwidth(sample));
-  }
-  std::sort(copies.begin(), copies.end());
   for (auto& [name, row] : record->rows) {
     if (rule.IsCeiling(name)) continue;
     const auto baseline = record->rows.find(rule.BaselineName(name));
@@ -171,7 +165,15 @@ void SetRatios(const std::map<std::string, Samples>& samples, const NamingRule& 
       row.speedup = baseline->second.milliseconds / row.milliseconds;
     }
     const Samples& sample = samples.at(name);
-    if (copies.empty() || Bandwidth(sample) <= 0) continue;
+    if (Bandwidth(sample) <= 0) continue;
+    std::vector<std::pair<double, double>> copies;
+    for (const auto& [copy_name, copy] : samples) {
+      if (rule.IsCeilingOf(copy_name, name) && Bandwidth(copy) > 0) {
+        copies.emplace_back(copy.bytes_an_iteration, Bandwidth(copy));
+      }
+    }
+    if (copies.empty()) continue;
+    std::sort(copies.begin(), copies.end());
     row.ceiling_share = Bandwidth(sample) / CopyBandwidth(copies, sample.bytes_an_iteration);
   }
 }
@@ -284,10 +286,10 @@ std::optional<double> NamingRule::Length(const std::string& name) const {
   return std::nullopt;
 }
 
-std::string NamingRule::Panel(const std::string& name) const {
+std::string NamingRule::Panel(const std::string& name, bool for_algorithms) const {
   std::string rest = name;
   std::smatch match;
-  if (std::regex_search(name, match, algorithm_) && match[1].matched) {
+  if (for_algorithms && std::regex_search(name, match, algorithm_) && match[1].matched) {
     rest.erase(static_cast<size_t>(match.position(1)), static_cast<size_t>(match.length(1)));
   }
   std::vector<std::string> parts;
@@ -295,6 +297,15 @@ std::string NamingRule::Panel(const std::string& name) const {
     if (!absl::StartsWith(part, absl::StrCat(patterns_.length, ":"))) parts.emplace_back(part);
   }
   return absl::StrJoin(parts, "/");
+}
+
+bool NamingRule::IsCeilingOf(const std::string& copy, const std::string& name) const {
+  if (!IsCeiling(copy)) return false;
+  const std::vector<absl::string_view> words = absl::StrSplit(name, '/');
+  const std::vector<absl::string_view> of_copy = absl::StrSplit(copy, '/');
+  return std::all_of(of_copy.begin() + 1, of_copy.end(), [&](absl::string_view word) {
+    return absl::StrContains(word, ":") || std::find(words.begin(), words.end(), word) != words.end();
+  });
 }
 
 absl::StatusOr<BenchmarkRecord> RecordFromGoogleBenchmark(absl::string_view json, const NamingRule& rule,

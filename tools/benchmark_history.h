@@ -37,8 +37,12 @@ class NamingRule {
   bool IsBaseline(const std::string& name) const { return Algorithm(name) == patterns_.baseline; }
   bool IsCeiling(const std::string& name) const { return std::regex_search(name, ceiling_); }
   std::optional<double> Length(const std::string& name) const;
-  // The name without algorithm and length: what the points of one chart have in common.
-  std::string Panel(const std::string& name) const;
+  // The name without length, and without the algorithm when `for_algorithms`: what the points of one chart
+  // share.
+  std::string Panel(const std::string& name, bool for_algorithms) const;
+  // Whether a copy is the ceiling of a benchmark: every word of the copy's name that is no "key:value", such
+  // as a device, stands in the benchmark's name too.
+  bool IsCeilingOf(const std::string& copy, const std::string& name) const;
   const Patterns& patterns() const { return patterns_; }
 
  private:
@@ -48,11 +52,12 @@ class NamingRule {
 };
 
 struct BenchmarkRow {
-  double milliseconds = 0;                   // wall clock, median over the repetitions
-  double cpu_milliseconds = 0;               // median
-  double spread = 0;                         // (slowest - fastest repetition) / median
-  std::optional<double> speedup = {};        // baseline's wall clock over this one's
-  std::optional<double> ceiling_share = {};  // of the bandwidth of a copy that moves as many bytes
+  double milliseconds = 0;             // wall clock, median over the repetitions
+  double cpu_milliseconds = 0;         // median
+  double spread = 0;                   // (slowest - fastest repetition) / median
+  std::optional<double> speedup = {};  // baseline's wall clock over this one's
+  std::optional<double> ceiling_share =
+      {};  // of the bandwidth of a copy that moves as many bytes, same device
   // Medians of bytes_per_second, GB/s, items_per_second and the user's own.
   std::map<std::string, double> counters = {};
 

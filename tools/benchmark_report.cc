@@ -117,69 +117,90 @@ std::string Tip(const std::string& name, const BenchmarkRow& row) {
   return tip;
 }
 
+// Which chart and line a benchmark belongs to. One without a baseline to measure it by has a chart of its
+// own.
+struct Place {
+  std::string panel;
+  std::string label;
+  int style = 1;
+  double length = 0;  // 0 where the name has none
+};
+
+// Nothing for an algorithm that the newest record no longer has.
+std::optional<Place> PlaceOf(const Section& section, const NamingRule& rule, const std::string& name,
+                             const BenchmarkRow& row) {
+  Place place = {.panel = rule.Panel(name, row.speedup.has_value()),
+                 .label = row.speedup ? rule.Algorithm(name) : "",
+                 .length = rule.Length(name).value_or(0)};
+  if (!row.speedup) return place;
+  const auto style = section.styles.find(place.label);
+  if (style == section.styles.end()) return std::nullopt;
+  place.style = style->second;
+  return place;
+}
+
+void AddPoint(const Place& place, ChartPoint point, std::map<std::string, ChartSeries>* by_label) {
+  ChartSeries& series = (*by_label)[place.label];
+  series.label = place.label;
+  series.style = place.style;
+  series.points.push_back(std::move(point));
+}
+
+std::string Figure(const std::string& title, std::map<std::string, ChartSeries> by_label, Chart chart) {
+  for (auto& [label, series] : by_label) chart.series.push_back(std::move(series));
+  return absl::StrCat("<figure><figcaption>", Escaped(title), "</figcaption>", DrawChart(chart), "</figure>");
+}
+
 // Charts along the length, one a panel that was measured at two lengths at least.
 std::string LengthCharts(const Section& section, const NamingRule& rule, RatioOf ratio, bool with_baseline,
                          const Chart& form) {
   std::map<std::string, std::map<std::string, ChartSeries>> panels;
   for (const auto& [name, row] : section.newest().rows) {
-    const std::optional<double> length = rule.Length(name), value = ratio(row);
-    const std::string algorithm = rule.Algorithm(name);
-    const auto style = section.styles.find(algorithm);
-    if (!length || !value || style == section.styles.end()) continue;
-    if (rule.IsBaseline(name) && !with_baseline) continue;
-    ChartSeries& series = panels[rule.Panel(name)][algorithm];
-    series.label = algorithm;
-    series.style = style->second;
-    series.points.push_back({.x = *length, .y = *value, .tip = Tip(name, row)});
+    const std::optional<Place> place = PlaceOf(section, rule, name, row);
+    const std::optional<double> value = ratio(row);
+    if (!place || place->length <= 0 || !value || (rule.IsBaseline(name) && !with_baseline)) continue;
+    AddPoint(*place, {.x = place->length, .y = *value, .tip = Tip(name, row)}, &panels[place->panel]);
   }
   std::string html;
-  for (auto& [panel, by_algorithm] : panels) {
-    Chart chart = form;
-    size_t most_points = 0;
-    for (auto& [algorithm, series] : by_algorithm) {
-      most_points = std::max(most_points, series.points.size());
-      chart.series.push_back(std::move(series));
-    }
-    if (most_points < 2) continue;
-    absl::StrAppend(&html, "<figure><figcaption>", Escaped(PanelTitle(panel)), "</figcaption>",
-                    DrawChart(chart), "</figure>");
+  for (const auto& [panel, by_label] : panels) {
+    const bool is_line = std::any_of(by_label.begin(), by_label.end(),
+                                     [](const auto& entry) { return entry.second.points.size() > 1; });
+    if (is_line) absl::StrAppend(&html, Figure(PanelTitle(panel), by_label, form));
   }
   return html;
 }
 
 // Charts over the records: each panel at the greatest length that the newest record has.
-std::string TimeCharts(const Section& section, const NamingRule& rule) {
+std::string TimeCharts(const Section& section, const NamingRule& rule, RatioOf ratio,
+                       const std::string& suffix) {
   std::map<std::string, double> longest;
   for (const auto& [name, row] : section.newest().rows) {
-    if (!row.speedup || rule.IsBaseline(name)) continue;
-    double& length = longest[rule.Panel(name)];
-    length = std::max(length, rule.Length(name).value_or(0));
+    const std::optional<Place> place = PlaceOf(section, rule, name, row);
+    if (!place || !ratio(row) || rule.IsBaseline(name)) continue;
+    double& length = longest[place->panel];
+    length = std::max(length, place->length);
+  }
+  Chart form = {.x_title = "run (commit)", .x_axis = Axis::kNames, .y_suffix = suffix};
+  std::map<std::string, std::map<std::string, ChartSeries>> panels;
+  for (size_t i = 0; i < section.records.size(); ++i) {
+    const BenchmarkRecord& record = *section.records[i];
+    form.x_names.push_back(CommitName(record.run));
+    for (const auto& [name, row] : record.rows) {
+      const std::optional<Place> place = PlaceOf(section, rule, name, row);
+      const std::optional<double> value = ratio(row);
+      if (!place || !value || rule.IsBaseline(name)) continue;
+      const auto length = longest.find(place->panel);
+      if (length == longest.end() || length->second != place->length) continue;
+      const std::string tip =
+          absl::StrCat(CommitName(record.run), " ", record.run.date, "\n", Tip(name, row));
+      AddPoint(*place, {.x = static_cast<double>(i), .y = *value, .tip = tip}, &panels[place->panel]);
+    }
   }
   std::string html;
-  for (const auto& [panel, length] : longest) {
-    Chart chart = {.x_title = "run (commit)", .x_axis = Axis::kNames, .y_suffix = "×"};
-    std::map<std::string, ChartSeries> by_algorithm;
-    for (size_t i = 0; i < section.records.size(); ++i) {
-      const BenchmarkRecord& record = *section.records[i];
-      chart.x_names.push_back(CommitName(record.run));
-      for (const auto& [name, row] : record.rows) {
-        const auto style = section.styles.find(rule.Algorithm(name));
-        if (!row.speedup || rule.IsBaseline(name) || style == section.styles.end()) continue;
-        if (rule.Panel(name) != panel || rule.Length(name).value_or(0) != length) continue;
-        ChartSeries& series = by_algorithm[style->first];
-        series.label = style->first;
-        series.style = style->second;
-        series.points.push_back(
-            {.x = static_cast<double>(i),
-             .y = *row.speedup,
-             .tip = absl::StrCat(CommitName(record.run), " ", record.run.date, "\n", Tip(name, row))});
-      }
-    }
-    for (auto& [algorithm, series] : by_algorithm) chart.series.push_back(std::move(series));
-    absl::StrAppend(
-        &html, "<figure><figcaption>", Escaped(PanelTitle(panel)),
-        length > 0 ? absl::StrCat(" · ", Escaped(rule.patterns().length), " ", ShortNumber(length)) : "",
-        "</figcaption>", DrawChart(chart), "</figure>");
+  for (const auto& [panel, by_label] : panels) {
+    const double length = longest.at(panel);
+    const std::string at = absl::StrCat(" · ", rule.patterns().length, " ", ShortNumber(length));
+    absl::StrAppend(&html, Figure(absl::StrCat(PanelTitle(panel), length > 0 ? at : ""), by_label, form));
   }
   return html;
 }
@@ -303,7 +324,10 @@ std::string SectionHtml(const Section& section, const NamingRule& rule) {
             LengthCharts(section, rule, share, /*with_baseline=*/true, by_share)),
       Group(absl::StrCat("Speedup over ", rule.patterns().baseline, ", over time"),
             absl::StrCat("Each run of this program on this machine, at the greatest ", length, " measured."),
-            TimeCharts(section, rule)),
+            TimeCharts(section, rule, speedup, "×")),
+      Group("Share of a copy's bandwidth, over time",
+            absl::StrCat("Each run of this program on this machine, at the greatest ", length, " measured."),
+            TimeCharts(section, rule, share, "%")),
       Table(section));
 }
 
