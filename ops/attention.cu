@@ -67,8 +67,8 @@ AttentionKernel Choose(const Device& device, AttentionKernel asked, int64_t head
     HM_CHECK(Supports<T>(device, asked, head_dim));
     return asked;
   }
-  if (aligned && Supports<T>(device, AttentionKernel::kTensorCore, head_dim)) {
-    return AttentionKernel::kTensorCore;
+  for (const AttentionKernel kernel : {AttentionKernel::kWarpgroup, AttentionKernel::kTensorCore}) {
+    if (aligned && Supports<T>(device, kernel, head_dim)) return kernel;
   }
   HM_CHECK(Supports<T>(device, AttentionKernel::kSimple, head_dim));
   return AttentionKernel::kSimple;
@@ -85,14 +85,18 @@ bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim) {
     case AttentionKernel::kTensorCore:
       return std::is_same_v<T, Bf16> && device.compute_capability() >= 80 &&
              (head_dim == 32 || head_dim == 64 || head_dim == 128);
+    case AttentionKernel::kWarpgroup:
+      return std::is_same_v<T, Bf16> && device.compute_capability() == 90 && head_dim == 64;
   }
   return false;
 }
 
 template <typename T>
-void AttentionForward(const Device& device, const AttentionArgs<T>& args, AttentionKernel kernel) {
+void AttentionForward(const Device& device, const AttentionArgs<T>& args, const AttentionScratch& scratch,
+                      AttentionKernel kernel) {
   kernel = Choose<T>(device, kernel, args.q.dim(3), AreAligned(args));
   if constexpr (std::is_same_v<T, Bf16>) {
+    if (kernel == AttentionKernel::kWarpgroup) return WgmmaAttentionForward(device, args, scratch.counters);
     if (kernel == AttentionKernel::kTensorCore) return MmaAttentionForward(device, args);
   }
   SimpleAttentionForward(device, args);
@@ -104,6 +108,9 @@ void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
   Delta(device, args, scratch.delta);
   kernel = Choose<T>(device, kernel, args.dq.dim(3), AreAligned(args));
   if constexpr (std::is_same_v<T, Bf16>) {
+    if (kernel == AttentionKernel::kWarpgroup) {
+      return WgmmaAttentionBackward(device, args, scratch.delta, scratch.counters);
+    }
     if (kernel == AttentionKernel::kTensorCore) return MmaAttentionBackward(device, args, scratch.delta);
   }
   SimpleAttentionBackward(device, args, Tensor<const float>(scratch.delta));
@@ -111,7 +118,8 @@ void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
 
 #define HM11_INSTANTIATE(T)                                                                            \
   template bool Supports<T>(const Device&, AttentionKernel, int64_t);                                  \
-  template void AttentionForward(const Device&, const AttentionArgs<T>&, AttentionKernel);             \
+  template void AttentionForward(const Device&, const AttentionArgs<T>&, const AttentionScratch&,      \
+                                 AttentionKernel);                                                     \
   template void AttentionBackward(const Device&, const AttentionGradArgs<T>&, const AttentionScratch&, \
                                   AttentionKernel)
 HM11_INSTANTIATE(float);

@@ -12,7 +12,8 @@ namespace hm11::cuda {
 enum class AttentionKernel {
   kBest,        // what the device runs fastest of those that follow
   kSimple,      // float arithmetic, any type, head_dim <= 128
-  kTensorCore,  // mma.sync: Bf16, head_dim 32, 64 or 128, compute capability 8.0
+  kTensorCore,  // mma.sync: Bf16, head_dim 32, 64 or 128, compute capability 8.0 or later
+  kWarpgroup,   // wgmma: Bf16, head_dim 64, compute capability 9.0
 };
 
 // For those who compare them.
@@ -21,15 +22,23 @@ struct NamedAttentionKernel {
   AttentionKernel kernel;
 };
 inline constexpr NamedAttentionKernel kAttentionKernels[] = {
-    {"simple kernel", AttentionKernel::kSimple}, {"tensor core kernel", AttentionKernel::kTensorCore}};
+    {"simple kernel", AttentionKernel::kSimple},
+    {"tensor core kernel", AttentionKernel::kTensorCore},
+    {"warpgroup kernel", AttentionKernel::kWarpgroup}};
 
-// What backward keeps on a GPU besides its operands; counted on the plan device too.
+// What the two passes keep on a GPU besides their operands; counted on the plan device too.
 struct AttentionScratch {
-  Tensor<float> delta;  // [batch, heads, time]: dy . y
+  Tensor<int32_t> counters;  // [2]: pieces of work handed out, by kernel
+  Tensor<float> delta;       // [batch, heads, time]: dy . y; for backward
 };
 template <typename T>
-AttentionScratch NewAttentionScratch(Arena& arena, const AttentionArgs<T>& args) {
-  return {.delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
+AttentionScratch NewForwardScratch(Arena& arena, const AttentionArgs<T>&) {
+  return {.counters = arena.New<int32_t>({2}), .delta = {}};
+}
+template <typename T>
+AttentionScratch NewBackwardScratch(Arena& arena, const AttentionArgs<T>& args) {
+  return {.counters = arena.New<int32_t>({2}),
+          .delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
 }
 
 // Whether `kernel` takes this type, head_dim and device.
@@ -37,14 +46,14 @@ template <typename T>
 bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim);
 
 template <typename T>
-void AttentionForward(const Device& device, const AttentionArgs<T>& args,
+void AttentionForward(const Device& device, const AttentionArgs<T>& args, const AttentionScratch& scratch,
                       AttentionKernel kernel = AttentionKernel::kBest);
 template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
                        const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
 
-// The kernels, each in a file of its own: attention_simple.cu, attention_mma.cu. Backward ones find delta =
-// dy . y in place.
+// The kernels, each in a file of its own: attention_simple.cu, attention_mma.cu, attention_wgmma.cu.
+// Backward ones find delta = dy . y in place.
 template <typename T>
 void SimpleAttentionForward(const Device& device, const AttentionArgs<T>& args);
 template <typename T>
@@ -53,6 +62,9 @@ void SimpleAttentionBackward(const Device& device, const AttentionGradArgs<T>& a
 void MmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args);
 void MmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
                           Tensor<const float> delta);
+void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args, Tensor<int32_t> counters);
+void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                            Tensor<const float> delta, Tensor<int32_t> counters);
 
 }  // namespace hm11::cuda
 

@@ -81,7 +81,10 @@ template <typename T>
 void Forward(const Runner& runner, Arena& arena, const AttentionArgs<T>& args) {
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (runner.device.is_cuda()) return cuda::AttentionForward(runner.device, args, runner.kernel);
+    if (runner.device.is_cuda()) {
+      const Arena::Scope scope(arena);
+      return cuda::AttentionForward(runner.device, args, cuda::NewForwardScratch(arena, args), runner.kernel);
+    }
   }
 #endif
   (void)runner;
@@ -94,7 +97,7 @@ void Backward(const Runner& runner, Arena& arena, const AttentionGradArgs<T>& ar
   if constexpr (kOnCuda<T>) {
     if (runner.device.is_cuda()) {
       const Arena::Scope scope(arena);
-      return cuda::AttentionBackward(runner.device, args, cuda::NewAttentionScratch(arena, args.forward),
+      return cuda::AttentionBackward(runner.device, args, cuda::NewBackwardScratch(arena, args.forward),
                                      runner.kernel);
     }
   }

@@ -1,0 +1,229 @@
+// The instructions of compute capability 9.0 that attention's fastest kernels are made of: tiles copied by
+// the tensor memory unit, barriers in shared memory, and products of four warps with operands there (wgmma).
+//
+// A tile here is 64 rows of 64 bf16 numbers, 8 KB on a 1024-byte boundary: a row is 128 bytes, its 16-byte
+// chunk c lies at chunk c ^ (row % 8). That is the 128-byte swizzle of both units, and it makes columns as
+// cheap to read as rows.
+//
+// A product is c[64, 64] += a[64, 64] b[64, 64] by the four warps of a warpgroup, warp w having rows
+// 16w..16w+15 of a and c as in tensor_core.cuh: c[n][i] is row 8 (i / 2) + lane / 4, column 8 n + 2 (lane %
+// 4) + i % 2. b is a tile, with the summed axis along its rows (columns of c are the tile's rows) or along
+// its columns.
+#ifndef HM11_OPS_HOPPER_CUH_
+#define HM11_OPS_HOPPER_CUH_
+
+#include <cuda.h>
+#include <cuda_runtime.h>
+
+#include <cstdint>
+
+#include "core/dtype.h"
+#include "core/launch.cuh"
+
+namespace hm11::cuda {
+
+// Whether what is being compiled may have these instructions: kernels have no body elsewhere.
+#ifdef __CUDA_ARCH_FEAT_SM90_ALL
+inline constexpr bool kIsHopper = true;
+#else
+inline constexpr bool kIsHopper = false;
+#endif
+
+inline constexpr int kTileRows = 64;
+inline constexpr int kTileCols = 64;
+inline constexpr uint32_t kTileBytes = kTileRows * kTileCols * 2;
+
+// Where the copy unit finds 64-row tiles of [batch, time, heads, 64]. Rows from `time` on read as zeros.
+struct TileMap {
+  CUtensorMap map;
+};
+
+inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_t heads) {
+  using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
+                              const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
+                              CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
+  static const Encode encode = [] {
+    void* function = nullptr;
+    cudaDriverEntryPointQueryResult found;
+#if CUDART_VERSION >= 12050
+    HM_CHECK_CUDA(cudaGetDriverEntryPointByVersion("cuTensorMapEncodeTiled", &function, 12000,
+                                                   cudaEnableDefault, &found));
+#else
+    HM_CHECK_CUDA(cudaGetDriverEntryPoint("cuTensorMapEncodeTiled", &function, cudaEnableDefault, &found));
+#endif
+    return reinterpret_cast<Encode>(function);
+  }();
+  const auto u = [](int64_t value) { return static_cast<cuuint64_t>(value); };
+  const cuuint64_t extents[] = {kTileCols, u(heads), u(time), u(batch)};
+  const cuuint64_t strides[] = {kTileCols * 2, u(heads * kTileCols * 2), u(time * heads * kTileCols * 2)};
+  const cuuint32_t box[] = {kTileCols, 1, kTileRows, 1};
+  const cuuint32_t steps[] = {1, 1, 1, 1};
+  TileMap map;
+  const CUresult result =
+      encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<Bf16*>(data), extents, strides, box,
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for [%lld, %lld, %lld, 64]\n",
+                 static_cast<int>(result), static_cast<long long>(batch), static_cast<long long>(time),
+                 static_cast<long long>(heads));
+    std::_Exit(1);
+  }
+  return map;
+}
+
+// ---- Barriers in shared memory: a phase ends when `count` arrivals and all announced bytes have come.
+// Waiting for the parity of a phase returns when that phase, and so the one before it, is over; a new barrier
+// is in phase 0, and a wait for parity 1 returns at once.
+
+__device__ __forceinline__ void InitBarrier(uint32_t barrier, int count) {
+  asm volatile("mbarrier.init.shared::cta.b64 [%0], %1;" ::"r"(barrier), "r"(count));
+}
+// After the last InitBarrier, before the block's first use.
+__device__ __forceinline__ void FenceBarrierInit() {
+  asm volatile("fence.mbarrier_init.release.cluster;" ::: "memory");
+}
+__device__ __forceinline__ void Arrive(uint32_t barrier) {
+  asm volatile("mbarrier.arrive.shared::cta.b64 _, [%0];" ::"r"(barrier) : "memory");
+}
+__device__ __forceinline__ void ArriveAndExpect(uint32_t barrier, uint32_t bytes) {
+  asm volatile("mbarrier.arrive.expect_tx.shared::cta.b64 _, [%0], %1;" ::"r"(barrier), "r"(bytes)
+               : "memory");
+}
+__device__ __forceinline__ void WaitBarrier(uint32_t barrier, uint32_t parity) {
+  asm volatile(
+      "{\n"
+      ".reg .pred done;\n"
+      "again:\n"
+      "mbarrier.try_wait.parity.shared::cta.b64 done, [%0], %1;\n"
+      "@done bra over;\n"
+      "bra again;\n"
+      "over:\n"
+      "}" ::"r"(barrier),
+      "r"(parity)
+      : "memory");
+}
+// All `threads` of those that name barrier `id` (1 to 15) wait for each other.
+__device__ __forceinline__ void SyncThreads(int id, int threads) {
+  asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
+}
+// Orders this thread's ordinary accesses to shared memory before later ones by the copy unit and the tensor
+// cores (which the barrier after it lets go ahead).
+__device__ __forceinline__ void FenceForUnits() {
+  asm volatile("fence.proxy.async.shared::cta;" ::: "memory");
+}
+
+// Hands registers of this warpgroup back to the block's pool, or takes more from it (waiting until they are
+// there); a multiple of 8. All warps of the warpgroup call it.
+template <int kRegisters>
+__device__ __forceinline__ void ShrinkRegisters() {
+  asm volatile("setmaxnreg.dec.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+template <int kRegisters>
+__device__ __forceinline__ void GrowRegisters() {
+  asm volatile("setmaxnreg.inc.sync.aligned.u32 %0;" ::"n"(kRegisters));
+}
+
+// Starts the copy of one tile; its 8 KB count for `barrier`.
+__device__ __forceinline__ void CopyTile(uint32_t tile, const TileMap& map, uint32_t barrier, int row,
+                                         int head, int batch) {
+  asm volatile(
+      "cp.async.bulk.tensor.4d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, %3, "
+      "%4, "
+      "%5}], [%6];" ::"r"(tile),
+      "l"(&map.map), "r"(0), "r"(head), "r"(row), "r"(batch), "r"(barrier)
+      : "memory");
+}
+
+// ---- Products of a warpgroup.
+
+using Product64 = float[8][4];  // what a lane has of c
+using Rows64 = uint32_t[4][4];  // what a lane has of a, when a is in registers: fragments of 16 columns
+
+// A tile as an operand: where it starts, in units of 16 bytes, with `offset` of them into it; the constants
+// say that eight rows are 1024 bytes, and the swizzle.
+__device__ __forceinline__ uint64_t Operand(uint32_t tile, uint32_t offset) {
+  uint64_t operand;
+  asm("mov.b64 %0, {%1, %2};"
+      : "=l"(operand)
+      : "r"((tile >> 4 | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
+  return operand;
+}
+
+// Before a product that reads registers written by other instructions, accumulators included.
+__device__ __forceinline__ void FenceProducts() { asm volatile("wgmma.fence.sync.aligned;" ::: "memory"); }
+// Ends a group of products that may be waited for.
+__device__ __forceinline__ void CommitProducts() {
+  asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
+}
+
+// Until at most kPending groups are under way. `c`: the accumulators that are read next, so that the compiler
+// does not read them before.
+template <int kPending>
+__device__ __forceinline__ void WaitForProducts(Product64& c) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[n][i])::"memory");
+  }
+}
+
+// Products under way read `rows` until they have been waited for: this, after the wait, keeps the registers.
+__device__ __forceinline__ void KeepUntilHere(Rows64& rows) {
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+r"(rows[step][i])::"memory");
+  }
+}
+
+#define HM_PRODUCT_REGISTERS(c)                                                                            \
+  "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), \
+      "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]),            \
+      "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]),            \
+      "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]),            \
+      "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]),            \
+      "+f"(c[7][3])
+#define HM_PRODUCT_TEXT                                                                             \
+  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, "  \
+  "%10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, " \
+  "%29, %30, %31}, "
+
+// c = a b^T (+ c with kAdd): both tiles, summed over their columns.
+template <bool kAdd>
+__device__ __forceinline__ void MultiplyTiles(uint32_t a, uint32_t b, Product64& c) {
+#pragma unroll
+  for (int step = 0; step < kTileCols / 16; ++step) {  // 16 columns are 32 bytes.
+    asm volatile(
+        "{\n"
+        ".reg .pred add;\n"
+        "setp.ne.b32 add, %34, 0;\n" HM_PRODUCT_TEXT
+        "%32, %33, add, 1, 1, 0, 0;\n"
+        "}"
+        : HM_PRODUCT_REGISTERS(c)
+        : "l"(Operand(a, 2 * step)), "l"(Operand(b, 2 * step)), "r"(static_cast<int>(kAdd || step > 0)));
+  }
+}
+
+// c += a b, a in registers, summed over the tile's rows.
+__device__ __forceinline__ void AddRowsTimesTile(const Rows64& a, uint32_t b, Product64& c) {
+#pragma unroll
+  for (int step = 0; step < kTileRows / 16; ++step) {  // 16 rows are 2048 bytes.
+    asm volatile(
+        "{\n"
+        ".reg .pred add;\n"
+        "setp.ne.b32 add, 1, 0;\n" HM_PRODUCT_TEXT
+        "{%32, %33, %34, %35}, %36, add, 1, 1, 1;\n"
+        "}"
+        : HM_PRODUCT_REGISTERS(c)
+        : "r"(a[step][0]), "r"(a[step][1]), "r"(a[step][2]), "r"(a[step][3]), "l"(Operand(b, 128 * step)));
+  }
+}
+
+#undef HM_PRODUCT_REGISTERS
+#undef HM_PRODUCT_TEXT
+
+}  // namespace hm11::cuda
+
+#endif  // HM11_OPS_HOPPER_CUH_
