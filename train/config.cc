@@ -16,6 +16,7 @@ RunConfig PublishedPreset() {
   config.preset = "hm11_published";
   config.batch_tokens = 786432;
   config.export_average = true;
+  config.optimizer.muon_weight_decay = 0.04;
   config.optimizer.muon_on_mamba = false;
   config.optimizer.muon_on_small = false;
   config.schedule.published_schedule = true;
@@ -29,12 +30,17 @@ RunConfig PublishedPreset() {
 
 // The same model, its recipe repaired for minutes on one GPU: Mamba matrices in Muon, small batches,
 // schedules as shares of the run, no average from the initial weights, scales without a floor.
-RunConfig Hm11Preset() { return RunConfig(); }
+RunConfig Hm11Preset() {
+  RunConfig config;
+  config.model.zero_init_outputs = true;
+  return config;
+}
 
 // The same kind of model as a CPU trains it in about two minutes.
 RunConfig TinyPreset() {
   RunConfig config;
   config.preset = "tiny";
+  config.model.zero_init_outputs = true;
   config.model.layers = "MAMA";
   config.model.dim = 128;
   config.model.heads = 4;

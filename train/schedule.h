@@ -16,11 +16,11 @@ namespace hm11 {
 struct ScheduleConfig {
   int64_t max_steps = 20000;
   double time_limit_seconds = 600;  // of training, validation not counted; 0: none
-  double warmup_fraction = 0;       // of the run; the rate rises from 0
+  double warmup_fraction = 0.01;    // of the run; the rate rises from 0
   double warmdown_fraction = 0.7;   // of the run, at its end; the rate falls linearly
-  double final_lr_scale = 0.05;     // where it falls to
-  double momentum_start = 0.85;
-  double momentum_end = 0.95;
+  double final_lr_scale = 0.02;     // where it falls to
+  double momentum_start = 0.92;
+  double momentum_end = 0.97;
   double momentum_warmup_fraction = 0.1;
   double average_decay = 0;           // exponential moving average of the weights; 0: none
   double average_start_fraction = 0;  // before it the average follows the weights
