@@ -1,8 +1,8 @@
 // Soft-capped cross entropy on a GPU: a warp a row, four packs of logits of each lane on their way at once.
 //
-// Close to bound by arithmetic: a logit costs two visits to the special function unit, which takes 16 a cycle
-// on a multiprocessor, where memory delivers some 10 Bf16 logits in that cycle (132 multiprocessors, 4.8
-// TB/s).
+// Bound by arithmetic, but not by much: a logit costs two visits to the special function unit, which takes 16
+// a cycle on a multiprocessor and so 8 logits, where memory delivers some 10 in Bf16 (132
+// multiprocessors, 4.8 TB/s).
 #include "core/launch.cuh"
 #include "ops/cross_entropy.h"
 #include "ops/packs.cuh"
