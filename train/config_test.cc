@@ -1,0 +1,69 @@
+// Run configurations: presets are valid, texts parse back to themselves, and errors name the setting.
+#include "train/config.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <rapidcheck/gtest.h>
+
+#include "core/fields.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+TEST(ConfigTest, EveryPresetIsPossibleAndParsesBackToItself) {
+  for (const std::string& name : PresetNames()) {
+    absl::StatusOr<RunConfig> config = Preset(name);
+    ASSERT_THAT(config, IsOk());
+    EXPECT_THAT(config->Validate(), IsOk());
+    EXPECT_EQ(config->preset, name);
+    RunConfig parsed;
+    ASSERT_THAT(ParseFields(FormatFields(*config), &parsed), IsOk());
+    EXPECT_EQ(FormatFields(parsed), FormatFields(*config));
+  }
+}
+
+TEST(ConfigTest, ThePublishedPresetIsThePublishedRecipe) {
+  const RunConfig config = *Preset("hm11_published");
+  EXPECT_EQ(CountParameters(config.model), 31'780'916);
+  EXPECT_EQ(config.batch_tokens, 786'432);
+  EXPECT_FALSE(config.optimizer.muon_on_mamba);
+  EXPECT_EQ(config.optimizer.muon_weight_decay, 0.04);
+  EXPECT_EQ(config.schedule.average_decay, 0.997);
+  EXPECT_EQ(config.schedule.momentum_start, 0.92);
+  EXPECT_EQ(config.schedule.momentum_end, 0.99);
+  EXPECT_EQ(config.quant.scheme, "published");
+  EXPECT_TRUE(config.export_average);
+}
+
+TEST(ConfigTest, ErrorsNamePresetKeyAndValue) {
+  EXPECT_THAT(Preset("hm12"), StatusIs(absl::StatusCode::kNotFound, "hm12"));
+  RunConfig config;
+  EXPECT_THAT(ApplyOverrides("no_such_key=1", &config), StatusIs(absl::StatusCode::kNotFound, "no_such_key"));
+  EXPECT_THAT(ApplyOverrides("dim=wide", &config), StatusIs(absl::StatusCode::kInvalidArgument, "wide"));
+  EXPECT_THAT(ApplyOverrides("dim", &config), StatusIs(absl::StatusCode::kInvalidArgument, "dim"));
+  ASSERT_THAT(ApplyOverrides("sequence=100,batch_tokens=250", &config), IsOk());
+  EXPECT_THAT(config.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, "batch_tokens=250"));
+  ASSERT_THAT(ApplyOverrides("batch_tokens=300,micro_batch_tokens=200", &config), IsOk());
+  EXPECT_THAT(config.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, "micro_batch_tokens=200"));
+}
+
+RC_GTEST_PROP(ConfigTest, AnySettingsComeBackFromTheirText, ()) {
+  RunConfig config;
+  config.seed = *rc::gen::arbitrary<int64_t>();
+  config.model.rope_base = *rc::gen::arbitrary<double>();
+  config.optimizer.muon_lr = *rc::gen::arbitrary<double>();
+  config.schedule.published_schedule = *rc::gen::arbitrary<bool>();
+  config.model.layers = *rc::gen::container<std::string>(rc::gen::element('M', 'A'));
+  RC_PRE(config.model.rope_base == config.model.rope_base &&
+         config.optimizer.muon_lr == config.optimizer.muon_lr);
+  RunConfig parsed;
+  RC_ASSERT(ParseFields(FormatFields(config), &parsed).ok());
+  RC_ASSERT(parsed.seed == config.seed);
+  RC_ASSERT(parsed.model.rope_base == config.model.rope_base);
+  RC_ASSERT(parsed.optimizer.muon_lr == config.optimizer.muon_lr);
+  RC_ASSERT(FormatFields(parsed) == FormatFields(config));
+}
+
+}  // namespace
+}  // namespace hm11
