@@ -442,7 +442,9 @@ TEST(LinearRecurrenceTest, AlgorithmsAgreeWithinTheBoundAtTheEdgesOfBlocks) {
       Case c = MakeCase(shape[0], shape[1], shape[2], static_cast<uint64_t>(shape[1]));
       for (double& gate : c.gates.values) gate = std::copysign(1 - gate * gate * gate, gate - 0.1);
       // One channel remembers everything: what a cut in time hands on is not forgotten before the next.
-      for (int64_t i = 0; i < c.gates.size(); i += c.channels) c.gates[i] = 1 - 1e-5 * std::fabs(c.gates[i]);
+      for (int64_t i = 0; i < c.gates.size(); i += c.channels) {
+        c.gates[i] = std::copysign(1 - 1e-5 * std::fabs(c.gates[i]), c.gates[i]);
+      }
       c.gates = RoundedTo<float>(c.gates);
       for (bool reversed : {false, true}) {
         const Results expected = Oracle(c, reversed), size = Oracle(Absolute(c), reversed);
