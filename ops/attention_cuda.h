@@ -52,7 +52,7 @@ template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
                        const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
 
-// The kernels, each in a file of its own: attention_simple.cu, attention_mma.cu, attention_wgmma.cu.
+// The kernels, each in a file of its own: attention_simple.cu, attention_mma_*.cu, attention_wgmma_*.cu.
 // Backward ones find delta = dy . y in place.
 template <typename T>
 void SimpleAttentionForward(const Device& device, const AttentionArgs<T>& args);

@@ -1,0 +1,301 @@
+// Attention backward for compute capability 9.0: the gradient of q, then those of k and v.
+#include "ops/attention_wgmma.cuh"
+
+namespace hm11::cuda {
+namespace wgmma {
+namespace {
+
+// ---- The gradient of q.
+
+using QueryWork = Work<kBackwardGroups, false>;
+using QueryShared = Shared<kBackwardGroups, 2, 0>;
+
+// One item's key tiles. The product of ds with the keys runs on while the next tile's scores are computed.
+__device__ __forceinline__ void QueryGradientItem(const QueryShared& shared, uint32_t q_tile,
+                                                  uint32_t dy_tile, int steps, float scale_log2,
+                                                  const float (&shift)[2], const float (&delta)[2],
+                                                  Cursor& stage, Product64& result) {
+  Rows64 ds_rows = {};
+  Cursor before;
+#pragma unroll 1
+  for (int step = 0; step < steps; ++step) {
+    Product64 scores, ds;
+    WaitBarrier(shared.StageFull(stage.index), stage.parity);
+    FenceProducts();
+    MultiplyTiles<false>(q_tile, shared.Stage(stage.index, 0), scores);
+    CommitProducts();
+    MultiplyTiles<false>(dy_tile, shared.Stage(stage.index, 1), ds);
+    CommitProducts();
+    WaitForProducts<2>(result);
+    KeepUntilHere(ds_rows);
+    if (step > 0) ArriveWarp(shared.StageEmpty(before.index));
+    WaitForProducts<1>(scores);
+    if (step == steps - 1) MaskDiagonal(scores);
+    ForEach([&](int n, int i, int, int) { scores[n][i] = Exp2(scores[n][i] * scale_log2 - shift[i / 2]); });
+    WaitForProducts<0>(ds);
+    ForEach([&](int n, int i, int, int) { ds[n][i] = scores[n][i] * (ds[n][i] - delta[i / 2]); });
+    Pack(ds, ds_rows);
+    FenceProducts();
+    AddRowsTimesTile(ds_rows, shared.Stage(stage.index, 0), result);
+    CommitProducts();
+    before = stage;
+    stage.Advance(kStages);
+  }
+  WaitForProducts<0>(result);
+  KeepUntilHere(ds_rows);
+  ArriveWarp(shared.StageEmpty(before.index));
+}
+
+__device__ void ConsumeQueryGradient(const QueryWork& work, const QueryShared& shared,
+                                     const float* log_sum_exp, const float* delta, Bf16* dq) {
+  const Sizes& sizes = work.sizes;
+  const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
+  Cursor fixed, stage;
+  for (;; fixed.Advance(2)) {
+    WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
+    const int index = Uniform(shared.PieceIndex(fixed.index));
+    if (index < 0) return;
+    const Piece piece = work.At(index);
+    const int item = piece.first_item + group, last = work.LastItem(piece);
+    const int steps = item <= last ? work.Tile(item) + 1 : 0;
+    if (steps > 0) {
+      const int h = work.Head(piece, item), first = work.Tile(item) * kTileRows;
+      float shift[2], row_delta[2];
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = first + WarpRow() + 8 * half + lane / 4;
+        const int64_t at = (int64_t{piece.b} * sizes.heads + h) * sizes.time + row;
+        shift[half] = row < sizes.time ? log_sum_exp[at] * kLog2E : 0.0f;
+        row_delta[half] = row < sizes.time ? delta[at] : 0.0f;
+      }
+      const uint32_t q_tile = shared.Fixed(fixed.index, group, 0),
+                     dy_tile = shared.Fixed(fixed.index, group, 1);
+      Product64 result;
+      SetZero(result);
+      QueryGradientItem(shared, q_tile, dy_tile, steps, sizes.scale * kLog2E, shift, row_delta, stage,
+                        result);
+      SyncThreads(1 + group, 128);
+      const float factor[2] = {sizes.scale, sizes.scale};
+      const int64_t stride = int64_t{sizes.heads} * kTileCols;
+      StoreTile(result, factor, q_tile, dq + int64_t{piece.b} * sizes.time * stride + h * kTileCols, stride,
+                first, sizes.time);
+      FenceForUnits();
+    }
+    SkipStages(shared, work.Tile(last) + 1 - steps, stage);
+    ArriveWarp(shared.FixedEmpty(fixed.index));
+  }
+}
+
+__global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
+    WgmmaQueryGradientKernel(const __grid_constant__ TileMap q_map, const __grid_constant__ TileMap k_map,
+                             const __grid_constant__ TileMap v_map, const __grid_constant__ TileMap dy_map,
+                             const float* log_sum_exp, const float* delta, Bf16* dq, int* counter,
+                             const Sizes sizes) {
+  if constexpr (kIsHopper) {
+    const QueryWork work = {sizes};
+    const QueryShared shared;
+    shared.Init(1);
+    if (threadIdx.x / 128 == kBackwardGroups) {
+      ShrinkRegisters<kBackwardProducerRegisters>();
+      if (threadIdx.x % 128 == 0) {
+        ProduceKeys<kBackwardGroups, 2>(work, shared, {&q_map, &dy_map}, k_map, v_map, counter);
+      }
+    } else {
+      GrowRegisters<kBackwardRegisters>();
+      ConsumeQueryGradient(work, shared, log_sum_exp, delta, dq);
+    }
+  }
+}
+
+// ---- The gradients of k and v: keys and values stay, queries and dy stream, of one head after the other.
+// Scores are transposed: rows keys, columns queries; so log_sum_exp and delta are numbers a column, which
+// stream too. Queries from `time` on have q = dy = 0 and numbers 0: p = 1, but no effect.
+
+using KeyWork = Work<kBackwardGroups, true>;
+using KeyShared = Shared<kBackwardGroups, 2, 2 * kTileRows>;
+
+// By all lanes of the producer's warp.
+__device__ void ProduceQueries(const KeyWork& work, const KeyShared& shared, const TileMap& q_map,
+                               const TileMap& k_map, const TileMap& v_map, const TileMap& dy_map,
+                               const float* log_sum_exp, const float* delta, int* counter) {
+  const Sizes& sizes = work.sizes;
+  const int lane = threadIdx.x % 32;
+  Cursor fixed, stage;
+  for (;; fixed.Advance(2)) {
+    const int index = __shfl_sync(0xffffffffu, lane == 0 ? atomicAdd(counter, 1) : 0, 0);
+    WaitBarrier(shared.FixedEmpty(fixed.index), fixed.parity ^ 1);
+    const bool is_over = index >= work.pieces();
+    const uint32_t fixed_full = shared.FixedFull(fixed.index);
+    if (lane == 0) {
+      shared.PieceIndex(fixed.index) = is_over ? -1 : index;
+      if (is_over) Arrive(fixed_full);
+    }
+    if (is_over) return;
+    const Piece piece = work.At(index);
+    if (lane == 0) {
+      const int last = work.LastItem(piece);
+      ArriveAndExpect(fixed_full, (last - piece.first_item + 1) * 2 * kTileBytes);
+#pragma unroll 1
+      for (int item = piece.first_item; item <= last; ++item) {
+        const int group = item - piece.first_item;
+        CopyTile(shared.Fixed(fixed.index, group, 0), k_map, fixed_full, item * kTileRows, piece.kv_head,
+                 piece.b);
+        CopyTile(shared.Fixed(fixed.index, group, 1), v_map, fixed_full, item * kTileRows, piece.kv_head,
+                 piece.b);
+      }
+    }
+    for (int h = piece.kv_head * sizes.group(); h < (piece.kv_head + 1) * sizes.group(); ++h) {
+      const int64_t numbers = (int64_t{piece.b} * sizes.heads + h) * sizes.time;
+#pragma unroll 1
+      for (int tile = piece.first_item; tile < sizes.tiles(); ++tile) {
+        float values[4];  // Asked for before the wait.
+#pragma unroll
+        for (int i = 0; i < 4; ++i) {
+          const int row = tile * kTileRows + i % 2 * 32 + lane;
+          values[i] =
+              row < sizes.time ? (i < 2 ? log_sum_exp[numbers + row] * kLog2E : delta[numbers + row]) : 0.0f;
+        }
+        WaitBarrier(shared.StageEmpty(stage.index), stage.parity ^ 1);
+        const uint32_t full = shared.StageFull(stage.index);
+#pragma unroll
+        for (int i = 0; i < 4; ++i) shared.StageNumbers(stage.index)[i * 32 + lane] = values[i];
+        if (lane == 0) {
+          ArriveAndExpect(full, 2 * kTileBytes);
+          CopyTile(shared.Stage(stage.index, 0), q_map, full, tile * kTileRows, h, piece.b);
+          CopyTile(shared.Stage(stage.index, 1), dy_map, full, tile * kTileRows, h, piece.b);
+        } else {
+          Arrive(full);
+        }
+        stage.Advance(kStages);
+      }
+    }
+  }
+}
+
+// One tile of queries against one of keys.
+__device__ __forceinline__ void KeyGradientStep(const KeyShared& shared, uint32_t k_tile, uint32_t v_tile,
+                                                bool diagonal, float scale_log2, const Cursor& stage,
+                                                Product64& dk, Product64& dv) {
+  Product64 p, ds;
+  Rows64 p_rows, ds_rows;
+  const uint32_t q_tile = shared.Stage(stage.index, 0), dy_tile = shared.Stage(stage.index, 1);
+  const float* numbers = shared.StageNumbers(stage.index) + threadIdx.x % 4 * 2;
+  WaitBarrier(shared.StageFull(stage.index), stage.parity);
+  FenceProducts();
+  MultiplyTiles<false>(k_tile, q_tile, p);
+  CommitProducts();
+  MultiplyTiles<false>(v_tile, dy_tile, ds);
+  CommitProducts();
+  WaitForProducts<1>(p);
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float2 shift = *reinterpret_cast<const float2*>(numbers + 8 * n);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) p[n][i] = Exp2(p[n][i] * scale_log2 - (i % 2 ? shift.y : shift.x));
+  }
+  if (diagonal) {
+    ForEach([&](int n, int i, int row, int column) {
+      if (row > column) p[n][i] = 0;
+    });
+  }
+  Pack(p, p_rows);
+  FenceProducts();
+  AddRowsTimesTile(p_rows, dy_tile, dv);
+  CommitProducts();
+  WaitForProducts<1>(ds);
+#pragma unroll
+  for (int n = 0; n < 8; ++n) {
+    const float2 delta = *reinterpret_cast<const float2*>(numbers + kTileRows + 8 * n);
+#pragma unroll
+    for (int i = 0; i < 4; ++i) ds[n][i] = p[n][i] * (ds[n][i] - (i % 2 ? delta.y : delta.x));
+  }
+  Pack(ds, ds_rows);
+  FenceProducts();
+  AddRowsTimesTile(ds_rows, q_tile, dk);
+  CommitProducts();
+  WaitForProducts<0>(dk);
+  WaitForProducts<0>(dv);
+  KeepUntilHere(p_rows);
+  KeepUntilHere(ds_rows);
+}
+
+__device__ void ConsumeKeyGradient(const KeyWork& work, const KeyShared& shared, Bf16* dk, Bf16* dv) {
+  const Sizes& sizes = work.sizes;
+  const int group = Uniform(threadIdx.x / 128);
+  Cursor fixed, stage;
+  for (;; fixed.Advance(2)) {
+    WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
+    const int index = Uniform(shared.PieceIndex(fixed.index));
+    if (index < 0) return;
+    const Piece piece = work.At(index);
+    const int item = piece.first_item + group;
+    const uint32_t k_tile = shared.Fixed(fixed.index, group, 0), v_tile = shared.Fixed(fixed.index, group, 1);
+    Product64 dk_sum, dv_sum;
+    SetZero(dk_sum);
+    SetZero(dv_sum);
+    for (int h = 0; h < sizes.group(); ++h) {
+      SkipStages(shared, min(group, sizes.tiles() - piece.first_item), stage);  // Queries before these keys.
+#pragma unroll 1
+      for (int tile = item; tile < sizes.tiles(); ++tile) {
+        KeyGradientStep(shared, k_tile, v_tile, tile == item, sizes.scale * kLog2E, stage, dk_sum, dv_sum);
+        ArriveWarp(shared.StageEmpty(stage.index));
+        stage.Advance(kStages);
+      }
+    }
+    if (item <= work.LastItem(piece)) {
+      SyncThreads(1 + group, 128);  // All of the warpgroup is done with the keys and values.
+      const int64_t stride = int64_t{sizes.kv_heads} * kTileCols;
+      const int64_t head = int64_t{piece.b} * sizes.time * stride + piece.kv_head * kTileCols;
+      const float dk_factor[2] = {sizes.scale, sizes.scale}, dv_factor[2] = {1, 1};
+      StoreTile(dk_sum, dk_factor, k_tile, dk + head, stride, item * kTileRows, sizes.time);
+      StoreTile(dv_sum, dv_factor, v_tile, dv + head, stride, item * kTileRows, sizes.time);
+      FenceForUnits();
+    }
+    ArriveWarp(shared.FixedEmpty(fixed.index));
+  }
+}
+
+__global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
+    WgmmaKeyGradientKernel(const __grid_constant__ TileMap q_map, const __grid_constant__ TileMap k_map,
+                           const __grid_constant__ TileMap v_map, const __grid_constant__ TileMap dy_map,
+                           const float* log_sum_exp, const float* delta, Bf16* dk, Bf16* dv, int* counter,
+                           const Sizes sizes) {
+  if constexpr (kIsHopper) {
+    const KeyWork work = {sizes};
+    const KeyShared shared;
+    shared.Init(32);
+    if (threadIdx.x / 128 == kBackwardGroups) {
+      ShrinkRegisters<kBackwardProducerRegisters>();
+      if (threadIdx.x % 128 < 32) {
+        ProduceQueries(work, shared, q_map, k_map, v_map, dy_map, log_sum_exp, delta, counter);
+      }
+    } else {
+      GrowRegisters<kBackwardRegisters>();
+      ConsumeKeyGradient(work, shared, dk, dv);
+    }
+  }
+}
+
+}  // namespace
+}  // namespace wgmma
+
+void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                            Tensor<const float> delta, Tensor<int32_t> counters) {
+  const AttentionArgs<Bf16>& x = args.forward;
+  const wgmma::Sizes sizes = wgmma::SizesOf(x);
+  const TileMap q = wgmma::MapOf(x.q), k = wgmma::MapOf(x.k), v = wgmma::MapOf(x.v),
+                dy = wgmma::MapOf(args.dy);
+  device.Zero(counters.data(), counters.size_bytes());
+  Launch(device,
+         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::KeyWork{sizes}.pieces(),
+                         wgmma::KeyShared::kBytes),
+         wgmma::WgmmaKeyGradientKernel, q, k, v, dy, x.log_sum_exp.data(), delta.data(), args.dk.data(),
+         args.dv.data(), counters.data(), sizes);
+  Launch(device,
+         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::QueryWork{sizes}.pieces(),
+                         wgmma::QueryShared::kBytes),
+         wgmma::WgmmaQueryGradientKernel, q, k, v, dy, x.log_sum_exp.data(), delta.data(), args.dq.data(),
+         counters.data() + 1, sizes);
+}
+
+}  // namespace hm11::cuda
