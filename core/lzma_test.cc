@@ -60,6 +60,24 @@ RC_GTEST_PROP(LzmaProperty, AnAlteredOrMissingByteIsRejectedOrHarmless, ()) {
   RC_ASSERT((!back.ok() || *back == bytes));  // Bare, || would not short-circuit.
 }
 
+// Bytes that do not compress: an altered one in the stream often alters the bytes alone, which only the
+// checksum sees.
+TEST(LzmaTest, EveryAlteredByteOfIncompressibleDataIsRejectedOrHarmless) {
+  std::string bytes;
+  for (uint32_t i = 0, x = 1; i < 200; ++i)
+    bytes.push_back(static_cast<char>((x = x * 1664525 + 1013904223) >> 24));
+  const std::string good = *LzmaCompress(bytes);
+  for (size_t at = 0; at < good.size(); ++at) {
+    for (int flip = 1; flip < 256; flip += 9) {
+      std::string altered = good;
+      altered[at] = static_cast<char>(altered[at] ^ flip);
+      const absl::StatusOr<std::string> back = LzmaDecompress(altered, 1 << 20);
+      ASSERT_TRUE(!back.ok() || *back == bytes) << "byte " << at;
+    }
+  }
+  EXPECT_THAT(LzmaDecompress(good + "x", 1 << 20), StatusIs(absl::StatusCode::kDataLoss, "behind its end"));
+}
+
 TEST(LzmaTest, EmptyBytesAndMegabytesComeBack) {
   EXPECT_THAT(LzmaDecompress(*LzmaCompress(""), 0), IsOkAndHolds(""));
   std::string large(1 << 20, 'x');
@@ -70,9 +88,7 @@ TEST(LzmaTest, EmptyBytesAndMegabytesComeBack) {
   EXPECT_THAT(LzmaDecompress(*compressed, 1 << 20), IsOkAndHolds(large));
 }
 
-TEST(LzmaTest, TheContainerCostsFewBytes) {
-  EXPECT_LE(LzmaCompress("hm11")->size(), 20u);
-}
+TEST(LzmaTest, TheContainerCostsFewBytes) { EXPECT_LE(LzmaCompress("hm11")->size(), 20u); }
 
 TEST(LzmaTest, MoreThanAllowedIsRefusedByItsHeader) {
   EXPECT_THAT(LzmaDecompress(*LzmaCompress("twelve bytes"), 11),

@@ -113,6 +113,8 @@ TEST(ShardTest, BadFilesAreNamedWithWhatIsWrong) {
   EXPECT_THAT(open_with_word(1, 2), StatusIs(StatusCode::kDataLoss, path + ": version 2, expected 1"));
   EXPECT_THAT(open_with_word(2, 4),
               StatusIs(StatusCode::kDataLoss, path + ": 1030 bytes, expected 1032 for its 4 tokens"));
+  EXPECT_THAT(open_with_word(2, 2),
+              StatusIs(StatusCode::kDataLoss, path + ": 1030 bytes, expected 1028 for its 2 tokens"));
   EXPECT_THAT(open_with_word(2, -1), StatusIs(StatusCode::kDataLoss, path + ": token count -1"));
   EXPECT_THAT(open_with_word(200, 5), IsOk());
   ASSERT_THAT(WriteFile(path, std::string(1023, '\0')), IsOk());
@@ -162,14 +164,14 @@ TEST(TokenStreamTest, ATokenOutsideTheVocabularyIsNamedWithFileAndPosition) {
   const std::string folder = NewFolder("vocab");
   Tokens tokens(3'000'000, 5);
   tokens[2'500'000] = 1024;
-  tokens[2'900'000] = 2000;
+  tokens[2'900'000] = 1024;
   ASSERT_THAT(WriteShard(folder + "/a.bin", Tokens{1, 1023}), IsOk());
   ASSERT_THAT(WriteShard(folder + "/b.bin", tokens), IsOk());
   EXPECT_THAT(
       TokenStream::Open(folder + "/*.bin", 1024),
       StatusIs(StatusCode::kInvalidArgument,
                folder + "/b.bin: token 1024 at position 2500000 is not below the vocabulary of 1024"));
-  EXPECT_THAT(TokenStream::Open(folder + "/*.bin", 2001), IsOk());
+  EXPECT_THAT(TokenStream::Open(folder + "/*.bin", 1025), IsOk());
 }
 
 TEST(TokenStreamTest, NoFileOrNothingToPredictIsNamed) {
