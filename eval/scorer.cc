@@ -1,0 +1,317 @@
+// Scorers: rows from windows, and test-time training on what they have scored.
+#include "eval/scorer.h"
+
+#include <algorithm>
+#include <cmath>
+#include <numbers>
+#include <string>
+#include <type_traits>
+#include <utility>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/lzma.h"
+#include "model/language_model.h"
+#include "ops/elementwise.h"
+
+namespace hm11 {
+namespace {
+
+Tensor<int32_t> UploadIds(Arena& arena, const std::vector<int32_t>& ids, int64_t batch) {
+  Tensor<int32_t> tensor = arena.New<int32_t>({batch, static_cast<int64_t>(ids.size()) / batch});
+  arena.device().CopyFromHost(tensor.data(), ids.data(), tensor.size_bytes());
+  return tensor;
+}
+
+// Scores windows in order, as many of one length and one chunk at once as fit.
+template <typename T>
+class WindowScorer : public Scorer {
+ public:
+  WindowScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
+               std::vector<Window> windows, int64_t rows_at_once, int64_t chunk)
+      : work_(work),
+        config_(config),
+        weights_(weights),
+        windows_(std::move(windows)),
+        rows_at_once_(rows_at_once),
+        chunk_(chunk) {
+    FindBlock();
+  }
+
+  int64_t NextEnd() const override {
+    if (first_ == windows_.size()) return 0;
+    int64_t end = 0;
+    for (size_t w = first_; w < last_; ++w) end = std::max(end, windows_[w].begin + windows_[w].length + 1);
+    return end;
+  }
+
+  ScoredRows Score(std::span<const uint16_t> tokens) override {
+    HM_CHECK_EQ(static_cast<int64_t>(tokens.size()), NextEnd());
+    work_.Reset();
+    ScoredRows rows;
+    const int64_t length = windows_[first_].length, count = static_cast<int64_t>(last_ - first_);
+    std::vector<int32_t> ids;
+    for (size_t w = first_; w < last_; ++w) {
+      const auto begin = tokens.begin() + windows_[w].begin;
+      ids.insert(ids.end(), begin, begin + length);
+    }
+    ModelSaved<T> saved;
+    const Tensor<T> hidden = HiddenForward<T>(work_, config_, weights_, UploadIds(work_, ids, count), &saved,
+                                              /*keep=*/false);
+    for (size_t w = first_; w < last_; ++w) {
+      const int64_t row = static_cast<int64_t>(w - first_ + 1) * length - windows_[w].scored;
+      AppendRows(hidden.Slice(row, windows_[w].scored), windows_[w], tokens, &rows);
+    }
+    first_ = last_;
+    FindBlock();
+    return rows;
+  }
+
+  void Update(std::span<const uint16_t>) override {}
+
+ protected:
+  int64_t ChunkOf(size_t window) const {
+    const Window& at = windows_[window];
+    return (at.begin + at.length - at.scored) / chunk_;
+  }
+  bool done() const { return first_ == windows_.size(); }
+  size_t next_window() const { return first_; }
+
+  Arena& work_;
+  const ModelConfig config_;
+  const ModelWeights<T>& weights_;
+
+ private:
+  void FindBlock() {
+    if (done()) return;
+    const int64_t length = windows_[first_].length;
+    const size_t most = static_cast<size_t>(std::max<int64_t>(1, rows_at_once_ / length));
+    last_ = first_ + 1;
+    while (last_ < windows_.size() && last_ - first_ < most && windows_[last_].length == length &&
+           ChunkOf(last_) == ChunkOf(first_)) {
+      ++last_;
+    }
+  }
+
+  void AppendRows(Tensor<const T> hidden, const Window& window, std::span<const uint16_t> tokens,
+                  ScoredRows* rows) {
+    Arena::Scope scope(work_);
+    const Tensor<Accum<T>> log_probs = LogProbabilities<T>(work_, config_, weights_, hidden);
+    std::vector<Accum<T>> host(static_cast<size_t>(log_probs.size()));
+    work_.device().CopyToHost(host.data(), log_probs.data(), log_probs.size_bytes());
+    rows->log_probs.insert(rows->log_probs.end(), host.begin(), host.end());
+    const int64_t first = window.begin + window.length - window.scored + 1;
+    for (int64_t i = 0; i < window.scored; ++i) {
+      const int64_t target = first + i;
+      rows->targets.push_back(target);
+      rows->nats.push_back(
+          -host[static_cast<size_t>(i * config_.vocab + tokens[static_cast<size_t>(target)])]);
+    }
+  }
+
+  const std::vector<Window> windows_;
+  const int64_t rows_at_once_, chunk_;
+  size_t first_ = 0, last_ = 0;  // windows of the next block
+};
+
+// Owns the weights that a TttScorer scores by, so that they are there before its base.
+struct LearningState {
+  LearningState(const Device& device, const ModelConfig& config, const ModelWeights<float>& start)
+      : arena(device, 3 * WeightBytes<float>(config) + (1 << 20)),
+        weights(NewWeights<float>(arena, config)),
+        grad(NewWeights<float>(arena, config)),
+        momentum(NewWeights<float>(arena, config)) {
+    ModelWeights<float> from = start;
+    ForEachWeight(
+        config,
+        [&](const WeightInfo&, Tensor<float>& x, Tensor<float>& y) {
+          arena.device().CopyOnDevice(y.data(), x.data(), y.size_bytes());
+        },
+        from, weights);
+  }
+
+  Arena arena;
+  ModelWeights<float> weights, grad, momentum;
+};
+
+class TttScorer : private LearningState, public WindowScorer<float> {
+ public:
+  TttScorer(Arena& work, const ModelConfig& config, const ModelWeights<float>& start,
+            std::vector<Window> windows, int64_t targets, const ScoreOptions& score,
+            const TttOptions& options)
+      : LearningState(work.device(), config, start),
+        WindowScorer<float>(work, config, LearningState::weights, std::move(windows), score.rows_at_once,
+                            options.chunk),
+        options_(options),
+        sequence_(score.window),
+        targets_(targets),
+        chunks_((targets + options.chunk - 1) / options.chunk) {}
+
+  ScoredRows Score(std::span<const uint16_t> tokens) override {
+    scored_chunk_ = ChunkOf(next_window());
+    return WindowScorer<float>::Score(tokens);
+  }
+
+  void Update(std::span<const uint16_t> tokens) override {
+    if (done() || ChunkOf(next_window()) == scored_chunk_) return;
+    const int64_t begin = scored_chunk_ * options_.chunk;
+    const int64_t end = std::min(targets_, begin + options_.chunk);
+    HM_CHECK_GT(static_cast<int64_t>(tokens.size()), end);
+    const int64_t sequences = (end - begin) / sequence_;
+    const double progress = static_cast<double>(scored_chunk_) / static_cast<double>(chunks_ - 1);
+    const double rate = options_.learning_rate * 0.5 * (1 + std::cos(std::numbers::pi * progress));
+    for (int64_t epoch = 0; epoch < options_.epochs; ++epoch) {
+      for (int64_t first = 0; first < sequences; first += options_.batch) {
+        const int64_t batch = std::min(options_.batch, sequences - first);
+        Step(tokens.subspan(static_cast<size_t>(begin + first * sequence_),
+                            static_cast<size_t>(batch * sequence_ + 1)),
+             batch, rate);
+      }
+    }
+    if (options_.epochs > 0 && sequences > 0) hash_.reset();
+  }
+
+  uint64_t ParameterHash() override {
+    if (hash_) return *hash_;
+    uint64_t hash = 0;
+    std::vector<char> bytes;
+    ForEachWeight(
+        config_,
+        [&](const WeightInfo&, Tensor<float>& weight) {
+          bytes.resize(static_cast<size_t>(weight.size_bytes()));
+          work_.device().CopyToHost(bytes.data(), weight.data(), weight.size_bytes());
+          hash = Crc64({bytes.data(), bytes.size()}, hash);
+        },
+        LearningState::weights);
+    hash_ = hash;
+    return hash;
+  }
+
+ private:
+  bool Trains(const WeightInfo& info) const {
+    if (options_.mlp_only) {
+      return absl::StartsWith(info.name, "blocks.") &&
+             (absl::EndsWith(info.name, ".fc.weight") || absl::EndsWith(info.name, ".proj.weight") ||
+              absl::EndsWith(info.name, ".mlp.up") || absl::EndsWith(info.name, ".mlp.down"));
+    }
+    if (info.kind == WeightKind::kBankMatrix) return true;
+    for (int64_t block = 0; block < options_.frozen_blocks; ++block) {
+      if (absl::StartsWith(info.name, absl::StrCat("blocks.", block, "."))) return false;
+    }
+    return true;
+  }
+
+  void Step(std::span<const uint16_t> tokens, int64_t batch, double rate) {
+    work_.Reset();
+    const std::vector<int32_t> ids(tokens.begin(), tokens.end() - 1),
+        targets(tokens.begin() + 1, tokens.end());
+    int64_t tensors = 0;
+    ForEachWeight(
+        config_,
+        [&](const WeightInfo&, Tensor<float>& gradient) {
+          work_.device().Zero(gradient.data(), gradient.size_bytes());
+          ++tensors;
+        },
+        grad);
+    const Tensor<int32_t> device_ids = UploadIds(work_, ids, batch),
+                          device_targets = UploadIds(work_, targets, batch);
+    const Tensor<float> loss = work_.New<float>({1}), squares = work_.New<float>({tensors});
+    LossAndGradient<float>(work_, config_, LearningState::weights, device_ids, device_targets, 1, grad, loss);
+    const float scale = ClipScale(squares);
+    const float momentum_change = static_cast<float>(options_.momentum - 1);
+    ForEachWeight(
+        config_,
+        [&](const WeightInfo& info, Tensor<float>& gradient, Tensor<float>& velocity, Tensor<float>& weight) {
+          if (!Trains(info)) return;
+          AddTo<float>(work_, velocity, momentum_change, velocity);
+          AddTo<float>(work_, gradient, scale, velocity);
+          AddTo<float>(work_, velocity, static_cast<float>(-rate), weight);
+        },
+        grad, momentum, LearningState::weights);
+  }
+
+  // What brings the gradient of what trains to a norm of at most `clip`.
+  float ClipScale(const Tensor<float>& squares) {
+    int64_t tensors = 0;
+    ForEachWeight(
+        config_,
+        [&](const WeightInfo& info, Tensor<float>& gradient) {
+          if (Trains(info)) SumOfSquares<float>(work_, gradient, squares.Slice(tensors++, 1));
+        },
+        grad);
+    std::vector<float> host(static_cast<size_t>(tensors));
+    work_.device().CopyToHost(host.data(), squares.data(), tensors * static_cast<int64_t>(sizeof(float)));
+    double sum = 0;
+    for (const float square : host) sum += square;
+    return static_cast<float>(std::min(1.0, options_.clip / (std::sqrt(sum) + 1e-6)));
+  }
+
+  const TttOptions options_;
+  const int64_t sequence_, targets_, chunks_;
+  int64_t scored_chunk_ = 0;
+  std::optional<uint64_t> hash_;
+};
+
+}  // namespace
+
+absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name) {
+  ScorerOptions options;
+  if (name == "plain") {
+    options.score.mode = ScoreMode::kPlain;
+  } else if (name == "sliding" || name == "ttt" || name == "ttt_mlp") {
+    options.score.mode = ScoreMode::kSliding;
+  } else if (name == "sliding_published" || name == "ttt_published") {
+    options.score.mode = ScoreMode::kSlidingPublished;
+  } else {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "mode '", name, "': expected plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published"));
+  }
+  if (name == "ttt" || name == "ttt_published") options.ttt.emplace();
+  if (name == "ttt_mlp") {
+    options.ttt =
+        TttOptions{.learning_rate = 0.017, .epochs = 5, .chunk = 65536, .frozen_blocks = 0, .mlp_only = true};
+  }
+  return options;
+}
+
+template <typename T>
+std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
+                                  int64_t tokens, const ScorerOptions& options) {
+  const ScoreOptions& score = options.score;
+  std::vector<Window> windows = LayWindows(score.mode, tokens, score.window, score.stride);
+  if (!options.ttt) {
+    return std::make_unique<WindowScorer<T>>(work, config, weights, std::move(windows), score.rows_at_once,
+                                             std::max<int64_t>(1, tokens));
+  }
+  if constexpr (std::is_same_v<T, float>) {
+    if (score.mode == ScoreMode::kSlidingPublished) {
+      std::erase_if(windows, [&](const Window& w) { return w.begin > 0 && w.length < score.stride; });
+    }
+    return std::make_unique<TttScorer>(work, config, weights, std::move(windows), tokens - 1, score,
+                                       *options.ttt);
+  } else {
+    check_internal::Fail(__FILE__, __LINE__, "test-time training is for float weights");
+  }
+}
+template std::unique_ptr<Scorer> NewScorer<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
+                                                  int64_t, const ScorerOptions&);
+template std::unique_ptr<Scorer> NewScorer<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,
+                                                 int64_t, const ScorerOptions&);
+
+Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
+                const std::function<void(double)>& progress) {
+  ScoreSum sum;
+  for (int64_t end = scorer.NextEnd(); end > 0; end = scorer.NextEnd()) {
+    const std::span<const uint16_t> seen = tokens.first(static_cast<size_t>(end));
+    const ScoredRows rows = scorer.Score(seen);
+    for (size_t i = 0; i < rows.targets.size(); ++i) {
+      const size_t target = static_cast<size_t>(rows.targets[i]);
+      sum.Add(rows.nats[i], bytes.Bytes(tokens[target], tokens[target - 1]));
+    }
+    scorer.Update(seen);
+    if (progress) progress(static_cast<double>(end) / static_cast<double>(tokens.size()));
+  }
+  return sum.score();
+}
+
+}  // namespace hm11

@@ -1,0 +1,84 @@
+// Scorer: what scores a stream of tokens, a block of targets at a time: full rows of log-probabilities first,
+// then, if it learns, an update on what has been scored. Any legal way to score is one of these, and the
+// audit (eval/audit.h) proves it by behaviour.
+//
+// Test-time training, score first: the stream is cut in chunks of targets; a window belongs to the chunk of
+// its first scored target; a chunk is scored whole and then trained on by SGD with momentum, the learning
+// rate a cosine over chunks; nothing is trained after the last chunk.
+//
+// Properties:
+//   1. A row depends on the tokens before its target only; rows are normalized.
+//   2. Score leaves the parameters as they are; only Update changes them.
+//   3. The sum over a scorer's rows is that of ScoreTokens (eval/bits_per_byte.h) in the same mode.
+//   4. Test-time training without epochs is the mode it lays its windows by.
+#ifndef HM11_EVAL_SCORER_H_
+#define HM11_EVAL_SCORER_H_
+
+#include <cstdint>
+#include <functional>
+#include <memory>
+#include <optional>
+#include <span>
+#include <vector>
+
+#include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
+#include "core/arena.h"
+#include "eval/bits_per_byte.h"
+#include "model/config.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+// What a scorer says of some targets.
+struct ScoredRows {
+  std::vector<int64_t> targets;  // positions in the stream, from 1
+  std::vector<float> log_probs;  // [targets, vocab]
+  std::vector<double> nats;      // the loss reported for each target
+};
+
+class Scorer {
+ public:
+  virtual ~Scorer() = default;
+  // The next Score takes the tokens [0, NextEnd()) of the stream; 0 when everything is scored.
+  virtual int64_t NextEnd() const = 0;
+  virtual ScoredRows Score(std::span<const uint16_t> tokens) = 0;
+  // Follows each Score, with the same tokens.
+  virtual void Update(std::span<const uint16_t> tokens) = 0;
+  // Of everything learned that rows depend on; 0 for a scorer that learns nothing.
+  virtual uint64_t ParameterHash() { return 0; }
+};
+
+struct TttOptions {
+  double learning_rate = 0.002;  // of the first chunk; falls to 0 by a cosine
+  double momentum = 0.9;
+  double clip = 1;  // of the gradient's norm
+  int64_t epochs = 3;
+  int64_t batch = 32;         // sequences of a step
+  int64_t chunk = 32768;      // targets
+  int64_t frozen_blocks = 2;  // the first layers; their matrices in the reference's banks do train, as there
+  bool mlp_only = false;      // trains nothing but the layers' MLP matrices
+};
+
+struct ScorerOptions {
+  ScoreOptions score;
+  std::optional<TttOptions> ttt;
+};
+
+// plain, sliding, sliding_published; ttt and ttt_mlp (windows laid as sliding); ttt_published (windows laid
+// as sliding_published without those shorter than the stride).
+absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name);
+
+// A scorer of a stream of `tokens` tokens. `work` is reset at each call; `weights` stay as they are: a scorer
+// that learns does so in a copy. Test-time training is for float only.
+template <typename T>
+std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
+                                  int64_t tokens, const ScorerOptions& options);
+
+// Runs a scorer over the stream. The same sum as ScoreTokens, which does not make rows and is faster.
+Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
+                const std::function<void(double)>& progress = {});
+
+}  // namespace hm11
+
+#endif  // HM11_EVAL_SCORER_H_
