@@ -1,0 +1,360 @@
+// Audit: the watched run, the probes, and the report.
+#include "eval/audit.h"
+
+#include <algorithm>
+#include <chrono>
+#include <cmath>
+#include <filesystem>
+#include <fstream>
+#include <limits>
+#include <map>
+#include <nlohmann/json.hpp>
+#include <sstream>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
+#include "core/check.h"
+#include "core/random.h"
+#include "data/shard.h"
+
+namespace hm11 {
+namespace {
+
+using Tokens = std::span<const uint16_t>;
+
+bool IsOfInterest(absl::string_view path) {
+  if (!absl::StartsWith(path, "/") || absl::StrContains(path, ".so")) return false;
+  for (const char* folder : {"/dev/", "/proc/", "/sys/", "/memfd:"}) {
+    if (absl::StartsWith(path, folder)) return false;
+  }
+  return true;
+}
+
+// Local sockets, by inode, as /proc lists them.
+std::set<std::string> LocalSockets() {
+  std::set<std::string> found;
+  std::ifstream list("/proc/self/net/unix");
+  std::string line;
+  while (std::getline(list, line)) {
+    std::istringstream words(line);
+    std::string word;
+    for (int i = 0; i < 7 && words >> word; ++i) continue;
+    found.insert(absl::StrCat("socket:[", word, "]"));
+  }
+  return found;
+}
+
+class Auditor {
+ public:
+  Auditor(const ScorerFactory& factory, Tokens stream, const AuditOptions& options)
+      : factory_(factory), stream_(stream), options_(options) {}
+
+  AuditReport Run() {
+    Watch();
+    CheckRows();
+    CheckCoverage();
+    Probe();
+    CheckTime();
+    for (const char* check : {"future", "own token", "normalized", "reported loss", "once", "order",
+                              "parameters", "files", "network"}) {
+      Finding finding{check, Verdict::kHolds, ""};
+      if (const auto found = faults_.find(check); found != faults_.end()) {
+        const auto& [count, first] = found->second;
+        finding.verdict = Verdict::kViolated;
+        finding.detail = count == 1 ? first : absl::StrCat(first, " (and ", count - 1, " more)");
+      } else if (const auto note = notes_.find(check); note != notes_.end()) {
+        finding.detail = note->second;
+      }
+      report_.findings.push_back(std::move(finding));
+    }
+    std::rotate(report_.findings.begin(), report_.findings.begin() + 1, report_.findings.end());
+    return std::move(report_);
+  }
+
+ private:
+  void Fault(const std::string& check, std::string detail) {
+    auto& [count, first] = faults_[check];
+    if (count++ == 0) first = std::move(detail);
+  }
+
+  // The run on the stream as it is; the only one that is timed and whose files are looked at.
+  void Watch() {
+    const auto start = std::chrono::steady_clock::now();
+    double unwatched = 0;
+    const std::unique_ptr<Scorer> scorer = factory_(stream_);
+    uint64_t left_by_update = scorer->ParameterHash();
+    int64_t updates = 0;
+    for (int64_t end = scorer->NextEnd(); end > 0; end = scorer->NextEnd()) {
+      const Tokens seen = stream_.first(static_cast<size_t>(end));
+      const std::string block = absl::StrCat("block ", blocks_.size());
+      if (scorer->ParameterHash() != left_by_update) {
+        Fault("parameters", block + " is scored by other parameters than the update before it left");
+      }
+      const uint64_t before = scorer->ParameterHash();
+      blocks_.push_back(scorer->Score(seen));
+      if (scorer->ParameterHash() != before) Fault("parameters", block + ": scoring changes the parameters");
+      scorer->Update(seen);
+      left_by_update = scorer->ParameterHash();
+      updates += left_by_update != before;
+      const auto look = std::chrono::steady_clock::now();
+      LookForFiles();
+      unwatched += std::chrono::duration<double>(std::chrono::steady_clock::now() - look).count();
+    }
+    seconds_ = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count() - unwatched;
+    notes_["parameters"] = absl::StrCat(blocks_.size(), " blocks, ", updates, " updates");
+    notes_["files"] = absl::StrCat("looked for after each of ", blocks_.size(), " blocks");
+  }
+
+  void LookForFiles() {
+    for (const std::string& path : OpenFilesAndSockets()) {
+      if (options_.allowed.count(path) > 0 || !reported_.insert(path).second) continue;
+      Fault(absl::StartsWith(path, "socket:") ? "network" : "files", path + " is open");
+    }
+  }
+
+  std::span<const float> Row(const ScoredRows& rows, size_t i) const {
+    const size_t vocab = static_cast<size_t>(options_.vocab);
+    return std::span(rows.log_probs).subspan(i * vocab, vocab);
+  }
+
+  void CheckRows() {
+    double worst_sum = 0, worst_loss = 0;
+    int64_t rows = 0;
+    for (const ScoredRows& block : blocks_) {
+      HM_CHECK_EQ(block.log_probs.size(), block.targets.size() * static_cast<size_t>(options_.vocab));
+      HM_CHECK_EQ(block.nats.size(), block.targets.size());
+      for (size_t i = 0; i < block.targets.size(); ++i) {
+        const int64_t target = block.targets[i];
+        HM_CHECK(target >= 1 && target < static_cast<int64_t>(stream_.size()));
+        const std::span<const float> row = Row(block, i);
+        double sum = 0;
+        for (const float log_prob : row) sum += std::exp(static_cast<double>(log_prob));
+        const double entry = -row[stream_[static_cast<size_t>(target)]];
+        const double off_sum = std::abs(sum - 1), off_loss = std::abs(block.nats[i] - entry);
+        if (!(off_sum <= options_.sum_tolerance)) {
+          Fault("normalized", absl::StrFormat("target %d: probabilities sum to %.6g", target, sum));
+        }
+        if (!(off_loss <= options_.tolerance * std::max(1.0, std::abs(entry)))) {
+          Fault("reported loss", absl::StrFormat("target %d: reported %.6g nats, its row says %.6g", target,
+                                                 block.nats[i], entry));
+        }
+        worst_sum = std::max(worst_sum, off_sum);
+        worst_loss = std::max(worst_loss, off_loss);
+        ++rows;
+      }
+    }
+    notes_["normalized"] = absl::StrFormat("%d rows, the worst sum off by %.1e", rows, worst_sum);
+    notes_["reported loss"] = absl::StrFormat("%d losses, the worst off by %.1e", rows, worst_loss);
+  }
+
+  void CheckCoverage() {
+    std::vector<int64_t> counts(stream_.size(), 0);
+    int64_t before = 0;
+    for (const ScoredRows& block : blocks_) {
+      for (const int64_t target : block.targets) {
+        ++counts[static_cast<size_t>(target)];
+        if (target <= before) {
+          Fault("order", absl::StrCat("target ", target, " is scored after target ", before));
+        }
+        before = target;
+      }
+    }
+    int64_t last = static_cast<int64_t>(stream_.size()) - 1, left_out = 0;
+    while (last >= 1 && counts[static_cast<size_t>(last)] == 0 && left_out < options_.free_tail) {
+      --last;
+      ++left_out;
+    }
+    for (int64_t target = 1; target <= last; ++target) {
+      const int64_t count = counts[static_cast<size_t>(target)];
+      if (count != 1) Fault("once", absl::StrCat("target ", target, " is scored ", count, " times"));
+    }
+    notes_["once"] = absl::StrCat(last, " targets",
+                                  left_out > 0 ? absl::StrCat("; a tail of ", left_out, " left out") : "");
+  }
+
+  // Positions worth a probe: a sample of those at borders, and as many at random.
+  std::vector<int64_t> Positions() const {
+    const int64_t targets = static_cast<int64_t>(stream_.size()) - 1;
+    std::set<int64_t> given, found;
+    for (const int64_t border : options_.borders) given.insert(border);
+    for (const ScoredRows& block : blocks_) {
+      if (!block.targets.empty()) given.insert(block.targets.front());
+    }
+    for (int64_t t = 1; t <= targets; ++t) {
+      if (stream_[static_cast<size_t>(t)] == kBosToken) given.insert(t);
+    }
+    std::vector<int64_t> near;
+    for (const int64_t border : given) {
+      for (const int64_t t : {border - 1, border, border + 1}) {
+        if (t >= 1 && t <= targets) near.push_back(t);
+      }
+    }
+    const int64_t half = (options_.probes + 1) / 2;
+    for (int64_t i = 0; i < half; ++i) {
+      const uint64_t index = static_cast<uint64_t>(i);
+      if (!near.empty()) {
+        found.insert(near[static_cast<size_t>(
+            RandomIndex(options_.seed, StreamOf("audit border"), index, static_cast<int64_t>(near.size())))]);
+      }
+      found.insert(1 + RandomIndex(options_.seed, StreamOf("audit position"), index, targets));
+    }
+    return {found.begin(), found.end()};
+  }
+
+  uint16_t Other(int64_t position, uint64_t variant) const {
+    const uint64_t index = static_cast<uint64_t>(position) * 4 + variant;
+    const int64_t step = 1 + RandomIndex(options_.seed, StreamOf("audit token"), index, options_.vocab - 1);
+    return static_cast<uint16_t>((stream_[static_cast<size_t>(position)] + step) % options_.vocab);
+  }
+
+  void Probe() {
+    if (stream_.size() < 2 || options_.vocab < 2) return;
+    const std::vector<int64_t> positions = Positions();
+    for (const int64_t t : positions) {
+      std::vector<uint16_t> altered(stream_.begin(), stream_.end());
+      for (int64_t later = t + 1; later < static_cast<int64_t>(stream_.size()); ++later) {
+        altered[static_cast<size_t>(later)] = Other(later, 0);
+      }
+      Compare(altered, t, "what follows", /*own=*/false);
+      altered.assign(stream_.begin(), stream_.end());
+      altered[static_cast<size_t>(t)] = Other(t, 1);
+      Compare(altered, t, "it alone", /*own=*/true);
+    }
+    notes_["future"] = notes_["own token"] = absl::StrCat(positions.size(), " positions, largest change ",
+                                                          absl::StrFormat("%.1e", largest_change_));
+  }
+
+  // Runs on an altered stream until every row up to target t is there. own: token t itself was altered.
+  void Compare(Tokens altered, int64_t t, const char* what, bool own) {
+    size_t needed = 0;
+    for (size_t b = 0; b < blocks_.size(); ++b) {
+      for (const int64_t target : blocks_[b].targets) needed = target <= t ? b + 1 : needed;
+    }
+    const std::unique_ptr<Scorer> scorer = factory_(altered);
+    for (size_t b = 0; b < needed; ++b) {
+      const int64_t end = scorer->NextEnd();
+      const Tokens seen = altered.first(static_cast<size_t>(end));
+      const ScoredRows rows = end > 0 ? scorer->Score(seen) : ScoredRows();
+      if (rows.targets != blocks_[b].targets) {
+        Fault("future", absl::StrCat("other targets are scored when what follows target ", t, " is changed"));
+        return;
+      }
+      for (size_t i = 0; i < rows.targets.size(); ++i) CompareRow(rows, blocks_[b], i, t, what, own);
+      if (b + 1 < needed) scorer->Update(seen);
+    }
+  }
+
+  void CompareRow(const ScoredRows& rows, const ScoredRows& expected, size_t i, int64_t t, const char* what,
+                  bool own) {
+    const int64_t target = rows.targets[i];
+    if (target > t) return;
+    const bool is_own = own && target == t;
+    const std::span<const float> row = Row(rows, i), before = Row(expected, i);
+    double change = is_own ? 0 : std::abs(rows.nats[i] - expected.nats[i]);
+    for (size_t v = 0; v < row.size(); ++v) {
+      if (row[v] != before[v]) change = std::max<double>(change, std::abs(row[v] - before[v]));
+      if (std::isnan(row[v])) change = std::numeric_limits<double>::infinity();
+    }
+    if (change <= options_.tolerance) {
+      largest_change_ = std::max(largest_change_, change);
+      return;
+    }
+    Fault(is_own ? "own token" : "future",
+          absl::StrFormat("target %d: its row or loss changes by %.3g when %s is changed at target %d",
+                          target, change, what, t));
+  }
+
+  void CheckTime() {
+    const double tokens = static_cast<double>(stream_.size());
+    const double whole = options_.whole_tokens > 0 ? static_cast<double>(options_.whole_tokens) : tokens;
+    const double seconds = options_.seconds_before + seconds_ * whole / tokens;
+    Finding finding{"time", Verdict::kHolds, ""};
+    finding.detail = absl::StrFormat("%.1f s for %d tokens, %.0f s for all %.0f; allowed %.0f s", seconds_,
+                                     stream_.size(), seconds, whole, options_.seconds_limit);
+    if (seconds > options_.seconds_limit) {
+      finding.verdict = options_.time_counts ? Verdict::kViolated : Verdict::kCannotTell;
+      if (!options_.time_counts) finding.detail += ", but not on this machine";
+    }
+    report_.findings.push_back(std::move(finding));
+  }
+
+  const ScorerFactory& factory_;
+  const Tokens stream_;
+  const AuditOptions& options_;
+  std::vector<ScoredRows> blocks_;  // of the watched run
+  double seconds_ = 0;
+  double largest_change_ = 0;
+  std::set<std::string> reported_;
+  std::map<std::string, std::pair<int64_t, std::string>> faults_;  // how many, and the first
+  std::map<std::string, std::string> notes_;
+  AuditReport report_;
+};
+
+const char* NameOf(Verdict verdict) {
+  if (verdict == Verdict::kHolds) return "holds";
+  return verdict == Verdict::kViolated ? "VIOLATED" : "cannot tell";
+}
+
+}  // namespace
+
+std::set<std::string> OpenFilesAndSockets() {
+  namespace fs = std::filesystem;
+  std::set<std::string> found;
+  const std::set<std::string> local = LocalSockets();
+  std::error_code error;
+  for (const fs::directory_entry& entry : fs::directory_iterator("/proc/self/fd", error)) {
+    const std::string path = fs::read_symlink(entry.path(), error).string();
+    if (error) continue;
+    if (absl::StartsWith(path, "socket:") ? local.count(path) == 0 : IsOfInterest(path)) found.insert(path);
+  }
+  std::ifstream maps("/proc/self/maps");
+  std::string line;
+  while (std::getline(maps, line)) {
+    const size_t at = line.find('/');
+    if (at != std::string::npos && IsOfInterest(absl::string_view(line).substr(at)))
+      found.insert(line.substr(at));
+  }
+  return found;
+}
+
+bool AuditReport::legal() const {
+  return std::none_of(findings.begin(), findings.end(),
+                      [](const Finding& finding) { return finding.verdict == Verdict::kViolated; });
+}
+
+Verdict AuditReport::verdict(absl::string_view check) const {
+  for (const Finding& finding : findings) {
+    if (finding.check == check) return finding.verdict;
+  }
+  return Verdict::kCannotTell;
+}
+
+std::string AuditReport::Text() const {
+  std::string text;
+  for (const Finding& finding : findings) {
+    absl::StrAppend(
+        &text, absl::StrFormat("%-14s %-12s %s\n", finding.check, NameOf(finding.verdict), finding.detail));
+  }
+  return absl::StrCat(text, "verdict: ", legal() ? "legal" : "NOT legal", "\n");
+}
+
+std::string AuditReport::Json() const {
+  nlohmann::ordered_json json;
+  json["legal"] = legal();
+  for (const Finding& finding : findings) {
+    json["checks"].push_back(
+        {{"check", finding.check},
+         {"verdict", finding.verdict == Verdict::kViolated ? "violated" : NameOf(finding.verdict)},
+         {"detail", finding.detail}});
+  }
+  return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";
+}
+
+AuditReport AuditScorer(const ScorerFactory& factory, std::span<const uint16_t> stream,
+                        const AuditOptions& options) {
+  return Auditor(factory, stream, options).Run();
+}
+
+}  // namespace hm11
