@@ -76,6 +76,7 @@ absl::StatusOr<AtomicFileWriter> AtomicFileWriter::Open(const std::string& path)
 absl::Status AtomicFileWriter::Error(absl::string_view what) const { return SystemError(what, path_, errno); }
 
 absl::Status AtomicFileWriter::Append(absl::string_view bytes) {
+  if (bytes.empty()) return absl::OkStatus();  // data() may be null, which fwrite does not allow.
   if (std::fwrite(bytes.data(), 1, bytes.size(), file_) != bytes.size()) return Error("cannot write");
   return absl::OkStatus();
 }
