@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <cstdlib>
+#include <memory>
 #include <string>
 #include <vector>
 
@@ -17,12 +18,13 @@
 #include "data/tokenizer.h"
 #include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
+#include "eval/scorer.h"
 #include "model/language_model.h"
 
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
 ABSL_FLAG(std::string, data, "", "pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
-ABSL_FLAG(std::string, mode, "plain", "plain, sliding or sliding_published");
+ABSL_FLAG(std::string, mode, "plain", "plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published");
 ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
@@ -31,7 +33,7 @@ ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 namespace hm11 {
 namespace {
 
-// Memory of one forward pass, planned on the plan device.
+// Memory of one forward pass of ScoreTokens, planned on the plan device.
 template <typename T>
 int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
   Arena plan = Arena::Plan();
@@ -46,11 +48,15 @@ int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
 
 template <typename T>
 absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, const TokenStream& stream,
-                              const Tokenizer& tokenizer, const ScoreOptions& options) {
+                              const Tokenizer& tokenizer, const ScorerOptions& options) {
   const ModelConfig& config = model.config.model;
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
-  Arena work(device, device.is_cuda() ? ForwardBytes<T>(config, options) : int64_t{1} << 40);
+  int64_t work_bytes = int64_t{1} << 40;
+  if (device.is_cuda()) {
+    work_bytes = options.ttt ? ScorerWorkBytes<T>(config, options) : ForwardBytes<T>(config, options.score);
+  }
+  Arena work(device, work_bytes);
   const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
   const bool terminal = isatty(STDERR_FILENO) == 1;
   const auto start = std::chrono::steady_clock::now();
@@ -60,7 +66,12 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
     std::fprintf(stderr, "\r\x1b[Kscoring %.0f %%, %.0f s left", share * 100, elapsed / share * (1 - share));
     if (share >= 1) std::fprintf(stderr, "\r\x1b[K");
   };
-  return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options, progress);
+  if (options.ttt) {
+    const std::unique_ptr<Scorer> scorer =
+        NewScorer<T>(work, config, weights, static_cast<int64_t>(tokens.size()), options);
+    return RunScorer(*scorer, tokens, tokenizer.byte_table(), progress);
+  }
+  return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress);
 }
 
 absl::Status Main() {
@@ -72,8 +83,7 @@ absl::Status Main() {
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
     if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
   }
-  ScoreOptions options;
-  HM_ASSIGN_OR_RETURN(options.mode, ScoreModeFromName(absl::GetFlag(FLAGS_mode)));
+  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
@@ -81,21 +91,23 @@ absl::Status Main() {
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
-  options.window = absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
-  options.stride = absl::GetFlag(FLAGS_stride);
-  if (options.stride < 1) return absl::InvalidArgumentError("--stride must be at least 1");
-  options.rows_at_once = absl::GetFlag(FLAGS_rows_at_once) > 0 ? absl::GetFlag(FLAGS_rows_at_once)
-                         : device.is_cuda()                    ? 65536
-                                                               : 4096;
+  options.score.window =
+      absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
+  options.score.stride = absl::GetFlag(FLAGS_stride);
+  if (options.score.stride < 1) return absl::InvalidArgumentError("--stride must be at least 1");
+  options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once) > 0 ? absl::GetFlag(FLAGS_rows_at_once)
+                               : device.is_cuda()                    ? 65536
+                                                                     : 4096;
   const auto start = std::chrono::steady_clock::now();
-  HM_ASSIGN_OR_RETURN(const Score score, device.is_cuda()
-                                             ? ScoreAs<Bf16>(device, model, stream, tokenizer, options)
-                                             : ScoreAs<float>(device, model, stream, tokenizer, options));
+  // Test-time training needs weights that small steps change.
+  const bool half = device.is_cuda() && !options.ttt;
+  HM_ASSIGN_OR_RETURN(const Score score, half ? ScoreAs<Bf16>(device, model, stream, tokenizer, options)
+                                              : ScoreAs<float>(device, model, stream, tokenizer, options));
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   std::printf("mode:%s window:%ld stride:%ld tokens:%ld bytes:%ld eval_time:%.0fms\n",
-              absl::GetFlag(FLAGS_mode).c_str(), options.window, options.stride, score.tokens, score.bytes,
-              ms);
+              absl::GetFlag(FLAGS_mode).c_str(), options.score.window, options.score.stride, score.tokens,
+              score.bytes, ms);
   std::printf("val_loss:%.8f val_bpb:%.8f\n", score.loss_nats, score.bits_per_byte);
   return absl::OkStatus();
 }

@@ -298,6 +298,34 @@ template std::unique_ptr<Scorer> NewScorer<float>(Arena&, const ModelConfig&, co
 template std::unique_ptr<Scorer> NewScorer<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,
                                                  int64_t, const ScorerOptions&);
 
+template <typename T>
+int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options) {
+  const int64_t window = options.score.window;
+  Arena plan = Arena::Plan();
+  ModelWeights<T> weights = NewWeights<T>(plan, config);
+  const int64_t before = plan.used_bytes();
+  {
+    Arena::Scope scope(plan);
+    const int64_t batch = std::max<int64_t>(1, options.score.rows_at_once / window);
+    ModelSaved<T> saved;
+    const Tensor<T> hidden =
+        HiddenForward<T>(plan, config, weights, plan.New<int32_t>({batch, window}), &saved, /*keep=*/false);
+    LogProbabilities<T>(plan, config, weights, hidden.Slice(0, window));
+  }
+  const int64_t forward = plan.high_water_bytes() - before;
+  if (!options.ttt) return forward;
+  ModelWeights<Accum<T>> grad = NewWeights<Accum<T>>(plan, config);
+  const int64_t trained = plan.used_bytes();
+  const int64_t batch = std::max<int64_t>(1, std::min(options.ttt->batch, options.ttt->chunk / window));
+  const Tensor<int32_t> ids = plan.New<int32_t>({batch, window}),
+                        targets = plan.New<int32_t>({batch, window});
+  LossAndGradient<T>(plan, config, weights, ids, targets, 1, grad, plan.New<Accum<T>>({1}));
+  // And the squares of the gradients, a float a tensor, with what summing them takes.
+  return std::max(forward, plan.high_water_bytes() - trained) + (int64_t{16} << 20);
+}
+template int64_t ScorerWorkBytes<float>(const ModelConfig&, const ScorerOptions&);
+template int64_t ScorerWorkBytes<Bf16>(const ModelConfig&, const ScorerOptions&);
+
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
                 const std::function<void(double)>& progress) {
   ScoreSum sum;

@@ -75,6 +75,10 @@ template <typename T>
 std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
                                   int64_t tokens, const ScorerOptions& options);
 
+// Memory that such a scorer takes of `work`, and of its device beside it.
+template <typename T>
+int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options);
+
 // Runs a scorer over the stream. The same sum as ScoreTokens, which does not make rows and is faster.
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
                 const std::function<void(double)>& progress = {});

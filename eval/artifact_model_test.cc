@@ -1,0 +1,127 @@
+// From weights to an artifact and back, and every way in which that must be refused by name.
+#include "eval/artifact_model.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+
+#include <string>
+
+#include "absl/strings/str_cat.h"
+#include "core/file.h"
+#include "core/random.h"
+#include "testing/matchers.h"
+
+namespace hm11 {
+namespace {
+
+using absl::StatusCode;
+
+Tokenizer TrainTokenizer(uint64_t seed) {
+  uint64_t next = 0;
+  absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(
+      [&](std::string* text) {
+        text->clear();
+        for (uint64_t i = 0; i < 60; ++i) {
+          const char letter = static_cast<char>('a' + RandomIndex(seed, 1, next * 60 + i, 26));
+          *text += letter;
+          if (i % 5 == 4) *text += ' ';
+        }
+        return ++next < 1000;
+      },
+      {.vocab = 300});
+  HM_CHECK(tokenizer.ok());
+  return *std::move(tokenizer);
+}
+
+class ArtifactModelTest : public testing::Test {
+ protected:
+  static ModelConfig Config() {
+    ModelConfig config;
+    config.layers = "MA";
+    config.vocab = 300;
+    config.dim = 32;
+    config.heads = 2;
+    config.kv_heads = 1;
+    config.mlp_width = 48;
+    config.state = 4;
+    config.dt_rank = 4;
+    config.rope_dims = 8;
+    config.bigram_rows = 64;
+    config.bigram_dim = 8;
+    config.value_embedding_layers = 1;
+    config.value_embedding_dim = 8;
+    config.mtp_heads = 1;
+    return config;
+  }
+  static void SetUpTestSuite() {
+    tokenizer_ = new Tokenizer(TrainTokenizer(1));
+    ASSERT_THAT(Config().Validate(), IsOk());
+    const auto packed = PackModel(Config(), 64, *tokenizer_, InitialWeights(Config(), 3), QuantConfig());
+    ASSERT_THAT(packed, IsOk());
+    bytes_ = new std::string(packed->bytes);
+  }
+  static void TearDownTestSuite() {
+    delete tokenizer_;
+    delete bytes_;
+  }
+  static std::string Path(const std::string& name) { return testing::TempDir() + "/" + name; }
+
+  static Tokenizer* tokenizer_;
+  static std::string* bytes_;
+};
+
+Tokenizer* ArtifactModelTest::tokenizer_ = nullptr;
+std::string* ArtifactModelTest::bytes_ = nullptr;
+
+TEST_F(ArtifactModelTest, WhatIsReadIsWhatWasPackedWithoutTrainingHeads) {
+  ASSERT_THAT(WriteFile(Path("whole.hm11"), *bytes_), IsOk());
+  const auto model = ReadModel(Path("whole.hm11"));
+  ASSERT_THAT(model, IsOk());
+  EXPECT_EQ(model->config.sequence, 64);
+  EXPECT_EQ(model->config.model.layers, "MA");
+  EXPECT_EQ(model->config.model.mtp_heads, 0);
+  EXPECT_THAT(CheckTokenizer(*model, "whole.hm11", *tokenizer_, "mine.model"), IsOk());
+  Arena arena = Arena::Cpu();
+  EXPECT_THAT(PlaceWeights<float>(arena, model->config.model, model->tensors), IsOk());
+}
+
+TEST_F(ArtifactModelTest, AMissingFileIsNamed) {
+  EXPECT_THAT(ReadModel(Path("nowhere.hm11")), StatusIs(StatusCode::kNotFound, "nowhere.hm11"));
+}
+
+TEST_F(ArtifactModelTest, ATruncatedArtifactIsNamed) {
+  for (const size_t size : {size_t{0}, size_t{7}, size_t{100}, bytes_->size() / 2, bytes_->size() - 1}) {
+    ASSERT_THAT(WriteFile(Path("short.hm11"), bytes_->substr(0, size)), IsOk());
+    EXPECT_THAT(ReadModel(Path("short.hm11")), StatusIs(StatusCode::kDataLoss, "short.hm11")) << size;
+  }
+}
+
+TEST_F(ArtifactModelTest, AnAlteredArtifactIsNamed) {
+  for (uint64_t i = 0; i < 20; ++i) {
+    std::string altered = *bytes_;
+    altered[static_cast<size_t>(RandomIndex(9, 1, i, static_cast<int64_t>(altered.size())))] ^= 16;
+    const auto model = UnpackModel(altered, "altered.hm11");
+    EXPECT_FALSE(model.ok());
+    EXPECT_THAT(std::string(model.status().message()), testing::HasSubstr("altered.hm11"));
+  }
+}
+
+TEST_F(ArtifactModelTest, AnotherTokenizerIsRefusedWithBothNames) {
+  const auto model = UnpackModel(*bytes_, "a.hm11");
+  ASSERT_THAT(model, IsOk());
+  const Tokenizer other = TrainTokenizer(2);
+  const absl::Status status = CheckTokenizer(*model, "a.hm11", other, "other.model");
+  EXPECT_THAT(status, StatusIs(StatusCode::kInvalidArgument, "a.hm11"));
+  EXPECT_THAT(status, StatusIs(StatusCode::kInvalidArgument, "other.model"));
+}
+
+TEST_F(ArtifactModelTest, TensorsThatAreNotThoseOfTheConfigurationAreRefused) {
+  ModelConfig larger = Config();
+  larger.mlp_width = 64;
+  const auto packed = PackModel(larger, 64, *tokenizer_, InitialWeights(Config(), 3), QuantConfig());
+  ASSERT_THAT(packed, IsOk());
+  EXPECT_THAT(UnpackModel(packed->bytes, "mixed.hm11").status().message(), testing::HasSubstr("mixed.hm11"));
+}
+
+}  // namespace
+}  // namespace hm11

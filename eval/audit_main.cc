@@ -1,0 +1,157 @@
+// //eval:audit: whether an artifact is scored legally, found out on the scorer itself. Exit code 0: legal; 1:
+// a violation; 2: it could not be audited.
+#include <unistd.h>
+
+#include <algorithm>
+#include <chrono>
+#include <cstdio>
+#include <cstdlib>
+#include <filesystem>
+#include <memory>
+#include <set>
+#include <string>
+#include <vector>
+
+#include "absl/flags/flag.h"
+#include "absl/flags/parse.h"
+#include "absl/flags/usage.h"
+#include "absl/strings/str_cat.h"
+#include "core/file.h"
+#include "core/status.h"
+#include "data/token_stream.h"
+#include "data/tokenizer.h"
+#include "eval/artifact_model.h"
+#include "eval/audit.h"
+#include "eval/scorer.h"
+
+ABSL_FLAG(std::string, artifact, "", "the artifact to audit");
+ABSL_FLAG(std::string, data, "", "pattern of validation shards");
+ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
+ABSL_FLAG(std::string, mode, "sliding", "plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published");
+ABSL_FLAG(std::string, json, "", "a file for the report as JSON");
+ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few windows and chunks");
+ABSL_FLAG(int64_t, probes, 8, "positions at which to change tokens");
+ABSL_FLAG(uint64_t, seed, 0, "of the positions and of what tokens are changed to");
+ABSL_FLAG(int64_t, chunk, 0,
+          "targets of a chunk of test-time training; 0: two windows, so that chunks end early");
+ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
+ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
+ABSL_FLAG(int64_t, rows_at_once, 4096, "tokens of one forward pass");
+ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+
+namespace hm11 {
+namespace {
+
+using Clock = std::chrono::steady_clock;
+
+// What the mode's flags make of it, and how much of the stream to look at.
+absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
+  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
+  options.score.window =
+      absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
+  options.score.stride = absl::GetFlag(FLAGS_stride);
+  if (options.score.stride < 1) return absl::InvalidArgumentError("--stride must be at least 1");
+  options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once);
+  if (options.ttt) {
+    options.ttt->chunk =
+        absl::GetFlag(FLAGS_chunk) > 0 ? absl::GetFlag(FLAGS_chunk) : 2 * options.score.window;
+  }
+  return options;
+}
+
+int64_t AuditedTokens(const ScorerOptions& options, int64_t available) {
+  const int64_t window = options.score.window;
+  int64_t tokens = options.ttt ? 2 * options.ttt->chunk + window / 2 : 4 * window + window / 2;
+  if (absl::GetFlag(FLAGS_tokens) > 0) tokens = absl::GetFlag(FLAGS_tokens);
+  return std::clamp<int64_t>(tokens, 2, available);
+}
+
+// First targets of windows side by side, and of chunks.
+std::vector<int64_t> Borders(const ScorerOptions& options, int64_t tokens) {
+  std::vector<int64_t> borders;
+  for (int64_t t = 1; t < tokens; t += options.score.window) borders.push_back(t);
+  if (options.ttt) {
+    for (int64_t t = 1; t < tokens; t += options.ttt->chunk) borders.push_back(t);
+  }
+  return borders;
+}
+
+// Files that were open before, and those that the audit was told of.
+void Allow(const std::string& path, std::set<std::string>* allowed) {
+  std::error_code error;
+  const std::string real = std::filesystem::canonical(path, error).string();
+  allowed->insert(error ? path : real);
+}
+
+template <typename T>
+absl::StatusOr<AuditReport> AuditAs(const Device& device, const UnpackedModel& model,
+                                    const ScorerOptions& scorer, const std::vector<uint16_t>& tokens,
+                                    const AuditOptions& options) {
+  const ModelConfig& config = model.config.model;
+  Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
+  HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
+  Arena work(device, device.is_cuda() ? ScorerWorkBytes<T>(config, scorer) : int64_t{1} << 40);
+  const ScorerFactory factory = [&](std::span<const uint16_t> stream) {
+    return NewScorer<T>(work, config, weights, static_cast<int64_t>(stream.size()), scorer);
+  };
+  return AuditScorer(factory, tokens, options);
+}
+
+absl::StatusOr<bool> Main() {
+  const auto start = Clock::now();
+  AuditOptions options{.allowed = OpenFilesAndSockets()};
+  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
+    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
+  }
+  for (const auto& [flag, value] :
+       {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
+        std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
+    if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
+  }
+  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+  HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
+  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
+  HM_RETURN_IF_ERROR(
+      CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
+  HM_ASSIGN_OR_RETURN(const TokenStream stream,
+                      TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
+  HM_ASSIGN_OR_RETURN(const ScorerOptions scorer, OptionsOf(model));
+  const int64_t count = AuditedTokens(scorer, stream.size());
+  options.vocab = tokenizer.vocab();
+  options.probes = absl::GetFlag(FLAGS_probes);
+  options.seed = absl::GetFlag(FLAGS_seed);
+  options.borders = Borders(scorer, count);
+  if (scorer.score.mode == ScoreMode::kPlain) options.free_tail = scorer.score.window - 1;
+  Allow(absl::GetFlag(FLAGS_artifact), &options.allowed);
+  Allow(absl::GetFlag(FLAGS_tokenizer), &options.allowed);
+  for (const Shard& shard : stream.shards()) Allow(shard.path(), &options.allowed);
+  options.whole_tokens = stream.size();
+  options.time_counts = device.is_cuda();
+  options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
+  const std::vector<uint16_t> tokens = stream.Read(0, count);
+  const bool half = device.is_cuda() && !scorer.ttt;
+  HM_ASSIGN_OR_RETURN(const AuditReport report, half
+                                                    ? AuditAs<Bf16>(device, model, scorer, tokens, options)
+                                                    : AuditAs<float>(device, model, scorer, tokens, options));
+  std::printf("audit of %s, mode %s, window %ld, stride %ld, %ld of %ld tokens, on %s\n",
+              absl::GetFlag(FLAGS_artifact).c_str(), absl::GetFlag(FLAGS_mode).c_str(), scorer.score.window,
+              scorer.score.stride, count, stream.size(), device.description().c_str());
+  if (scorer.ttt) std::printf("chunks of %ld targets\n", scorer.ttt->chunk);
+  std::printf("%s", report.Text().c_str());
+  if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
+    HM_RETURN_IF_ERROR(WriteFile(path, report.Json()));
+  }
+  return report.legal();
+}
+
+}  // namespace
+}  // namespace hm11
+
+int main(int argc, char** argv) {
+  absl::SetProgramUsageMessage("Audits how an artifact is scored: legal or not, and why.");
+  absl::ParseCommandLine(argc, argv);
+  const absl::StatusOr<bool> legal = hm11::Main();
+  if (legal.ok()) return *legal ? 0 : 1;
+  std::fprintf(stderr, "error: %s\n", std::string(legal.status().message()).c_str());
+  return 2;
+}
