@@ -29,8 +29,8 @@ ABSL_FLAG(std::string, data, "", "pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
 ABSL_FLAG(std::string, mode, "sliding", "plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published");
 ABSL_FLAG(std::string, json, "", "a file for the report as JSON");
-ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few windows and chunks");
-ABSL_FLAG(int64_t, probes, 8, "positions at which to change tokens");
+ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few forward passes and chunks");
+ABSL_FLAG(int64_t, probes, 12, "positions at which to change tokens");
 ABSL_FLAG(uint64_t, seed, 0, "of the positions and of what tokens are changed to");
 ABSL_FLAG(int64_t, chunk, 0,
           "targets of a chunk of test-time training; 0: two windows, so that chunks end early");
@@ -59,9 +59,14 @@ absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
   return options;
 }
 
+// Enough for a few blocks of the scorer and, when it trains, for two chunks and a bit.
 int64_t AuditedTokens(const ScorerOptions& options, int64_t available) {
   const int64_t window = options.score.window;
-  int64_t tokens = options.ttt ? 2 * options.ttt->chunk + window / 2 : 4 * window + window / 2;
+  const int64_t windows = std::max<int64_t>(1, options.score.rows_at_once / window);
+  const int64_t step =
+      options.score.mode == ScoreMode::kPlain ? window : std::min(options.score.stride, window);
+  int64_t tokens = window + 3 * windows * step + window / 2;
+  if (options.ttt) tokens = std::max(tokens, 2 * options.ttt->chunk + window / 2);
   if (absl::GetFlag(FLAGS_tokens) > 0) tokens = absl::GetFlag(FLAGS_tokens);
   return std::clamp<int64_t>(tokens, 2, available);
 }
