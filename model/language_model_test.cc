@@ -98,9 +98,11 @@ INSTANTIATE_TEST_SUITE_P(LanguageModelTest, GoldenSmallModel,
                          testing::Values("model_small", "model_small_options", "model_small_all_attention",
                                          "model_small_all_mamba"));
 
-// The bars of the full model: of the loss (absolute), and relative L2 of logits and gradients.
+// The bars of the full model: of the loss (absolute), relative L2 of logits and gradients; and, of gradients,
+// what rounding upstream may put into any tensor, relative to the largest tensor's gradient: in 16 bits small
+// gradients that are sums of cancelling terms (gains, scales) drown in it.
 struct Bars {
-  double loss, logits, gradients;
+  double loss, logits, gradients, noise;
 };
 
 template <typename T>
@@ -132,18 +134,23 @@ void CheckFullModel(const Device& device, Bars bars) {
   LossAndGradient<T>(master.work, golden.config, weights, Upload(master.state, ids),
                      Upload(master.state, targets), 1, master.grad, loss);
   EXPECT_NEAR(Download(master.state, loss)[0], golden.Values("loss")[0], bars.loss) << device.name();
+  double largest = 0;
+  for (const auto& [name, tensor] : golden.tensors) {
+    if (name.starts_with("grad_l2.")) largest = std::max<double>(largest, tensor->values[0]);
+  }
   for (const NamedTensor& gradient : ExportWeights<float>(master.state, golden.config, master.grad)) {
     double sum = 0;
     for (float value : gradient.values) sum += static_cast<double>(value) * value;
     const double norm = golden.Values("grad_l2." + gradient.name)[0];
-    EXPECT_NEAR(std::sqrt(sum), norm, bars.gradients * norm) << gradient.name << " on " << device.name();
+    EXPECT_NEAR(std::sqrt(sum), norm, bars.gradients * norm + bars.noise * largest)
+        << gradient.name << " on " << device.name();
     const std::vector<float>& samples = golden.Values("grad_every." + gradient.name);
     const size_t stride = std::max<size_t>(1, gradient.values.size() / 16);
     for (size_t i = 0; i < samples.size(); ++i) {
       // Samples against the root mean square of the tensor: single elements may be near zero.
       const double scale = norm / std::sqrt(static_cast<double>(gradient.values.size()));
       EXPECT_NEAR(gradient.values[i * stride], samples[i],
-                  10 * bars.gradients * (scale + std::abs(samples[i])))
+                  10 * bars.gradients * (scale + std::abs(samples[i])) + bars.noise * largest)
           << gradient.name << " element " << i * stride << " on " << device.name();
     }
   }
@@ -158,12 +165,12 @@ void CheckFullModel(const Device& device, Bars bars) {
 }
 
 TEST(LanguageModelTest, TheFullSizeModelIsTheReferences) {
-  for (const Device& device : TestDevices()) CheckFullModel<float>(device, {2e-5, 5e-4, 5e-4});
+  for (const Device& device : TestDevices()) CheckFullModel<float>(device, {2e-5, 5e-4, 5e-4, 0});
 }
 
 TEST(LanguageModelTest, InBf16TheFullSizeModelStaysWithinItsRounding) {
   if (TestGpus().empty()) GTEST_SKIP() << "no GPU";
-  for (const Device& device : TestGpus()) CheckFullModel<Bf16>(device, {2e-3, 3e-2, 6e-2});
+  for (const Device& device : TestGpus()) CheckFullModel<Bf16>(device, {2e-3, 3e-2, 6e-2, 1e-3});
 }
 
 TEST(LanguageModelTest, TheDefaultHasThePublishedNumberOfParameters) {

@@ -16,7 +16,6 @@ RunConfig PublishedPreset() {
   config.preset = "hm11_published";
   config.batch_tokens = 786432;
   config.export_average = true;
-  config.optimizer.muon_weight_decay = 0.04;
   config.optimizer.muon_on_mamba = false;
   config.optimizer.muon_on_small = false;
   config.schedule.published_schedule = true;
@@ -33,6 +32,7 @@ RunConfig PublishedPreset() {
 RunConfig Hm11Preset() {
   RunConfig config;
   config.model.zero_init_outputs = true;
+  config.optimizer.muon_weight_decay = 0.08;
   return config;
 }
 

@@ -52,7 +52,7 @@ struct OptimizerConfig {
   double embedding_lr = 0.035;  // AdamW, token, bigram and value tables
   double control_lr = 0.025;    // AdamW, everything not in Muon and not a table
   double head_lr = 0.025;       // AdamW, untied output and multi-token heads
-  double muon_weight_decay = 0.08;
+  double muon_weight_decay = 0.04;
   double adam_weight_decay = 0.04;
   bool decay_controls = true;  // whether weight decay reaches vectors and scalars (A, D, gates, scales)
   bool muon_on_mamba = true;   // Mamba matrices and their MLPs in Muon; in AdamW at control_lr when false
