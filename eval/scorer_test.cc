@@ -127,6 +127,28 @@ TEST(ScorerTest, OnlyAnUpdateChangesTheParameters) {
   EXPECT_EQ(changes, 3);  // 399 targets are four chunks of 128, the last not trained on
 }
 
+// Memory is planned for GPUs only; a CPU's address space has no need of it.
+TEST(ScorerTest, FitsTheMemoryThatWasPlannedOnAGpu) {
+  GoldenEval& eval = Golden();
+  const ModelConfig& config = eval.golden.config;
+  for (const Device& gpu : TestGpus()) {
+    Arena state = TestArena(gpu);
+    const auto weights = [&] {
+      ModelWeights<float> placed = NewWeights<float>(state, config);
+      HM_CHECK(ImportWeights<float>(state, config, FormulaWeights(config, 7), &placed).ok());
+      return placed;
+    }();
+    for (const char* mode : {"plain", "sliding", "ttt"}) {
+      const ScorerOptions options = GoldenEval::Options(mode);
+      // An arena that is too small ends the test.
+      Arena work(gpu, ScorerWorkBytes<float>(config, options));
+      const auto scorer = NewScorer<float>(work, config, weights, 400, options);
+      const Score score = RunScorer(*scorer, std::span(eval.tokens).first(400), eval.bytes);
+      EXPECT_NEAR(score.loss_nats, eval.Run(options, 400).loss_nats, 1e-4) << mode;
+    }
+  }
+}
+
 TEST(ScorerTest, AnUnknownModeIsNamed) {
   EXPECT_THAT(ScorerOptionsFromName("best"), StatusIs(absl::StatusCode::kInvalidArgument, "'best'"));
 }
