@@ -15,6 +15,7 @@
 #include "absl/strings/str_join.h"
 #include "core/file.h"
 #include "data/byte_table.h"
+#include "data/trained_model.h"
 #include "data/word_encoder.h"
 #include "testing/matchers.h"
 
@@ -24,14 +25,8 @@ namespace {
 using absl::StatusCode;
 using testing::ElementsAre;
 
-std::string ModelPath() {
-  const char* runfiles = std::getenv("TEST_SRCDIR");
-  return absl::StrCat(runfiles == nullptr ? "" : absl::StrCat(runfiles, "/hm11/"),
-                      "testing/corpus/books_1024_bpe.model");
-}
-
 const Tokenizer& Books() {
-  static const Tokenizer* const tokenizer = new Tokenizer(*Tokenizer::Load(ModelPath(), 1024));
+  static const Tokenizer* const tokenizer = new Tokenizer(*Tokenizer::Load(TrainedModelPath(), 1024));
   return *tokenizer;
 }
 
@@ -152,8 +147,8 @@ TEST(WordEncoderTest, ATokenizerWithPiecesAcrossWordsIsLeftAlone) {
 }
 
 TEST(TokenizerTest, AnotherSizeThanTheModelsIsNamed) {
-  EXPECT_THAT(Tokenizer::Load(ModelPath(), 8192).status(),
-              StatusIs(StatusCode::kInvalidArgument, ModelPath() + ": 1024 pieces, expected 8192"));
+  EXPECT_THAT(Tokenizer::Load(TrainedModelPath(), 8192).status(),
+              StatusIs(StatusCode::kInvalidArgument, TrainedModelPath() + ": 1024 pieces, expected 8192"));
 }
 
 TEST(TokenizerTest, WhatIsNoModelIsNamed) {

@@ -170,7 +170,7 @@ TEST(LanguageModelTest, TheFullSizeModelIsTheReferences) {
 
 TEST(LanguageModelTest, InBf16TheFullSizeModelStaysWithinItsRounding) {
   if (TestGpus().empty()) GTEST_SKIP() << "no GPU";
-  for (const Device& device : TestGpus()) CheckFullModel<Bf16>(device, {2e-3, 3e-2, 6e-2, 1e-3});
+  for (const Device& device : TestGpus()) CheckFullModel<Bf16>(device, {2e-3, 3e-2, 6e-2, 2e-5});
 }
 
 TEST(LanguageModelTest, TheDefaultHasThePublishedNumberOfParameters) {
