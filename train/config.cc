@@ -54,15 +54,18 @@ RunConfig TinyPreset() {
   config.model.value_embedding_dim = 32;
   config.model.xsa_layers = 2;
   config.sequence = 256;
-  config.batch_tokens = 4096;
-  config.micro_batch_tokens = 4096;
+  config.batch_tokens = 2048;
+  config.micro_batch_tokens = 2048;
+  // Small batches are noisy: gentler steps, so that validation falls at every report.
+  config.optimizer.embedding_lr = 0.01;
+  config.optimizer.control_lr = 0.005;
   config.warmup_steps = 2;
   config.log_every = 20;
   config.validation_seconds = 20;
   config.validation_tokens = 65536;
   config.checkpoint_seconds = 30;
   config.calibration_tokens = 16384;
-  config.schedule.max_steps = 2000;
+  config.schedule.max_steps = 4000;
   config.schedule.time_limit_seconds = 120;
   return config;
 }
