@@ -6,16 +6,15 @@
 // & Steele's scan within the register, then one product and sum with the carry. Pieces of work are (batch
 // row, block of channels) and (batch row, channel). Where that is one piece, it is cut in time: each cut is
 // first reduced to the one step it amounts to, these are composed, and then each cut is scanned from its true
-// beginning.
+// beginning. Large results are streamed past the caches.
 #include <algorithm>
 #include <array>
-#include <cstring>
+#include <initializer_list>
+#include <type_traits>
 
 #include "core/parallel.h"
 #include "scan/linear_recurrence_cpu.h"
-
-// A build for a CPU without AVX passes vectors of 32 bytes through functions that are all inlined.
-#pragma GCC diagnostic ignored "-Wpsabi"
+#include "scan/linear_recurrence_vectors.h"
 
 namespace hm11::cpu {
 namespace {
@@ -24,146 +23,45 @@ constexpr int64_t kBlockChannels = 256;
 constexpr int64_t kCuts = 8;
 constexpr int64_t kCutElements = int64_t{1} << 15;  // at least, in each cut
 constexpr int64_t kPieceElements = int64_t{1} << 14;
-constexpr int64_t kTile = 1024;  // steps whose carries backward keeps before it uses them
+constexpr int64_t kTile = 1024;                     // steps whose carries backward keeps before it uses them
+constexpr int64_t kStreamBytes = int64_t{8} << 20;  // of a result: more than stays in a core's own cache
+constexpr int64_t kRowsAhead = 4;                   // that are fetched while streaming, across pages
 
-template <typename A>
-struct VectorOf {
-  typedef A Type __attribute__((vector_size(32)));
-};
-template <typename A>
-using Vector = typename VectorOf<A>::Type;
-template <typename A>
-constexpr int64_t kLanes = 32 / static_cast<int64_t>(sizeof(A));
-
-template <typename A>
-inline Vector<A> Reverse(Vector<A> v) {
-  if constexpr (sizeof(A) == 4) {
-    return __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
-  } else {
-    return __builtin_shufflevector(v, v, 3, 2, 1, 0);
-  }
-}
-
-// The lanes moved up by kBy, the first ones taken from `fill`.
-template <int kBy, typename A>
-inline Vector<A> ShiftUp(Vector<A> v, Vector<A> fill) {
-  if constexpr (sizeof(A) == 4) {
-    if constexpr (kBy == 1) return __builtin_shufflevector(v, fill, 8, 0, 1, 2, 3, 4, 5, 6);
-    if constexpr (kBy == 2) return __builtin_shufflevector(v, fill, 8, 8, 0, 1, 2, 3, 4, 5);
-    if constexpr (kBy == 4) return __builtin_shufflevector(v, fill, 8, 8, 8, 8, 0, 1, 2, 3);
-  } else {
-    if constexpr (kBy == 1) return __builtin_shufflevector(v, fill, 4, 0, 1, 2);
-    if constexpr (kBy == 2) return __builtin_shufflevector(v, fill, 4, 4, 0, 1);
-  }
-}
-
-// kLanes steps that begin at `from` in the order of the scan.
-template <bool kDown, typename T>
-inline Vector<Accum<T>> LoadSteps(const T* from) {
-  using A = Accum<T>;
-  const T* const first = kDown ? from - (kLanes<A> - 1) : from;
-  Vector<A> v;
-  if constexpr (std::is_same_v<T, A>) {
-    std::memcpy(&v, first, sizeof(v));
-  } else {
-    for (int64_t i = 0; i < kLanes<A>; ++i) v[i] = ToAccum(first[i]);
-  }
-  return kDown ? Reverse<A>(v) : v;
-}
-
-template <bool kDown, typename T>
-inline void StoreSteps(T* to, Vector<Accum<T>> v) {
-  using A = Accum<T>;
-  T* const first = kDown ? to - (kLanes<A> - 1) : to;
-  if (kDown) v = Reverse<A>(v);
-  if constexpr (std::is_same_v<T, A>) {
-    std::memcpy(first, &v, sizeof(v));
-  } else {
-    for (int64_t i = 0; i < kLanes<A>; ++i) first[i] = FromAccumClamped<T>(v[i]);
-  }
-}
-
-template <int kBy, typename A>
-inline void SweepLanes(Vector<A>& gates, Vector<A>& values) {
-  const Vector<A> zero = {};
-  values = gates * ShiftUp<kBy, A>(values, zero) + values;
-  gates = gates * ShiftUp<kBy, A>(gates, zero + 1);
-}
-
-// The scan of `count` steps of one channel from `carry`, upwards or downwards in memory from the pointers
-// given; returns the last carry. With kTimesGate a step's value is multiplied by its gate first. A null `out`
-// drops the states.
-template <bool kDown, bool kTimesGate, typename T, typename Out>
-Accum<T> ScanRow(const T* gates, const T* values, int64_t count, Accum<T> carry, Out* out) {
-  using A = Accum<T>;
-  constexpr int64_t kStep = kDown ? -1 : 1;
-  int64_t i = 0;
-  for (; i + kLanes<A> <= count; i += kLanes<A>) {
-    Vector<A> a = LoadSteps<kDown>(gates + kStep * i);
-    Vector<A> b = LoadSteps<kDown>(values + kStep * i);
-    if (kTimesGate) b = a * b;
-    SweepLanes<1, A>(a, b);
-    SweepLanes<2, A>(a, b);
-    if constexpr (kLanes<A> == 8) SweepLanes<4, A>(a, b);
-    const Vector<A> states = a * (Vector<A>{} + carry) + b;
-    carry = states[kLanes<A> - 1];
-    if (out != nullptr) StoreSteps<kDown>(out + kStep * i, states);
-  }
-  for (; i < count; ++i) {
-    const A gate = ToAccum(gates[kStep * i]);
-    const A value = ToAccum(values[kStep * i]);
-    carry = gate * carry + (kTimesGate ? gate * value : value);
-    if (out != nullptr) out[kStep * i] = FromAccumClamped<Out>(carry);
-  }
-  return carry;
-}
-
-template <typename T>
-Accum<T> Product(const T* numbers, int64_t count) {
-  std::array<Accum<T>, 8> products;
-  products.fill(1);
-  int64_t i = 0;
-  for (; i + 8 <= count; i += 8) {
-    for (int64_t k = 0; k < 8; ++k) products[static_cast<size_t>(k)] *= ToAccum(numbers[i + k]);
-  }
-  for (; i < count; ++i) products[0] *= ToAccum(numbers[i]);
-  Accum<T> product = 1;
-  for (Accum<T> factor : products) product *= factor;
-  return product;
-}
-
-// What all four kinds of piece know: where it lies and how wide it is. Steps are counted in the order of the
-// forward scan.
+// What all four kinds of piece know: where it lies, how wide it is, and whether its results are streamed.
+// Scan and Reduce work on positions [begin, end) of the order in which the carry runs.
 template <typename T, typename Args>
 struct Piece {
   const ScanGeometry& geometry;
   const Args& args;
+  bool stream;
   int64_t b, first, width;
 
   int64_t At(int64_t step) const { return geometry.At(b, step, first); }
   int64_t row() const { return b * geometry.channels + first; }
 };
 
-// One channel, forward. Scan and Reduce work on positions [begin, end) of the order in which this piece's
-// carry runs; here that of the steps.
+// One channel, forward: positions are steps.
 template <typename T>
 struct RowForward : Piece<T, LinearRecurrenceArgs<T>> {
   using A = Accum<T>;
   void Reduce(int64_t begin, int64_t end, LinearStep<A>* whole) const {
     const int64_t at = this->At(begin), count = end - begin;
     const T* const gates = this->args.gates.data() + at;
-    const T* const values = this->args.values.data() + at;
     whole->gate = Product(this->geometry.reversed ? gates - (count - 1) : gates, count);
-    whole->value = Dispatch(gates, values, count, A{0}, static_cast<T*>(nullptr));
+    whole->value = ScanSteps<false>(at, count, A{0}, nullptr);
   }
   void Scan(int64_t begin, int64_t end, A* carry) const {
     const int64_t at = this->At(begin);
-    *carry = Dispatch(this->args.gates.data() + at, this->args.values.data() + at, end - begin, *carry,
-                      this->args.states.data() + at);
+    T* const states = this->args.states.data() + at;
+    *carry = this->stream ? ScanSteps<true>(at, end - begin, *carry, states)
+                          : ScanSteps<false>(at, end - begin, *carry, states);
   }
-  A Dispatch(const T* gates, const T* values, int64_t count, A carry, T* out) const {
-    return this->geometry.reversed ? ScanRow<true, false>(gates, values, count, carry, out)
-                                   : ScanRow<false, false>(gates, values, count, carry, out);
+  template <bool kStream>
+  A ScanSteps(int64_t at, int64_t count, A carry, T* out) const {
+    const T* const gates = this->args.gates.data() + at;
+    const T* const values = this->args.values.data() + at;
+    return this->geometry.reversed ? ScanRow<true, false, kStream>(gates, values, count, carry, out)
+                                   : ScanRow<false, false, kStream>(gates, values, count, carry, out);
   }
 };
 
@@ -174,42 +72,62 @@ struct RowBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
   void Reduce(int64_t begin, int64_t end, LinearStep<A>* whole) const {
     const int64_t at = this->At(this->geometry.length - 1 - begin), count = end - begin;
     const T* const gates = this->args.gates.data() + at;
-    const T* const dstates = this->args.dstates.data() + at;
     whole->gate = Product(this->geometry.reversed ? gates : gates - (count - 1), count);
-    whole->value = Dispatch(gates, dstates, count, A{0}, static_cast<A*>(nullptr));
+    whole->value = ScanCarries(at, count, A{0}, nullptr);
   }
   void Scan(int64_t begin, int64_t end, A* carry) const {
     for (; begin < end; begin += kTile) ScanTile(begin, std::min(kTile, end - begin), carry);
   }
+  // entering[i] is the carry that reaches the i-th number of the tile in memory.
   void ScanTile(int64_t begin, int64_t count, A* carry) const {
-    const int64_t last_step = this->geometry.length - 1 - begin;
-    const int64_t at = this->At(last_step), stride = this->geometry.step_stride();
-    // carries[i] is what position i hands on; they run through memory as the steps do.
+    const int64_t last_step = this->geometry.length - 1 - begin, first_step = last_step - count + 1;
+    const bool reversed = this->geometry.reversed;
+    const int64_t lowest = this->At(reversed ? last_step : first_step);
     std::array<A, kTile + 1> memory;
-    A* const carries = memory.data() + (stride > 0 ? kTile : 0);
-    *carries = *carry;
-    *carry = Dispatch(this->args.gates.data() + at, this->args.dstates.data() + at, count, *carry,
-                      carries - stride);
-    const T* const dstates = this->args.dstates.data() + at;
-    const T* const states = this->args.states.data() + at;
-    T* const dvalues = this->args.dvalues.data() + at;
-    T* const dgates = this->args.dgates.data() + at;
-    const int64_t with_step_before = last_step - count + 1 == 0 ? count - 1 : count;
-    for (int64_t i = 0; i < with_step_before; ++i) {
-      const A gradient = ToAccum(dstates[-stride * i]) + carries[-stride * i];
-      dvalues[-stride * i] = FromAccumClamped<T>(gradient);
-      dgates[-stride * i] = FromAccumClamped<T>(gradient * ToAccum(states[-stride * (i + 1)]));
+    A* const entering = memory.data() + (reversed ? 0 : 1);
+    entering[reversed ? 0 : count - 1] = *carry;
+    *carry = ScanCarries(this->At(last_step), count, *carry, reversed ? entering + 1 : entering + count - 2);
+    // The state before the sequence's first step is not beside the others.
+    const bool has_first = first_step == 0;
+    const int64_t skipped = has_first && !reversed ? 1 : 0;
+    if (this->stream) {
+      StoreGradients<true>(lowest + skipped, count - has_first, entering + skipped);
+    } else {
+      StoreGradients<false>(lowest + skipped, count - has_first, entering + skipped);
     }
-    for (int64_t i = with_step_before; i < count; ++i) {
-      const A gradient = ToAccum(dstates[-stride * i]) + carries[-stride * i];
-      const A before = this->args.initial_state.empty() ? A{0} : this->args.initial_state[this->row()];
-      dvalues[-stride * i] = FromAccumClamped<T>(gradient);
-      dgates[-stride * i] = FromAccumClamped<T>(gradient * before);
-    }
+    if (!has_first) return;
+    const int64_t at = this->At(0);
+    const A gradient = ToAccum(this->args.dstates[at]) + entering[reversed ? count - 1 : 0];
+    const A before = this->args.initial_state.empty() ? A{0} : this->args.initial_state[this->row()];
+    this->args.dvalues[at] = FromAccumClamped<T>(gradient);
+    this->args.dgates[at] = FromAccumClamped<T>(gradient * before);
   }
-  A Dispatch(const T* gates, const T* dstates, int64_t count, A carry, A* out) const {
-    return this->geometry.reversed ? ScanRow<false, true>(gates, dstates, count, carry, out)
-                                   : ScanRow<true, true>(gates, dstates, count, carry, out);
+  template <bool kStream>
+  void StoreGradients(int64_t lowest, int64_t count, const A* entering) const {
+    const T* const dstates = this->args.dstates.data() + lowest;
+    const T* const before = this->args.states.data() + lowest - this->geometry.step_stride();
+    T* const dvalues = this->args.dvalues.data() + lowest;
+    T* const dgates = this->args.dgates.data() + lowest;
+    int64_t i = 0;
+    const auto one = [&] {
+      const A gradient = ToAccum(dstates[i]) + entering[i];
+      dvalues[i] = FromAccumClamped<T>(gradient);
+      dgates[i] = FromAccumClamped<T>(gradient * ToAccum(before[i]));
+      ++i;
+    };
+    while (kStream && i < count && (lowest + i) % kLanes<A> != 0) one();
+    for (; i + kLanes<A> <= count; i += kLanes<A>) {
+      const Vector<A> gradient = Load(dstates + i) + Load(entering + i);
+      Store<kStream>(dvalues + i, gradient);
+      Store<kStream>(dgates + i, gradient * Load(before + i));
+    }
+    while (i < count) one();
+  }
+  A ScanCarries(int64_t at, int64_t count, A carry, A* out) const {
+    const T* const gates = this->args.gates.data() + at;
+    const T* const dstates = this->args.dstates.data() + at;
+    return this->geometry.reversed ? ScanRow<false, true, false>(gates, dstates, count, carry, out)
+                                   : ScanRow<true, true, false>(gates, dstates, count, carry, out);
   }
 };
 
@@ -226,15 +144,32 @@ struct BlockForward : Piece<T, LinearRecurrenceArgs<T>> {
       }
     }
   }
-  void Scan(int64_t begin, int64_t end, A* __restrict carry) const {
+  void Scan(int64_t begin, int64_t end, A* carry) const {
     for (int64_t step = begin; step < end; ++step) {
-      const T* const gates = this->args.gates.data() + this->At(step);
-      const T* const values = this->args.values.data() + this->At(step);
-      T* __restrict const states = this->args.states.data() + this->At(step);
-      for (int64_t c = 0; c < this->width; ++c) {
-        carry[c] = ToAccum(gates[c]) * carry[c] + ToAccum(values[c]);
-        states[c] = FromAccumClamped<T>(carry[c]);
+      if (this->stream) {
+        Step<true>(step, carry);
+      } else {
+        Step<false>(step, carry);
       }
+    }
+  }
+  template <bool kStream>
+  void Step(int64_t step, A* __restrict carry) const {
+    const int64_t ahead = kRowsAhead * this->geometry.step_stride();
+    const T* const gates = this->args.gates.data() + this->At(step);
+    const T* const values = this->args.values.data() + this->At(step);
+    T* const states = this->args.states.data() + this->At(step);
+    int64_t c = 0;
+    for (; c + kLanes<A> <= this->width; c += kLanes<A>) {
+      if (kStream) __builtin_prefetch(gates + c + ahead);
+      if (kStream) __builtin_prefetch(values + c + ahead);
+      const Vector<A> state = Load(gates + c) * Load(carry + c) + Load(values + c);
+      Store<false>(carry + c, state);
+      Store<kStream>(states + c, state);
+    }
+    for (; c < this->width; ++c) {
+      carry[c] = ToAccum(gates[c]) * carry[c] + ToAccum(values[c]);
+      states[c] = FromAccumClamped<T>(carry[c]);
     }
   }
 };
@@ -255,26 +190,37 @@ struct BlockBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
     }
   }
   void Scan(int64_t begin, int64_t end, A* carry) const {
+    const std::array<A, kBlockChannels> zeros = {};
     for (int64_t p = begin; p < end; ++p) {
       const int64_t step = this->geometry.length - 1 - p;
-      if (step > 0) {
-        Step(step, carry, this->args.states.data() + this->At(step - 1));
-      } else if (!this->args.initial_state.empty()) {
-        Step(step, carry, this->args.initial_state.data() + this->row());
+      if (step == 0) {
+        const bool starts_at_zero = this->args.initial_state.empty();
+        Step<false>(0, carry, starts_at_zero ? zeros.data() : this->args.initial_state.data() + this->row());
+      } else if (this->stream) {
+        Step<true>(step, carry, this->args.states.data() + this->At(step - 1));
       } else {
-        const std::array<A, kBlockChannels> zeros = {};
-        Step(step, carry, zeros.data());
+        Step<false>(step, carry, this->args.states.data() + this->At(step - 1));
       }
     }
   }
-  template <typename Before>
+  template <bool kStream, typename Before>
   void Step(int64_t step, A* __restrict carry, const Before* before) const {
-    const int64_t at = this->At(step);
+    const int64_t at = this->At(step), ahead = -kRowsAhead * this->geometry.step_stride();
     const T* const gates = this->args.gates.data() + at;
     const T* const dstates = this->args.dstates.data() + at;
-    T* __restrict const dgates = this->args.dgates.data() + at;
-    T* __restrict const dvalues = this->args.dvalues.data() + at;
-    for (int64_t c = 0; c < this->width; ++c) {
+    T* const dgates = this->args.dgates.data() + at;
+    T* const dvalues = this->args.dvalues.data() + at;
+    int64_t c = 0;
+    for (; c + kLanes<A> <= this->width; c += kLanes<A>) {
+      if (kStream) __builtin_prefetch(gates + c + ahead);
+      if (kStream) __builtin_prefetch(dstates + c + ahead);
+      if (kStream) __builtin_prefetch(before + c + ahead);
+      const Vector<A> gradient = Load(dstates + c) + Load(carry + c);
+      Store<kStream>(dvalues + c, gradient);
+      Store<kStream>(dgates + c, gradient * Load(before + c));
+      Store<false>(carry + c, Load(gates + c) * gradient);
+    }
+    for (; c < this->width; ++c) {
       const A gradient = ToAccum(dstates[c]) + carry[c];
       dvalues[c] = FromAccumClamped<T>(gradient);
       dgates[c] = FromAccumClamped<T>(gradient * ToAccum(before[c]));
@@ -287,7 +233,10 @@ struct BlockBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
 template <typename A, typename P>
 void ScanInCuts(const P& piece, A* carry) {
   const int64_t length = piece.geometry.length;
-  auto begin_of = [&](int64_t cut) { return cut * length / kCuts; };
+  // Whole vectors, so that what is streamed stays aligned.
+  auto begin_of = [&](int64_t cut) {
+    return cut == kCuts ? length : cut * length / kCuts / kLanes<A> * kLanes<A>;
+  };
   std::array<std::array<LinearStep<A>, kBlockChannels>, kCuts> wholes;
   ParallelFor(kCuts, 1, [&](int64_t first, int64_t last) {
     for (int64_t cut = first; cut < last; ++cut) {
@@ -307,14 +256,26 @@ void ScanInCuts(const P& piece, A* carry) {
     for (int64_t cut = first; cut < last; ++cut) {
       piece.Scan(begin_of(cut), begin_of(cut + 1), carries[static_cast<size_t>(cut)].data());
     }
+    if (piece.stream) _mm_sfence();
   });
+}
+
+// Whether results of this shape, at `data`, are streamed past the caches: they are large, and every row of
+// them is aligned to vectors.
+template <typename T>
+bool IsStreamed(const ScanGeometry& geometry, std::initializer_list<const T*> results) {
+  if (!std::is_same_v<T, Accum<T>>) return false;
+  const int64_t row = geometry.has_rows() ? geometry.length : geometry.channels;
+  bool aligned = row % kLanes<Accum<T>> == 0;
+  for (const T* data : results) aligned = aligned && reinterpret_cast<uintptr_t>(data) % 32 == 0;
+  return aligned && geometry.size() * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
 }
 
 // Runs all pieces of kind P, each of up to `block` channels, from the rows of `initial` (or zeros) to
 // `final`.
 template <typename P, typename A, typename Args>
-void RunPieces(const ScanGeometry& geometry, const Args& args, int64_t block, const Tensor<const A>& initial,
-               const Tensor<A>& final) {
+void RunPieces(const ScanGeometry& geometry, const Args& args, bool stream, int64_t block,
+               const Tensor<const A>& initial, const Tensor<A>& final) {
   const int64_t blocks = (geometry.channels + block - 1) / block;
   const int64_t pieces = geometry.batch * blocks;
   const int64_t piece_elements = geometry.length * std::min(block, geometry.channels);
@@ -322,7 +283,8 @@ void RunPieces(const ScanGeometry& geometry, const Args& args, int64_t block, co
       pieces, (kPieceElements + piece_elements - 1) / piece_elements, [&](int64_t begin, int64_t end) {
         for (int64_t index = begin; index < end; ++index) {
           const int64_t first = index % blocks * block;
-          const P piece{{geometry, args, index / blocks, first, std::min(block, geometry.channels - first)}};
+          const P piece{
+              {geometry, args, stream, index / blocks, first, std::min(block, geometry.channels - first)}};
           std::array<A, kBlockChannels> carry = {};
           if (!initial.empty()) std::copy_n(initial.data() + piece.row(), piece.width, carry.data());
           if (pieces == 1 && piece_elements >= kCuts * kCutElements) {
@@ -332,6 +294,7 @@ void RunPieces(const ScanGeometry& geometry, const Args& args, int64_t block, co
           }
           if (!final.empty()) std::copy_n(carry.data(), piece.width, final.data() + piece.row());
         }
+        if (stream) _mm_sfence();
       });
 }
 
@@ -339,21 +302,25 @@ void RunPieces(const ScanGeometry& geometry, const Args& args, int64_t block, co
 
 template <typename T>
 void ChunkedForward(const ScanGeometry& geometry, const LinearRecurrenceArgs<T>& args) {
+  using A = Accum<T>;
+  const bool stream = IsStreamed<T>(geometry, {args.states.data()});
   if (geometry.has_rows()) {
-    RunPieces<RowForward<T>, Accum<T>>(geometry, args, 1, args.initial_state, args.final_state);
+    RunPieces<RowForward<T>, A>(geometry, args, stream, 1, args.initial_state, args.final_state);
   } else {
-    RunPieces<BlockForward<T>, Accum<T>>(geometry, args, kBlockChannels, args.initial_state,
-                                         args.final_state);
+    RunPieces<BlockForward<T>, A>(geometry, args, stream, kBlockChannels, args.initial_state,
+                                  args.final_state);
   }
 }
 
 template <typename T>
 void ChunkedBackward(const ScanGeometry& geometry, const LinearRecurrenceGradArgs<T>& args) {
+  using A = Accum<T>;
+  const bool stream = IsStreamed<T>(geometry, {args.dgates.data(), args.dvalues.data()});
   if (geometry.has_rows()) {
-    RunPieces<RowBackward<T>, Accum<T>>(geometry, args, 1, args.dfinal_state, args.dinitial_state);
+    RunPieces<RowBackward<T>, A>(geometry, args, stream, 1, args.dfinal_state, args.dinitial_state);
   } else {
-    RunPieces<BlockBackward<T>, Accum<T>>(geometry, args, kBlockChannels, args.dfinal_state,
-                                          args.dinitial_state);
+    RunPieces<BlockBackward<T>, A>(geometry, args, stream, kBlockChannels, args.dfinal_state,
+                                   args.dinitial_state);
   }
 }
 

@@ -24,19 +24,21 @@
 namespace hm11 {
 namespace {
 
+using Host = HostTensor<double>;
+
 // Operands in the order [batch, length, channels], whatever the layout they are run in.
 struct Case {
   int64_t batch = 1, length = 1, channels = 1;
-  HostTensor<double> gates, values, dstates;       // [batch, length, channels]
-  HostTensor<double> initial_state, dfinal_state;  // [batch, channels]; absent ones stay absent
+  Host gates, values, dstates;       // [batch, length, channels]
+  Host initial_state, dfinal_state;  // [batch, channels]; absent ones stay absent
 
   Shape shape() const { return {batch, length, channels}; }
   Shape state_shape() const { return {batch, channels}; }
 };
 
 template <typename F>
-HostTensor<double> Filled(Shape shape, F&& value) {
-  HostTensor<double> tensor = ZeroHostTensor<double>(shape);
+Host Filled(Shape shape, F&& value) {
+  Host tensor = ZeroHostTensor<double>(shape);
   for (int64_t i = 0; i < tensor.size(); ++i) tensor[i] = value(static_cast<uint64_t>(i));
   return tensor;
 }
@@ -70,10 +72,8 @@ HostTensor<T> ToLayout(const HostTensor<T>& tensor, ScanLayout layout) {
 template <typename T>
 Results RunScan(Arena& arena, const ScanOptions& options, const Case& c) {
   Arena::Scope scope(arena);
-  const auto in = [&](const HostTensor<double>& host) {
-    return UploadAs<T>(arena, ToLayout(host, options.layout));
-  };
-  const auto state_in = [&](const HostTensor<double>& host) { return UploadAs<Accum<T>>(arena, host); };
+  const auto in = [&](const Host& host) { return UploadAs<T>(arena, ToLayout(host, options.layout)); };
+  const auto state_in = [&](const Host& host) { return UploadAs<Accum<T>>(arena, host); };
   const Tensor<T> gates = in(c.gates);
   const Tensor<T> states = arena.New<T>(gates.shape());
   const Tensor<T> dgates = arena.New<T>(gates.shape());
@@ -146,7 +146,7 @@ void ExpectSame(const Results& got, const Results& expected, const std::string& 
 }
 
 // Elements [begin, begin + count) along the axis.
-HostTensor<double> Sliced(const HostTensor<double>& tensor, int axis, int64_t begin, int64_t count) {
+Host Sliced(const Host& tensor, int axis, int64_t begin, int64_t count) {
   if (tensor.empty()) return {};
   int64_t outer = 1, inner = 1;
   for (int a = 0; a < axis; ++a) outer *= tensor.shape[a];
@@ -158,7 +158,7 @@ HostTensor<double> Sliced(const HostTensor<double>& tensor, int axis, int64_t be
             : axis == 1 ? Shape{tensor.shape[0], count, tensor.shape[2]}
                         : Shape{tensor.shape[0], tensor.shape[1], count};
   }
-  HostTensor<double> slice{shape, {}};
+  Host slice{shape, {}};
   for (int64_t o = 0; o < outer; ++o) {
     const auto first = tensor.values.begin() + (o * extent + begin) * inner;
     slice.values.insert(slice.values.end(), first, first + count * inner);
@@ -176,8 +176,8 @@ Case SlicedInTime(const Case& c, int64_t begin, int64_t count) {
 }
 
 // The same sequence, last step first.
-HostTensor<double> ReversedInTime(const HostTensor<double>& tensor) {
-  HostTensor<double> reversed = tensor;
+Host ReversedInTime(const Host& tensor) {
+  Host reversed = tensor;
   const int64_t length = tensor.shape[1], channels = tensor.shape[2];
   for (int64_t i = 0; i < tensor.size(); ++i) {
     const int64_t b = i / (length * channels), t = i / channels % length, c = i % channels;
@@ -196,8 +196,8 @@ Case ReversedInTime(const Case& c) {
 
 Case Absolute(const Case& c) {
   Case absolute = c;
-  for (HostTensor<double>* tensor : {&absolute.gates, &absolute.values, &absolute.dstates,
-                                     &absolute.initial_state, &absolute.dfinal_state}) {
+  for (Host* tensor : {&absolute.gates, &absolute.values, &absolute.dstates, &absolute.initial_state,
+                       &absolute.dfinal_state}) {
     for (double& value : tensor->values) value = std::fabs(value);
   }
   return absolute;
@@ -205,8 +205,7 @@ Case Absolute(const Case& c) {
 
 // The largest |got - expected| / size, `size` being what the absolute values of all terms of a number add up
 // to: the s_t of the header. Infinite where a number without terms is not zero, or where one is NaN.
-double WorstError(const HostTensor<double>& got, const HostTensor<double>& expected,
-                  const HostTensor<double>& size) {
+double WorstError(const Host& got, const Host& expected, const Host& size) {
   double worst = 0;
   for (int64_t i = 0; i < got.size(); ++i) {
     const double error = std::fabs(got[i] - expected[i]);
@@ -360,12 +359,12 @@ RC_GTEST_PROP(LinearRecurrenceTest, BatchRowsAndChannelsAreIndependent, ()) {
   const int64_t row = *rc::gen::inRange<int64_t>(0, c.batch);
   const int64_t channel = *rc::gen::inRange<int64_t>(0, c.channels);
   Case other = c;
-  for (HostTensor<double>* tensor : {&other.gates, &other.values, &other.dstates}) {
+  for (Host* tensor : {&other.gates, &other.values, &other.dstates}) {
     for (int64_t i = 0; i < tensor->size(); ++i) {
       if (i / (c.length * c.channels) != row || i % c.channels != channel) (*tensor)[i] = NAN;
     }
   }
-  for (HostTensor<double>* tensor : {&other.initial_state, &other.dfinal_state}) {
+  for (Host* tensor : {&other.initial_state, &other.dfinal_state}) {
     for (int64_t i = 0; i < tensor->size(); ++i) {
       if (i != row * c.channels + channel) (*tensor)[i] = NAN;
     }
@@ -376,7 +375,7 @@ RC_GTEST_PROP(LinearRecurrenceTest, BatchRowsAndChannelsAreIndependent, ()) {
                     theirs = RunScan<float>(device, options, other);
       for (const auto& [name, value] : mine) {
         const int axis = value.shape.rank() - 1;
-        const auto one = [&](const HostTensor<double>& all) {
+        const auto one = [&](const Host& all) {
           return Sliced(Sliced(all, 0, row, 1), axis, channel, 1).values;
         };
         EXPECT_TRUE(one(value) == one(theirs.at(name))) << name << ", " << NameOf(options);
@@ -506,7 +505,7 @@ Case ExtremeCase(int64_t length, uint64_t seed) {
 }
 
 template <typename T>
-HostTensor<double> ClampedTo(HostTensor<double> tensor) {
+Host ClampedTo(Host tensor) {
   const double largest = std::is_same_v<T, Fp16> ? 65504 : 0x1.fep127;
   for (double& value : tensor.values) value = std::clamp(value, -largest, largest);
   return tensor;
@@ -517,10 +516,9 @@ void ExpectWithinTheBoundOf16Bits(const Device& device, const ScanOptions& optio
   const double v = std::is_same_v<T, Fp16> ? 0x1p-11 : 0x1p-8, u = 0x1p-24;
   const Results results = RunScan<T>(device, options, c);
   const Results exact = Oracle(c, options.reversed), size = Oracle(Absolute(c), options.reversed);
-  const HostTensor<double> states = ClampedTo<T>(exact.at("states")),
-                           dvalues = ClampedTo<T>(exact.at("dvalues"));
+  const Host states = ClampedTo<T>(exact.at("states")), dvalues = ClampedTo<T>(exact.at("dvalues"));
   // Backward reads the stored states.
-  HostTensor<double> before = c.gates, dgates = c.gates;
+  Host before = c.gates, dgates = c.gates;
   const int64_t channels = c.channels, length = c.length;
   for (int64_t i = 0; i < c.gates.size(); ++i) {
     const int64_t time = i / channels;
@@ -570,7 +568,7 @@ TEST(LinearRecurrenceTest, AStateBeyondTheLargestNumberIsStoredAsThat) {
   for (const Device& device : TestDevices()) {
     for (const ScanOptions& options : AllOptions()) {
       const Results results = RunScan<Fp16>(device, options, c);
-      const HostTensor<double>& states = results.at("states");
+      const Host& states = results.at("states");
       EXPECT_EQ(states[options.reversed ? 0 : 39], -65504) << NameOf(options);
       // The carried state went on unclamped.
       EXPECT_NEAR(results.at("final_state")[0], 40 * -30000.0, 10) << NameOf(options);
@@ -585,7 +583,7 @@ TEST(LinearRecurrenceTest, EveryOutputIsWrittenAndNothingElse) {
         OpRun<float> run(device);
         const bool time_major = options.layout == ScanLayout::kTimeMajor;
         const Shape state = {shape[0], shape[time_major ? 2 : 1]};
-        const HostTensor<double> ones = Filled(shape, [](uint64_t) { return 1; });
+        const Host ones = Filled(shape, [](uint64_t) { return 1; });
         const Tensor<float> states = run.Out("states", shape);
         LinearRecurrenceForward<float>(run.arena(), options,
                                        {.gates = run.In(ones),
@@ -644,6 +642,25 @@ TEST(LinearRecurrenceTest, RepeatsToTheBitOnAnyNumberOfThreads) {
       }
     }
   }
+}
+
+// From 8 MB on the CPU streams results past its caches: a path of its own.
+TEST(LinearRecurrenceTest, LargeResultsAreThoseOfTheLoop) {
+  Case c = MakeCase(1, 2048, 1024, 12);
+  const auto check = [&](Shape shape, ScanOptions options) {
+    c.batch = shape[0], c.length = shape[1], c.channels = shape[2];
+    for (Host* tensor : {&c.gates, &c.values, &c.dstates}) tensor->shape = shape;
+    c.initial_state = c.dfinal_state = {};
+    ScanOptions loop = options;
+    loop.algorithm = ScanAlgorithm::kSequential;
+    const Results expected = RunScan<float>(Device::Cpu(), loop, c);
+    for (const Device& device : TestDevices()) {
+      ExpectNear(RunScan<float>(device, options, c), expected, 1e-6, NameOf(options));
+    }
+  };
+  check({1, 2048, 1024}, {});
+  check({2, 131072, 8}, {.layout = ScanLayout::kChannelMajor, .reversed = true});
+  check({1, 2097152, 1}, {});
 }
 
 TEST(LinearRecurrenceTest, DevicesAgree) {
