@@ -4,14 +4,14 @@
 namespace hm11::cpu {
 
 #ifdef __AVX__
-constexpr int kVectorBytes = 32;
+constexpr int kFloats = 8;
 #else
-constexpr int kVectorBytes = 16;
+constexpr int kFloats = 4;
 #endif
 
 template <typename T>
 SelectiveScanKernels<T> BaselineKernels() {
-  return KernelsOf<T, kVectorBytes / static_cast<int>(sizeof(T))>();
+  return KernelsOf < T, std::is_same_v<T, float> ? kFloats : 4 > ();
 }
 template SelectiveScanKernels<double> BaselineKernels();
 template SelectiveScanKernels<float> BaselineKernels();

@@ -28,7 +28,7 @@
 namespace hm11::cpu {
 namespace {
 
-constexpr int64_t kBlock = 4;
+constexpr int64_t kBlock = 4;  // as many as SumFour
 constexpr int64_t kSteps = kSelectiveScanChunk;
 
 template <typename T, int kLanes>
@@ -77,20 +77,23 @@ struct Vectors {
 
   // The first `count` numbers from memory, zeros behind them.
   static V Load(const T* from, int64_t count) {
-    V v = {};
-    if (count >= kLanes) {
-      std::memcpy(&v, from, sizeof(v));
-    } else {
-      std::memcpy(&v, from, static_cast<size_t>(count) * sizeof(T));
-    }
+    if (count < kLanes) return LoadPart(from, count);
+    V v;
+    std::memcpy(&v, from, sizeof(v));
     return v;
   }
   static void Store(T* to, V v, int64_t count) {
-    if (count >= kLanes) {
-      std::memcpy(to, &v, sizeof(v));
-    } else {
-      std::memcpy(to, &v, static_cast<size_t>(count) * sizeof(T));
-    }
+    if (count < kLanes) return StorePart(to, v, count);
+    std::memcpy(to, &v, sizeof(v));
+  }
+  // Apart, for the whole vectors to stay in registers.
+  [[gnu::noinline]] static V LoadPart(const T* from, int64_t count) {
+    V v = {};
+    std::memcpy(&v, from, static_cast<size_t>(count) * sizeof(T));
+    return v;
+  }
+  [[gnu::noinline]] static void StorePart(T* to, V v, int64_t count) {
+    std::memcpy(to, &v, static_cast<size_t>(count) * sizeof(T));
   }
 
   template <typename F>
@@ -111,14 +114,26 @@ struct Vectors {
     return Each(x, [](T lane) { return FastSigmoid<T>(lane); });
   }
 
-  // Sums of the lanes, pairwise.
-  static T Sum(V v) {
-    T lanes[kLanes];
-    std::memcpy(lanes, &v, sizeof(v));
-    for (int half = kLanes / 2; half > 0; half /= 2) {
-      for (int lane = 0; lane < half; ++lane) lanes[lane] += lanes[lane + half];
+  // to[j] = the sum of the lanes of from[j], for four vectors at once.
+  static void SumFour(const V* from, T* to) {
+    using Quad = typename VectorOf<T, 4>::Type;
+    Quad sums[4];
+    for (int j = 0; j < 4; ++j) {
+      const T* const lanes = reinterpret_cast<const T*>(from + j);
+      sums[j] = Quad{};
+      for (int lane = 0; lane < kLanes; lane += 4) {
+        Quad quad;
+        std::memcpy(&quad, lanes + lane, sizeof(quad));
+        sums[j] += quad;
+      }
     }
-    return lanes[0];
+    const Quad first = __builtin_shufflevector(sums[0], sums[1], 0, 4, 1, 5) +
+                       __builtin_shufflevector(sums[0], sums[1], 2, 6, 3, 7);
+    const Quad second = __builtin_shufflevector(sums[2], sums[3], 0, 4, 1, 5) +
+                        __builtin_shufflevector(sums[2], sums[3], 2, 6, 3, 7);
+    const Quad all = __builtin_shufflevector(first, second, 0, 1, 4, 5) +
+                     __builtin_shufflevector(first, second, 2, 3, 6, 7);
+    std::memcpy(to, &all, sizeof(all));
   }
 
   // Rows of `state` numbers, one a channel, to a vector a state and back. Absent rows are zeros.
@@ -275,14 +290,27 @@ struct ForwardScan : PieceScan<T, kLanes> {
     this->StoreStates(memory.states, this->args.final_state.data());
   }
 
+  // Asks for row t of a vector's inputs while the vector before it computes: rows are far apart in memory,
+  // and a line of each is no pattern that a CPU foresees. Rows past the end are passed over.
+  void FetchInputs(int64_t t, int64_t vector) const {
+    if (t >= this->time) return;
+    __builtin_prefetch(this->args.x.data() + this->At(t, vector));
+    __builtin_prefetch(this->args.delta.data() + this->At(t, vector));
+    if (!this->args.z.empty())
+      __builtin_prefetch(this->args.z.row(this->piece.b * this->time + t) + this->channel(vector));
+  }
+
   void Begin(int64_t t, int64_t steps, int64_t v) {
     const V bias = this->PerChannel(this->args.delta_bias, v);
     const V skip = this->PerChannel(this->args.d, v);
+    const bool last = v + 1 == this->vectors;
     for (int64_t i = 0; i < steps; ++i) {
       const V x = this->X(t + i, v);
       memory.step[i] = this->Step(this->RawStep(t + i, v, bias));
       memory.input[i] = memory.step[i] * x;
       memory.y[i] = skip * x;
+      FetchInputs(last ? t + kSteps + i : t + i, last ? 0 : v + 1);
+      __builtin_prefetch(this->args.y.data() + this->At(t + i, v), /*rw=*/1);
     }
   }
 
@@ -416,6 +444,10 @@ struct BackwardScan : PieceScan<T, kLanes> {
         const V z = this->Z(t + i, v);
         dy *= z * L::Sigmoid(z);
       }
+      __builtin_prefetch(grad.dx.data() + this->At(t + i, v), /*rw=*/1);
+      __builtin_prefetch(grad.ddelta.data() + this->At(t + i, v), /*rw=*/1);
+      if (!grad.dz.empty())
+        __builtin_prefetch(grad.dz.row(this->piece.b * this->time + t + i) + this->channel(v), /*rw=*/1);
       memory.dy[i] = dy;
       memory.dinput[i] = V{};
       memory.dstep[i] = V{};
@@ -512,10 +544,14 @@ struct BackwardScan : PieceScan<T, kLanes> {
 
   // The sums over channels of a chunk's db or dc.
   void SumLanes(const V* sums, int64_t t, int64_t steps, const Tensor<T>& partial) const {
-    const int64_t groups = partial.dim(1);
-    T* to = partial.data() + ((this->piece.b * groups + this->piece.group) * this->time + t) * this->state;
+    const int64_t row = (this->piece.b * partial.dim(1) + this->piece.group) * this->time + t;
     for (int64_t i = 0; i < steps; ++i) {
-      for (int64_t n = 0; n < this->state; ++n) *to++ = L::Sum(sums[i * this->padded_state + n]);
+      T* const to = partial.data() + (row + i) * this->state;
+      for (int64_t n = 0; n < this->padded_state; n += kBlock) {
+        T four[kBlock];
+        L::SumFour(sums + i * this->padded_state + n, four);
+        std::copy_n(four, std::min(kBlock, this->state - n), to + n);
+      }
     }
   }
 
