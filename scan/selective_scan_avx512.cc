@@ -13,7 +13,7 @@
 // From here on, so that no function of the headers above is compiled for AVX-512 and then shared.
 #pragma GCC target("avx2,fma,avx512f,avx512dq,avx512bw,avx512vl,prefer-vector-width=512")
 
-#include "scan/selective_scan_vectors.h"
+#include "scan/selective_scan_kernels.h"
 
 namespace hm11::cpu {
 

@@ -1,5 +1,5 @@
 // The selective scan's kernels for the CPU the program is built for.
-#include "scan/selective_scan_vectors.h"
+#include "scan/selective_scan_kernels.h"
 
 namespace hm11::cpu {
 
