@@ -14,25 +14,28 @@
 #include "core/dtype.h"
 #include "scan/linear_recurrence.h"
 
-// A build for a CPU without AVX passes vectors of 32 bytes through functions that are all inlined.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 namespace hm11::cpu {
 namespace {
 
+#ifdef __AVX__
+constexpr int64_t kVectorBytes = 32;
+#else
+constexpr int64_t kVectorBytes = 16;
+#endif
+
 template <typename A>
 struct VectorOf {
-  typedef A Type __attribute__((vector_size(32)));
+  typedef A Type __attribute__((vector_size(kVectorBytes)));
 };
 template <typename A>
 using Vector = typename VectorOf<A>::Type;
 template <typename A>
-constexpr int64_t kLanes = 32 / static_cast<int64_t>(sizeof(A));
+constexpr int64_t kLanes = kVectorBytes / static_cast<int64_t>(sizeof(A));
 
 template <typename T>
 inline Vector<Accum<T>> Load(const T* from) {
   using A = Accum<T>;
-  Vector<A> v;
+  Vector<A> v = {};
   if constexpr (std::is_same_v<T, A>) {
     std::memcpy(&v, from, sizeof(v));
   } else {
@@ -42,19 +45,23 @@ inline Vector<Accum<T>> Load(const T* from) {
 }
 
 // kStream goes past the caches, for results that are too many to be found there again: it saves reading the
-// lines that are to be overwritten. `to` must then be aligned to 32 bytes.
+// lines that are to be overwritten. `to` must then be aligned to a vector.
 template <bool kStream, typename T>
 inline void Store(T* to, Vector<Accum<T>> v) {
   using A = Accum<T>;
   if constexpr (std::is_same_v<T, A>) {
-#ifdef __AVX__
     if constexpr (kStream) {
+#ifdef __AVX__
       __m256i bits;
       std::memcpy(&bits, &v, sizeof(v));
       _mm256_stream_si256(reinterpret_cast<__m256i*>(to), bits);
+#else
+      __m128i bits;
+      std::memcpy(&bits, &v, sizeof(v));
+      _mm_stream_si128(reinterpret_cast<__m128i*>(to), bits);
+#endif
       return;
     }
-#endif
     std::memcpy(to, &v, sizeof(v));
   } else {
     for (int64_t i = 0; i < kLanes<A>; ++i) to[i] = FromAccumClamped<T>(v[i]);
@@ -63,31 +70,35 @@ inline void Store(T* to, Vector<Accum<T>> v) {
 
 template <typename A>
 inline Vector<A> Reverse(Vector<A> v) {
-  if constexpr (sizeof(A) == 4) {
-    return __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
-  } else {
-    return __builtin_shufflevector(v, v, 3, 2, 1, 0);
-  }
+  if constexpr (kLanes<A> == 8) return __builtin_shufflevector(v, v, 7, 6, 5, 4, 3, 2, 1, 0);
+  if constexpr (kLanes<A> == 4) return __builtin_shufflevector(v, v, 3, 2, 1, 0);
+  if constexpr (kLanes<A> == 2) return __builtin_shufflevector(v, v, 1, 0);
 }
 
 // The lanes moved up by kBy, the first ones taken from `fill`.
 template <int kBy, typename A>
 inline Vector<A> ShiftUp(Vector<A> v, Vector<A> fill) {
-  if constexpr (sizeof(A) == 4) {
+  if constexpr (kLanes<A> == 8) {
     if constexpr (kBy == 1) return __builtin_shufflevector(v, fill, 8, 0, 1, 2, 3, 4, 5, 6);
     if constexpr (kBy == 2) return __builtin_shufflevector(v, fill, 8, 8, 0, 1, 2, 3, 4, 5);
     if constexpr (kBy == 4) return __builtin_shufflevector(v, fill, 8, 8, 8, 8, 0, 1, 2, 3);
-  } else {
+  } else if constexpr (kLanes<A> == 4) {
     if constexpr (kBy == 1) return __builtin_shufflevector(v, fill, 4, 0, 1, 2);
     if constexpr (kBy == 2) return __builtin_shufflevector(v, fill, 4, 4, 0, 1);
+  } else {
+    return __builtin_shufflevector(v, fill, 2, 0);
   }
 }
 
+// Every lane composed with all lanes below it.
 template <int kBy, typename A>
 inline void SweepLanes(Vector<A>& gates, Vector<A>& values) {
-  const Vector<A> zero = {};
-  values = gates * ShiftUp<kBy, A>(values, zero) + values;
-  gates = gates * ShiftUp<kBy, A>(gates, zero + 1);
+  if constexpr (kBy < kLanes<A>) {
+    const Vector<A> zero = {};
+    values = gates * ShiftUp<kBy, A>(values, zero) + values;
+    gates = gates * ShiftUp<kBy, A>(gates, zero + 1);
+    SweepLanes<2 * kBy, A>(gates, values);
+  }
 }
 
 // The scan of `count` steps of one channel from `carry`, upwards or downwards in memory from the pointers
@@ -106,8 +117,6 @@ Accum<T> ScanRow(const T* gates, const T* values, int64_t count, Accum<T> carry,
     if (kDown) a = Reverse<A>(a);
     if (kDown) b = Reverse<A>(b);
     SweepLanes<1, A>(a, b);
-    SweepLanes<2, A>(a, b);
-    if constexpr (kLanes<A> == 8) SweepLanes<4, A>(a, b);
     const Vector<A> states = a * (Vector<A>{} + carry) + b;
     carry = states[kLanes<A> - 1];
     if (out != nullptr) Store<kStream>(out + kStep * i + kLowest, kDown ? Reverse<A>(states) : states);

@@ -4,14 +4,14 @@
 namespace hm11::cpu {
 
 #ifdef __AVX__
-constexpr int kFloats = 8;
+constexpr int kVectorBytes = 32;
 #else
-constexpr int kFloats = 4;
+constexpr int kVectorBytes = 16;
 #endif
 
 template <typename T>
 SelectiveScanKernels<T> BaselineKernels() {
-  return KernelsOf < T, std::is_same_v<T, float> ? kFloats : 4 > ();
+  return KernelsOf<T, kVectorBytes / static_cast<int>(sizeof(T))>();
 }
 template SelectiveScanKernels<double> BaselineKernels();
 template SelectiveScanKernels<float> BaselineKernels();

@@ -14,9 +14,6 @@
 #include "core/fast_math.h"
 #include "scan/selective_scan.h"
 
-// A build for a CPU without AVX passes vectors of 32 bytes through functions that are all inlined.
-#pragma GCC diagnostic ignored "-Wpsabi"
-
 namespace hm11::cpu {
 namespace {
 
@@ -106,12 +103,19 @@ struct Vectors {
     return Each(x, [](T lane) { return FastSigmoid<T>(lane); });
   }
 
-  // to[j] = the sum of the lanes of from[j], for four vectors at once.
+  // to[j] = the sum of the lanes of from[j], for four vectors.
   static void SumFour(const V* from, T* to) {
-    using Quad = typename VectorOf<T, 4>::Type;
+    if constexpr (std::is_same_v<T, float>) return SumFourAtOnce(from, to);
+    for (int j = 0; j < 4; ++j) {
+      to[j] = 0;
+      for (int lane = 0; lane < kLanes; ++lane) to[j] += from[j][lane];
+    }
+  }
+  static void SumFourAtOnce(const V* from, float* to) {
+    using Quad = typename VectorOf<float, 4>::Type;
     Quad sums[4];
     for (int j = 0; j < 4; ++j) {
-      const T* const lanes = reinterpret_cast<const T*>(from + j);
+      const float* const lanes = reinterpret_cast<const float*>(from + j);
       sums[j] = Quad{};
       for (int lane = 0; lane < kLanes; lane += 4) {
         Quad quad;
