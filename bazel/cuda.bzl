@@ -2,9 +2,10 @@
 
 load("@local_cuda//:defs.bzl", "CUDA_VERSION", "HAVE_CUDA", "NVCC")
 
-# A100 and H100 in machine code; compute_80 as PTX as well, for any later GPU.
+# H100 in machine code; PTX for any other GPU from A100 on, which its driver compiles once and keeps. Machine code
+# for each would take most of a cold build's time.
 _ARCHITECTURES = [
-    "-gencode=arch=compute_80,code=[compute_80,sm_80]",
+    "-gencode=arch=compute_80,code=compute_80",
     "-gencode=arch=compute_90a,code=sm_90a",
 ]
 
