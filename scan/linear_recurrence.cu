@@ -35,12 +35,12 @@ __global__ void __launch_bounds__(128) SequentialKernel(const __grid_constant__ 
     const float gate = ToFloat(p.gates[offset]);
     if constexpr (kBackward) {
       const float dh = ToFloat(p.values[offset]) + carry;
-      p.out[offset] = FromFloat<T>(dh);
-      p.dgates[offset] = FromFloat<T>(dh * StateBefore(p, row, index));
+      p.out[offset] = FromFloat<T>(Storable<T>(dh));
+      p.dgates[offset] = FromFloat<T>(Storable<T>(dh * StateBefore(p, row, index)));
       carry = gate * dh;
     } else {
       carry = fmaf(gate, carry, ToFloat(p.values[offset]));
-      p.out[offset] = FromFloat<T>(carry);
+      p.out[offset] = FromFloat<T>(Storable<T>(carry));
     }
   }
   if (p.last_carry != nullptr) p.last_carry[row] = carry;
@@ -94,10 +94,10 @@ __global__ void __launch_bounds__(256)
   if constexpr (kBackward) {
     const float first = p.first_carry == nullptr ? 0.0f : p.first_carry[row];
     const float dh = ToFloat(p.values[offset]) + (index < rows ? first : from.sums[index - rows]);
-    p.out[offset] = FromFloat<T>(dh);
-    p.dgates[offset] = FromFloat<T>(dh * StateBefore(p, row, index / rows));
+    p.out[offset] = FromFloat<T>(Storable<T>(dh));
+    p.dgates[offset] = FromFloat<T>(Storable<T>(dh * StateBefore(p, row, index / rows)));
   } else {
-    p.out[offset] = FromFloat<T>(from.sums[index]);
+    p.out[offset] = FromFloat<T>(Storable<T>(from.sums[index]));
   }
   if (p.last_carry != nullptr && index >= rows * (p.length - 1)) p.last_carry[row] = from.sums[index];
 }

@@ -12,7 +12,9 @@
 //  4. The future never reaches the past: h_t keeps its bits whatever comes after t.
 //  5. Batch rows and channels are independent, to the bit.
 //  6. Backward is the gradient of forward.
-//  7. The reversed scan of a reversed sequence is the scan, reversed, to the bit.
+//  7. The reversed scan of a reversed sequence is the scan, reversed: to the bit, but for kChunked on a GPU
+//  in
+//     kChannelMajor, whose vectors are aligned in memory whichever way they are read, within the bound of 8.
 //  8. Every algorithm, layout and device computes the same numbers but for rounding. Let s_t be the scan of
 //     absolute values, s_t = |a_t| s_{t-1} + |b_t| with s_{-1} = |h_{-1}|, and u = 2^-24 (2^-53 for double).
 //     A term of h_t, b_k times the gates after it, goes through at most t+1 products and t+1 sums in whatever
@@ -57,15 +59,21 @@ HM_HOST_DEVICE inline LinearStep<A> Compose(const LinearStep<A>& before, const L
   return {before.gate * after.gate, after.gate * before.value + after.value};
 }
 
-// A result as it is stored: rounded to T, and no farther out than T's largest finite number. NaN stays NaN.
+// A result no farther out than T's largest finite number. NaN stays NaN.
 template <typename T>
-HM_HOST_DEVICE inline T FromAccumClamped(Accum<T> value) {
+HM_HOST_DEVICE inline Accum<T> Storable(Accum<T> value) {
   if constexpr (std::is_same_v<T, Bf16> || std::is_same_v<T, Fp16>) {
     constexpr float kLargest = std::is_same_v<T, Bf16> ? 0x1.fep127f : 65504.0f;
     value = value > kLargest ? kLargest : value;
     value = value < -kLargest ? -kLargest : value;
   }
-  return FromAccum<T>(value);
+  return value;
+}
+
+// A result as it is stored: in that range, and rounded to T.
+template <typename T>
+HM_HOST_DEVICE inline T FromAccumClamped(Accum<T> value) {
+  return FromAccum<T>(Storable<T>(value));
 }
 
 // kSequential: the loop, one step after the other; the oracle.

@@ -21,7 +21,7 @@ namespace {
 
 constexpr int64_t kBlockChannels = 256;
 constexpr int64_t kCuts = 8;
-constexpr int64_t kCutElements = int64_t{1} << 15;  // at least, in each cut
+constexpr int64_t kCutElements = int64_t{1} << 16;  // at least, in each cut
 constexpr int64_t kPieceElements = int64_t{1} << 14;
 constexpr int64_t kTile = 1024;                     // steps whose carries backward keeps before it uses them
 constexpr int64_t kStreamBytes = int64_t{8} << 20;  // of a result: more than stays in a core's own cache

@@ -190,7 +190,7 @@ __global__ void __launch_bounds__(32 * kWarps)
 #pragma unroll
     for (int k = 0; k < kChannels; ++k) {
       const float result = Advance<kBackward>(gates[i][k], values[i][k], carry[k]);
-      out.Set(k, result);
+      out.Set(k, Storable<T>(result));
       if constexpr (kBackward) {
         float before = states[i][k];
         if (first + i + 1 >= p.length) {
@@ -198,7 +198,7 @@ __global__ void __launch_bounds__(32 * kWarps)
                        ? p.initial_state[row * p.channels + channel + k]
                        : 0.0f;
         }
-        dgates.Set(k, result * before);
+        dgates.Set(k, Storable<T>(result * before));
       }
     }
     if (inside && first + i < p.length) {
@@ -331,11 +331,11 @@ __global__ void __launch_bounds__(kThreads)
         dgate = result * before;
       }
       if (p.descending) {
-        out.Set(kTokens - 1 - i, result);
-        if constexpr (kBackward) dgates.Set(kTokens - 1 - i, dgate);
+        out.Set(kTokens - 1 - i, Storable<T>(result));
+        if constexpr (kBackward) dgates.Set(kTokens - 1 - i, Storable<T>(dgate));
       } else {
-        out.Set(i, result);
-        if constexpr (kBackward) dgates.Set(i, dgate);
+        out.Set(i, Storable<T>(result));
+        if constexpr (kBackward) dgates.Set(i, Storable<T>(dgate));
       }
     }
     last = mine;

@@ -414,7 +414,12 @@ RC_GTEST_PROP(LinearRecurrenceTest, TheReversedScanOfAReversedSequenceIsTheScan,
       Results reversed = RunScan<float>(device, options, ReversedInTime(c));
       for (const char* name : {"states", "dgates", "dvalues"})
         reversed[name] = ReversedInTime(reversed[name]);
-      ExpectSame(reversed, straight, NameOf(options));
+      if (device.is_cuda() && options.algorithm == ScanAlgorithm::kChunked &&
+          options.layout == ScanLayout::kChannelMajor) {
+        ExpectWithin(reversed, straight, Oracle(Absolute(c)), 1e-6, NameOf(options));
+      } else {
+        ExpectSame(reversed, straight, NameOf(options));
+      }
     }
   }
   RC_ASSERT(!testing::Test::HasFailure());
@@ -451,9 +456,9 @@ TEST(LinearRecurrenceTest, EveryLengthTo2048AgreesWithTheLoopInDouble) {
 // Property 8 for any gates: the bound itself, at shapes around the edges of blocks, tiles and cuts in time.
 TEST(LinearRecurrenceTest, AlgorithmsAgreeWithinTheBoundAtTheEdgesOfBlocks) {
   const std::vector<std::vector<int64_t>> shapes = {
-      {2, 17, 255},   {1, 9, 256},    {3, 5, 257},   {1, 33, 513},  {2, 1, 300}, {1, 1023, 2},
-      {1, 1024, 2},   {2, 1025, 3},   {1, 2049, 1},  {1, 4097, 5},  {5, 300, 7}, {1, 65536, 5},
-      {1, 262144, 1}, {1, 262205, 1}, {1, 87400, 3}, {1, 1100, 256}};
+      {2, 17, 255},   {1, 9, 256},    {3, 5, 257},    {1, 33, 513},  {2, 1, 300}, {1, 1023, 2},
+      {1, 1024, 2},   {2, 1025, 3},   {1, 2049, 1},   {1, 4097, 5},  {5, 300, 7}, {1, 65536, 9},
+      {1, 524288, 1}, {1, 524349, 1}, {1, 174800, 3}, {1, 1100, 256}};
   for (const Device& device : TestDevices()) {
     Arena arena = TestArena(device);
     for (const std::vector<int64_t>& shape : shapes) {
@@ -484,7 +489,7 @@ TEST(LinearRecurrenceTest, AlgorithmsAgreeWithinTheBoundAtTheEdgesOfBlocks) {
 // channels of their own, stored in T.
 template <typename T>
 Case ExtremeCase(int64_t length, uint64_t seed) {
-  const int64_t channels = 6;
+  const int64_t channels = 9;  // enough to be cut in time when long
   Case c = MakeCase(1, length, channels, seed);
   const double largest = std::is_same_v<T, Fp16> ? 65504 : 3.38e38;
   for (int64_t i = 0; i < c.gates.size(); ++i) {
@@ -626,7 +631,7 @@ TEST(LinearRecurrenceTest, AbsentOperandsAreZerosAndAbsentOutputsAreLeftOut) {
 
 TEST(LinearRecurrenceTest, RepeatsToTheBitOnAnyNumberOfThreads) {
   for (const std::vector<int64_t>& shape :
-       std::vector<std::vector<int64_t>>{{2, 300, 600}, {1, 65536, 5}, {1, 262144, 1}}) {
+       std::vector<std::vector<int64_t>>{{2, 300, 600}, {1, 65536, 9}, {1, 524288, 1}}) {
     const Case c = MakeCase(shape[0], shape[1], shape[2], 8);
     for (const Device& device : TestDevices()) {
       for (const ScanOptions& options : AllOptions()) {
