@@ -3,7 +3,6 @@
 
 #include "ops/causal_conv.h"
 #include "ops/matmul.h"
-#include "scan/selective_scan.h"
 
 namespace hm11 {
 namespace {
@@ -33,7 +32,7 @@ SelectiveScanArgs<T> ScanArgs(const ModelConfig& config, const MambaWeights<T>& 
   args.d = weights.d;
   args.z = Columns<T>(saved.xz).Range(inner, inner);
   args.y = saved.y;
-  args.chunk_states = saved.chunk_states;
+  args.saved = saved.scan;
   return args;
 }
 
@@ -63,7 +62,7 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
   saved->dbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
   saved->delta = arena.New<T>({batch, time, inner});
   saved->y = arena.New<T>({batch, time, inner});
-  saved->chunk_states = arena.New<Accum<T>>({batch, SelectiveScanChunks(time), inner, config.state});
+  saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
 
   MatmulForward<T>(arena, {.x = input, .weight = weights.in_proj, .y = saved->xz});
   CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);

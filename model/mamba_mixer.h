@@ -10,18 +10,19 @@
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "scan/selective_scan.h"
 
 namespace hm11 {
 
 // What backward needs of a forward pass.
 template <typename T>
 struct MambaSaved {
-  Tensor<T> xz;                   // [rows, 2 inner]
-  Tensor<T> conv;                 // [batch, time, inner]
-  Tensor<T> dbc;                  // [rows, dt_rank + 2 state]
-  Tensor<T> delta;                // [batch, time, inner]
-  Tensor<T> y;                    // [batch, time, inner]
-  Tensor<Accum<T>> chunk_states;  // [batch, chunks, inner, state]
+  Tensor<T> xz;     // [rows, 2 inner]
+  Tensor<T> conv;   // [batch, time, inner]
+  Tensor<T> dbc;    // [rows, dt_rank + 2 state]
+  Tensor<T> delta;  // [batch, time, inner]
+  Tensor<T> y;      // [batch, time, inner]
+  SelectiveScanSaved<T> scan;
 };
 
 // What a Mamba layer remembers between two pieces of one sequence: scan states and the convolution's last

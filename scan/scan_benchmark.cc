@@ -136,7 +136,7 @@ SelectiveScanArgs<T> SelectiveScanOperands(Arena& arena, const Extents& extents)
   args.d = uniform({inner}, 0.9, 1.1);
   args.z = Columns<T>(random({extents.rows(), inner}));
   args.y = arena.New<T>({batch, length, inner});
-  args.chunk_states = arena.New<Accum<T>>({batch, SelectiveScanChunks(length), inner, states});
+  args.saved = NewSelectiveScanSaved<T>(arena, args);
   return args;
 }
 
@@ -162,8 +162,6 @@ template <typename T>
 void SelectiveScan(benchmark::State& state, const Device& device, bool backward) {
   const Extents extents = {state.range(0), state.range(1), state.range(2), state.range(3)};
   const int64_t elements = extents.rows() * extents.inner;
-  const int64_t border_bytes =
-      extents.batch * SelectiveScanChunks(extents.length) * extents.inner * extents.state * kBytes<Accum<T>>;
   const int64_t planned = PlannedBytes([&](Arena& plan) {
     const SelectiveScanArgs<T> args = SelectiveScanOperands<T>(plan, extents);
     SelectiveScanForward<T>(plan, args);
@@ -182,7 +180,7 @@ void SelectiveScan(benchmark::State& state, const Device& device, bool backward)
   });
   const int64_t bytes =
       ((backward ? 7 : 4) * elements + (backward ? 4 : 2) * extents.rows() * extents.state) * kBytes<T> +
-      border_bytes;
+      args.saved.states.size_bytes() + args.saved.ungated.size_bytes();
   SetThroughput(state, static_cast<double>(bytes));
   // What bounds it: one exponential each.
   state.counters["Gstates/s"] = benchmark::Counter(static_cast<double>(elements * extents.state) / 1e9,

@@ -42,6 +42,19 @@ __device__ __forceinline__ T FromFloat(float value) {
   }
 }
 
+// Two 16-bit numbers in a word, the first in its lower half: one conversion for both.
+template <typename T>
+__device__ __forceinline__ uint32_t PackPair(float low, float high) {
+  static_assert(sizeof(T) == 2);
+  if constexpr (std::is_same_v<T, Fp16>) {
+    const __half2 pair = __floats2half2_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  } else {
+    const __nv_bfloat162 pair = __floats2bfloat162_rn(low, high);
+    return *reinterpret_cast<const uint32_t*>(&pair);
+  }
+}
+
 // Numbers of T side by side in a row, moved as one access: 16 bytes, or a single number where rows are not
 // aligned. They stay packed in their words until used.
 template <typename T, int kCount = kVectorSize<T>>
@@ -67,6 +80,15 @@ struct RowVector {
       const uint32_t bits = FromFloat<T>(value).bits;
       words[i / 2] =
           i % 2 == 0 ? ((words[i / 2] & 0xffff0000u) | bits) : ((words[i / 2] & 0xffffu) | bits << 16);
+    }
+  }
+  // Numbers i and i + 1, for an even i.
+  __device__ __forceinline__ void SetPair(int i, float first, float second) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(first);
+      words[i + 1] = __float_as_uint(second);
+    } else {
+      words[i / 2] = PackPair<T>(first, second);
     }
   }
   static __device__ __forceinline__ RowVector Load(const T* from) {
@@ -107,16 +129,16 @@ __device__ __forceinline__ float Reciprocal(float x) {
   return result;
 }
 
-// 2^x for x < 128 on the ordinary pipes: x = whole + part with |part| <= 1/2, 2^part by a polynomial that is
-// 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error under 1e-7
-// with degree 5, 3e-6 with degree 4. Results under 2^-126 are 2^-126.
+// 2^(a b) for a b < 128 on the ordinary pipes: a b = whole + part with |part| <= 1/2, 2^part by a polynomial
+// that is 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error
+// under 1e-7 with degree 5, 3e-6 with degree 4. Results under 2^-126 are not much larger than that: for a b
+// down to -1e7 within 1e-12 of 0.
 template <int kDegree>
-__device__ __forceinline__ float Exp2OnFma(float x) {
+__device__ __forceinline__ float Exp2OnFma(float a, float b) {
   constexpr float kMagic =
       12582912.0f;  // 1.5 * 2^23: its unit is 1, so that adding it rounds to whole numbers.
-  x = fmaxf(x, -126.0f);
-  const float shifted = x + kMagic;
-  const float part = x - (shifted - kMagic);
+  const float shifted = fmaxf(fmaf(a, b, kMagic), kMagic - 126.0f);
+  const float part = fmaf(a, b, kMagic - shifted);
   float value;
   if constexpr (kDegree == 5) {
     value = fmaf(part, 0.001326472731307149f, 0.009671512991189957f);

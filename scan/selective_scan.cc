@@ -34,23 +34,37 @@ void CheckOperands(const SelectiveScanArgs<T>& args) {
   if (!args.z.empty()) CheckColumns(args.z, batch * time, inner);
   CheckShapeIfThere(args.reset, {batch, time});
   CheckShapeIfThere(args.initial_state, {batch, inner, state});
-  CheckShapeIfThere(args.chunk_states, {batch, SelectiveScanChunks(time), inner, state});
 }
 
 template <typename T>
-void CheckForward(const SelectiveScanArgs<T>& args) {
+Shape SavedStatesShape(const Device& device, const SelectiveScanArgs<T>& args) {
+  const int64_t spacing = device.is_cpu() ? kSelectiveScanChunk : kSelectiveScanGpuSpacing;
+  return {args.x.dim(0), (args.x.dim(1) + spacing - 1) / spacing, args.x.dim(2), args.a_log.dim(1)};
+}
+
+template <typename T>
+void CheckSaved(const Device& device, const SelectiveScanArgs<T>& args) {
+  CheckShapeIfThere(args.saved.states, SavedStatesShape(device, args));
+  CheckShapeIfThere(args.saved.ungated, args.x.shape());
+}
+
+template <typename T>
+void CheckForward(const Device& device, const SelectiveScanArgs<T>& args) {
   CheckOperands(args);
+  CheckSaved(device, args);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   CheckShapeIfThere(args.final_state, {args.x.dim(0), args.x.dim(2), args.a_log.dim(1)});
 }
 
 template <typename T>
-void CheckBackward(const SelectiveScanGradArgs<T>& args) {
+void CheckBackward(const Device& device, const SelectiveScanGradArgs<T>& args) {
   const SelectiveScanArgs<T>& forward = args.forward;
   CheckOperands(forward);
+  CheckSaved(device, forward);
   const int64_t rows = forward.x.dim(0) * forward.x.dim(1), inner = forward.x.dim(2);
   const Shape states = {forward.x.dim(0), inner, forward.a_log.dim(1)};
-  HM_CHECK(!forward.chunk_states.empty() || forward.x.empty());
+  HM_CHECK(!forward.saved.states.empty() || forward.x.empty());
+  HM_CHECK(!forward.saved.ungated.empty() || forward.z.empty() || device.is_cpu());
   for (const Shape& shape : {args.dy.shape(), args.dx.shape(), args.ddelta.shape()}) {
     HM_CHECK_EQ(shape, forward.x.shape());
   }
@@ -69,13 +83,19 @@ void CheckBackward(const SelectiveScanGradArgs<T>& args) {
 
 }  // namespace
 
-int64_t SelectiveScanChunks(int64_t time) { return (time + kSelectiveScanChunk - 1) / kSelectiveScanChunk; }
+template <typename T>
+SelectiveScanSaved<T> NewSelectiveScanSaved(Arena& arena, const SelectiveScanArgs<T>& args) {
+  SelectiveScanSaved<T> saved;
+  saved.states = arena.New<T>(SavedStatesShape(arena.device(), args));
+  if (!arena.device().is_cpu() && !args.z.empty()) saved.ungated = arena.New<T>(args.x.shape());
+  return saved;
+}
 
 template <typename T>
 void SelectiveScanForward(Arena& arena, const SelectiveScanArgs<T>& args) {
-  CheckForward(args);
-  if (args.x.empty()) return;
   const Device& device = arena.device();
+  CheckForward(device, args);
+  if (args.x.empty()) return;
   Arena::Scope scope(arena);
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -99,9 +119,9 @@ void SelectiveScanForward(Arena& arena, const SelectiveScanArgs<T>& args) {
 
 template <typename T>
 void SelectiveScanBackward(Arena& arena, const SelectiveScanGradArgs<T>& args) {
-  CheckBackward(args);
-  if (args.forward.x.empty()) return;
   const Device& device = arena.device();
+  CheckBackward(device, args);
+  if (args.forward.x.empty()) return;
   Arena::Scope scope(arena);
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -123,8 +143,9 @@ void SelectiveScanBackward(Arena& arena, const SelectiveScanGradArgs<T>& args) {
   }
 }
 
-#define HM_INSTANTIATE(T)                                                  \
-  template void SelectiveScanForward(Arena&, const SelectiveScanArgs<T>&); \
+#define HM_INSTANTIATE(T)                                                                    \
+  template SelectiveScanSaved<T> NewSelectiveScanSaved(Arena&, const SelectiveScanArgs<T>&); \
+  template void SelectiveScanForward(Arena&, const SelectiveScanArgs<T>&);                   \
   template void SelectiveScanBackward(Arena&, const SelectiveScanGradArgs<T>&);
 HM_INSTANTIATE(double)
 HM_INSTANTIATE(float)

@@ -79,7 +79,7 @@ struct BackwardScan : PieceScan<T, kLanes> {
     std::fill_n(memory.drates, this->vectors * this->padded_state, V{});
     std::fill_n(memory.dd, this->vectors, V{});
     std::fill_n(memory.ddelta_bias, this->vectors, V{});
-    for (int64_t chunk = SelectiveScanChunks(this->time) - 1; chunk >= 0; --chunk) {
+    for (int64_t chunk = this->args.saved.states.dim(1) - 1; chunk >= 0; --chunk) {
       const int64_t t = chunk * kSteps, steps = std::min(kSteps, this->time - t);
       this->LoadRows(this->args.b, t, steps, memory.b);
       this->LoadRows(this->args.c, t, steps, memory.c);

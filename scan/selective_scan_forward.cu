@@ -18,8 +18,9 @@ struct ForwardOperands {
   const float* initial_state;  // of the segment when there are several
   const uint8_t* reset;
   T* y;
+  T* ungated;
+  T* saved_states;
   float* final_state;
-  float* chunk_states;
   SegmentEffects effects;
   int64_t b_stride;
   int64_t c_stride;
@@ -28,49 +29,54 @@ struct ForwardOperands {
   int time;
   int inner;
   int states;
-  int chunks;
   int channel_blocks;
   int segments;
   int segment_tokens;
   bool softplus;
-  bool channel_vectors;  // x, delta, z and y move as 16-byte vectors
+  bool channel_vectors;  // x, delta, z, y and ungated move as 16-byte vectors
   bool column_vectors;   // b and c
-  bool state_vectors;    // states in memory
+  bool state_vectors;    // a thread's states of a channel
 };
 
-// How a block is cut. A thread keeps kThreadChannels x kThreadStates states in registers; kStateLanes
-// neighbouring lanes share channels. kPolynomials of every 8 exponentials are computed on the FMA pipe.
-template <int kStatesPadded, int kThreadChannelCount, int kThreadStateCount, int kWarpCount,
-          int kTileTokenCount, int kPolynomialCount, int kMinBlockCount>
+// How a block of 64 channels is cut. Its warps share out the channels: lane 4 g + q of warp w has channels
+// 8 g + w kThreadChannels and the next ones, and of each a quarter of the states, from q kThreadStates on.
+// kPolynomials of every 16 exponentials are computed on the FMA pipe. kIsWhole says that every operand is
+// there, nothing is padded and nothing is reset, as in training: then no thread asks.
+template <int kStatesPadded, int kWarpCount, int kTileTokenCount, int kPolynomialCount, int kMinBlockCount,
+          bool kIsWhole>
 struct ForwardShape {
+  static constexpr bool kWhole = kIsWhole;
   static constexpr int kStates = kStatesPadded;
-  static constexpr int kThreadChannels = kThreadChannelCount;
-  static constexpr int kThreadStates = kThreadStateCount;
-  static constexpr int kStateLanes = kStates / kThreadStates;
-  static constexpr int kWarpChannels = 32 / kStateLanes * kThreadChannels;
-  static constexpr int kBlockChannels = kWarpCount * kWarpChannels;
-  static constexpr int kThreads = 32 * kWarpCount;
+  static constexpr int kWarps = kWarpCount;
+  static constexpr int kThreads = 32 * kWarps;
+  static constexpr int kBlockChannels = 64;
+  static constexpr int kThreadChannels = 8 / kWarps;
+  static constexpr int kRowTiles = kThreadChannels / 2;
+  static constexpr int kThreadStates = kStates / 4;
   static constexpr int kTileTokens = kTileTokenCount;
   static constexpr int kPolynomials = kPolynomialCount;
   static constexpr int kMinBlocks = kMinBlockCount;
-  static_assert(kSelectiveScanChunk % kTileTokens == 0 && kTileTokens <= 32 && kStateLanes <= 32);
+  // Rows of shared memory, padded so that the lanes of an access hit different banks.
+  static constexpr int kPairStride = kBlockChannels + 2;
+  static constexpr int kStateStride = kStates + 4;
+  static_assert(kThreadChannels % 2 == 0 && kThreadStates % 2 == 0);
+  static_assert(kSelectiveScanChunk % kTileTokens == 0 && kTileTokens <= 32 && kSavedSpacing == 4);
 };
 
-// <states, thread channels, thread states, warps, tile tokens, polynomials of 8, blocks of an SM>, for so
-// many states.
-template <typename T>
+// <states, warps, tokens of a tile, polynomials of 16, blocks of an SM>, for so many states.
+template <typename T, bool kWhole>
 struct ForwardShapes {
-  using UpTo8 = ForwardShape<8, 4, 4, 2, 16, 1, 3>;
-  using UpTo16 = ForwardShape<16, 2, 8, 2, 16, 1, 5>;
-  using UpTo32 = ForwardShape<32, 2, 16, 2, 16, 1, 4>;
-  using UpTo64 = ForwardShape<64, 4, 8, 4, 16, 1, 3>;
+  using UpTo8 = ForwardShape<8, 2, 16, 2, 4, kWhole>;
+  using UpTo16 = ForwardShape<16, 2, 16, 2, 4, kWhole>;
+  using UpTo32 = ForwardShape<32, 4, 16, 2, 3, kWhole>;
+  using UpTo64 = ForwardShape<64, 4, 16, 2, 3, kWhole>;
 };
-template <>
-struct ForwardShapes<Bf16> {
-  using UpTo8 = ForwardShape<8, 4, 4, 2, 16, 1, 4>;
-  using UpTo16 = ForwardShape<16, 1, 16, 2, 16, 1, 8>;
-  using UpTo32 = ForwardShape<32, 2, 16, 2, 16, 1, 6>;
-  using UpTo64 = ForwardShape<64, 4, 8, 4, 16, 1, 3>;
+template <bool kWhole>
+struct ForwardShapes<Bf16, kWhole> {
+  using UpTo8 = ForwardShape<8, 2, 16, 3, 8, kWhole>;
+  using UpTo16 = ForwardShape<16, 2, 16, 3, 8, kWhole>;
+  using UpTo32 = ForwardShape<32, 4, 32, 3, 4, kWhole>;
+  using UpTo64 = ForwardShape<64, 4, 16, 3, 3, kWhole>;
 };
 
 template <typename T, typename Shape>
@@ -92,10 +98,11 @@ struct alignas(16) ForwardTile {
   uint4 delta[Items::kItems][Shape::kThreads];
   uint4 raw_b[Items::kStateItems][Shape::kThreads];
   uint4 raw_c[Items::kStateItems][Shape::kThreads];
-  float2 steps[Shape::kTileTokens][Shape::kBlockChannels];  // step, step * x
-  float y[Shape::kTileTokens][Shape::kBlockChannels];
-  float b[Shape::kTileTokens][Shape::kStates];
-  float c[Shape::kTileTokens][Shape::kStates];
+  // step, step * x of channels by PlaceOfChannel; each pair of channels is overwritten with its two sums over
+  // states, which begin y.
+  float2 steps[Shape::kTileTokens][Shape::kPairStride];
+  float b[Shape::kTileTokens][Shape::kStateStride];
+  float c[Shape::kTileTokens][Shape::kStateStride];
   float delta_bias[Shape::kBlockChannels];
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
@@ -107,260 +114,311 @@ constexpr bool FitsAnSm() {
   return kBytes <= kSharedBytes && Shape::kMinBlocks * (kBytes + 1024) <= kSmSharedBytes;
 }
 
-// Sums over the kLanes lanes of a group. Channels are halved between lanes while there are some to halve, so
-// that a lane ends with kChannels / kLanes sums (one at least) of the channels from the result on.
-template <int kLanes, int kChannels>
-__device__ __forceinline__ int SumOverLanes(int lane, float (&sums)[kChannels]) {
-  int first = 0;
-  int width = kChannels;
+struct ForwardPlace {
+  int block_begin;  // the block's first channel
+  int batch;
+  int segment;
+  int time_begin;
+  int time_end;
+};
+
+template <typename Shape, typename T>
+__device__ __forceinline__ ForwardPlace PlaceOfForwardBlock(const ForwardOperands<T>& p) {
+  const int block = static_cast<int>(blockIdx.x);
+  const int segment = block / p.channel_blocks / p.batch;
+  const int time_begin = segment * p.segment_tokens;
+  return {block % p.channel_blocks * Shape::kBlockChannels, block / p.channel_blocks % p.batch, segment,
+          time_begin, min(p.time, time_begin + p.segment_tokens)};
+}
+
+// Sets the tile's rows on their way into shared memory.
+template <bool kAggregate, typename Shape, typename T>
+__device__ __forceinline__ void CopyTile(const ForwardOperands<T>& p, const ForwardPlace& place,
+                                         int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
+  using Items = ForwardItems<T, Shape>;
+  const int thread = static_cast<int>(threadIdx.x);
+  const int first_row = place.batch * p.time;
 #pragma unroll
-  for (int mask = kLanes / 2; mask > 0; mask /= 2) {
-    if (width > 1) {
-      width /= 2;
-      const bool upper = (lane & mask) != 0;
-#pragma unroll
-      for (int i = 0; i < kChannels / 2; ++i) {
-        if (i < width) {
-          const float sent = upper ? sums[i] : sums[i + width];
-          const float kept = upper ? sums[i + width] : sums[i];
-          sums[i] = kept + __shfl_xor_sync(0xffffffffu, sent, mask);
-        }
-      }
-      first += upper ? width : 0;
-    } else {
-      sums[0] += __shfl_xor_sync(0xffffffffu, sums[0], mask);
+  for (int i = 0; i < Items::kItems; ++i) {
+    const int item = i * Shape::kThreads + thread;
+    const int token = tile_begin + item / Items::kColumnVectors;
+    const int channel = place.block_begin + item % Items::kColumnVectors * Items::kVector;
+    const int count = token < place.time_end ? p.inner : 0;
+    const int64_t row = first_row + token;
+    CopyRowAsync(&tile.x[stage][i][thread], p.x, row * p.inner, channel, count,
+                 Shape::kWhole || p.channel_vectors);
+    CopyRowAsync(&tile.delta[i][thread], p.delta, row * p.inner, channel, count,
+                 Shape::kWhole || p.channel_vectors);
+    if (!kAggregate && (Shape::kWhole || p.z != nullptr)) {
+      CopyRowAsync(&tile.z[stage][i][thread], p.z, row * p.z_stride, channel, count,
+                   Shape::kWhole || p.channel_vectors);
     }
   }
-  return first;
+#pragma unroll
+  for (int i = 0; i < Items::kStateItems; ++i) {
+    const int item = i * Shape::kThreads + thread;
+    const int token = tile_begin + item / Items::kStateVectors;
+    const int count =
+        token < place.time_end && item < Shape::kTileTokens * Items::kStateVectors ? p.states : 0;
+    const int state = item % Items::kStateVectors * Items::kVector;
+    const int64_t row = first_row + token;
+    CopyRowAsync(&tile.raw_b[i][thread], p.b, row * p.b_stride, state, count,
+                 Shape::kWhole || p.column_vectors);
+    if (!kAggregate) {
+      CopyRowAsync(&tile.raw_c[i][thread], p.c, row * p.c_stride, state, count,
+                   Shape::kWhole || p.column_vectors);
+    }
+  }
+}
+
+// The copied rows as the floats that the scan reads: steps, inputs, b, c and resets. Tokens past the end get
+// step 0 and change nothing.
+template <bool kAggregate, typename Shape, typename T>
+__device__ __forceinline__ void PrepareTile(const ForwardOperands<T>& p, const ForwardPlace& place,
+                                            int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
+  using Items = ForwardItems<T, Shape>;
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < Items::kItems; ++i) {
+    const int item = i * Shape::kThreads + thread;
+    const int t = item / Items::kColumnVectors;
+    const int column = item % Items::kColumnVectors * Items::kVector;
+    const bool inside = tile_begin + t < place.time_end;
+    const auto x = FromShared<T>(tile.x[stage][i][thread]);
+    const auto delta = FromShared<T>(tile.delta[i][thread]);
+#pragma unroll
+    for (int k = 0; k < Items::kVector; k += 2) {
+      float pairs[4];
+#pragma unroll
+      for (int j = 0; j < 2; ++j) {
+        float step = delta[k + j] + tile.delta_bias[column + k + j];
+        if (Shape::kWhole || p.softplus) step = Softplus(step);
+        step = inside ? step : 0.0f;
+        pairs[2 * j] = step;
+        pairs[2 * j + 1] = step * x[k + j];
+      }
+      StoreShared(&tile.steps[t][PlaceOfChannel<Shape::kBlockChannels>(column + k)].x, pairs);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < Items::kStateItems; ++i) {
+    const int item = i * Shape::kThreads + thread;
+    const int t = item / Items::kStateVectors;
+    const int state = item % Items::kStateVectors * Items::kVector;
+    if (item < Shape::kTileTokens * Items::kStateVectors) {
+      const auto b = FromShared<T>(tile.raw_b[i][thread]);
+      const auto c = FromShared<T>(tile.raw_c[i][thread]);
+#pragma unroll
+      for (int k = 0; k < Items::kVector; k += 4) {
+        const float b_four[4] = {b[k], b[k + 1], b[k + 2], b[k + 3]};
+        const float c_four[4] = {c[k], c[k + 1], c[k + 2], c[k + 3]};
+        StoreShared(&tile.b[t][state + k], b_four);
+        if (!kAggregate) StoreShared(&tile.c[t][state + k], c_four);
+      }
+    }
+  }
+  if (!Shape::kWhole && thread < 32) {
+    const int token = tile_begin + thread;
+    const bool resets = p.reset != nullptr && thread < Shape::kTileTokens && token < place.time_end &&
+                        p.reset[place.batch * p.time + token] != 0;
+    const unsigned bits = __ballot_sync(0xffffffffu, resets);
+    if (thread == 0) tile.resets = bits;
+  }
+}
+
+// y of the tile's tokens, out of the sums over states.
+template <typename Shape, typename T>
+__device__ __forceinline__ void FinishTile(const ForwardOperands<T>& p, const ForwardPlace& place,
+                                           int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
+  using Items = ForwardItems<T, Shape>;
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < Items::kItems; ++i) {
+    const int item = i * Shape::kThreads + thread;
+    const int t = item / Items::kColumnVectors;
+    const int column = item % Items::kColumnVectors * Items::kVector;
+    const auto x = FromShared<T>(tile.x[stage][i][thread]);
+    const auto z = FromShared<T>(tile.z[stage][i][thread]);
+    RowVector<T> y = {}, ungated = {};
+#pragma unroll
+    for (int k = 0; k < Items::kVector; k += 2) {
+      float value[2];
+      LoadShared(&tile.steps[t][PlaceOfChannel<Shape::kBlockChannels>(column + k)].x, value);
+#pragma unroll
+      for (int j = 0; j < 2; ++j) value[j] = fmaf(tile.d[column + k + j], x[k + j], value[j]);
+      ungated.SetPair(k, value[0], value[1]);
+      if (Shape::kWhole || p.z != nullptr) {
+#pragma unroll
+        for (int j = 0; j < 2; ++j) value[j] *= z[k + j] * Sigmoid(z[k + j]);
+      }
+      y.SetPair(k, value[0], value[1]);
+    }
+    const int64_t row = place.batch * p.time + tile_begin + t;
+    const int count = tile_begin + t < place.time_end ? p.inner : 0;
+    StoreRow(p.y + row * p.inner, place.block_begin + column, count, Shape::kWhole || p.channel_vectors, y);
+    if (p.ungated != nullptr) {
+      StoreRow(p.ungated + row * p.inner, place.block_begin + column, count,
+               Shape::kWhole || p.channel_vectors, ungated);
+    }
+  }
 }
 
 // A block walks its channels' time (or one segment of it) tile by tile. For each tile all threads turn step
 // size and x into shared floats, once a token and channel; then every thread runs the recurrence of its
 // states with those and B, C broadcast from shared memory; then all threads write the tile's y. The next
-// tile's rows are on their way into registers meanwhile. With kAggregate nothing is written but the segment's
-// effect.
+// tile's rows are on their way meanwhile. With kAggregate nothing is written but the segment's effect.
 //
-// A state and token cost a multiplication for the exponent, the exponential, one for step * x * b, and two
-// FMAs: 5 issue slots, and 0.9 to 1.4 more for loads, the sums across lanes and what is done once a channel.
-// The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the limit; part
-// of the exponentials goes to the FMA pipe, which brings both under their limit.
+// y, the sum over states of C h, is a product for the tensor cores: rows are a warp's channels, the inner
+// dimension their states, all columns the same; what comes out are whole sums that no lane needs to exchange.
+//
+// A state and token cost a multiplication for the exponent, the exponential, one for step * x * b, one FMA
+// and a quarter of a product's issue slot, about 5 slots, and 1.5 more for loads and what is done once a
+// channel. The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the
+// limit; part of the exponentials goes to the FMA pipe, which brings both under their limit.
 template <typename T, typename Shape, bool kAggregate>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanForwardKernel(const __grid_constant__ ForwardOperands<T> p) {
   static_assert(FitsAnSm<T, Shape>());
-  using Items = ForwardItems<T, Shape>;
   constexpr int kTokens = Shape::kTileTokens;
   constexpr int kChannels = Shape::kThreadChannels;
   constexpr int kStates = Shape::kThreadStates;
   extern __shared__ uint4 shared_memory[];
   auto& tile = *reinterpret_cast<ForwardTile<T, Shape>*>(shared_memory);
-
+  const ForwardPlace place = PlaceOfForwardBlock<Shape>(p);
   const int thread = static_cast<int>(threadIdx.x);
-  const int channel_block = static_cast<int>(blockIdx.x) % p.channel_blocks;
-  const int batch = static_cast<int>(blockIdx.x) / p.channel_blocks % p.batch;
-  const int segment = static_cast<int>(blockIdx.x) / p.channel_blocks / p.batch;
-  const int block_begin = channel_block * Shape::kBlockChannels;
-  const int time_begin = segment * p.segment_tokens;
-  const int time_end = min(p.time, time_begin + p.segment_tokens);
-  const int64_t first_row = int64_t{batch} * p.time;
 
   for (int i = thread; i < Shape::kBlockChannels; i += Shape::kThreads) {
-    const int channel = block_begin + i;
+    const int channel = place.block_begin + i;
     tile.delta_bias[i] = p.delta_bias != nullptr && channel < p.inner ? p.delta_bias[channel] : 0.0f;
     tile.d[i] = p.d != nullptr && channel < p.inner ? p.d[channel] : 0.0f;
   }
 
-  const int lane = thread % 32;
-  const int state_lane = lane % Shape::kStateLanes;
-  const int state_begin = state_lane * kStates;
-  const int thread_begin = thread / Shape::kStateLanes * kChannels;
+  const int warp = thread / 32;
+  const int quad = thread % 4;
+  const int group = thread % 32 / 4;
+  const int state_begin = quad * kStates;
+  const int channel_begin = place.block_begin + group * 8 + warp * kChannels;
+  const int states = Shape::kWhole ? Shape::kStates : p.states;
   float rate[kChannels][kStates];  // A log2(e)
   float h[kChannels][kStates];
   float step_sum[kChannels] = {};
 #pragma unroll
   for (int i = 0; i < kChannels; ++i) {
-    const int channel = block_begin + thread_begin + i;
-    const bool inside = channel < p.inner;
-    const int count = inside ? p.states : 0;
-    LoadStates(p.a_log + int64_t{channel} * p.states, state_begin, count, p.state_vectors, rate[i]);
+    const int channel = channel_begin + i;
+    const int count = Shape::kWhole || channel < p.inner ? states : 0;
+    LoadRates(p.a_log + int64_t{channel} * states, state_begin, count, Shape::kWhole || p.state_vectors,
+              rate[i]);
 #pragma unroll
-    for (int j = 0; j < kStates; ++j) {
-      rate[i][j] = state_begin + j < count ? -kLog2E * expf(rate[i][j]) : 0.0f;
-      h[i][j] = 0.0f;
-    }
+    for (int j = 0; j < kStates; ++j) h[i][j] = 0.0f;
     if (!kAggregate && p.initial_state != nullptr) {
-      const int64_t row = (int64_t{segment} * p.batch + batch) * p.inner + channel;
-      LoadStates(p.initial_state + row * p.states, state_begin, count, p.state_vectors, h[i]);
+      const int64_t row = (int64_t{place.segment} * p.batch + place.batch) * p.inner + channel;
+      LoadStates(p.initial_state + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
     }
   }
 
-  const auto load = [&](int tile_begin, int stage) {
+  const auto save = [&](int token) {
+    const int step = place.batch * CeilDiv(p.time, kSavedSpacing) + token / kSavedSpacing;
+    T* const row = p.saved_states + (int64_t{step} * p.inner + channel_begin) * states;
 #pragma unroll
-    for (int i = 0; i < Items::kItems; ++i) {
-      const int item = i * Shape::kThreads + thread;
-      const int token = tile_begin + item / Items::kColumnVectors;
-      const int channel = block_begin + item % Items::kColumnVectors * Items::kVector;
-      const int count = token < time_end ? p.inner : 0;
-      const int64_t row = first_row + token;
-      CopyRowAsync(&tile.x[stage][i][thread], p.x, row * p.inner, channel, count, p.channel_vectors);
-      CopyRowAsync(&tile.delta[i][thread], p.delta, row * p.inner, channel, count, p.channel_vectors);
-      if (!kAggregate && p.z != nullptr) {
-        CopyRowAsync(&tile.z[stage][i][thread], p.z, row * p.z_stride, channel, count, p.channel_vectors);
-      }
-    }
-#pragma unroll
-    for (int i = 0; i < Items::kStateItems; ++i) {
-      const int item = i * Shape::kThreads + thread;
-      const int token = tile_begin + item / Items::kStateVectors;
-      const int count = token < time_end && item < kTokens * Items::kStateVectors ? p.states : 0;
-      const int state = item % Items::kStateVectors * Items::kVector;
-      const int64_t row = first_row + token;
-      CopyRowAsync(&tile.raw_b[i][thread], p.b, row * p.b_stride, state, count, p.column_vectors);
-      if (!kAggregate) {
-        CopyRowAsync(&tile.raw_c[i][thread], p.c, row * p.c_stride, state, count, p.column_vectors);
-      }
+    for (int i = 0; i < kChannels; ++i) {
+      StateVector<T, kStates>::Of(h[i]).Store(row + i * states, state_begin,
+                                              Shape::kWhole || channel_begin + i < p.inner ? states : 0,
+                                              Shape::kWhole || p.state_vectors);
     }
   };
-
-  const auto scan = [&](auto with_resets) {
-#pragma unroll 2
-    for (int t = 0; t < kTokens; ++t) {
-      float pairs[2 * kChannels], b[kStates], c[kStates], y[kChannels] = {};
-      LoadShared(&tile.steps[t][thread_begin].x, pairs);
-      LoadShared(&tile.b[t][state_begin], b);
-      if (!kAggregate) LoadShared(&tile.c[t][state_begin], c);
-      if (kAggregate) {
+  // The tile's token t; y, whole sums over states, goes to the lanes whose quad is t % 4.
+  const auto advance = [&](int t, float(&y)[Shape::kThreadChannels]) {
+    float pairs[2 * kChannels], b[kStates], c[kStates];
 #pragma unroll
-        for (int i = 0; i < kChannels; ++i) step_sum[i] += pairs[2 * i];
-      }
-      bool forget = false;
-      if constexpr (with_resets) {
-        forget = (tile.resets >> t & 1u) != 0;
-        if (kAggregate && forget) {
+    for (int r = 0; r < Shape::kRowTiles; ++r) {
+      float four[4];
+      LoadShared(&tile.steps[t][(warp * Shape::kRowTiles + r) * 16 + group * 2].x, four);
 #pragma unroll
-          for (int i = 0; i < kChannels; ++i) step_sum[i] = ForgetsEverything();
-        }
-      }
-#pragma unroll
-      for (int j = 0; j < kStates; ++j) {
-#pragma unroll
-        for (int i = 0; i < kChannels; ++i) {
-          const float exponent = pairs[2 * i] * rate[i][j];
-          float decay = (i * kStates + j) % 8 < Shape::kPolynomials
-                            ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (exponent)
-                            : Exp2(exponent);
-          if constexpr (with_resets) decay = forget ? 0.0f : decay;
-          h[i][j] = fmaf(decay, h[i][j], pairs[2 * i + 1] * b[j]);
-          if (!kAggregate) y[i] = fmaf(c[j], h[i][j], y[i]);
-        }
-      }
-      if constexpr (!kAggregate) {
-        const int first = SumOverLanes<Shape::kStateLanes>(state_lane, y);
-        constexpr int kKept = kChannels > Shape::kStateLanes ? kChannels / Shape::kStateLanes : 1;
-        constexpr int kSpare = kChannels >= Shape::kStateLanes ? 1 : Shape::kStateLanes / kChannels;
-        if (state_lane % kSpare == 0) {
-#pragma unroll
-          for (int i = 0; i < kKept; ++i) tile.y[t][thread_begin + first + i] = y[i];
-        }
-      }
+      for (int k = 0; k < 4; ++k) pairs[4 * r + k] = four[k];
     }
-  };
-
-  load(time_begin, 0);
-  __syncthreads();
-  int stage = 0;
-  for (int tile_begin = time_begin; tile_begin < time_end; tile_begin += kTokens, stage ^= 1) {
-    AwaitCopies();
+    LoadShared(&tile.b[t][state_begin], b);
+    if (!kAggregate) LoadShared(&tile.c[t][state_begin], c);
+    const bool forget = !Shape::kWhole && (tile.resets >> t & 1u) != 0;
+    if (kAggregate) {
 #pragma unroll
-    for (int i = 0; i < Items::kItems; ++i) {
-      const int item = i * Shape::kThreads + thread;
-      const int t = item / Items::kColumnVectors;
-      const int column = item % Items::kColumnVectors * Items::kVector;
-      const bool inside = tile_begin + t < time_end;
-      const auto x = FromShared<T>(tile.x[stage][i][thread]);
-      const auto delta = FromShared<T>(tile.delta[i][thread]);
-#pragma unroll
-      for (int k = 0; k < Items::kVector; ++k) {
-        float step = delta[k] + tile.delta_bias[column + k];
-        if (p.softplus) step = Softplus(step);
-        step = inside ? step : 0.0f;
-        tile.steps[t][column + k] = make_float2(step, step * x[k]);
-      }
+      for (int i = 0; i < kChannels; ++i)
+        step_sum[i] = forget ? ForgetsEverything() : step_sum[i] + pairs[2 * i];
     }
 #pragma unroll
-    for (int i = 0; i < Items::kStateItems; ++i) {
-      const int item = i * Shape::kThreads + thread;
-      const int t = item / Items::kStateVectors;
-      if (item < kTokens * Items::kStateVectors) {
-        const auto b = FromShared<T>(tile.raw_b[i][thread]);
-        const auto c = FromShared<T>(tile.raw_c[i][thread]);
-#pragma unroll
-        for (int k = 0; k < Items::kVector; ++k) {
-          const int state = item % Items::kStateVectors * Items::kVector + k;
-          if (state < Shape::kStates) {
-            tile.b[t][state] = b[k];
-            if (!kAggregate) tile.c[t][state] = c[k];
-          }
-        }
-      }
-    }
-    if (thread < 32) {
-      const int token = tile_begin + lane;
-      const bool resets =
-          p.reset != nullptr && lane < kTokens && token < time_end && p.reset[first_row + token] != 0;
-      const unsigned bits = __ballot_sync(0xffffffffu, resets);
-      if (lane == 0) tile.resets = bits;
-    }
-    if (tile_begin + kTokens < time_end) load(tile_begin + kTokens, stage ^ 1);
-    __syncthreads();
-    if (!kAggregate && p.chunk_states != nullptr && tile_begin % kSelectiveScanChunk == 0) {
-      const int64_t chunk = int64_t{batch} * p.chunks + tile_begin / kSelectiveScanChunk;
+    for (int j = 0; j < kStates; ++j) {
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) {
-        const int channel = block_begin + thread_begin + i;
-        StoreStates(p.chunk_states + (chunk * p.inner + channel) * p.states, state_begin,
-                    channel < p.inner ? p.states : 0, p.state_vectors, h[i]);
+        float decay = (j * kChannels + i) * Shape::kPolynomials % 16 < Shape::kPolynomials
+                          ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (pairs[2 * i], rate[i][j])
+                          : Exp2(pairs[2 * i] * rate[i][j]);
+        if (!Shape::kWhole) decay = forget ? 0.0f : decay;
+        h[i][j] = fmaf(decay, h[i][j], pairs[2 * i + 1] * b[j]);
       }
     }
-    if (tile.resets != 0) {
-      scan(std::true_type{});
-    } else {
-      scan(std::false_type{});
-    }
-    __syncthreads();
     if constexpr (!kAggregate) {
 #pragma unroll
-      for (int i = 0; i < Items::kItems; ++i) {
-        const int item = i * Shape::kThreads + thread;
-        const int t = item / Items::kColumnVectors;
-        const int column = item % Items::kColumnVectors * Items::kVector;
-        const auto x = FromShared<T>(tile.x[stage][i][thread]);
-        const auto z = FromShared<T>(tile.z[stage][i][thread]);
-        RowVector<T> y = {};
+      for (int r = 0; r < Shape::kRowTiles; ++r) {
+        // Two accumulators, so that products do not wait for each other. All columns are the same.
+        float sums[2][4] = {};
 #pragma unroll
-        for (int k = 0; k < Items::kVector; ++k) {
-          float value = fmaf(tile.d[column + k], x[k], tile.y[t][column + k]);
-          if (p.z != nullptr) value *= z[k] * Sigmoid(z[k]);
-          y.Set(k, value);
+        for (int j = 0; j < kStates; j += 2) {
+          const float rows[4] = {h[2 * r][j], h[2 * r + 1][j], h[2 * r][j + 1], h[2 * r + 1][j + 1]};
+          const float column[2] = {c[j], c[j + 1]};
+          MultiplyTilesFor<T>(sums[j / 2 % 2], rows, column);
         }
-        const int64_t row = first_row + tile_begin + t;
-        StoreRow(p.y + row * p.inner, block_begin + column, tile_begin + t < time_end ? p.inner : 0,
-                 p.channel_vectors, y);
+        if (quad == t % 4) {
+          y[2 * r] = kStates > 2 ? sums[0][0] + sums[1][0] : sums[0][0];
+          y[2 * r + 1] = kStates > 2 ? sums[0][2] + sums[1][2] : sums[0][2];
+        }
       }
     }
+  };
+  const auto scan = [&](int tile_begin) {
+#pragma unroll 1
+    for (int four = 0; four < kTokens; four += kSavedSpacing) {
+      if (!kAggregate && p.saved_states != nullptr && tile_begin + four < place.time_end)
+        save(tile_begin + four);
+      float y[kChannels];
+#pragma unroll
+      for (int i = 0; i < 4; ++i) advance(four + i, y);
+      if constexpr (!kAggregate) {
+        __syncwarp();
+#pragma unroll
+        for (int r = 0; r < Shape::kRowTiles; ++r) {
+          const float pair[2] = {y[2 * r], y[2 * r + 1]};
+          StoreShared(&tile.steps[four + quad][(warp * Shape::kRowTiles + r) * 16 + group * 2].x, pair);
+        }
+      }
+    }
+  };
+
+  CopyTile<kAggregate>(p, place, place.time_begin, 0, tile);
+  __syncthreads();
+  int stage = 0;
+  for (int tile_begin = place.time_begin; tile_begin < place.time_end; tile_begin += kTokens, stage ^= 1) {
+    AwaitCopies();
+    PrepareTile<kAggregate>(p, place, tile_begin, stage, tile);
+    if (tile_begin + kTokens < place.time_end) {
+      CopyTile<kAggregate>(p, place, tile_begin + kTokens, stage ^ 1, tile);
+    }
+    __syncthreads();
+    scan(tile_begin);
+    __syncthreads();
+    if constexpr (!kAggregate) FinishTile(p, place, tile_begin, stage, tile);
   }
 
 #pragma unroll
   for (int i = 0; i < kChannels; ++i) {
-    const int channel = block_begin + thread_begin + i;
-    const int count = channel < p.inner ? p.states : 0;
+    const int channel = channel_begin + i;
+    const int count = Shape::kWhole || channel < p.inner ? states : 0;
     if constexpr (kAggregate) {
-      const int64_t row = (int64_t{segment} * p.batch + batch) * p.inner + channel;
-      StoreStates(p.effects.states + row * p.states, state_begin, count, p.state_vectors, h[i]);
-      if (count > 0 && state_lane == 0) p.effects.steps[row] = step_sum[i];
-    } else if (p.final_state != nullptr && segment == p.segments - 1) {
-      const int64_t row = int64_t{batch} * p.inner + channel;
-      StoreStates(p.final_state + row * p.states, state_begin, count, p.state_vectors, h[i]);
+      const int64_t row = (int64_t{place.segment} * p.batch + place.batch) * p.inner + channel;
+      StoreStates(p.effects.states + row * states, state_begin, count, Shape::kWhole || p.state_vectors,
+                  h[i]);
+      if (count > 0 && quad == 0) p.effects.steps[row] = step_sum[i];
+    } else if (p.final_state != nullptr && place.segment == p.segments - 1) {
+      const int64_t row = int64_t{place.batch} * p.inner + channel;
+      StoreStates(p.final_state + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
     }
   }
 }
@@ -412,7 +470,8 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   p.reset = args.reset.data();
   p.y = args.y.data();
   p.final_state = args.final_state.data();
-  p.chunk_states = args.chunk_states.data();
+  p.ungated = args.saved.ungated.data();
+  p.saved_states = args.saved.states.data();
   p.b_stride = args.b.stride();
   p.c_stride = args.c.stride();
   p.z_stride = args.z.stride();
@@ -420,7 +479,6 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   p.time = static_cast<int>(time);
   p.inner = static_cast<int>(inner);
   p.states = static_cast<int>(states);
-  p.chunks = static_cast<int>(CeilDiv<int64_t>(time, kSelectiveScanChunk));
   p.channel_blocks = static_cast<int>(CeilDiv<int64_t>(inner, Shape::kBlockChannels));
   p.segments = segments.count;
   p.segment_tokens = segments.tokens;
@@ -429,7 +487,7 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
                       RowsAreVectors<T>(p.y, inner, inner) &&
                       (args.z.empty() || RowsAreVectors<T>(p.z, p.z_stride, inner));
   p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
-  p.state_vectors = states % 4 == 0;
+  p.state_vectors = states % Shape::kThreadStates == 0;
   const LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
                              .threads = dim3(Shape::kThreads),
                              .shared_bytes = sizeof(ForwardTile<T, Shape>)};
@@ -465,15 +523,23 @@ int64_t SelectiveScanForwardScratchBytes(const SelectiveScanArgs<T>& args) {
   return counted.used_bytes();
 }
 
-template <typename T>
-void SelectiveScanForward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanArgs<T>& args) {
-  using Shapes = ForwardShapes<T>;
+template <typename T, bool kWhole>
+void ForwardOfStates(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanArgs<T>& args) {
+  using Shapes = ForwardShapes<T, kWhole>;
   const int64_t states = args.a_log.dim(1);
   if (states <= 8) return Forward<T, typename Shapes::UpTo8>(device, scratch, args);
   if (states <= 16) return Forward<T, typename Shapes::UpTo16>(device, scratch, args);
   if (states <= 32) return Forward<T, typename Shapes::UpTo32>(device, scratch, args);
   HM_CHECK_LE(states, 64);
   Forward<T, typename Shapes::UpTo64>(device, scratch, args);
+}
+
+template <typename T>
+void SelectiveScanForward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanArgs<T>& args) {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    if (ScanIsWhole(args)) return ForwardOfStates<T, true>(device, scratch, args);
+  }
+  ForwardOfStates<T, false>(device, scratch, args);
 }
 
 template int64_t SelectiveScanForwardScratchBytes<float>(const SelectiveScanArgs<float>&);

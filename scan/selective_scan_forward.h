@@ -56,7 +56,7 @@ struct ForwardScan : PieceScan<T, kLanes> {
       this->LoadRows(this->args.b, t, steps, memory.b);
       this->LoadRows(this->args.c, t, steps, memory.c);
       for (int64_t v = 0; v < this->vectors; ++v) {
-        if (!this->args.chunk_states.empty()) {
+        if (!this->args.saved.states.empty()) {
           L::StoreTransposed(memory.states + v * this->padded_state, this->channels(v), this->state,
                              this->ChunkStates(t / kSteps, v));
         }

@@ -19,6 +19,9 @@ namespace hm11::cuda {
 inline constexpr int64_t kSharedBytes = 227 * 1024;
 inline constexpr int64_t kSmSharedBytes = 228 * 1024;
 
+// Tokens between the states that forward keeps for backward.
+inline constexpr int kSavedSpacing = static_cast<int>(kSelectiveScanGpuSpacing);
+
 // A sum of step sizes that says "a reset came between": nothing of the state before is left.
 __device__ __forceinline__ float ForgetsEverything() { return __int_as_float(0x7f800000); }
 
@@ -78,44 +81,123 @@ __device__ __forceinline__ RowVector<T> FromShared(const uint4& slot) {
   return {{bits.x, bits.y, bits.z, bits.w}};
 }
 
-// kCount consecutive states of one channel.
+// kCount consecutive states of one channel, as T keeps them in memory. They move in one access of up to 16
+// bytes, or one by one where `vectors` is false; what is past `count` reads as 0 and is not written.
+template <typename T, int kCount>
+struct StateVector {
+  static constexpr int kWords = kCount * static_cast<int>(sizeof(T)) / 4;
+  static_assert(kWords == 1 || kWords == 2 || kWords % 4 == 0);
+  uint32_t words[kWords];
+
+  static __device__ __forceinline__ StateVector Load(const T* row, int begin, int count, bool vectors) {
+    StateVector result = {};
+    if (vectors) {
+      if (begin < count) result.LoadWords(row + begin);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if (begin + i < count) result.Set(i, ToFloat(row[begin + i]));
+      }
+    }
+    return result;
+  }
+  __device__ __forceinline__ void Store(T* row, int begin, int count, bool vectors) const {
+    if (vectors) {
+      if (begin < count) StoreWords(row + begin);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kCount; ++i) {
+        if (begin + i < count) row[begin + i] = FromFloat<T>((*this)[i]);
+      }
+    }
+  }
+  static __device__ __forceinline__ StateVector Of(const float (&states)[kCount]) {
+    StateVector result;
+#pragma unroll
+    for (int i = 0; i < kWords; ++i) {
+      if constexpr (sizeof(T) == 4) {
+        result.words[i] = __float_as_uint(states[i]);
+      } else {
+        result.words[i] = PackPair<T>(states[2 * i], states[2 * i + 1]);
+      }
+    }
+    return result;
+  }
+  __device__ __forceinline__ float operator[](int i) const {
+    if constexpr (sizeof(T) == 4) {
+      return __uint_as_float(words[i]);
+    } else {
+      T value;
+      value.bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
+      return ToFloat(value);
+    }
+  }
+
+ private:
+  __device__ __forceinline__ void Set(int i, float value) {
+    if constexpr (sizeof(T) == 4) {
+      words[i] = __float_as_uint(value);
+    } else {
+      words[i / 2] |= static_cast<uint32_t>(FromFloat<T>(value).bits) << (i % 2 * 16);
+    }
+  }
+  __device__ __forceinline__ void LoadWords(const T* from) {
+    if constexpr (kWords == 1) {
+      words[0] = *reinterpret_cast<const uint32_t*>(from);
+    } else if constexpr (kWords == 2) {
+      const uint2 two = *reinterpret_cast<const uint2*>(from);
+      words[0] = two.x, words[1] = two.y;
+    } else {
+#pragma unroll
+      for (int i = 0; i < kWords; i += 4) {
+        const uint4 four = reinterpret_cast<const uint4*>(from)[i / 4];
+        words[i] = four.x, words[i + 1] = four.y, words[i + 2] = four.z, words[i + 3] = four.w;
+      }
+    }
+  }
+  __device__ __forceinline__ void StoreWords(T* to) const {
+    if constexpr (kWords == 1) {
+      *reinterpret_cast<uint32_t*>(to) = words[0];
+    } else if constexpr (kWords == 2) {
+      *reinterpret_cast<uint2*>(to) = make_uint2(words[0], words[1]);
+    } else {
+#pragma unroll
+      for (int i = 0; i < kWords; i += 4) {
+        reinterpret_cast<uint4*>(to)[i / 4] = make_uint4(words[i], words[i + 1], words[i + 2], words[i + 3]);
+      }
+    }
+  }
+};
+
 template <int kCount>
 __device__ __forceinline__ void LoadStates(const float* row, int begin, int count, bool vectors,
                                            float (&states)[kCount]) {
-  if constexpr (kCount % 4 == 0) {
-    if (vectors) {
+  const auto vector = StateVector<float, kCount>::Load(row, begin, count, vectors);
 #pragma unroll
-      for (int i = 0; i < kCount; i += 4) {
-        float4 four = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
-        if (begin + i < count) four = *reinterpret_cast<const float4*>(row + begin + i);
-        states[i] = four.x, states[i + 1] = four.y, states[i + 2] = four.z, states[i + 3] = four.w;
-      }
-      return;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) states[i] = begin + i < count ? row[begin + i] : 0.0f;
+  for (int i = 0; i < kCount; ++i) states[i] = vector[i];
 }
 
 template <int kCount>
 __device__ __forceinline__ void StoreStates(float* row, int begin, int count, bool vectors,
                                             const float (&states)[kCount]) {
-  if constexpr (kCount % 4 == 0) {
-    if (vectors) {
+  StateVector<float, kCount>::Of(states).Store(row, begin, count, vectors);
+}
+
+// Rates A log2(e) of kCount consecutive states of one channel; 0 past `count`.
+template <int kCount>
+__device__ __forceinline__ void LoadRates(const float* a_log_row, int begin, int count, bool vectors,
+                                          float (&rate)[kCount]) {
+  LoadStates(a_log_row, begin, count, vectors, rate);
 #pragma unroll
-      for (int i = 0; i < kCount; i += 4) {
-        if (begin + i < count) {
-          *reinterpret_cast<float4*>(row + begin + i) =
-              make_float4(states[i], states[i + 1], states[i + 2], states[i + 3]);
-        }
-      }
-      return;
-    }
-  }
-#pragma unroll
-  for (int i = 0; i < kCount; ++i) {
-    if (begin + i < count) row[begin + i] = states[i];
-  }
+  for (int i = 0; i < kCount; ++i) rate[i] = begin + i < count ? -kLog2E * expf(rate[i]) : 0.0f;
+}
+
+// Where a block keeps a channel's numbers in a row of shared memory. A lane of the phases that read and write
+// global memory has up to 8 neighbouring channels, a lane of the scan two or four; in this order both find
+// pairs of theirs side by side, and the lanes of a warp neighbouring pairs.
+template <int kBlockChannels>
+__device__ __forceinline__ constexpr int PlaceOfChannel(int channel) {
+  return channel % 8 / 2 * (kBlockChannels / 4) + channel / 8 * 2 + channel % 2;
 }
 
 // kCount consecutive floats of shared memory, aligned to their own size up to 16 bytes.
@@ -139,10 +221,91 @@ __device__ __forceinline__ void LoadShared(const float* from, float (&to)[kCount
   }
 }
 
+template <int kCount>
+__device__ __forceinline__ void StoreShared(float* to, const float (&from)[kCount]) {
+  if constexpr (kCount % 4 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 4) {
+      *reinterpret_cast<float4*>(to + i) = make_float4(from[i], from[i + 1], from[i + 2], from[i + 3]);
+    }
+  } else if constexpr (kCount % 2 == 0) {
+#pragma unroll
+    for (int i = 0; i < kCount; i += 2) {
+      *reinterpret_cast<float2*>(to + i) = make_float2(from[i], from[i + 1]);
+    }
+  } else {
+#pragma unroll
+    for (int i = 0; i < kCount; ++i) to[i] = from[i];
+  }
+}
+
+// d += a b on the tensor cores, a: 16 rows x 8, b: 8 x 8. Lane 4 g + q has a[g][q], a[g + 8][q], a[g][q + 4],
+// a[g + 8][q + 4], b[q][g], b[q + 4][g], d[g][2 q], d[g][2 q + 1], d[g + 8][2 q], d[g + 8][2 q + 1]. Of a and
+// b the first 10 bits of the mantissa count.
+__device__ __forceinline__ void MultiplyTiles(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k8.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5, %6, %7}, {%8, %9}, "
+      "{%0, %1, %2, %3};"
+      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
+        "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+}
+
+__device__ __forceinline__ float LeadingBits(float value) {
+  return __uint_as_float(__float_as_uint(value) & 0xffffe000u);
+}
+
+// The same to float's precision: both factors in two parts, the product of the trailing parts left out.
+__device__ __forceinline__ void MultiplyTilesExactly(float (&d)[4], const float (&a)[4],
+                                                     const float (&b)[2]) {
+  float a_leading[4], a_trailing[4], b_leading[2], b_trailing[2];
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    a_leading[i] = LeadingBits(a[i]);
+    a_trailing[i] = a[i] - a_leading[i];
+  }
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+    b_leading[i] = LeadingBits(b[i]);
+    b_trailing[i] = b[i] - b_leading[i];
+  }
+  MultiplyTiles(d, a_trailing, b_leading);
+  MultiplyTiles(d, a_leading, b_trailing);
+  MultiplyTiles(d, a_leading, b_leading);
+}
+
+// The first where T's own precision is no better than that.
+template <typename T>
+__device__ __forceinline__ void MultiplyTilesFor(float (&d)[4], const float (&a)[4], const float (&b)[2]) {
+  if constexpr (sizeof(T) == 4) {
+    MultiplyTilesExactly(d, a, b);
+  } else {
+    MultiplyTiles(d, a, b);
+  }
+}
+
 template <typename T>
 bool RowsAreVectors(const void* base, int64_t stride, int64_t count) {
   return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride % kVectorSize<T> == 0 &&
          count % kVectorSize<T> == 0;
+}
+
+// Whether every operand is there, channels and states fill their blocks, nothing is reset and all rows move
+// as vectors, so that the kernels of training will do. Tensors begin at multiples of Arena::kAlignment,
+// slices of them at rows.
+template <typename T>
+bool ScanIsWhole(const SelectiveScanArgs<T>& args) {
+  const int64_t inner = args.x.dim(2), states = args.a_log.dim(1);
+  bool vectors = true;
+  for (const T* rows : {args.x.data(), args.delta.data(), static_cast<const T*>(args.y.data()),
+                        static_cast<const T*>(args.saved.ungated.data())}) {
+    vectors = vectors && RowsAreVectors<T>(rows, inner, inner);
+  }
+  return vectors && !args.z.empty() && args.reset.empty() && args.softplus && inner % 64 == 0 &&
+         (states == 8 || states == 16 || states == 32 || states == 64) &&
+         RowsAreVectors<T>(args.z.data(), args.z.stride(), inner) &&
+         RowsAreVectors<T>(args.b.data(), args.b.stride(), states) &&
+         RowsAreVectors<T>(args.c.data(), args.c.stride(), states);
 }
 
 // Time is cut into `count` segments of `tokens` each (a multiple of kSelectiveScanChunk; the last may be

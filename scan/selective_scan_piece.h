@@ -44,8 +44,8 @@ struct PieceScan {
   }
   // The state that chunk `chunk` begins with.
   T* ChunkStates(int64_t chunk, int64_t vector) const {
-    return args.chunk_states.data() +
-           ((piece.b * SelectiveScanChunks(time) + chunk) * inner + channel(vector)) * state;
+    return args.saved.states.data() +
+           ((piece.b * args.saved.states.dim(1) + chunk) * inner + channel(vector)) * state;
   }
   // The part of a [batch, inner, state] tensor; null where that is absent.
   T* States(T* tensor, int64_t vector) const {

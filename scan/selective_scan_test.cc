@@ -231,7 +231,7 @@ class Operands {
     args_.softplus = c.softplus;
     args_.y = arena.New<T>(c.rows());
     args_.final_state = arena.New<Accum<T>>(c.states());
-    args_.chunk_states = arena.New<Accum<T>>({c.batch, SelectiveScanChunks(c.time), c.inner, c.state});
+    args_.saved = NewSelectiveScanSaved<T>(arena, args_);
   }
 
   SelectiveScanArgs<T>& args() { return args_; }
@@ -674,6 +674,7 @@ TEST(SelectiveScanTest, NegativeStepsGrowTheStateWithoutSoftplus) {
   with.softplus = false;
   Case c = MakeCase(1, 70, 3, 5, 9, with);
   for (double& value : c.delta.values) value *= -0.05;
+  c.delta = RoundedTo<Bf16>(c.delta);  // what every dtype can hold
   ExpectAgreesWithTheOracle(c);
 }
 
@@ -721,19 +722,26 @@ TEST(SelectiveScanTest, ForwardWritesItsOutputsAndNothingElse) {
       SelectiveScanArgs<float> args = operands.args();
       args.y = run.Out("y", c.rows());
       args.final_state = run.OutAccum("final_state", keep_states ? c.states() : Shape());
-      args.chunk_states =
-          run.OutAccum("chunk_states", keep_states ? Shape{c.batch, 2, c.inner, c.state} : Shape());
+      const int64_t spacing = device.is_cpu() ? kSelectiveScanChunk : kSelectiveScanGpuSpacing;
+      const int64_t steps = (c.time + spacing - 1) / spacing;
+      args.saved.states =
+          run.Out("saved_states", keep_states ? Shape{c.batch, steps, c.inner, c.state} : Shape());
+      args.saved.ungated = run.Out("ungated", keep_states && !device.is_cpu() ? c.rows() : Shape());
       SelectiveScanForward<float>(run.arena(), args);
       Results results = run.Finish();
       EXPECT_THAT(results.at("y"), IsNear(Oracle(c).results().at("y"), 3e-6)) << device.name();
       if (keep_states) {
         EXPECT_THAT(results.at("final_state"), IsNear(Oracle(c).results().at("final_state"), 3e-6));
-        Host first = results.at("chunk_states");
-        const Results half = Oracle(SlicedInTime(c, 0, kSelectiveScanChunk)).results();
-        for (int64_t i = 0; i < c.states().size(); ++i) {
-          const int64_t b = i / (c.inner * c.state), rest = i % (c.inner * c.state);
-          EXPECT_EQ(first[(b * 2) * c.inner * c.state + rest], c.initial_state[i]);
-          EXPECT_NEAR(first[(b * 2 + 1) * c.inner * c.state + rest], half.at("final_state")[i], 1e-4);
+        const Host saved = results.at("saved_states");
+        const int64_t size = c.inner * c.state;
+        for (int64_t step = 0; step < steps; ++step) {
+          const Host expected = step == 0
+                                    ? c.initial_state
+                                    : Oracle(SlicedInTime(c, 0, step * spacing)).results().at("final_state");
+          for (int64_t i = 0; i < c.states().size(); ++i) {
+            EXPECT_NEAR(saved[(i / size * steps + step) * size + i % size], expected[i], step == 0 ? 0 : 1e-4)
+                << "step " << step << " on " << device.name();
+          }
         }
       }
     }

@@ -203,7 +203,7 @@ class StepBenchmark {
     scan.d = RandomAccum({inner});
     scan.z = Columns<T>(xz).Range(inner, inner);
     scan.y = Random({batch_, time_, inner});
-    scan.chunk_states = arena_.template New<A>({batch_, SelectiveScanChunks(time_), inner, state});
+    scan.saved = NewSelectiveScanSaved<T>(arena_, scan);
     Add("scan", "selective scan forward", mamba_layers(), Bytes(4 * inner + 2 * state), 0,
         [&] { SelectiveScanForward<T>(arena_, scan); });
     SelectiveScanGradArgs<T> grad;
