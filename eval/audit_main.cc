@@ -76,12 +76,10 @@ int64_t AuditedTokens(const ScorerOptions& options, int64_t available) {
   const int64_t window = options.score.window;
   const int64_t windows = std::max<int64_t>(1, options.score.rows_at_once / window);
   int64_t step = options.score.mode == ScoreMode::kPlain ? window : std::min(options.score.stride, window);
-  if (options.stateful) {
-    step = window - options.stateful->Overlap(window);
-  } else if (options.isolate_documents) {
-    step = window;
-  }
+  if (options.stateful) step = window - options.stateful->Overlap(window);
   int64_t tokens = window + 3 * windows * step + window / 2;
+  // Blocks of isolated documents are of as many targets as a pass has tokens, and may take many passes.
+  if (options.isolate_documents && !options.stateful) tokens = 2 * windows * window + window / 2;
   if (options.ttt) tokens = std::max(tokens, 2 * options.ttt->chunk + window / 2);
   if (absl::GetFlag(FLAGS_tokens) > 0) tokens = absl::GetFlag(FLAGS_tokens);
   return std::clamp<int64_t>(tokens, 2, available);
@@ -153,8 +151,7 @@ absl::StatusOr<bool> Main() {
   options.time_counts = device.is_cuda();
   options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
   const std::vector<uint16_t> tokens = stream.Read(0, count);
-  // In 16 bits the rounding of a row depends on the sizes of matrices, and those on where documents end.
-  const bool half = device.is_cuda() && !scorer.ttt && !scorer.isolate_documents;
+  const bool half = device.is_cuda() && !scorer.ttt;
   HM_ASSIGN_OR_RETURN(const AuditReport report, half
                                                     ? AuditAs<Bf16>(device, model, scorer, tokens, options)
                                                     : AuditAs<float>(device, model, scorer, tokens, options));

@@ -12,7 +12,8 @@
 
 namespace hm11 {
 
-// Blocks are of as many targets as a forward pass has tokens: where one ends does not depend on what is read.
+// Blocks are of as many targets as a forward pass has tokens, and every pass is of the same size: neither
+// where a block ends nor how a row is rounded depends on what is read later.
 template <typename T>
 class DocumentScorer : public Scorer {
  public:
@@ -33,7 +34,8 @@ class DocumentScorer : public Scorer {
         LayDocumentWindows(options_.mode, tokens, next_, options_.window, options_.stride);
     for (size_t first = 0; first < windows.size(); first += static_cast<size_t>(windows_at_once_)) {
       const size_t count = std::min(static_cast<size_t>(windows_at_once_), windows.size() - first);
-      maker_.AppendWindows(std::span(windows).subspan(first, count), options_.window, tokens, &rows);
+      maker_.AppendWindows(std::span(windows).subspan(first, count), windows_at_once_, options_.window,
+                           tokens, &rows);
     }
     next_ = static_cast<int64_t>(tokens.size());
     return rows;

@@ -1,6 +1,8 @@
 // Rows and losses of targets: on the device, then to the host.
 #include "eval/scored_rows.h"
 
+#include <algorithm>
+
 #include "model/language_model.h"
 
 namespace hm11 {
@@ -45,24 +47,25 @@ void RowMaker<T>::Append(Tensor<const T> hidden, int64_t first, std::span<const 
 }
 
 template <typename T>
-void RowMaker<T>::AppendWindows(std::span<const Window> windows, int64_t length,
+void RowMaker<T>::AppendWindows(std::span<const Window> windows, int64_t batch, int64_t length,
                                 std::span<const uint16_t> tokens, ScoredRows* scored) const {
+  HM_CHECK_LE(static_cast<int64_t>(windows.size()), batch);
   work.Reset();
-  const int64_t count = static_cast<int64_t>(windows.size());
-  std::vector<int32_t> ids;
+  std::vector<int32_t> ids(static_cast<size_t>(batch * length), 0);
+  auto to = ids.begin();
   for (const Window& window : windows) {
     HM_CHECK_LE(window.length, length);
-    const auto begin = tokens.begin() + window.begin;
-    ids.insert(ids.end(), begin, begin + window.length);
-    ids.resize(ids.size() + static_cast<size_t>(length - window.length), 0);
+    std::copy_n(tokens.begin() + window.begin, window.length, to);
+    to += length;
   }
   ModelSaved<T> saved;
   const Tensor<T> hidden =
-      HiddenForward<T>(work, config, weights, UploadIds(work, ids, count), &saved, {.keep = false});
-  for (int64_t w = 0; w < count; ++w) {
-    const Window& window = windows[static_cast<size_t>(w)];
+      HiddenForward<T>(work, config, weights, UploadIds(work, ids, batch), &saved, {.keep = false});
+  for (size_t w = 0; w < windows.size(); ++w) {
+    const Window& window = windows[w];
     const int64_t skipped = window.length - window.scored;
-    Append(hidden.Slice(w * length + skipped, window.scored), window.begin + skipped + 1, tokens, scored);
+    Append(hidden.Slice(static_cast<int64_t>(w) * length + skipped, window.scored),
+           window.begin + skipped + 1, tokens, scored);
   }
 }
 

@@ -28,10 +28,10 @@ struct RowMaker {
   // What the hidden states [count, dim] say of the targets `first`, `first` + 1, ...
   void Append(Tensor<const T> hidden, int64_t first, std::span<const uint16_t> tokens,
               ScoredRows* scored) const;
-  // One forward pass over windows of at most `length` tokens; shorter ones are filled up behind, where
-  // nothing of it reaches what is scored.
-  void AppendWindows(std::span<const Window> windows, int64_t length, std::span<const uint16_t> tokens,
-                     ScoredRows* scored) const;
+  // One forward pass over `batch` windows of `length` tokens, filled up behind where there are fewer or
+  // shorter ones: nothing of that reaches what is scored.
+  void AppendWindows(std::span<const Window> windows, int64_t batch, int64_t length,
+                     std::span<const uint16_t> tokens, ScoredRows* scored) const;
 };
 
 }  // namespace hm11

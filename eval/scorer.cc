@@ -39,8 +39,8 @@ class WindowScorer : public Scorer {
   ScoredRows Score(std::span<const uint16_t> tokens) override {
     HM_CHECK_EQ(static_cast<int64_t>(tokens.size()), NextEnd());
     ScoredRows rows;
-    maker_.AppendWindows(std::span(windows_).subspan(first_, last_ - first_), windows_[first_].length, tokens,
-                         &rows);
+    const std::span<const Window> windows = std::span(windows_).subspan(first_, last_ - first_);
+    maker_.AppendWindows(windows, static_cast<int64_t>(windows.size()), windows[0].length, tokens, &rows);
     first_ = last_;
     FindBlock();
     return rows;

@@ -48,8 +48,10 @@ ScoredRows StatefulScorer<T>::Score(std::span<const uint16_t> tokens) {
       state_.Forget();
       document_ = read_;
     }
-    state_.windows = NextPiece(isolate_ ? DocumentEnd(tokens, read_, end) : end);
-    Read(tokens, &rows);
+    // A piece does not know where its document ends, lest the rounding of rows before depend on it: it reads
+    // on, and the state forgets.
+    state_.windows = NextPiece(end);
+    Read(tokens, isolate_ ? DocumentEnd(tokens, read_, end) : end, &rows);
   }
   return rows;
 }
@@ -61,14 +63,14 @@ AttentionWindows StatefulScorer<T>::NextPiece(int64_t end) const {
   windows.context = into + std::min(at - into, whole_.context);
   windows.fresh = std::min(whole_.fresh - into, end - read_);
   windows.count = 1;
-  if (windows.length() == whole_.length() && windows.fresh == whole_.fresh) {
+  if (!isolate_ && windows.length() == whole_.length() && windows.fresh == whole_.fresh) {
     windows.count = std::min(whole_.count, (end - read_) / whole_.fresh);
   }
   return windows;
 }
 
 template <typename T>
-void StatefulScorer<T>::Read(std::span<const uint16_t> tokens, ScoredRows* rows) {
+void StatefulScorer<T>::Read(std::span<const uint16_t> tokens, int64_t end, ScoredRows* rows) {
   maker_.work.Reset();
   const int64_t count = state_.windows.tokens();
   const auto begin = tokens.begin() + read_;
@@ -77,11 +79,12 @@ void StatefulScorer<T>::Read(std::span<const uint16_t> tokens, ScoredRows* rows)
   const Tensor<T> hidden =
       HiddenForward<T>(maker_.work, maker_.config, maker_.weights, UploadIds(maker_.work, ids, 1), &saved,
                        {.keep = false, .stream = &state_});
-  for (int64_t done = 0; done < count; done += window_) {
-    const int64_t some = std::min(window_, count - done);
+  const int64_t scored = std::min(count, end - read_);
+  for (int64_t done = 0; done < scored; done += window_) {
+    const int64_t some = std::min(window_, scored - done);
     maker_.Append(hidden.Slice(done, some), read_ + done + 1, tokens, rows);
   }
-  read_ += count;
+  read_ += scored;
 }
 
 template <typename T>

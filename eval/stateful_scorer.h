@@ -30,7 +30,8 @@ class StatefulScorer : public Scorer {
   // Those of the next piece: the next of windows that stand every `fresh` tokens of a document, as many as
   // are alike, before input `end`.
   AttentionWindows NextPiece(int64_t end) const;
-  void Read(std::span<const uint16_t> tokens, ScoredRows* rows);
+  // Reads the next piece; what counts of it ends before input `end`.
+  void Read(std::span<const uint16_t> tokens, int64_t end, ScoredRows* rows);
 
   const RowMaker<T> maker_;
   const AttentionWindows whole_;  // windows that lack nothing, as many as are read at once
