@@ -24,24 +24,26 @@ Tensor<int32_t> UploadIds(Arena& arena, const std::vector<int32_t>& ids, int64_t
 }
 
 template <typename T>
-void RowMaker<T>::Append(Tensor<const T> hidden, int64_t first, std::span<const uint16_t> tokens,
-                         ScoredRows* scored) const {
+void RowMaker<T>::Append(Tensor<const T> hidden, int64_t count, int64_t first,
+                         std::span<const uint16_t> tokens, ScoredRows* scored) const {
   using A = Accum<T>;
   Arena::Scope scope(work);
-  const int64_t count = hidden.dim(0);
   const auto begin = tokens.begin() + first;
   for (int64_t i = 0; i < count; ++i) scored->targets.push_back(first + i);
   if (rows) {
-    const std::vector<A> host = ToHost<A>(work, LogProbabilities<T>(work, config, weights, hidden));
+    const Tensor<A> log_probs = LogProbabilities<T>(work, config, weights, hidden);
+    const std::vector<A> host = ToHost<A>(work, log_probs.Slice(0, count));
     scored->log_probs.insert(scored->log_probs.end(), host.begin(), host.end());
     for (int64_t i = 0; i < count; ++i) {
       scored->nats.push_back(-host[static_cast<size_t>(i * config.vocab + begin[i])]);
     }
   } else {
-    const std::vector<int32_t> targets(begin, begin + count);
-    const Tensor<A> losses = work.New<A>({count});
-    TargetLosses<T>(work, config, weights, hidden, UploadIds(work, targets, 1).Reshaped({count}), losses);
-    const std::vector<A> host = ToHost<A>(work, losses);
+    std::vector<int32_t> targets(static_cast<size_t>(hidden.dim(0)), -1);
+    std::copy_n(begin, count, targets.begin());
+    const Tensor<A> losses = work.New<A>({hidden.dim(0)});
+    TargetLosses<T>(work, config, weights, hidden, UploadIds(work, targets, 1).Reshaped(losses.shape()),
+                    losses);
+    const std::vector<A> host = ToHost<A>(work, losses.Slice(0, count));
     scored->nats.insert(scored->nats.end(), host.begin(), host.end());
   }
 }
@@ -64,7 +66,7 @@ void RowMaker<T>::AppendWindows(std::span<const Window> windows, int64_t batch, 
   for (size_t w = 0; w < windows.size(); ++w) {
     const Window& window = windows[w];
     const int64_t skipped = window.length - window.scored;
-    Append(hidden.Slice(static_cast<int64_t>(w) * length + skipped, window.scored),
+    Append(hidden.Slice(static_cast<int64_t>(w) * length + skipped, length - skipped), window.scored,
            window.begin + skipped + 1, tokens, scored);
   }
 }

@@ -25,8 +25,9 @@ struct RowMaker {
   const ModelWeights<T>& weights;
   const bool rows;  // full rows, or losses only
 
-  // What the hidden states [count, dim] say of the targets `first`, `first` + 1, ...
-  void Append(Tensor<const T> hidden, int64_t first, std::span<const uint16_t> tokens,
+  // What the first `count` of the hidden states [rows, dim] say of the targets `first`, `first` + 1, ... How
+  // a row is rounded depends on the number of all.
+  void Append(Tensor<const T> hidden, int64_t count, int64_t first, std::span<const uint16_t> tokens,
               ScoredRows* scored) const;
   // One forward pass over `batch` windows of `length` tokens, filled up behind where there are fewer or
   // shorter ones: nothing of that reaches what is scored.

@@ -305,6 +305,18 @@ RC_GTEST_PROP(ScorerTest, TheSizeOfItsBlocksIsNothingToAStatefulScorer, ()) {
   RC_ASSERT(RowDistance(one, run()) < 1e-5);
 }
 
+RC_GTEST_PROP(ScorerTest, NoBitOfARowDependsOnWhatFollows, ()) {
+  SmallModel& model = AnyModel();
+  const std::vector<uint16_t> tokens =
+      RandomTokens(*rc::gen::inRange<int64_t>(3, 80), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  const size_t kept = static_cast<size_t>(*rc::gen::inRange<int64_t>(1, static_cast<int64_t>(tokens.size())));
+  std::vector<uint16_t> altered =
+      RandomTokens(static_cast<int64_t>(tokens.size()), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  std::copy_n(tokens.begin(), kept, altered.begin());
+  const ScorerOptions options = AnyExactOptions();
+  RC_ASSERT(RowDistance(model.Run(tokens, options), 0, model.Run(altered, options), 0, kept - 1) == 0);
+}
+
 // Which tokens a target's row depends on, by changing each.
 std::set<size_t> Sees(SmallModel& model, const std::vector<uint16_t>& tokens, const ScorerOptions& options,
                       size_t target) {

@@ -81,8 +81,8 @@ void StatefulScorer<T>::Read(std::span<const uint16_t> tokens, int64_t end, Scor
                        {.keep = false, .stream = &state_});
   const int64_t scored = std::min(count, end - read_);
   for (int64_t done = 0; done < scored; done += window_) {
-    const int64_t some = std::min(window_, scored - done);
-    maker_.Append(hidden.Slice(done, some), read_ + done + 1, tokens, rows);
+    maker_.Append(hidden.Slice(done, std::min(window_, count - done)), std::min(window_, scored - done),
+                  read_ + done + 1, tokens, rows);
   }
   read_ += scored;
 }

@@ -376,6 +376,25 @@ RC_GTEST_PROP(LanguageModelTest, WindowsOfOnePieceArePiecesOfOneWindow, ()) {
   RC_ASSERT(LargestDifference(read_by(count), read_by(1)) <= 1e-11);
 }
 
+RC_GTEST_PROP(LanguageModelTest, WhatAStreamReadsLaterChangesNothingBefore, ()) {
+  const ModelConfig config = AnyConfig();
+  const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
+  const int64_t count = *rc::gen::inRange<int64_t>(1, 5), first = context + 1;
+  HostTensor<int32_t> ids =
+      RandomIds({1, first + 2 * count * fresh}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
+  const int64_t at = *rc::gen::inRange<int64_t>(0, ids.size());
+  const auto read = [&] {
+    return HiddenInPieces(config, ids, first, [&](int64_t read) {
+      if (read == 0) return AttentionWindows{.context = 0, .fresh = first};
+      return AttentionWindows{.context = context, .fresh = fresh, .count = count};
+    });
+  };
+  const std::vector<double> before = read();
+  ids[at] = static_cast<int32_t>((ids[at] + 1) % config.vocab);
+  const std::vector<double> after = read();
+  RC_ASSERT(std::equal(before.begin(), before.begin() + at * config.dim, after.begin()));
+}
+
 RC_GTEST_PROP(LanguageModelTest, AStateThatHasForgottenIsANewOne, ()) {
   const ModelConfig config = AnyConfig();
   const int64_t time = *rc::gen::inRange<int64_t>(1, 9);
