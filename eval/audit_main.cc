@@ -78,7 +78,7 @@ int64_t AuditedTokens(const ScorerOptions& options, int64_t available) {
   int64_t step = options.score.mode == ScoreMode::kPlain ? window : std::min(options.score.stride, window);
   if (options.stateful) step = window - options.stateful->Overlap(window);
   int64_t tokens = window + 3 * windows * step + window / 2;
-  // Blocks of isolated documents are of as many targets as a pass has tokens, and may take many passes.
+  // Blocks of isolated documents are of as many targets as a pass has tokens, and take many windows.
   if (options.isolate_documents && !options.stateful) tokens = 2 * windows * window + window / 2;
   if (options.ttt) tokens = std::max(tokens, 2 * options.ttt->chunk + window / 2);
   if (absl::GetFlag(FLAGS_tokens) > 0) tokens = absl::GetFlag(FLAGS_tokens);

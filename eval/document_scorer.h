@@ -12,8 +12,8 @@
 
 namespace hm11 {
 
-// Blocks are of as many targets as a forward pass has tokens, and every pass is of the same size: neither
-// where a block ends nor how a row is rounded depends on what is read later.
+// Blocks are of `rows_at_once` targets, and every pass is of the same size, a quarter of that, as the last of
+// a block is seldom full: neither where a block ends nor how a row is rounded depends on what is read later.
 template <typename T>
 class DocumentScorer : public Scorer {
  public:
@@ -21,11 +21,10 @@ class DocumentScorer : public Scorer {
       : maker_(maker),
         options_(options),
         tokens_(tokens),
-        windows_at_once_(std::max<int64_t>(1, options.rows_at_once / options.window)) {}
+        block_(std::max(options.window, options.rows_at_once)),
+        windows_at_once_(std::max<int64_t>(1, options.rows_at_once / 4 / options.window)) {}
 
-  int64_t NextEnd() const override {
-    return next_ < tokens_ ? std::min(tokens_, next_ + windows_at_once_ * options_.window) : 0;
-  }
+  int64_t NextEnd() const override { return next_ < tokens_ ? std::min(tokens_, next_ + block_) : 0; }
 
   ScoredRows Score(std::span<const uint16_t> tokens) override {
     HM_CHECK_EQ(static_cast<int64_t>(tokens.size()), NextEnd());
@@ -46,7 +45,7 @@ class DocumentScorer : public Scorer {
  private:
   const RowMaker<T> maker_;
   const ScoreOptions options_;
-  const int64_t tokens_, windows_at_once_;
+  const int64_t tokens_, block_, windows_at_once_;
   int64_t next_ = 1;  // target
 };
 
