@@ -14,15 +14,16 @@
 //
 // Documents isolated: each is scored as if it were alone (LayDocumentWindows, and a state that forgets), its
 // last target being the next one's BOS. Windows cut short by a document's end keep the RoPE base of whole
-// ones. Where documents end is found as they are read.
+// ones. Where documents end is found as they are read, and nothing before depends on it to the bit: passes
+// are as large as if none ended, so that those that reach past an end, or are not full, cost more than they
+// score.
 //
 // Properties:
 //   1. A row depends on the tokens before its target only; rows are normalized.
 //   2. Score leaves the parameters as they are; only Update changes them.
 //   3. The sum over a scorer's rows is that of ScoreTokens (eval/bits_per_byte.h) in the same mode.
 //   4. Test-time training without epochs is the mode it lays its windows by.
-//   5. Stateful scores each target once, in order, whatever the overlap and the size of its blocks, and rows
-//   do
+//   5. Stateful scores each target once, in order, whatever the overlap and the size of its blocks; rows do
 //      not depend on the latter but for rounding.
 //   6. Stateful where the overlap reaches back to the first token equals, but for rounding, sliding by one:
 //      each window of sliding, read as a stream.
