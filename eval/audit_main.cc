@@ -27,7 +27,8 @@
 ABSL_FLAG(std::string, artifact, "", "the artifact to audit");
 ABSL_FLAG(std::string, data, "", "pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
-ABSL_FLAG(std::string, mode, "sliding", "plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published");
+ABSL_FLAG(std::string, mode, "sliding",
+          "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
 ABSL_FLAG(std::string, json, "", "a file for the report as JSON");
 ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few forward passes and chunks");
 ABSL_FLAG(int64_t, probes, 12, "positions at which to change tokens");
@@ -35,6 +36,11 @@ ABSL_FLAG(uint64_t, seed, 0, "of the positions and of what tokens are changed to
 ABSL_FLAG(int64_t, chunk, 0,
           "targets of a chunk of test-time training; 0: two windows, so that chunks end early");
 ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
+ABSL_FLAG(int64_t, overlap, -1,
+          "earlier tokens that attention sees of every target at least, when stateful; -1: half a window, at "
+          "most 1024");
+ABSL_FLAG(bool, isolate_documents, false,
+          "documents are scored each as if it were alone: plain, sliding or stateful");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 4096, "tokens of one forward pass");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
@@ -50,12 +56,18 @@ absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
   options.score.window =
       absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
   options.score.stride = absl::GetFlag(FLAGS_stride);
-  if (options.score.stride < 1) return absl::InvalidArgumentError("--stride must be at least 1");
   options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once);
+  if (const int64_t overlap = absl::GetFlag(FLAGS_overlap); options.stateful) {
+    options.stateful->overlap = overlap;
+  } else if (overlap != -1) {
+    return absl::InvalidArgumentError("--overlap is for --mode=stateful");
+  }
+  options.isolate_documents = absl::GetFlag(FLAGS_isolate_documents);
   if (options.ttt) {
     options.ttt->chunk =
         absl::GetFlag(FLAGS_chunk) > 0 ? absl::GetFlag(FLAGS_chunk) : 2 * options.score.window;
   }
+  HM_RETURN_IF_ERROR(options.Validate());
   return options;
 }
 
@@ -63,9 +75,11 @@ absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
 int64_t AuditedTokens(const ScorerOptions& options, int64_t available) {
   const int64_t window = options.score.window;
   const int64_t windows = std::max<int64_t>(1, options.score.rows_at_once / window);
-  const int64_t step =
-      options.score.mode == ScoreMode::kPlain ? window : std::min(options.score.stride, window);
+  int64_t step = options.score.mode == ScoreMode::kPlain ? window : std::min(options.score.stride, window);
+  if (options.stateful) step = window - options.stateful->Overlap(window);
   int64_t tokens = window + 3 * windows * step + window / 2;
+  // Blocks of isolated documents are of as many targets as a pass has tokens, and take many windows.
+  if (options.isolate_documents && !options.stateful) tokens = 2 * windows * window + window / 2;
   if (options.ttt) tokens = std::max(tokens, 2 * options.ttt->chunk + window / 2);
   if (absl::GetFlag(FLAGS_tokens) > 0) tokens = absl::GetFlag(FLAGS_tokens);
   return std::clamp<int64_t>(tokens, 2, available);
@@ -74,7 +88,9 @@ int64_t AuditedTokens(const ScorerOptions& options, int64_t available) {
 // First targets of windows side by side, and of chunks.
 std::vector<int64_t> Borders(const ScorerOptions& options, int64_t tokens) {
   std::vector<int64_t> borders;
-  for (int64_t t = 1; t < tokens; t += options.score.window) borders.push_back(t);
+  const int64_t window = options.score.window;
+  const int64_t step = options.stateful ? window - options.stateful->Overlap(window) : window;
+  for (int64_t t = 1; t < tokens; t += step) borders.push_back(t);
   if (options.ttt) {
     for (int64_t t = 1; t < tokens; t += options.ttt->chunk) borders.push_back(t);
   }
@@ -126,7 +142,8 @@ absl::StatusOr<bool> Main() {
   options.probes = absl::GetFlag(FLAGS_probes);
   options.seed = absl::GetFlag(FLAGS_seed);
   options.borders = Borders(scorer, count);
-  if (scorer.score.mode == ScoreMode::kPlain) options.free_tail = scorer.score.window - 1;
+  if (scorer.score.mode == ScoreMode::kPlain && !scorer.isolate_documents)
+    options.free_tail = scorer.score.window - 1;
   Allow(absl::GetFlag(FLAGS_artifact), &options.allowed);
   Allow(absl::GetFlag(FLAGS_tokenizer), &options.allowed);
   for (const Shard& shard : stream.shards()) Allow(shard.path(), &options.allowed);
@@ -138,9 +155,12 @@ absl::StatusOr<bool> Main() {
   HM_ASSIGN_OR_RETURN(const AuditReport report, half
                                                     ? AuditAs<Bf16>(device, model, scorer, tokens, options)
                                                     : AuditAs<float>(device, model, scorer, tokens, options));
-  std::printf("audit of %s, mode %s, window %ld, stride %ld, %ld of %ld tokens, on %s\n",
+  std::printf("audit of %s, mode %s, window %ld, %s %ld, %ld of %ld tokens, on %s\n",
               absl::GetFlag(FLAGS_artifact).c_str(), absl::GetFlag(FLAGS_mode).c_str(), scorer.score.window,
-              scorer.score.stride, count, stream.size(), device.description().c_str());
+              scorer.stateful ? "overlap" : "stride",
+              scorer.stateful ? scorer.stateful->Overlap(scorer.score.window) : scorer.score.stride, count,
+              stream.size(), device.description().c_str());
+  if (scorer.isolate_documents) std::printf("documents isolated\n");
   if (scorer.ttt) std::printf("chunks of %ld targets\n", scorer.ttt->chunk);
   std::printf("%s", report.Text().c_str());
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {

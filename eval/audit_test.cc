@@ -8,12 +8,14 @@
 
 #include <cmath>
 #include <cstdio>
+#include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "core/lzma.h"
 #include "core/random.h"
+#include "data/shard.h"
 #include "model/golden_model.h"
 
 namespace hm11 {
@@ -198,6 +200,94 @@ class StateFedFromTheEnd : public CacheScorer {
   double state_ = 0;
 };
 
+// Legal: the state of the tokens before, read in their order.
+class CarriesAState : public CacheScorer {
+ public:
+  using CacheScorer::CacheScorer;
+  std::vector<double> Weights(Tokens tokens, int64_t t) override {
+    ReadTo(tokens, t);
+    std::vector<double> weights = CacheScorer::Weights(tokens, t);
+    weights[0] += 0.01 * state_;
+    return weights;
+  }
+
+ protected:
+  void ReadTo(Tokens tokens, int64_t end) {
+    for (; read_ < end; ++read_) state_ = 0.9 * state_ + tokens[static_cast<size_t>(read_)];
+  }
+
+ private:
+  int64_t read_ = 0;
+  double state_ = 0;
+};
+
+// Scores a block with the state that the block leaves.
+class ReadsABlockBeforeScoringIt : public CarriesAState {
+  using CarriesAState::CarriesAState;
+  ScoredRows Score(Tokens tokens) override {
+    ReadTo(tokens, static_cast<int64_t>(tokens.size()));
+    return CarriesAState::Score(tokens);
+  }
+};
+
+// Legal: a mixture that is one.
+class MixesAndNormalizes : public CacheScorer {
+  using CacheScorer::CacheScorer;
+  void Append(int64_t t, const std::vector<double>& weights, Tokens tokens, ScoredRows* rows) override {
+    double sum = 0;
+    for (const double weight : weights) sum += weight;
+    std::vector<double> mixed;
+    for (const double weight : weights) mixed.push_back(0.5 * weight / sum + 0.5 / kVocab);
+    CacheScorer::Append(t, mixed, tokens, rows);
+  }
+};
+
+// Legal: of two ways, the one that was better on what is scored already.
+class BestSoFarOfTwoWays : public CacheScorer {
+  using CacheScorer::CacheScorer;
+  std::vector<double> Weights(Tokens tokens, int64_t t) override {
+    return ahead_ >= 0 ? CacheScorer::Weights(tokens, t) : std::vector<double>(kVocab, 1.0);
+  }
+  void Update(Tokens tokens) override {
+    for (int64_t t = at_; t < static_cast<int64_t>(tokens.size()); ++t) {
+      const std::vector<double> weights = CacheScorer::Weights(tokens, t);
+      double sum = 0;
+      for (const double weight : weights) sum += weight;
+      ahead_ += std::log(weights[tokens[static_cast<size_t>(t)]] / sum * kVocab);
+    }
+    CacheScorer::Update(tokens);
+  }
+  uint64_t ParameterHash() override {
+    return CacheScorer::ParameterHash() ^ Crc64({reinterpret_cast<const char*>(&ahead_), sizeof(ahead_)});
+  }
+
+  double ahead_ = 0;  // nats by which the cache is better than chance
+};
+
+// Legal: how far into its document a target is.
+class CountsFromTheDocumentsBegin : public CacheScorer {
+  using CacheScorer::CacheScorer;
+  std::vector<double> Weights(Tokens tokens, int64_t t) override {
+    int64_t begin = t - 1;
+    while (begin > 0 && tokens[static_cast<size_t>(begin)] != kBosToken) --begin;
+    std::vector<double> weights = CacheScorer::Weights(tokens, t);
+    weights[0] += static_cast<double>(t - begin);
+    return weights;
+  }
+};
+
+// Tells a document's last tokens by where the next one begins.
+class CountsToTheDocumentsEnd : public CacheScorer {
+  using CacheScorer::CacheScorer;
+  std::vector<double> Weights(Tokens tokens, int64_t t) override {
+    int64_t end = t + 1;
+    while (end < static_cast<int64_t>(tokens.size()) && tokens[static_cast<size_t>(end)] != kBosToken) ++end;
+    std::vector<double> weights = CacheScorer::Weights(tokens, t);
+    weights[0] += static_cast<double>(end - t);
+    return weights;
+  }
+};
+
 class ReadsAnotherFile : public CacheScorer {
  public:
   explicit ReadsAnotherFile(Tokens stream)
@@ -250,6 +340,9 @@ TEST(AuditTest, EachCheatIsNamed) {
   EXPECT_THAT(Violated(AuditOf<LeavesOutHardTargets>()), ElementsAre("once"));
   EXPECT_THAT(Violated(AuditOf<ScoresABlockFromItsEnd>()), ElementsAre("order"));
   EXPECT_THAT(Violated(AuditOf<StateFedFromTheEnd>()), Contains("future"));
+  EXPECT_THAT(Violated(AuditOf<ReadsABlockBeforeScoringIt>()),
+              testing::IsSupersetOf({"future", "own token"}));
+  EXPECT_THAT(Violated(AuditOf<CountsToTheDocumentsEnd>()), Contains("future"));
   EXPECT_THAT(Violated(AuditOf<ReadsAnotherFile>()), ElementsAre("files"));
   EXPECT_THAT(Violated(AuditOf<OpensASocket>()), ElementsAre("network"));
 }
@@ -259,6 +352,13 @@ TEST(AuditTest, ACacheKeyedByThePrefixAndUpdatedAfterScoringIsLegal) {
   EXPECT_TRUE(report.legal()) << report.Text();
   EXPECT_THAT(Violated(report), IsEmpty());
   EXPECT_EQ(report.findings.size(), 10);
+}
+
+TEST(AuditTest, HonestScorersOfTheCheatsShapesAreLegal) {
+  for (const AuditReport& report : {AuditOf<CarriesAState>(), AuditOf<MixesAndNormalizes>(),
+                                    AuditOf<BestSoFarOfTwoWays>(), AuditOf<CountsFromTheDocumentsBegin>()}) {
+    EXPECT_TRUE(report.legal()) << report.Text();
+  }
 }
 
 TEST(AuditTest, TooLongATimeIsAViolationWhereTheLimitHolds) {
@@ -279,36 +379,106 @@ TEST(AuditTest, TheJsonReportHoldsWhatTheTextDoes) {
   EXPECT_THAT(report.Text(), testing::HasSubstr("NOT legal"));
 }
 
-TEST(AuditTest, TheModelsScorersAreLegalButForThePublishedTail) {
-  const GoldenModel golden = LoadGoldenModel("eval");
+// The golden model and a stream of three documents, one of them empty.
+struct GoldenAudit {
+  GoldenAudit() : golden(LoadGoldenModel("eval")) {
+    weights = NewWeights<float>(state, golden.config);
+    HM_CHECK(ImportWeights<float>(state, golden.config, FormulaWeights(golden.config, 7), &weights).ok());
+    for (const int32_t id : golden.Ids("tokens")) stream.push_back(static_cast<uint16_t>(id));
+    stream.resize(230);
+    for (const size_t begin : {0, 70, 71, 150}) stream[begin] = kBosToken;
+  }
+
+  static ScorerOptions OptionsFor(const std::string& mode) {
+    ScorerOptions options = *ScorerOptionsFromName(mode);
+    options.score.window = 32;
+    options.score.stride = 8;
+    options.score.rows_at_once = 128;
+    if (options.ttt) options.ttt->chunk = 64;
+    return options;
+  }
+  std::unique_ptr<Scorer> New(int64_t tokens, const ScorerOptions& options) {
+    return NewScorer<float>(work, golden.config, weights, tokens, options);
+  }
+  AuditReport Audit(const ScorerFactory& factory, int64_t free_tail) const {
+    const AuditOptions options{.vocab = golden.config.vocab,
+                               .probes = 6,
+                               .borders = {32, 64, 65, 128, 129},
+                               .free_tail = free_tail,
+                               .allowed = OpenFilesAndSockets()};
+    return AuditScorer(factory, stream, options);
+  }
+  AuditReport Audit(const ScorerOptions& options) {
+    const bool tail = options.score.mode == ScoreMode::kPlain && !options.isolate_documents;
+    return Audit([&](Tokens tokens) { return New(static_cast<int64_t>(tokens.size()), options); },
+                 tail ? 31 : 0);
+  }
+
+  const GoldenModel golden;
   Arena state = Arena::Cpu(), work = Arena::Cpu();
-  ModelWeights<float> weights = NewWeights<float>(state, golden.config);
-  ASSERT_TRUE(ImportWeights<float>(state, golden.config, FormulaWeights(golden.config, 7), &weights).ok());
+  ModelWeights<float> weights;
   std::vector<uint16_t> stream;
-  for (const int32_t id : golden.Ids("tokens")) stream.push_back(static_cast<uint16_t>(id));
-  stream.resize(230);
-  for (const char* mode : {"plain", "sliding", "ttt", "ttt_mlp", "sliding_published"}) {
-    ScorerOptions scorer = *ScorerOptionsFromName(mode);
-    scorer.score.window = 32;
-    scorer.score.stride = 8;
-    scorer.score.rows_at_once = 128;
-    if (scorer.ttt) scorer.ttt->chunk = 64;
-    AuditOptions options{.vocab = golden.config.vocab,
-                         .probes = 6,
-                         .borders = {32, 64, 65, 128, 129},
-                         .free_tail = scorer.score.mode == ScoreMode::kPlain ? 31 : 0,
-                         .allowed = OpenFilesAndSockets()};
-    const AuditReport report = AuditScorer(
-        [&](Tokens tokens) {
-          return NewScorer<float>(work, golden.config, weights, static_cast<int64_t>(tokens.size()), scorer);
-        },
-        stream, options);
-    if (scorer.score.mode == ScoreMode::kSlidingPublished) {
-      EXPECT_THAT(Violated(report), ElementsAre("once", "order")) << mode;
-    } else {
-      EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
+};
+
+TEST(AuditTest, TheModelsScorersAreLegalButForThePublishedTail) {
+  GoldenAudit audit;
+  for (const char* mode : {"plain", "sliding", "stateful", "ttt", "ttt_mlp"}) {
+    const AuditReport report = audit.Audit(GoldenAudit::OptionsFor(mode));
+    EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
+  }
+  EXPECT_THAT(Violated(audit.Audit(GoldenAudit::OptionsFor("sliding_published"))),
+              ElementsAre("once", "order"));
+}
+
+TEST(AuditTest, DocumentsIsolatedAreScoredLegally) {
+  GoldenAudit audit;
+  for (const char* mode : {"plain", "sliding", "stateful"}) {
+    ScorerOptions options = GoldenAudit::OptionsFor(mode);
+    options.isolate_documents = true;
+    const AuditReport report = audit.Audit(options);
+    EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
+  }
+}
+
+// The model's own stateful scorer over the stream twice; what counts is the second time, whose state comes
+// from the stream's end.
+class StatefulSecondPass : public Scorer {
+ public:
+  StatefulSecondPass(GoldenAudit& audit, Tokens stream) : size_(stream.size()) {
+    std::vector<uint16_t> twice(stream.begin(), stream.end());
+    twice.insert(twice.end(), stream.begin(), stream.end());
+    const auto scorer = audit.New(static_cast<int64_t>(twice.size()), GoldenAudit::OptionsFor("stateful"));
+    const size_t vocab = static_cast<size_t>(audit.golden.config.vocab);
+    for (int64_t end = scorer->NextEnd(); end > 0; end = scorer->NextEnd()) {
+      const ScoredRows rows = scorer->Score(Tokens(twice).first(static_cast<size_t>(end)));
+      for (size_t i = 0; i < rows.targets.size(); ++i) {
+        const int64_t target = rows.targets[i] - static_cast<int64_t>(size_);
+        if (target < 1) continue;
+        const auto row = rows.log_probs.begin() + static_cast<int64_t>(i * vocab);
+        rows_.targets.push_back(target);
+        rows_.nats.push_back(rows.nats[i]);
+        rows_.log_probs.insert(rows_.log_probs.end(), row, row + static_cast<int64_t>(vocab));
+      }
     }
   }
+  int64_t NextEnd() const override { return done_ ? 0 : static_cast<int64_t>(size_); }
+  ScoredRows Score(Tokens) override {
+    done_ = true;
+    return rows_;
+  }
+  void Update(Tokens) override {}
+
+ private:
+  const size_t size_;
+  ScoredRows rows_;
+  bool done_ = false;
+};
+
+TEST(AuditTest, AStatefulScorersStateFromTheStreamsEndIsNamed) {
+  GoldenAudit audit;
+  const AuditReport report =
+      audit.Audit([&](Tokens tokens) { return std::make_unique<StatefulSecondPass>(audit, tokens); }, 0);
+  EXPECT_THAT(Violated(report), Contains("future")) << report.Text();
 }
 
 }  // namespace

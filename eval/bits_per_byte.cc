@@ -6,6 +6,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "data/shard.h"
 #include "model/language_model.h"
 
 namespace hm11 {
@@ -43,6 +44,36 @@ std::vector<Window> LayWindows(ScoreMode mode, int64_t tokens, int64_t window, i
     const int64_t begin = std::max<int64_t>(0, end - window);
     windows.push_back({begin, end - begin, end - done});
     done = end;
+  }
+  return windows;
+}
+
+int64_t DocumentEnd(std::span<const uint16_t> tokens, int64_t position, int64_t end) {
+  const auto begin = tokens.begin();
+  return std::find(begin + std::min(position + 1, end), begin + end, kBosToken) - begin;
+}
+
+std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t> tokens, int64_t first,
+                                       int64_t window, int64_t stride) {
+  HM_CHECK(mode == ScoreMode::kPlain || mode == ScoreMode::kSliding);
+  HM_CHECK(window >= 1 && stride >= 1 && first >= 1);
+  std::vector<Window> windows;
+  // Of each target the input is the token before; the last token is a target only.
+  const int64_t step = mode == ScoreMode::kPlain ? window : std::min(stride, window);
+  const int64_t inputs = static_cast<int64_t>(tokens.size()) - 1;
+  int64_t done = first - 1;  // inputs whose targets are scored
+  int64_t document = done;
+  while (document > 0 && tokens[static_cast<size_t>(document)] != kBosToken) --document;
+  for (; done < inputs; document = done) {
+    const int64_t document_end = DocumentEnd(tokens, done, inputs);
+    while (done < document_end) {
+      const int64_t into = done - document;
+      const int64_t whole_end =
+          document + (into < window ? window : window + ((into - window) / step + 1) * step);
+      const int64_t begin = whole_end - window, end = std::min(whole_end, document_end);
+      windows.push_back({begin, end - begin, end - done});
+      done = end;
+    }
   }
   return windows;
 }

@@ -4,11 +4,9 @@
 // section 6):
 //   plain              windows side by side; the tail shorter than a window is left out
 //   sliding            a window every `stride` targets; each scores only what no window before it scored, so
-//   every
-//                      target of the stream is scored exactly once, the tail included
+//                      every target of the stream is scored exactly once, the tail included
 //   sliding_published  as the challenge's own scripts do it: the last windows, cut short by the end, each
-//   score their
-//                      last min(stride, length) targets again
+//                      score their last min(stride, length) targets again
 #ifndef HM11_EVAL_BITS_PER_BYTE_H_
 #define HM11_EVAL_BITS_PER_BYTE_H_
 
@@ -46,6 +44,17 @@ struct Window {
 
 // The windows of a stream of `tokens` tokens (so tokens - 1 targets), in order.
 std::vector<Window> LayWindows(ScoreMode mode, int64_t tokens, int64_t window, int64_t stride);
+
+// The windows that score the targets from `first` on of a stream whose documents are scored each as if it
+// were alone. A document begins with BOS, and the next one's BOS is its last target. Windows are laid as
+// plain or sliding from the document's begin on and cut short where it ends, so each target is scored exactly
+// once, and no window but for that cut depends on what follows: those of the stream's begin are these, cut
+// short.
+std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t> tokens, int64_t first,
+                                       int64_t window, int64_t stride);
+
+// Where the document ends whose BOS, or any later token, is at `position`: at the next BOS, or `end`.
+int64_t DocumentEnd(std::span<const uint16_t> tokens, int64_t position, int64_t end);
 
 struct ScoreOptions {
   ScoreMode mode = ScoreMode::kPlain;

@@ -9,6 +9,7 @@
 #include <cmath>
 #include <vector>
 
+#include "data/shard.h"
 #include "testing/generators.h"
 #include "testing/matchers.h"
 
@@ -58,6 +59,64 @@ RC_GTEST_PROP(LayWindows, PlainScoresAllButATailShorterThanAWindow, ()) {
   const auto counts = Counts(LayWindows(ScoreMode::kPlain, tokens, window, 1), tokens - 1);
   const int64_t whole = (tokens - 1) / window * window;
   for (int64_t t = 0; t < tokens - 1; ++t) RC_ASSERT(counts[static_cast<size_t>(t)] == (t < whole ? 1 : 0));
+}
+
+// Documents of random lengths, some of no token but BOS; the first may begin without.
+std::vector<uint16_t> Documents(int64_t tokens) {
+  std::vector<uint16_t> stream;
+  while (static_cast<int64_t>(stream.size()) < tokens) {
+    stream.push_back(*rc::gen::weightedElement<uint16_t>({{1, kBosToken}, {9, 5}}));
+  }
+  return stream;
+}
+
+ScoreMode PlainOrSliding() { return *rc::gen::element(ScoreMode::kPlain, ScoreMode::kSliding); }
+
+RC_GTEST_PROP(LayDocumentWindows, EachTargetIsScoredOnceInOrderAndByItsOwnDocument, ()) {
+  const std::vector<uint16_t> stream = Documents(*rc::gen::inRange<int64_t>(1, 200));
+  const int64_t window = *SizeAroundTile(16), stride = *SizeAroundTile(8);
+  const int64_t targets = static_cast<int64_t>(stream.size()) - 1;
+  int64_t done = 0;
+  for (const Window& w : LayDocumentWindows(PlainOrSliding(), stream, 1, window, stride)) {
+    RC_ASSERT(w.begin >= 0 && w.length >= w.scored && w.scored >= 1 && w.length <= window);
+    RC_ASSERT(w.begin + w.length - w.scored == done);
+    done += w.scored;
+    for (int64_t i = w.begin + 1; i < w.begin + w.length; ++i) {
+      RC_ASSERT(stream[static_cast<size_t>(i)] != kBosToken);
+    }
+  }
+  RC_ASSERT(done == targets);
+}
+
+RC_GTEST_PROP(LayDocumentWindows, WhatFollowsOnlyCutsWindowsShort, ()) {
+  const std::vector<uint16_t> stream = Documents(*rc::gen::inRange<int64_t>(2, 200));
+  const int64_t window = *SizeAroundTile(16), stride = *SizeAroundTile(8);
+  const size_t cut = static_cast<size_t>(*rc::gen::inRange<int64_t>(1, static_cast<int64_t>(stream.size())));
+  const ScoreMode mode = PlainOrSliding();
+  // Of the stream's begin, then of what comes after; each target has the first token that it has in one go.
+  std::vector<int64_t> begins, begins_in_two;
+  const auto add = [](const std::vector<Window>& windows, std::vector<int64_t>* to) {
+    for (const Window& w : windows) to->insert(to->end(), static_cast<size_t>(w.scored), w.begin);
+  };
+  add(LayDocumentWindows(mode, stream, 1, window, stride), &begins);
+  add(LayDocumentWindows(mode, std::span(stream).first(cut), 1, window, stride), &begins_in_two);
+  add(LayDocumentWindows(mode, stream, static_cast<int64_t>(std::max<size_t>(cut, 1)), window, stride),
+      &begins_in_two);
+  RC_ASSERT(begins == begins_in_two);
+}
+
+RC_GTEST_PROP(LayDocumentWindows, ADocumentOfWholeWindowsHasThoseOfItsMode, ()) {
+  const int64_t window = *SizeAroundTile(16), stride = *SizeAroundTile(8);
+  const ScoreMode mode = PlainOrSliding();
+  const int64_t step = mode == ScoreMode::kPlain ? window : std::min(stride, window);
+  const std::vector<uint16_t> stream(static_cast<size_t>(window + *rc::gen::inRange(0, 9) * step + 1), 5);
+  const auto expected = LayWindows(mode, static_cast<int64_t>(stream.size()), window, stride);
+  const auto windows = LayDocumentWindows(mode, stream, 1, window, stride);
+  RC_ASSERT(windows.size() == expected.size());
+  for (size_t i = 0; i < windows.size(); ++i) {
+    RC_ASSERT(windows[i].begin == expected[i].begin && windows[i].length == expected[i].length);
+    RC_ASSERT(windows[i].scored == expected[i].scored);
+  }
 }
 
 TEST(LayWindowsTest, PublishedSlidingScoresTheTailAgain) {

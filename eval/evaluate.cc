@@ -24,8 +24,14 @@
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
 ABSL_FLAG(std::string, data, "", "pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
-ABSL_FLAG(std::string, mode, "plain", "plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published");
+ABSL_FLAG(std::string, mode, "plain",
+          "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
 ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
+ABSL_FLAG(int64_t, overlap, -1,
+          "earlier tokens that attention sees of every target at least, when stateful; -1: half a window, at "
+          "most 1024");
+ABSL_FLAG(bool, isolate_documents, false,
+          "score every document as if it were alone: plain, sliding or stateful");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
@@ -52,9 +58,10 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
   const ModelConfig& config = model.config.model;
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
+  const bool by_scorer = options.ttt || options.stateful || options.isolate_documents;
   int64_t work_bytes = int64_t{1} << 40;
   if (device.is_cuda()) {
-    work_bytes = options.ttt ? ScorerWorkBytes<T>(config, options) : ForwardBytes<T>(config, options.score);
+    work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options) : ForwardBytes<T>(config, options.score);
   }
   Arena work(device, work_bytes);
   const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
@@ -66,12 +73,32 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
     std::fprintf(stderr, "\r\x1b[Kscoring %.0f %%, %.0f s left", share * 100, elapsed / share * (1 - share));
     if (share >= 1) std::fprintf(stderr, "\r\x1b[K");
   };
-  if (options.ttt) {
+  if (by_scorer) {
     const std::unique_ptr<Scorer> scorer =
         NewScorer<T>(work, config, weights, static_cast<int64_t>(tokens.size()), options);
     return RunScorer(*scorer, tokens, tokenizer.byte_table(), progress);
   }
   return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress);
+}
+
+// What the flags make of the mode.
+absl::StatusOr<ScorerOptions> OptionsOf(const Device& device, const UnpackedModel& model) {
+  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
+  options.score.window =
+      absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
+  options.score.stride = absl::GetFlag(FLAGS_stride);
+  options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once) > 0 ? absl::GetFlag(FLAGS_rows_at_once)
+                               : device.is_cuda()                    ? 65536
+                                                                     : 4096;
+  if (const int64_t overlap = absl::GetFlag(FLAGS_overlap); options.stateful) {
+    options.stateful->overlap = overlap;
+  } else if (overlap != -1) {
+    return absl::InvalidArgumentError("--overlap is for --mode=stateful");
+  }
+  options.isolate_documents = absl::GetFlag(FLAGS_isolate_documents);
+  options.rows = false;
+  HM_RETURN_IF_ERROR(options.Validate());
+  return options;
 }
 
 absl::Status Main() {
@@ -83,21 +110,16 @@ absl::Status Main() {
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
     if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
   }
-  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
+  // Before anything is read.
+  HM_RETURN_IF_ERROR(ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)).status());
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
+  HM_ASSIGN_OR_RETURN(const ScorerOptions options, OptionsOf(device, model));
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
   HM_RETURN_IF_ERROR(
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
-  options.score.window =
-      absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
-  options.score.stride = absl::GetFlag(FLAGS_stride);
-  if (options.score.stride < 1) return absl::InvalidArgumentError("--stride must be at least 1");
-  options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once) > 0 ? absl::GetFlag(FLAGS_rows_at_once)
-                               : device.is_cuda()                    ? 65536
-                                                                     : 4096;
   const auto start = std::chrono::steady_clock::now();
   // Test-time training needs weights that small steps change.
   const bool half = device.is_cuda() && !options.ttt;
@@ -105,9 +127,14 @@ absl::Status Main() {
                                               : ScoreAs<float>(device, model, stream, tokenizer, options));
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  std::printf("mode:%s window:%ld stride:%ld tokens:%ld bytes:%ld eval_time:%.0fms\n",
-              absl::GetFlag(FLAGS_mode).c_str(), options.score.window, options.score.stride, score.tokens,
-              score.bytes, ms);
+  std::string how = absl::StrCat("mode:", absl::GetFlag(FLAGS_mode), " window:", options.score.window);
+  if (options.stateful) {
+    absl::StrAppend(&how, " overlap:", options.stateful->Overlap(options.score.window));
+  } else {
+    absl::StrAppend(&how, " stride:", options.score.stride);
+  }
+  if (options.isolate_documents) absl::StrAppend(&how, " documents:isolated");
+  std::printf("%s tokens:%ld bytes:%ld eval_time:%.0fms\n", how.c_str(), score.tokens, score.bytes, ms);
   std::printf("val_loss:%.8f val_bpb:%.8f\n", score.loss_nats, score.bits_per_byte);
   return absl::OkStatus();
 }

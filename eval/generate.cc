@@ -39,7 +39,7 @@ void Generate(Arena& arena, const ModelConfig& config, const ModelWeights<T>& we
     Tensor<int32_t> ids = arena.New<int32_t>({1, length});
     arena.device().CopyFromHost(ids.data(), context.data(), ids.size_bytes());
     ModelSaved<T> saved;
-    const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved, /*keep=*/false);
+    const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved, {.keep = false});
     const Tensor<A> log_probs = LogProbabilities<T>(arena, config, weights, hidden.Slice(length - 1, 1));
     std::vector<A> row(static_cast<size_t>(config.vocab));
     arena.device().CopyToHost(row.data(), log_probs.data(), log_probs.size_bytes());

@@ -11,30 +11,21 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/lzma.h"
+#include "eval/document_scorer.h"
+#include "eval/scored_rows.h"
+#include "eval/stateful_scorer.h"
 #include "model/language_model.h"
 #include "ops/elementwise.h"
 
 namespace hm11 {
 namespace {
 
-Tensor<int32_t> UploadIds(Arena& arena, const std::vector<int32_t>& ids, int64_t batch) {
-  Tensor<int32_t> tensor = arena.New<int32_t>({batch, static_cast<int64_t>(ids.size()) / batch});
-  arena.device().CopyFromHost(tensor.data(), ids.data(), tensor.size_bytes());
-  return tensor;
-}
-
 // Scores windows in order, as many of one length and one chunk at once as fit.
 template <typename T>
 class WindowScorer : public Scorer {
  public:
-  WindowScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
-               std::vector<Window> windows, int64_t rows_at_once, int64_t chunk)
-      : work_(work),
-        config_(config),
-        weights_(weights),
-        windows_(std::move(windows)),
-        rows_at_once_(rows_at_once),
-        chunk_(chunk) {
+  WindowScorer(const RowMaker<T>& maker, std::vector<Window> windows, int64_t rows_at_once, int64_t chunk)
+      : maker_(maker), windows_(std::move(windows)), rows_at_once_(rows_at_once), chunk_(chunk) {
     FindBlock();
   }
 
@@ -47,21 +38,9 @@ class WindowScorer : public Scorer {
 
   ScoredRows Score(std::span<const uint16_t> tokens) override {
     HM_CHECK_EQ(static_cast<int64_t>(tokens.size()), NextEnd());
-    work_.Reset();
     ScoredRows rows;
-    const int64_t length = windows_[first_].length, count = static_cast<int64_t>(last_ - first_);
-    std::vector<int32_t> ids;
-    for (size_t w = first_; w < last_; ++w) {
-      const auto begin = tokens.begin() + windows_[w].begin;
-      ids.insert(ids.end(), begin, begin + length);
-    }
-    ModelSaved<T> saved;
-    const Tensor<T> hidden = HiddenForward<T>(work_, config_, weights_, UploadIds(work_, ids, count), &saved,
-                                              /*keep=*/false);
-    for (size_t w = first_; w < last_; ++w) {
-      const int64_t row = static_cast<int64_t>(w - first_ + 1) * length - windows_[w].scored;
-      AppendRows(hidden.Slice(row, windows_[w].scored), windows_[w], tokens, &rows);
-    }
+    const std::span<const Window> windows = std::span(windows_).subspan(first_, last_ - first_);
+    maker_.AppendWindows(windows, static_cast<int64_t>(windows.size()), windows[0].length, tokens, &rows);
     first_ = last_;
     FindBlock();
     return rows;
@@ -77,9 +56,7 @@ class WindowScorer : public Scorer {
   bool done() const { return first_ == windows_.size(); }
   size_t next_window() const { return first_; }
 
-  Arena& work_;
-  const ModelConfig config_;
-  const ModelWeights<T>& weights_;
+  const RowMaker<T> maker_;
 
  private:
   void FindBlock() {
@@ -90,22 +67,6 @@ class WindowScorer : public Scorer {
     while (last_ < windows_.size() && last_ - first_ < most && windows_[last_].length == length &&
            ChunkOf(last_) == ChunkOf(first_)) {
       ++last_;
-    }
-  }
-
-  void AppendRows(Tensor<const T> hidden, const Window& window, std::span<const uint16_t> tokens,
-                  ScoredRows* rows) {
-    Arena::Scope scope(work_);
-    const Tensor<Accum<T>> log_probs = LogProbabilities<T>(work_, config_, weights_, hidden);
-    std::vector<Accum<T>> host(static_cast<size_t>(log_probs.size()));
-    work_.device().CopyToHost(host.data(), log_probs.data(), log_probs.size_bytes());
-    rows->log_probs.insert(rows->log_probs.end(), host.begin(), host.end());
-    const int64_t first = window.begin + window.length - window.scored + 1;
-    for (int64_t i = 0; i < window.scored; ++i) {
-      const int64_t target = first + i;
-      rows->targets.push_back(target);
-      rows->nats.push_back(
-          -host[static_cast<size_t>(i * config_.vocab + tokens[static_cast<size_t>(target)])]);
     }
   }
 
@@ -136,12 +97,12 @@ struct LearningState {
 
 class TttScorer : private LearningState, public WindowScorer<float> {
  public:
-  TttScorer(Arena& work, const ModelConfig& config, const ModelWeights<float>& start,
-            std::vector<Window> windows, int64_t targets, const ScoreOptions& score,
-            const TttOptions& options)
-      : LearningState(work.device(), config, start),
-        WindowScorer<float>(work, config, LearningState::weights, std::move(windows), score.rows_at_once,
-                            options.chunk),
+  // By weights of its own that start as `start`'s.
+  TttScorer(const RowMaker<float>& start, std::vector<Window> windows, int64_t targets,
+            const ScoreOptions& score, const TttOptions& options)
+      : LearningState(start.work.device(), start.config, start.weights),
+        WindowScorer<float>({start.work, start.config, LearningState::weights, start.rows},
+                            std::move(windows), score.rows_at_once, options.chunk),
         options_(options),
         sequence_(score.window),
         targets_(targets),
@@ -176,10 +137,10 @@ class TttScorer : private LearningState, public WindowScorer<float> {
     uint64_t hash = 0;
     std::vector<char> bytes;
     ForEachWeight(
-        config_,
+        maker_.config,
         [&](const WeightInfo&, Tensor<float>& weight) {
           bytes.resize(static_cast<size_t>(weight.size_bytes()));
-          work_.device().CopyToHost(bytes.data(), weight.data(), weight.size_bytes());
+          maker_.work.device().CopyToHost(bytes.data(), weight.data(), weight.size_bytes());
           hash = Crc64({bytes.data(), bytes.size()}, hash);
         },
         LearningState::weights);
@@ -202,30 +163,31 @@ class TttScorer : private LearningState, public WindowScorer<float> {
   }
 
   void Step(std::span<const uint16_t> tokens, int64_t batch, double rate) {
-    work_.Reset();
+    maker_.work.Reset();
     const std::vector<int32_t> ids(tokens.begin(), tokens.end() - 1),
         targets(tokens.begin() + 1, tokens.end());
     int64_t tensors = 0;
     ForEachWeight(
-        config_,
+        maker_.config,
         [&](const WeightInfo&, Tensor<float>& gradient) {
-          work_.device().Zero(gradient.data(), gradient.size_bytes());
+          maker_.work.device().Zero(gradient.data(), gradient.size_bytes());
           ++tensors;
         },
         grad);
-    const Tensor<int32_t> device_ids = UploadIds(work_, ids, batch),
-                          device_targets = UploadIds(work_, targets, batch);
-    const Tensor<float> loss = work_.New<float>({1}), squares = work_.New<float>({tensors});
-    LossAndGradient<float>(work_, config_, LearningState::weights, device_ids, device_targets, 1, grad, loss);
+    const Tensor<int32_t> device_ids = UploadIds(maker_.work, ids, batch),
+                          device_targets = UploadIds(maker_.work, targets, batch);
+    const Tensor<float> loss = maker_.work.New<float>({1}), squares = maker_.work.New<float>({tensors});
+    LossAndGradient<float>(maker_.work, maker_.config, LearningState::weights, device_ids, device_targets, 1,
+                           grad, loss);
     const float scale = ClipScale(squares);
     const float momentum_change = static_cast<float>(options_.momentum - 1);
     ForEachWeight(
-        config_,
+        maker_.config,
         [&](const WeightInfo& info, Tensor<float>& gradient, Tensor<float>& velocity, Tensor<float>& weight) {
           if (!Trains(info)) return;
-          AddTo<float>(work_, velocity, momentum_change, velocity);
-          AddTo<float>(work_, gradient, scale, velocity);
-          AddTo<float>(work_, velocity, static_cast<float>(-rate), weight);
+          AddTo<float>(maker_.work, velocity, momentum_change, velocity);
+          AddTo<float>(maker_.work, gradient, scale, velocity);
+          AddTo<float>(maker_.work, velocity, static_cast<float>(-rate), weight);
         },
         grad, momentum, LearningState::weights);
   }
@@ -234,13 +196,14 @@ class TttScorer : private LearningState, public WindowScorer<float> {
   float ClipScale(const Tensor<float>& squares) {
     int64_t tensors = 0;
     ForEachWeight(
-        config_,
+        maker_.config,
         [&](const WeightInfo& info, Tensor<float>& gradient) {
-          if (Trains(info)) SumOfSquares<float>(work_, gradient, squares.Slice(tensors++, 1));
+          if (Trains(info)) SumOfSquares<float>(maker_.work, gradient, squares.Slice(tensors++, 1));
         },
         grad);
     std::vector<float> host(static_cast<size_t>(tensors));
-    work_.device().CopyToHost(host.data(), squares.data(), tensors * static_cast<int64_t>(sizeof(float)));
+    maker_.work.device().CopyToHost(host.data(), squares.data(),
+                                    tensors * static_cast<int64_t>(sizeof(float)));
     double sum = 0;
     for (const float square : host) sum += square;
     return static_cast<float>(std::min(1.0, options_.clip / (std::sqrt(sum) + 1e-6)));
@@ -254,18 +217,42 @@ class TttScorer : private LearningState, public WindowScorer<float> {
 
 }  // namespace
 
+int64_t StatefulOptions::Overlap(int64_t window) const {
+  return std::min(overlap < 0 ? std::min<int64_t>(1024, window / 2) : overlap, window - 1);
+}
+
+absl::Status ScorerOptions::Validate() const {
+  const auto refuse = [](const auto&... parts) { return absl::InvalidArgumentError(absl::StrCat(parts...)); };
+  if (score.window < 1) return refuse("window=", score.window, ": must be at least 1");
+  if (score.stride < 1) return refuse("stride=", score.stride, ": must be at least 1");
+  if (stateful && stateful->overlap < -1) {
+    return refuse("overlap=", stateful->overlap, ": must be at least 0, or -1 for half a window");
+  }
+  if (isolate_documents && ttt) {
+    return refuse(
+        "isolate_documents: test-time training learns from the documents before; score without one");
+  }
+  if (isolate_documents && score.mode == ScoreMode::kSlidingPublished) {
+    return refuse(
+        "isolate_documents: published windows span documents; the modes are plain, sliding and stateful");
+  }
+  return absl::OkStatus();
+}
+
 absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name) {
   ScorerOptions options;
   if (name == "plain") {
     options.score.mode = ScoreMode::kPlain;
-  } else if (name == "sliding" || name == "ttt" || name == "ttt_mlp") {
+  } else if (name == "sliding" || name == "stateful" || name == "ttt" || name == "ttt_mlp") {
     options.score.mode = ScoreMode::kSliding;
   } else if (name == "sliding_published" || name == "ttt_published") {
     options.score.mode = ScoreMode::kSlidingPublished;
   } else {
     return absl::InvalidArgumentError(absl::StrCat(
-        "mode '", name, "': expected plain, sliding, sliding_published, ttt, ttt_mlp or ttt_published"));
+        "mode '", name,
+        "': expected plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published"));
   }
+  if (name == "stateful") options.stateful.emplace();
   if (name == "ttt" || name == "ttt_published") options.ttt.emplace();
   if (name == "ttt_mlp") {
     options.ttt =
@@ -277,18 +264,21 @@ absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name) {
 template <typename T>
 std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
                                   int64_t tokens, const ScorerOptions& options) {
+  HM_CHECK(options.Validate().ok());
   const ScoreOptions& score = options.score;
+  const RowMaker<T> maker{work, config, weights, options.rows};
+  if (options.stateful) return std::make_unique<StatefulScorer<T>>(maker, tokens, options);
+  if (options.isolate_documents) return std::make_unique<DocumentScorer<T>>(maker, tokens, score);
   std::vector<Window> windows = LayWindows(score.mode, tokens, score.window, score.stride);
   if (!options.ttt) {
-    return std::make_unique<WindowScorer<T>>(work, config, weights, std::move(windows), score.rows_at_once,
+    return std::make_unique<WindowScorer<T>>(maker, std::move(windows), score.rows_at_once,
                                              std::max<int64_t>(1, tokens));
   }
   if constexpr (std::is_same_v<T, float>) {
     if (score.mode == ScoreMode::kSlidingPublished) {
       std::erase_if(windows, [&](const Window& w) { return w.begin > 0 && w.length < score.stride; });
     }
-    return std::make_unique<TttScorer>(work, config, weights, std::move(windows), tokens - 1, score,
-                                       *options.ttt);
+    return std::make_unique<TttScorer>(maker, std::move(windows), tokens - 1, score, *options.ttt);
   } else {
     check_internal::Fail(__FILE__, __LINE__, "test-time training is for float weights");
   }
@@ -300,6 +290,7 @@ template std::unique_ptr<Scorer> NewScorer<Bf16>(Arena&, const ModelConfig&, con
 
 template <typename T>
 int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options) {
+  if (options.stateful) return StatefulScorer<T>::WorkBytes(config, options);
   const int64_t window = options.score.window;
   Arena plan = Arena::Plan();
   ModelWeights<T> weights = NewWeights<T>(plan, config);
@@ -309,7 +300,7 @@ int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options)
     const int64_t batch = std::max<int64_t>(1, options.score.rows_at_once / window);
     ModelSaved<T> saved;
     const Tensor<T> hidden =
-        HiddenForward<T>(plan, config, weights, plan.New<int32_t>({batch, window}), &saved, /*keep=*/false);
+        HiddenForward<T>(plan, config, weights, plan.New<int32_t>({batch, window}), &saved, {.keep = false});
     LogProbabilities<T>(plan, config, weights, hidden.Slice(0, window));
   }
   const int64_t forward = plan.high_water_bytes() - before;

@@ -6,11 +6,29 @@
 // its first scored target; a chunk is scored whole and then trained on by SGD with momentum, the learning
 // rate a cosine over chunks; nothing is trained after the last chunk.
 //
+// Stateful: every token passes the model once. Mamba states, convolution tails and what else looks one token
+// back are carried from token to token; attention sees windows of `window` tokens that overlap by `overlap`
+// (model/stream_state.h), so each target is predicted with at least `overlap` tokens before it in attention's
+// sight and all tokens before it in the states'. The RoPE base is that of windows laid as sliding. Cost: one
+// forward pass, in which attention alone works window / (window - overlap) times.
+//
+// Documents isolated: each is scored as if it were alone (LayDocumentWindows, and a state that forgets), its
+// last target being the next one's BOS. Windows cut short by a document's end keep the RoPE base of whole
+// ones. Where documents end is found as they are read, and nothing before depends on it to the bit: passes
+// are as large as if none ended, so that those that reach past an end, or are not full, cost more than they
+// score.
+//
 // Properties:
 //   1. A row depends on the tokens before its target only; rows are normalized.
 //   2. Score leaves the parameters as they are; only Update changes them.
 //   3. The sum over a scorer's rows is that of ScoreTokens (eval/bits_per_byte.h) in the same mode.
 //   4. Test-time training without epochs is the mode it lays its windows by.
+//   5. Stateful scores each target once, in order, whatever the overlap and the size of its blocks; rows do
+//      not depend on the latter but for rounding.
+//   6. Stateful where the overlap reaches back to the first token equals, but for rounding, sliding by one:
+//      each window of sliding, read as a stream.
+//   7. With documents isolated no row depends on a document before its own, nor on where its own ends, and
+//      each target is scored once.
 #ifndef HM11_EVAL_SCORER_H_
 #define HM11_EVAL_SCORER_H_
 
@@ -21,6 +39,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/arena.h"
@@ -33,7 +52,7 @@ namespace hm11 {
 // What a scorer says of some targets.
 struct ScoredRows {
   std::vector<int64_t> targets;  // positions in the stream, from 1
-  std::vector<float> log_probs;  // [targets, vocab]
+  std::vector<float> log_probs;  // [targets, vocab]; empty when only losses are asked for
   std::vector<double> nats;      // the loss reported for each target
 };
 
@@ -60,26 +79,39 @@ struct TttOptions {
   bool mlp_only = false;      // trains nothing but the layers' MLP matrices
 };
 
+struct StatefulOptions {
+  int64_t overlap = -1;  // -1: half a window, at most 1024; more than a window less one token counts as that
+
+  int64_t Overlap(int64_t window) const;
+};
+
 struct ScorerOptions {
   ScoreOptions score;
   std::optional<TttOptions> ttt;
+  std::optional<StatefulOptions> stateful;  // instead of the windows of `score`
+  bool isolate_documents = false;
+  bool rows = true;  // false: losses only, which takes less time
+
+  // Refuses what cannot be scored, naming the setting.
+  absl::Status Validate() const;
 };
 
-// plain, sliding, sliding_published; ttt and ttt_mlp (windows laid as sliding); ttt_published (windows laid
-// as sliding_published without those shorter than the stride).
+// plain, sliding, sliding_published, stateful; ttt and ttt_mlp (windows laid as sliding); ttt_published
+// (windows laid as sliding_published without those shorter than the stride).
 absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name);
 
-// A scorer of a stream of `tokens` tokens. `work` is reset at each call; `weights` stay as they are: a scorer
-// that learns does so in a copy. Test-time training is for float only.
+// A scorer, by valid options, of a stream of `tokens` tokens. `work` is reset at each call; `weights` stay as
+// they are: a scorer that learns does so in a copy. Test-time training is for float only.
 template <typename T>
 std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
                                   int64_t tokens, const ScorerOptions& options);
 
-// Memory that such a scorer takes of `work`, and of its device beside it.
+// Memory that such a scorer takes of `work`. Beside it, it takes its own memory of the same device: three
+// times the weights for test-time training, and what it remembers of the stream when stateful.
 template <typename T>
 int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options);
 
-// Runs a scorer over the stream. The same sum as ScoreTokens, which does not make rows and is faster.
+// Runs a scorer over the stream.
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
                 const std::function<void(double)>& progress = {});
 

@@ -1,15 +1,21 @@
-// Scorers: the reference's own scores in every mode, rows that add up to what the fast path says, and
-// test-time training that does nothing when it has nothing to do.
+// Scorers: the reference's own scores in every mode, rows that add up to what the fast path says, test-time
+// training that does nothing when it has nothing to do, and what stateful rows and isolated documents depend
+// on.
 #include "eval/scorer.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <map>
+#include <memory>
+#include <set>
 #include <string>
 #include <vector>
 
+#include "core/random.h"
 #include "model/golden_model.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
@@ -127,6 +133,285 @@ TEST(ScorerTest, OnlyAnUpdateChangesTheParameters) {
   EXPECT_EQ(changes, 3);  // 399 targets are four chunks of 128, the last not trained on
 }
 
+// Models of a few layers of any kinds, of one width.
+struct SmallModel {
+  explicit SmallModel(const std::string& layers) {
+    config = {.layers = layers,
+              .vocab = 12,
+              .dim = 8,
+              .heads = 2,
+              .kv_heads = 1,
+              .mlp_width = 8,
+              .state = 2,
+              .dt_rank = 2,
+              .rope_dims = 4,
+              .bigram_rows = 7,
+              .bigram_dim = 4,
+              .value_embedding_layers = 1,
+              .value_embedding_dim = 4,
+              .xsa_layers = 1,
+              .value_residual = layers.size() > 2};
+    HM_CHECK(config.Validate().ok());
+    weights = NewWeights<float>(state, config);
+    HM_CHECK(ImportWeights<float>(state, config, FormulaWeights(config, 5), &weights).ok());
+  }
+
+  // Everything that a scorer says of the stream.
+  ScoredRows Run(std::span<const uint16_t> stream, const ScorerOptions& options) {
+    const auto scorer = NewScorer<float>(work, config, weights, static_cast<int64_t>(stream.size()), options);
+    ScoredRows all;
+    for (int64_t end = scorer->NextEnd(); end > 0; end = scorer->NextEnd()) {
+      const std::span<const uint16_t> seen = stream.first(static_cast<size_t>(end));
+      const ScoredRows rows = scorer->Score(seen);
+      scorer->Update(seen);
+      all.targets.insert(all.targets.end(), rows.targets.begin(), rows.targets.end());
+      all.log_probs.insert(all.log_probs.end(), rows.log_probs.begin(), rows.log_probs.end());
+      all.nats.insert(all.nats.end(), rows.nats.begin(), rows.nats.end());
+    }
+    return all;
+  }
+
+  ModelConfig config;
+  Arena state = Arena::Cpu(), work = Arena::Cpu();
+  ModelWeights<float> weights;
+};
+
+SmallModel& AnyModel() {
+  static auto* models = new std::map<std::string, std::unique_ptr<SmallModel>>;
+  const std::string layers = *rc::gen::element<std::string>("M", "A", "MA", "AM", "MAMAA", "AMAMM");
+  std::unique_ptr<SmallModel>& model = (*models)[layers];
+  if (model == nullptr) model = std::make_unique<SmallModel>(layers);
+  return *model;
+}
+
+std::vector<uint16_t> RandomTokens(int64_t count, uint64_t seed, bool with_bos) {
+  std::vector<uint16_t> tokens;
+  for (int64_t i = 0; i < count; ++i) {
+    const int64_t token = RandomIndex(seed, StreamOf("tokens"), static_cast<uint64_t>(i), with_bos ? 12 : 10);
+    tokens.push_back(static_cast<uint16_t>(with_bos ? token : 2 + token));
+  }
+  return tokens;
+}
+
+ScorerOptions OptionsFor(const std::string& mode, int64_t window, int64_t stride, int64_t rows_at_once) {
+  ScorerOptions options = *ScorerOptionsFromName(mode);
+  options.score.window = window;
+  options.score.stride = stride;
+  options.score.rows_at_once = rows_at_once;
+  return options;
+}
+
+ScorerOptions StatefulFor(int64_t window, int64_t overlap, int64_t rows_at_once, bool isolate = false) {
+  ScorerOptions options = OptionsFor("stateful", window, 1, rows_at_once);
+  options.stateful->overlap = overlap;
+  options.isolate_documents = isolate;
+  return options;
+}
+
+// The largest difference between `count` rows from those given on.
+double RowDistance(const ScoredRows& a, size_t from_a, const ScoredRows& b, size_t from_b, size_t count) {
+  constexpr size_t vocab = 12;
+  HM_CHECK(from_a + count <= a.targets.size() && from_b + count <= b.targets.size());
+  double largest = 0;
+  for (size_t i = 0; i < count * vocab; ++i) {
+    largest = std::max<double>(largest,
+                               std::abs(a.log_probs[from_a * vocab + i] - b.log_probs[from_b * vocab + i]));
+  }
+  for (size_t i = 0; i < count; ++i) {
+    largest = std::max(largest, std::abs(a.nats[from_a + i] - b.nats[from_b + i]));
+  }
+  return largest;
+}
+
+double RowDistance(const ScoredRows& a, const ScoredRows& b) {
+  HM_CHECK_EQ(a.targets.size(), b.targets.size());
+  return RowDistance(a, 0, b, 0, a.targets.size());
+}
+
+// Any mode and setting that scores each target exactly once and learns nothing.
+ScorerOptions AnyExactOptions() {
+  const std::string mode = *rc::gen::element<std::string>("plain", "sliding", "stateful");
+  ScorerOptions options = OptionsFor(mode, *rc::gen::inRange<int64_t>(1, 20),
+                                     *rc::gen::inRange<int64_t>(1, 20), *rc::gen::inRange<int64_t>(1, 60));
+  if (options.stateful) options.stateful->overlap = *rc::gen::inRange<int64_t>(-1, 22);
+  options.isolate_documents = mode == "plain" || *rc::gen::arbitrary<bool>();
+  return options;
+}
+
+RC_GTEST_PROP(ScorerTest, EachTargetIsScoredOnceAndInOrder, ()) {
+  SmallModel& model = AnyModel();
+  const std::vector<uint16_t> tokens =
+      RandomTokens(*rc::gen::inRange<int64_t>(2, 80), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  const ScoredRows rows = model.Run(tokens, AnyExactOptions());
+  RC_ASSERT(rows.targets.size() == tokens.size() - 1);
+  for (size_t i = 0; i < rows.targets.size(); ++i) {
+    RC_ASSERT(rows.targets[i] == static_cast<int64_t>(i) + 1);
+    RC_ASSERT(rows.nats[i] == -rows.log_probs[i * 12 + tokens[i + 1]]);
+  }
+}
+
+RC_GTEST_PROP(ScorerTest, LossesAloneAreThoseOfTheRows, ()) {
+  SmallModel& model = AnyModel();
+  const std::vector<uint16_t> tokens =
+      RandomTokens(*rc::gen::inRange<int64_t>(2, 80), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  ScorerOptions options = AnyExactOptions();
+  const ScoredRows rows = model.Run(tokens, options);
+  options.rows = false;
+  const ScoredRows losses = model.Run(tokens, options);
+  RC_ASSERT(losses.log_probs.empty());
+  RC_ASSERT(losses.targets == rows.targets);
+  for (size_t i = 0; i < rows.nats.size(); ++i) RC_ASSERT(std::abs(losses.nats[i] - rows.nats[i]) < 1e-5);
+}
+
+RC_GTEST_PROP(ScorerTest, StatefulWithFullOverlapIsSlidingByOneWindowForWindow, ()) {
+  SmallModel& model = AnyModel();
+  const int64_t window = *rc::gen::inRange<int64_t>(2, 16), count = *rc::gen::inRange<int64_t>(2, 40);
+  const std::vector<uint16_t> tokens =
+      RandomTokens(count, *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  const ScoredRows sliding = model.Run(tokens, OptionsFor("sliding", window, 1, 64));
+  // A window of sliding is a stream of its own, of which nothing is lost on the way.
+  for (const Window& w : LayWindows(ScoreMode::kSliding, count, window, 1)) {
+    const ScoredRows stateful =
+        model.Run(std::span(tokens).subspan(static_cast<size_t>(w.begin), static_cast<size_t>(w.length + 1)),
+                  StatefulFor(window, window - 1, *rc::gen::inRange<int64_t>(1, 64)));
+    const size_t scored = static_cast<size_t>(w.scored), skipped = static_cast<size_t>(w.length) - scored;
+    RC_ASSERT(RowDistance(stateful, skipped, sliding, static_cast<size_t>(w.begin) + skipped, scored) < 1e-5);
+  }
+}
+
+TEST(ScorerTest, StatefulWithFullOverlapIsSlidingByOneWhereRopeStretchesWithTheLength) {
+  SmallModel model("MAA");
+  const std::vector<uint16_t> tokens = RandomTokens(1101, 1, /*with_bos=*/false);
+  const ScoredRows sliding = model.Run(tokens, OptionsFor("sliding", 2048, 1, 2048));
+  EXPECT_LT(RowDistance(model.Run(tokens, StatefulFor(2048, 1984, 2048)), sliding), 1e-5);
+  // Documents keep the base of whole windows, which is another one.
+  ScorerOptions isolated = OptionsFor("sliding", 2048, 1, 2048);
+  isolated.isolate_documents = true;
+  const ScoredRows document = model.Run(tokens, isolated);
+  EXPECT_LT(RowDistance(model.Run(tokens, StatefulFor(2048, 1984, 2048, /*isolate=*/true)), document), 1e-5);
+  EXPECT_GT(RowDistance(document, sliding), 1e-4);
+}
+
+RC_GTEST_PROP(ScorerTest, TheSizeOfItsBlocksIsNothingToAStatefulScorer, ()) {
+  SmallModel& model = AnyModel();
+  const int64_t window = *rc::gen::inRange<int64_t>(1, 12), overlap = *rc::gen::inRange<int64_t>(-1, 12);
+  const bool isolate = *rc::gen::arbitrary<bool>();
+  const std::vector<uint16_t> tokens =
+      RandomTokens(*rc::gen::inRange<int64_t>(2, 80), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  const auto run = [&] {
+    return model.Run(tokens, StatefulFor(window, overlap, *rc::gen::inRange<int64_t>(1, 90), isolate));
+  };
+  const ScoredRows one = run();
+  RC_ASSERT(RowDistance(one, run()) < 1e-5);
+}
+
+RC_GTEST_PROP(ScorerTest, NoBitOfARowDependsOnWhatFollows, ()) {
+  SmallModel& model = AnyModel();
+  const std::vector<uint16_t> tokens =
+      RandomTokens(*rc::gen::inRange<int64_t>(3, 80), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  const size_t kept = static_cast<size_t>(*rc::gen::inRange<int64_t>(1, static_cast<int64_t>(tokens.size())));
+  std::vector<uint16_t> altered =
+      RandomTokens(static_cast<int64_t>(tokens.size()), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  std::copy_n(tokens.begin(), kept, altered.begin());
+  const ScorerOptions options = AnyExactOptions();
+  RC_ASSERT(RowDistance(model.Run(tokens, options), 0, model.Run(altered, options), 0, kept - 1) == 0);
+}
+
+// Which tokens a target's row depends on, by changing each.
+std::set<size_t> Sees(SmallModel& model, const std::vector<uint16_t>& tokens, const ScorerOptions& options,
+                      size_t target) {
+  const ScoredRows rows = model.Run(tokens, options);
+  std::set<size_t> seen;
+  for (size_t t = 0; t < target; ++t) {
+    std::vector<uint16_t> altered = tokens;
+    altered[t] = static_cast<uint16_t>(2 + (altered[t] - 2 + 3) % 10);
+    if (RowDistance(model.Run(altered, options), target - 1, rows, target - 1, 1) > 0) seen.insert(t);
+  }
+  return seen;
+}
+
+TEST(ScorerTest, AttentionSeesTheOverlapAndStatesEverything) {
+  SmallModel attention("A"), mamba("M");
+  const std::vector<uint16_t> tokens = RandomTokens(40, 3, /*with_bos=*/false);
+  const auto from = [](size_t first, size_t end) {
+    std::set<size_t> all;
+    for (size_t t = first; t < end; ++t) all.insert(t);
+    return all;
+  };
+  // Windows of 8 tokens of their own after 4: [20, 32) scores the targets 25 to 32. The first token seen
+  // comes with the two before it, by way of the smear gate and the bigram hash.
+  const ScorerOptions stateful = StatefulFor(12, 4, 24);
+  EXPECT_EQ(Sees(attention, tokens, stateful, 25), from(18, 25));
+  EXPECT_EQ(Sees(attention, tokens, stateful, 32), from(18, 32));
+  EXPECT_EQ(Sees(attention, tokens, stateful, 33), from(26, 33));
+  EXPECT_EQ(Sees(mamba, tokens, stateful, 33), from(0, 33));
+  EXPECT_EQ(Sees(mamba, tokens, OptionsFor("sliding", 12, 1, 24), 33), from(21, 33));
+}
+
+// Two documents, of which the first may be any.
+RC_GTEST_PROP(ScorerTest, IsolatedNoRowDependsOnTheDocumentBefore, ()) {
+  SmallModel& model = AnyModel();
+  ScorerOptions options = AnyExactOptions();
+  options.isolate_documents = true;
+  const auto document = [](int64_t length) {
+    std::vector<uint16_t> tokens = RandomTokens(length, *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/false);
+    tokens.front() = 1;
+    return tokens;
+  };
+  const std::vector<uint16_t> next = document(*rc::gen::inRange<int64_t>(2, 40));
+  const auto rows_after = [&](const std::vector<uint16_t>& first) {
+    std::vector<uint16_t> stream = first;
+    stream.insert(stream.end(), next.begin(), next.end());
+    return model.Run(stream, options);
+  };
+  const std::vector<uint16_t> one = document(*rc::gen::inRange<int64_t>(1, 40)),
+                              other = document(*rc::gen::inRange<int64_t>(1, 40));
+  RC_ASSERT(RowDistance(rows_after(one), one.size(), rows_after(other), other.size(), next.size() - 1) <
+            1e-5);
+  // As if alone; and so is the first, the next one's BOS being its last target.
+  RC_ASSERT(RowDistance(rows_after(one), one.size(), model.Run(next, options), 0, next.size() - 1) < 1e-5);
+  std::vector<uint16_t> alone = one;
+  alone.push_back(1);
+  RC_ASSERT(RowDistance(rows_after(one), 0, model.Run(alone, options), 0, one.size()) < 1e-5);
+}
+
+TEST(ScorerTest, NotIsolatedTheDocumentBeforeIsSeen) {
+  SmallModel model("MA");
+  std::vector<uint16_t> tokens = RandomTokens(24, 7, /*with_bos=*/false),
+                        altered = RandomTokens(24, 8, false);
+  tokens[0] = altered[0] = tokens[10] = 1;
+  std::copy(tokens.begin() + 10, tokens.end(), altered.begin() + 10);
+  for (const char* mode : {"plain", "sliding", "stateful"}) {
+    ScorerOptions options = OptionsFor(mode, 23, 4, 64);
+    EXPECT_GT(RowDistance(model.Run(tokens, options), 10, model.Run(altered, options), 10, 13), 1e-3) << mode;
+    options.isolate_documents = true;
+    EXPECT_LT(RowDistance(model.Run(tokens, options), 10, model.Run(altered, options), 10, 13), 1e-5) << mode;
+  }
+}
+
+TEST(ScorerTest, OverlapsAreHalfAWindowAndNeverAWholeOne) {
+  EXPECT_EQ(StatefulOptions{}.Overlap(512), 256);
+  EXPECT_EQ(StatefulOptions{}.Overlap(8192), 1024);
+  EXPECT_EQ(StatefulOptions{}.Overlap(1), 0);
+  EXPECT_EQ(StatefulOptions{.overlap = 512}.Overlap(512), 511);
+  EXPECT_EQ(StatefulOptions{.overlap = 0}.Overlap(512), 0);
+}
+
+TEST(ScorerTest, WhatCannotBeScoredIsRefusedByItsSetting) {
+  const auto refused = [](const ScorerOptions& options, const char* setting) {
+    EXPECT_THAT(options.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, setting));
+  };
+  refused(OptionsFor("plain", 0, 1, 1), "window=0");
+  refused(OptionsFor("sliding", 8, 0, 1), "stride=0");
+  refused(StatefulFor(8, -2, 1), "overlap=-2");
+  for (const char* mode : {"sliding_published", "ttt", "ttt_mlp", "ttt_published"}) {
+    ScorerOptions options = GoldenEval::Options(mode);
+    EXPECT_THAT(options.Validate(), IsOk());
+    options.isolate_documents = true;
+    refused(options, "isolate_documents");
+  }
+}
+
 // Memory is planned for GPUs only; a CPU's address space has no need of it.
 TEST(ScorerTest, FitsTheMemoryThatWasPlannedOnAGpu) {
   GoldenEval& eval = Golden();
@@ -138,7 +423,7 @@ TEST(ScorerTest, FitsTheMemoryThatWasPlannedOnAGpu) {
       HM_CHECK(ImportWeights<float>(state, config, FormulaWeights(config, 7), &placed).ok());
       return placed;
     }();
-    for (const char* mode : {"plain", "sliding", "ttt"}) {
+    for (const char* mode : {"plain", "sliding", "stateful", "ttt"}) {
       const ScorerOptions options = GoldenEval::Options(mode);
       // An arena that is too small ends the test.
       Arena work(gpu, ScorerWorkBytes<float>(config, options));

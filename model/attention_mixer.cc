@@ -13,13 +13,13 @@ namespace {
 
 template <typename T>
 AttentionHeadsArgs<T> HeadsArgs(const ModelConfig& config, const AttentionWeights<T>& weights,
-                                const AttentionSources<T>& sources, int64_t batch, int64_t time,
+                                const AttentionSources<T>& sources, int64_t rope_length,
                                 const AttentionSaved<T>& saved) {
   AttentionHeadsArgs<T> args;
-  args.batch = batch;
-  args.time = time;
+  args.batch = saved.q.dim(0);
+  args.time = saved.q.dim(1);
   args.rope_dims = config.rope_dims;
-  args.rope_base = EffectiveRopeBase(config.rope_base, config.rope_dims, time);
+  args.rope_base = EffectiveRopeBase(config.rope_base, config.rope_dims, rope_length);
   args.qkv = saved.qkv;
   args.q_gain = weights.q_gain;
   if (!sources.value_embedding.empty()) {
@@ -44,35 +44,60 @@ Tensor<T> MixedHeads(const AttentionSaved<T>& saved) {
   return saved.exclusive.empty() ? saved.y : saved.exclusive;
 }
 
+// W_qkv u of the stream's next piece, as its windows see it; keeps what later windows may.
+template <typename T>
+Tensor<T> ProjectPiece(Arena& arena, const AttentionWeights<T>& weights, Tensor<const T> input,
+                       const StreamState<T>& stream, Tensor<T> kept) {
+  const int64_t rows = input.dim(0);
+  HM_CHECK_EQ(rows, stream.windows.tokens());
+  const Tensor<T> joined = NewAfterKept(arena, kept, stream.kept, rows);
+  MatmulForward<T>(arena, {.x = input, .weight = weights.qkv, .y = joined.Slice(stream.kept, rows)});
+  KeepLast(arena, joined, kept);
+  return RowsOfWindows(arena, stream.windows, joined);
+}
+
 }  // namespace
 
 template <typename T>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t layer,
                                 const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
-                                Tensor<const T> input, int64_t batch, int64_t time,
-                                AttentionSaved<T>* saved) {
+                                Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
+                                StreamState<T>* stream) {
   const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
-  const Shape q_shape = {batch, time, heads, head_dim}, kv_shape = {batch, time, config.kv_heads, head_dim};
+  const int64_t sequences = stream == nullptr ? batch : stream->windows.count;
+  const int64_t length = stream == nullptr ? time : stream->windows.length();
+  const int64_t rope_length = stream == nullptr ? time : stream->windows.rope_length;
+  const Shape q_shape = {sequences, length, heads, head_dim};
+  const Shape kv_shape = {sequences, length, config.kv_heads, head_dim};
   Tensor<T> output = arena.New<T>({rows, dim});
-  saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
+  if (stream == nullptr) {
+    saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
+    MatmulForward<T>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
+  } else {
+    saved->qkv = ProjectPiece(arena, weights, input, *stream, stream->qkv[static_cast<size_t>(layer)]);
+  }
   saved->q = arena.New<T>(q_shape);
   saved->k = arena.New<T>(kv_shape);
   saved->v = arena.New<T>(kv_shape);
   saved->y = arena.New<T>(q_shape);
-  saved->log_sum_exp = arena.New<Accum<T>>({batch, heads, time});
+  saved->log_sum_exp = arena.New<Accum<T>>({sequences, heads, length});
 
-  MatmulForward<T>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
-  AttentionHeadsForward<T>(arena, HeadsArgs(config, weights, sources, batch, time, *saved));
+  AttentionHeadsForward<T>(arena, HeadsArgs(config, weights, sources, rope_length, *saved));
   AttentionForward<T>(
       arena, {.q = saved->q, .k = saved->k, .v = saved->v, .y = saved->y, .log_sum_exp = saved->log_sum_exp});
+  Tensor<T> v = saved->v;
+  if (stream != nullptr) {
+    saved->y = FreshRows(arena, stream->windows, saved->y);
+    v = FreshRows(arena, stream->windows, v);
+  }
   if (config.is_exclusive(layer)) {
-    saved->exclusive = arena.New<T>(q_shape);
-    ExclusiveAttentionForward<T>(arena, {.x = saved->y, .v = saved->v, .y = saved->exclusive});
+    saved->exclusive = arena.New<T>(saved->y.shape());
+    ExclusiveAttentionForward<T>(arena, {.x = saved->y, .v = v, .y = saved->exclusive});
   }
   if (config.gated_attention) {
     const Tensor<T> ungated = MixedHeads(*saved);
     saved->gate = arena.New<T>({rows, heads});
-    Tensor<T> gated = arena.New<T>(q_shape);
+    Tensor<T> gated = arena.New<T>(saved->y.shape());
     MatmulForward<T>(arena, {.x = input, .weight = weights.gate, .y = saved->gate});
     HeadGateForward<T>(arena, {.x = ungated.Reshaped({rows, heads, head_dim}),
                                .gate = saved->gate,
@@ -135,7 +160,7 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
   if (!dv_from_outside.empty()) AddTo<T>(arena, dv_from_outside, 1, dv);
   Tensor<T> dqkv = arena.New<T>(saved.qkv.shape());
   AttentionHeadsGradArgs<T> split;
-  split.forward = HeadsArgs(config, weights, sources, batch, time, saved);
+  split.forward = HeadsArgs(config, weights, sources, time, saved);
   split.dq = dq;
   split.dk = dk;
   split.dv = dv;
@@ -160,9 +185,9 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
 }
 
 #define HM11_INSTANTIATE(T)                                                                                \
-  template Tensor<T> AttentionLayerForward<T>(Arena&, const ModelConfig&, int64_t,                         \
-                                              const AttentionWeights<T>&, const AttentionSources<T>&,      \
-                                              Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*);      \
+  template Tensor<T> AttentionLayerForward<T>(                                                             \
+      Arena&, const ModelConfig&, int64_t, const AttentionWeights<T>&, const AttentionSources<T>&,         \
+      Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, StreamState<T>*);                             \
   template void AttentionLayerBackward<T>(                                                                 \
       Arena&, const ModelConfig&, const AttentionWeights<T>&, const AttentionSources<T>&, Tensor<const T>, \
       int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, Tensor<const T>, Tensor<T>,             \

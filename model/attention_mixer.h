@@ -1,6 +1,9 @@
 // AttentionMixer: the attention branch of a layer, with every option of the reference.
 //
 //   qkv = W_qkv u;  q, k, v = heads(qkv);  y = attention(q, k, v);  XSA;  head gates;  W_out y
+//
+// Of a piece of a stream, qkv, q, k, v and attention itself are over the windows of the stream's state, the
+// rest over the piece.
 #ifndef HM11_MODEL_ATTENTION_MIXER_H_
 #define HM11_MODEL_ATTENTION_MIXER_H_
 
@@ -8,6 +11,7 @@
 #include "core/dtype.h"
 #include "core/tensor.h"
 #include "model/config.h"
+#include "model/stream_state.h"
 #include "model/weights.h"
 
 namespace hm11 {
@@ -38,14 +42,16 @@ struct AttentionSourceGrads {
   Tensor<T> dfirst_v;          // adds
 };
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena.
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `stream` the input is its next
+// piece, the sources are those of its windows, and the layer's qkv in it are brought up to date.
 template <typename T>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t layer,
                                 const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
-                                Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved);
+                                Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
+                                StreamState<T>* stream = nullptr);
 
-// dinput is written, gradients of weights are added. `dv_from_outside`: what later layers' value residual
-// sends to this layer's v; absent when none does.
+// Only for sequences that stand alone. dinput is written, gradients of weights are added. `dv_from_outside`:
+// what later layers' value residual sends to this layer's v; absent when none does.
 template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,

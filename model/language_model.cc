@@ -4,6 +4,7 @@
 // before; the residual step into the next layer adds it, so each tensor is read once.
 #include "model/language_model.h"
 
+#include <algorithm>
 #include <optional>
 
 #include "ops/cross_entropy.h"
@@ -137,19 +138,44 @@ ResidualNormArgs<T> EmbeddingSum(const ModelWeights<T>& weights, const Embedding
   return args;
 }
 
+// The ids that a stream keeps, then those of its next piece.
+template <typename T>
+Tensor<int32_t> JoinedIds(Arena& arena, const StreamState<T>& stream, Tensor<const int32_t> ids) {
+  const Tensor<int32_t> joined = NewAfterKept(arena, stream.ids, stream.kept, ids.size());
+  arena.device().CopyOnDevice(joined.Slice(stream.kept, ids.size()).data(), ids.data(), ids.size_bytes());
+  return joined;
+}
+
+// The hash of each id and the one before it; of a stream's first id here, the last one of the piece before.
+template <typename T>
+Tensor<int32_t> HashForward(Arena& arena, const ModelConfig& config, Tensor<const int32_t> ids,
+                            const StreamState<T>* stream, Tensor<const int32_t> joined) {
+  if (stream == nullptr || stream->kept == 0) {
+    const Tensor<int32_t> hash = arena.New<int32_t>(ids.shape());
+    BigramHash(arena, ids, config.bigram_rows, hash);
+    return hash;
+  }
+  const int64_t rows = ids.size();
+  const Tensor<int32_t> hash = arena.New<int32_t>({1, rows + 1});
+  BigramHash(arena, joined.Slice(stream->kept - 1, rows + 1).Reshaped({1, rows + 1}), config.bigram_rows,
+             hash);
+  return hash.Reshaped({rows + 1}).Slice(1, rows).Reshaped(ids.shape());
+}
+
 template <typename T>
 void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                       ModelSaved<T>* saved) {
+                       StreamState<T>* stream, ModelSaved<T>* saved) {
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
   const Tensor<const int32_t> ids = saved->ids.Reshaped({rows});
+  Tensor<int32_t> joined;
+  if (stream != nullptr) joined = JoinedIds(arena, *stream, ids);
   EmbeddingSaved<T>& e = saved->embedding;
   e.tokens = arena.New<T>({rows, dim});
   EmbeddingForward<T>(arena, {.ids = ids, .table = weights.token_embedding, .y = e.tokens});
   if (config.bigram_rows > 0) {
-    e.hash = arena.New<int32_t>({batch, time});
+    e.hash = HashForward<T>(arena, config, saved->ids, stream, joined);
     e.bigram = arena.New<T>({rows, config.bigram_dim});
     e.bigram_projected = arena.New<T>({rows, dim});
-    BigramHash(arena, saved->ids, config.bigram_rows, e.hash);
     EmbeddingForward<T>(arena,
                         {.ids = e.hash.Reshaped({rows}), .table = weights.bigram_embedding, .y = e.bigram});
     MatmulForward<T>(arena, {.x = e.bigram, .weight = weights.bigram_proj, .y = e.bigram_projected});
@@ -159,11 +185,19 @@ void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeigh
   e.normed = arena.New<T>({batch, time, dim});
   ResidualNormForward<T>(arena, EmbeddingSum(weights, e, rows, dim));
   saved->x0 = arena.New<T>({batch, time, dim});
-  SmearForward<T>(arena, {.x = e.normed, .gate = weights.smear_gate, .previous = {}, .y = saved->x0});
+  SmearArgs<T> smear = {.x = e.normed, .gate = weights.smear_gate, .previous = {}, .y = saved->x0};
+  if (stream != nullptr && stream->kept > 0) smear.previous = stream->embedding;
+  SmearForward<T>(arena, smear);
+  if (stream != nullptr) {
+    KeepLast(arena, e.normed.Reshaped({rows, dim}), stream->embedding);
+    KeepLast(arena, joined, stream->ids);
+  }
   if (config.value_embedding_count() > 0) {
-    e.ve = arena.New<T>({rows, config.value_embedding_dim});
-    e.ve_projected = arena.New<T>({rows, config.kv_dim()});
-    EmbeddingForward<T>(arena, {.ids = ids, .table = weights.ve_embedding, .y = e.ve});
+    const Tensor<const int32_t> seen =
+        stream == nullptr ? ids : Tensor<const int32_t>(RowsOfWindows(arena, stream->windows, joined));
+    e.ve = arena.New<T>({seen.dim(0), config.value_embedding_dim});
+    e.ve_projected = arena.New<T>({seen.dim(0), config.kv_dim()});
+    EmbeddingForward<T>(arena, {.ids = seen, .table = weights.ve_embedding, .y = e.ve});
     MatmulForward<T>(arena, {.x = e.ve, .weight = weights.ve_proj, .y = e.ve_projected});
   }
 }
@@ -213,9 +247,28 @@ void EmbeddingsBackward(Arena& arena, const ModelConfig& config, const ModelWeig
   }
 }
 
+// The Mamba branch, on from the stream's state where there is one.
+template <typename T>
+Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                             int64_t layer, StreamState<T>* stream, ModelSaved<T>* saved) {
+  const size_t l = static_cast<size_t>(layer);
+  BlockSaved<T>& block = saved->blocks[l];
+  const MambaWeights<T>& mamba = weights.blocks[l].mamba;
+  if (stream == nullptr) {
+    return MambaForward<T>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba);
+  }
+  const MambaState<T>& state = stream->mamba[l];
+  MambaState<T> after = NewMambaState<T>(arena, config);
+  const Tensor<T> branch = MambaForward<T>(arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
+                                           stream->kept > 0 ? &state : nullptr, &after);
+  arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
+  arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
+  return branch;
+}
+
 template <typename T>
 void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, int64_t layer,
-                  bool keep, ModelSaved<T>* saved) {
+                  const ForwardOptions<T>& options, ModelSaved<T>* saved) {
   const size_t l = static_cast<size_t>(layer);
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
   const BlockWeights<T>& w = weights.blocks[l];
@@ -225,12 +278,9 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
     block.output = arena.New<T>({rows, dim});
     block.ungated = config.token_gate && !config.is_mamba(layer) ? arena.New<T>({rows, dim}) : block.output;
   }
-  if (layer == config.value_residual_source() && !keep) {
-    // Later layers read this layer's v: taken before the scope below, it survives it.
-    keep = true;
-  }
   std::optional<Arena::Scope> scope;
-  if (!keep) scope.emplace(arena);
+  // What later layers read of this one, its v, is taken without the scope and survives it.
+  if (!options.keep && layer != config.value_residual_source()) scope.emplace(arena);
   block.rstd = arena.New<Accum<T>>({rows});
   block.mlp_rstd = arena.New<Accum<T>>({rows});
   for (Tensor<T>* tensor : {&block.normed, &block.mlp_normed}) *tensor = arena.New<T>({rows, dim});
@@ -238,10 +288,10 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
 
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, layer));
   block.branch = config.is_mamba(layer)
-                     ? MambaForward<T>(arena, config, w.mamba, block.normed, batch, time, &block.mamba)
+                     ? MambaBranchForward<T>(arena, config, weights, layer, options.stream, saved)
                      : AttentionLayerForward<T>(arena, config, layer, w.attention,
                                                 SourcesOf(config, weights, *saved, layer), block.normed,
-                                                batch, time, &block.attention);
+                                                batch, time, &block.attention, options.stream);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
   MatmulForward<T>(arena, {.x = block.mlp_normed, .weight = w.up, .y = block.up});
   LeakyReluSquaredForward<T>(arena, {.x = block.up, .y = block.activated});
@@ -441,8 +491,9 @@ void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, T
 
 template <typename T>
 Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                        Tensor<const int32_t> ids, ModelSaved<T>* saved, bool keep) {
+                        Tensor<const int32_t> ids, ModelSaved<T>* saved, const ForwardOptions<T>& options) {
   HM_CHECK_EQ(ids.rank(), 2);
+  HM_CHECK(options.stream == nullptr || (ids.dim(0) == 1 && !options.keep));
   const int64_t rows = ids.size();
   saved->batch = ids.dim(0);
   saved->time = ids.dim(1);
@@ -451,11 +502,14 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
   saved->final_y = arena.New<T>({rows, config.dim});
   saved->hidden = arena.New<T>({rows, config.dim});
   saved->final_rstd = arena.New<Accum<T>>({rows});
-  EmbeddingsForward<T>(arena, config, weights, saved);
+  EmbeddingsForward<T>(arena, config, weights, options.stream, saved);
   for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
-    BlockForward<T>(arena, config, weights, layer, keep, saved);
+    BlockForward<T>(arena, config, weights, layer, options, saved);
   }
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.layer_count()));
+  if (StreamState<T>* stream = options.stream; stream != nullptr) {
+    stream->kept = std::min(stream->kept + rows, stream->ids.dim(0));
+  }
   return saved->hidden;
 }
 
@@ -532,26 +586,33 @@ void LossAndGradient(Arena& arena, const ModelConfig& config, const ModelWeights
 }
 
 template <typename T>
-Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                             Tensor<const int32_t> ids, Tensor<const int32_t> targets) {
+void TargetLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                  Tensor<const T> hidden, Tensor<const int32_t> targets, Tensor<Accum<T>> losses) {
   using A = Accum<T>;
-  const int64_t rows = ids.size();
-  Tensor<A> losses = arena.New<A>({rows});
   Arena::Scope scope(arena);
-  ModelSaved<T> saved;
-  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved, /*keep=*/false);
-  Tensor<A> log_normalizer = arena.New<A>({rows});
+  const Tensor<A> log_normalizer = arena.New<A>({hidden.dim(0)});
   CrossEntropyForward<T>(arena, {.logits = Logits<T>(arena, config, weights, hidden),
-                                 .targets = targets.Reshaped({rows}),
+                                 .targets = targets,
                                  .soft_cap = static_cast<A>(config.soft_cap),
                                  .losses = losses,
                                  .log_normalizer = log_normalizer});
+}
+
+template <typename T>
+Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                             Tensor<const int32_t> ids, Tensor<const int32_t> targets) {
+  const int64_t rows = ids.size();
+  const Tensor<Accum<T>> losses = arena.New<Accum<T>>({rows});
+  Arena::Scope scope(arena);
+  ModelSaved<T> saved;
+  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved, {.keep = false});
+  TargetLosses<T>(arena, config, weights, hidden, targets.Reshaped({rows}), losses);
   return losses;
 }
 
 #define HM11_INSTANTIATE(T)                                                                                 \
   template Tensor<T> HiddenForward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                   \
-                                      Tensor<const int32_t>, ModelSaved<T>*, bool);                         \
+                                      Tensor<const int32_t>, ModelSaved<T>*, const ForwardOptions<T>&);     \
   template void HiddenBackward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, const ModelSaved<T>&, \
                                   Tensor<const T>, ModelWeights<Accum<T>>&);                                \
   template Tensor<T> Logits<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);        \
@@ -560,6 +621,8 @@ Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const Mode
   template void LossAndGradient<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                      \
                                    Tensor<const int32_t>, Tensor<const int32_t>, Accum<T>,                  \
                                    ModelWeights<Accum<T>>&, Tensor<Accum<T>>, Tensor<Accum<T>>);            \
+  template void TargetLosses<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>,        \
+                                Tensor<const int32_t>, Tensor<Accum<T>>);                                   \
   template Tensor<Accum<T>> TokenLosses<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,              \
                                            Tensor<const int32_t>, Tensor<const int32_t>);
 HM11_INSTANTIATE(double)

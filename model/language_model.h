@@ -15,6 +15,7 @@
 #include "model/attention_mixer.h"
 #include "model/config.h"
 #include "model/mamba_mixer.h"
+#include "model/stream_state.h"
 #include "model/weights.h"
 
 namespace hm11 {
@@ -28,8 +29,8 @@ struct EmbeddingSaved {
   Tensor<T> summed;            // [rows, dim]
   Tensor<Accum<T>> rstd;       // [rows]
   Tensor<T> normed;            // [batch, time, dim]
-  Tensor<T> ve;                // [rows, value_embedding_dim]
-  Tensor<T> ve_projected;      // [rows, kv_dim]
+  Tensor<T> ve;                // [rows, value_embedding_dim]; of a piece of a stream: rows of its windows
+  Tensor<T> ve_projected;      // [rows, kv_dim], likewise
 };
 
 template <typename T>
@@ -60,11 +61,19 @@ struct ModelSaved {
   Tensor<Accum<T>> final_rstd;  // [rows]
 };
 
-// Final hidden states [rows, dim], normed. With keep = false nothing for backward is kept and far less memory
-// taken.
+template <typename T>
+struct ForwardOptions {
+  bool keep = true;  // false: nothing is kept for backward, and far less memory is taken
+  // Where the one sequence of `ids`, a piece of a stream, goes on from; then what it leaves. Without,
+  // sequences stand alone. For keep = false only.
+  StreamState<T>* stream = nullptr;
+};
+
+// Final hidden states [rows, dim], normed. ids: [batch, time].
 template <typename T>
 Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                        Tensor<const int32_t> ids, ModelSaved<T>* saved, bool keep = true);
+                        Tensor<const int32_t> ids, ModelSaved<T>* saved,
+                        const ForwardOptions<T>& options = {});
 
 template <typename T>
 void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
@@ -89,7 +98,12 @@ void LossAndGradient(Arena& arena, const ModelConfig& config, const ModelWeights
                      Tensor<const int32_t> ids, Tensor<const int32_t> targets, Accum<T> loss_scale,
                      ModelWeights<Accum<T>>& grad, Tensor<Accum<T>> loss, Tensor<Accum<T>> total_loss = {});
 
-// Cross entropy of each target in nats, [rows]; forward only.
+// Cross entropy of each target in nats, of hidden states [rows, dim]; losses: [rows]; out.
+template <typename T>
+void TargetLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                  Tensor<const T> hidden, Tensor<const int32_t> targets, Tensor<Accum<T>> losses);
+
+// The same of sequences that stand alone; [rows], from the arena.
 template <typename T>
 Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                              Tensor<const int32_t> ids, Tensor<const int32_t> targets);

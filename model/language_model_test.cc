@@ -312,6 +312,110 @@ RC_GTEST_PROP(LanguageModelTest, KeepingNothingForBackwardChangesNoLoss, ()) {
             1e-12 * std::max(1.0, std::abs(sum)));
 }
 
+// Hidden states of a stream read in pieces: [ids, dim]. `windows` tells how attention reads what follows.
+template <typename Windows>
+std::vector<double> HiddenInPieces(const ModelConfig& config, const HostTensor<int32_t>& ids,
+                                   int64_t capacity, const Windows& windows) {
+  Placed<double> placed(Device::Cpu());
+  Place<double>(config, FormulaWeights(config, 3), &placed);
+  StreamState<double> state = NewStreamState<double>(placed.state, config, capacity);
+  const Tensor<int32_t> all = Upload(placed.state, ids).Reshaped({ids.size()});
+  std::vector<double> hidden;
+  for (int64_t read = 0; read < ids.size(); read += state.windows.tokens()) {
+    placed.work.Reset();
+    state.windows = windows(read);
+    state.windows.rope_length = ids.size();
+    const int64_t count = state.windows.tokens();
+    ModelSaved<double> saved;
+    const std::vector<double> piece =
+        Download(placed.work, HiddenForward<double>(placed.work, config, placed.weights,
+                                                    all.Slice(read, count).Reshaped({1, count}), &saved,
+                                                    {.keep = false, .stream = &state}))
+            .values;
+    hidden.insert(hidden.end(), piece.begin(), piece.end());
+  }
+  return hidden;
+}
+
+double LargestDifference(const std::vector<double>& a, const std::vector<double>& b) {
+  RC_ASSERT(a.size() == b.size());
+  double largest = 0;
+  for (size_t i = 0; i < a.size(); ++i) largest = std::max(largest, std::abs(a[i] - b[i]));
+  return largest;
+}
+
+RC_GTEST_PROP(LanguageModelTest, AStreamReadInPiecesThatLookBackToItsBeginIsThatReadAtOnce, ()) {
+  const ModelConfig config = AnyConfig();
+  const int64_t time = *rc::gen::inRange<int64_t>(2, 24);
+  const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
+  const std::vector<double> pieces = HiddenInPieces(config, ids, time, [&](int64_t read) {
+    return AttentionWindows{.context = read, .fresh = *rc::gen::inRange<int64_t>(1, time - read + 1)};
+  });
+  Placed<double> placed(Device::Cpu());
+  Place<double>(config, FormulaWeights(config, 3), &placed);
+  ModelSaved<double> saved;
+  const std::vector<double> whole =
+      Download(placed.work,
+               HiddenForward<double>(placed.work, config, placed.weights, Upload(placed.state, ids), &saved))
+          .values;
+  RC_ASSERT(LargestDifference(pieces, whole) <= 1e-11);
+}
+
+RC_GTEST_PROP(LanguageModelTest, WindowsOfOnePieceArePiecesOfOneWindow, ()) {
+  const ModelConfig config = AnyConfig();
+  const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
+  const int64_t count = *rc::gen::inRange<int64_t>(2, 5), first = context + *rc::gen::inRange<int64_t>(1, 4);
+  const HostTensor<int32_t> ids =
+      RandomIds({1, first + count * fresh}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
+  const auto read_by = [&](int64_t at_once) {
+    return HiddenInPieces(config, ids, first, [&](int64_t read) {
+      if (read == 0) return AttentionWindows{.context = 0, .fresh = first};
+      return AttentionWindows{.context = context, .fresh = fresh, .count = at_once};
+    });
+  };
+  RC_ASSERT(LargestDifference(read_by(count), read_by(1)) <= 1e-11);
+}
+
+RC_GTEST_PROP(LanguageModelTest, WhatAStreamReadsLaterChangesNothingBefore, ()) {
+  const ModelConfig config = AnyConfig();
+  const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
+  const int64_t count = *rc::gen::inRange<int64_t>(1, 5), first = context + 1;
+  HostTensor<int32_t> ids =
+      RandomIds({1, first + 2 * count * fresh}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
+  const int64_t at = *rc::gen::inRange<int64_t>(0, ids.size());
+  const auto read = [&] {
+    return HiddenInPieces(config, ids, first, [&](int64_t read) {
+      if (read == 0) return AttentionWindows{.context = 0, .fresh = first};
+      return AttentionWindows{.context = context, .fresh = fresh, .count = count};
+    });
+  };
+  const std::vector<double> before = read();
+  ids[at] = static_cast<int32_t>((ids[at] + 1) % config.vocab);
+  const std::vector<double> after = read();
+  RC_ASSERT(std::equal(before.begin(), before.begin() + at * config.dim, after.begin()));
+}
+
+RC_GTEST_PROP(LanguageModelTest, AStateThatHasForgottenIsANewOne, ()) {
+  const ModelConfig config = AnyConfig();
+  const int64_t time = *rc::gen::inRange<int64_t>(1, 9);
+  const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
+  Placed<double> placed(Device::Cpu());
+  Place<double>(config, FormulaWeights(config, 3), &placed);
+  StreamState<double> state = NewStreamState<double>(placed.state, config, time);
+  state.windows = {.context = 0, .fresh = time, .rope_length = time};
+  const auto read = [&] {
+    ModelSaved<double> saved;
+    return Download(placed.work,
+                    HiddenForward<double>(placed.work, config, placed.weights, Upload(placed.state, ids),
+                                          &saved, {.keep = false, .stream = &state}))
+        .values;
+  };
+  const std::vector<double> first = read();
+  read();
+  state.Forget();
+  RC_ASSERT(read() == first);
+}
+
 RC_GTEST_PROP(LanguageModelTest, WeightsComeBackFromTheirExport, ()) {
   const ModelConfig config = AnyConfig();
   const uint64_t seed = *rc::gen::arbitrary<uint64_t>();

@@ -52,6 +52,12 @@ CausalConvArgs<T> ConvArgs(const ModelConfig& config, const MambaWeights<T>& wei
 }  // namespace
 
 template <typename T>
+MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config) {
+  return {.scan = arena.New<Accum<T>>({1, config.inner(), config.state}),
+          .tail = arena.New<T>({1, config.conv_width - 1, config.inner()})};
+}
+
+template <typename T>
 Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
                        const MambaState<T>* before, MambaState<T>* after) {
@@ -128,6 +134,7 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
 }
 
 #define HM11_INSTANTIATE(T)                                                                               \
+  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                    \
   template Tensor<T> MambaForward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
                                      int64_t, int64_t, MambaSaved<T>*, const MambaState<T>*,              \
                                      MambaState<T>*);                                                     \

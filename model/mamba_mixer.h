@@ -33,9 +33,13 @@ struct MambaState {
   Tensor<T> tail;         // [batch, conv_width - 1, inner]
 };
 
+// Of one sequence, uninitialized.
+template <typename T>
+MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config);
+
 // input: [batch * time, dim]; returns [batch * time, dim] from the arena. `before` may be null: the sequence
-// begins. `after` may be null; else it receives the state after the last token, and may be the same object as
-// `before`.
+// begins. `after` may be null; else it receives the state after the last token, in other memory than
+// `before`'s.
 template <typename T>
 Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,

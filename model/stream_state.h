@@ -1,0 +1,82 @@
+// StreamState: what a model remembers of a stream that it reads a piece at a time, so that every token passes
+// every layer once.
+//
+// Mamba layers go on from their scan states and convolution tails, the smear gate and the bigram hash from
+// the token before. Attention sees windows: a piece is cut in windows of `fresh` tokens side by side, and the
+// tokens of a window see, besides each other, the `context` tokens before it. Keys and values of those are
+// not computed again: their projections were kept when they were read, and only turned to their place in the
+// window. Positions begin at 0 in each window.
+//
+// Properties
+//   1. A stream read in pieces whose windows all reach back to its first token has, but for rounding, the
+//      hidden states of the stream read at once.
+//   2. The windows of one piece give what pieces of one window each give.
+//   3. What is read later changes nothing that was read before.
+//   4. A state that has forgotten is a new one.
+// Cost: a forward pass over the piece, attention over count * length tokens, and copies of the projections of
+// what is kept: (dim + 2 kv_dim) numbers a token and attention layer.
+#ifndef HM11_MODEL_STREAM_STATE_H_
+#define HM11_MODEL_STREAM_STATE_H_
+
+#include <algorithm>
+#include <cstdint>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "model/config.h"
+#include "model/mamba_mixer.h"
+
+namespace hm11 {
+
+// How attention reads a piece of a stream.
+struct AttentionWindows {
+  int64_t context = 0;  // tokens before each window that it sees: at most those kept
+  int64_t fresh = 0;    // tokens that are the window's own
+  int64_t count = 1;
+  int64_t rope_length = 0;  // the sequence length whose RoPE base is used
+
+  int64_t length() const { return context + fresh; }
+  int64_t tokens() const { return count * fresh; }  // of the piece
+};
+
+template <typename T>
+struct StreamState {
+  AttentionWindows windows;          // of the next piece; set by whoever reads it
+  int64_t kept = 0;                  // tokens that the first rows below are of; 0: the stream begins
+  Tensor<int32_t> ids;               // [capacity]
+  Tensor<T> embedding;               // [1, dim]: what the smear gate reads of the last token
+  std::vector<Tensor<T>> qkv;        // [capacity, dim + 2 kv_dim] an attention layer, before RoPE
+  std::vector<MambaState<T>> mamba;  // after the last token; of Mamba layers
+
+  void Forget() { kept = 0; }
+};
+
+// A state that has read nothing and keeps up to `capacity` >= 1 tokens for attention.
+template <typename T>
+StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t capacity);
+
+template <typename T>
+int64_t StreamStateBytes(const ModelConfig& config, int64_t capacity);
+
+// The first `kept` rows of `old`, then room for `rows` more; any rank.
+template <typename N>
+Tensor<N> NewAfterKept(Arena& arena, Tensor<N> old, int64_t kept, int64_t rows);
+
+// The last rows of `joined`, as many as fit, become the first of `old`.
+template <typename N>
+void KeepLast(Arena& arena, Tensor<N> joined, Tensor<N> old);
+
+// The rows that each window sees, window by window: [count * length, ...]. `joined` ends where the piece
+// does.
+template <typename N>
+Tensor<N> RowsOfWindows(Arena& arena, const AttentionWindows& windows, Tensor<N> joined);
+
+// The windows' own rows of [count, length, ...]: [1, count * fresh, ...].
+template <typename N>
+Tensor<N> FreshRows(Arena& arena, const AttentionWindows& windows, Tensor<N> rows);
+
+}  // namespace hm11
+
+#endif  // HM11_MODEL_STREAM_STATE_H_
