@@ -128,4 +128,23 @@ absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config) {
   return absl::OkStatus();
 }
 
+absl::StatusOr<std::vector<std::string>> TrainingFlags(const RunConfig& config) {
+  HM_ASSIGN_OR_RETURN(RunConfig preset, Preset(config.preset));
+  preset.seed = config.seed;
+  const std::string from = FormatFields(preset), to = FormatFields(config);
+  const std::vector<std::string> before = absl::StrSplit(from, '\n'), after = absl::StrSplit(to, '\n');
+  std::vector<std::string> settings;
+  for (size_t i = 0; i < after.size(); ++i) {
+    if (before[i] == after[i]) continue;
+    if (after[i].find(',') != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("setting '", after[i], "': commas cannot be part of a value"));
+    }
+    settings.push_back(after[i]);
+  }
+  std::vector<std::string> flags = {absl::StrCat("--preset=", config.preset)};
+  if (!settings.empty()) flags.push_back(absl::StrCat("--set=", absl::StrJoin(settings, ",")));
+  return flags;
+}
+
 }  // namespace hm11

@@ -83,6 +83,10 @@ absl::StatusOr<RunConfig> Preset(absl::string_view name);
 // "key=value,key=value": sets each. Errors name an unknown key or a bad value.
 absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config);
 
+// The flags of //train:hm11 that make this configuration but for its seed: the preset and what differs from
+// it. Errors name an unknown preset, or a text that a list of settings cannot hold.
+absl::StatusOr<std::vector<std::string>> TrainingFlags(const RunConfig& config);
+
 }  // namespace hm11
 
 #endif  // HM11_TRAIN_CONFIG_H_
