@@ -1,6 +1,8 @@
 // RunConfig: validation, overrides and the presets.
 #include "train/config.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -126,6 +128,15 @@ absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config) {
     HM_RETURN_IF_ERROR(SetField(config, override.substr(0, equals), override.substr(equals + 1)));
   }
   return absl::OkStatus();
+}
+
+QuantConfig QuantBeside(const RunConfig& config, int64_t program_bytes) {
+  QuantConfig quant = config.quant;
+  if (quant.budget_bytes > 0) {
+    quant.budget_bytes =
+        std::max<int64_t>(1, std::min(quant.budget_bytes, kArtifactCapBytes - program_bytes));
+  }
+  return quant;
 }
 
 absl::StatusOr<std::vector<std::string>> TrainingFlags(const RunConfig& config) {

@@ -70,19 +70,9 @@ absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
                 std::move(val_tokens)};
 }
 
-// The budget of the artifact: what the program leaves of the cap.
-QuantConfig QuantFor(const RunConfig& config, const Program& program) {
-  QuantConfig quant = config.quant;
-  if (quant.budget_bytes > 0) {
-    quant.budget_bytes =
-        std::max<int64_t>(1, std::min(quant.budget_bytes, kArtifactCapBytes - program.size_bytes()));
-  }
-  return quant;
-}
-
 // A line on how large the artifact will be; an error when no training can make it fit.
 absl::StatusOr<std::string> TellSize(const RunConfig& config, const Program& program) {
-  const QuantConfig quant = QuantFor(config, program);
+  const QuantConfig quant = QuantBeside(config, program.size_bytes());
   if (quant.scheme != "sigma")
     return "artifact_estimate: none, this scheme takes the bytes that its weights need";
   HM_ASSIGN_OR_RETURN(const SizeEstimate estimate, EstimatePackedSize(config.model, config.sequence, quant));
@@ -393,7 +383,7 @@ absl::Status TrainingRun<T>::Finish() {
   const int64_t code = inputs_.program.size_bytes();
   HM_ASSIGN_OR_RETURN(const EncodedArtifact packed,
                       PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
-                                QuantFor(config_, inputs_.program), hessians.empty() ? nullptr : &hessians));
+                                QuantBeside(config_, code), hessians.empty() ? nullptr : &hessians));
   const std::string path = options_.folder + "/artifact.hm11";
   HM_RETURN_IF_ERROR(WriteFile(path, packed.bytes));
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
