@@ -129,7 +129,7 @@ class Reader {
         !device                                                                              ? "device"
         : !train || !take(LastNumber(text_, "train_loader:", "tokens:"), &run_.train_tokens) ? "train_loader"
         : !val || !take(LastNumber(text_, "val_loader:", "tokens:"), &run_.val_tokens)       ? "val_loader"
-        : !take(LastNumber(text_, "model_params:", ""), &run_.parameters)                    ? "model_params"
+        : !take(run_.log.parameters, &run_.parameters)                                       ? "model_params"
         : !take(LastNumber(text_, "scored from ", "tokens:"), &run_.scored_tokens) ||
                 !take(LastNumber(text_, "scored from ", "bytes:"), &run_.scored_bytes)
             ? "scored from"
