@@ -6,6 +6,7 @@
 # given; the artifact scored is the one beside this file unless --artifact names another. The program is unpacked in
 # the user's cache, $XDG_CACHE_HOME or ~/.cache.
 import hashlib
+import lzma
 import os
 import subprocess
 import sys
@@ -21,8 +22,11 @@ def unpack(here):
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
     folder = os.path.join(cache, "hm11", name)
     os.makedirs(folder, exist_ok=True)
-    with tarfile.open(path) as archive:
-        archive.extractall(folder)
+    try:
+        with tarfile.open(path, "r:xz") as archive:
+            archive.extractall(folder)
+    except (EOFError, lzma.LZMAError, tarfile.TarError) as error:
+        sys.exit("error: %s is damaged: %s" % (path, error))
     return folder
 
 
@@ -61,5 +65,5 @@ def main(flags):
 if __name__ == "__main__":
     try:
         sys.exit(main(sys.argv[1:]))
-    except (OSError, tarfile.TarError) as error:
+    except OSError as error:
         sys.exit("error: %s" % error)
