@@ -527,6 +527,16 @@ TEST_F(ShardTest, ShiftedCopiesAreFoundByTheirPassages) {
   EXPECT_EQ(not_found->shared(), 0);
 }
 
+TEST_F(ShardTest, ShardsOfAnotherVocabularyAreNotTakenForOtherText) {
+  Document large = MakeDocument(2, 400);
+  for (uint16_t& token : large) token = static_cast<uint16_t>(8 * token);
+  const std::vector<std::string> val = Shards("val", {MakeDocument(1, 400)}, 1 << 20);
+  const auto overlap = FindShardOverlap(Shards("train", {large}, 1 << 20), val);
+  EXPECT_THAT(std::string(overlap.status().message()), HasSubstr("another vocabulary"));
+  // Where they share text they are one vocabulary.
+  EXPECT_TRUE(FindShardOverlap(Shards("both", {large, MakeDocument(1, 400)}, 1 << 20), val).ok());
+}
+
 TEST_F(ShardTest, TokensWithoutDocumentsAreRefused) {
   const std::string path = folder_ + "/plain.bin";
   ASSERT_TRUE(WriteShard(path, MakeDocument(1, 100)).ok());

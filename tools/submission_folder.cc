@@ -126,6 +126,10 @@ void ReadLogs(SubmissionFolder* folder) {
       folder->problems.push_back(std::string(logs.status().message()));
       continue;
     }
+    if (logs->empty() && absl::StartsWith(BaseName(file.name), "train") &&
+        absl::EndsWith(file.name, ".log")) {
+      folder->problems.push_back(absl::StrCat(file.name, ": holds no step of a run; cut off?"));
+    }
     static const std::regex* const seed_in_name = new std::regex("(?:seed|[_-]s)[_-]?([0-9]{1,9})(?![0-9])");
     std::smatch match;
     for (LoggedRun& log : *logs) {
