@@ -32,7 +32,8 @@ struct QuantConfig {
   std::string float32_names =
       "_scale resid_mix q_gain skip_weight smear dtg_gate attn_gate vr_lambda .scale";  // above
                                                                                         // small_elements
-  int64_t budget_bytes = kArtifactCapBytes;  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
+  int64_t budget_bytes =
+      kArtifactCapBytes;  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
 
   template <typename Self, typename F>
   static void ForEachField(Self& self, F&& f) {
