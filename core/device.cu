@@ -46,8 +46,9 @@ int Index(const Gpu* gpu) { return gpu->index; }
 
 std::string Description(const Gpu* gpu) {
   char text[sizeof(gpu->properties.name) + 400];
-  std::snprintf(text, sizeof(text), "%s, %.0f GiB", gpu->properties.name,
-                static_cast<double>(gpu->properties.totalGlobalMem) / (1 << 30));
+  std::snprintf(text, sizeof(text), "%s, %.0f GiB, CUDA %d.%d", gpu->properties.name,
+                static_cast<double>(gpu->properties.totalGlobalMem) / (1 << 30), CUDART_VERSION / 1000,
+                CUDART_VERSION % 1000 / 10);
   return text;
 }
 

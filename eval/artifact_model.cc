@@ -19,20 +19,33 @@ absl::Status WithSource(const absl::Status& status, absl::string_view source) {
   return absl::Status(status.code(), absl::StrCat(source, ": ", status.message()));
 }
 
+// Without what is only for training.
+ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence, std::vector<NamedTensor> tensors) {
+  ArtifactConfig config{.model = model, .sequence = sequence};
+  config.model.mtp_heads = 0;
+  std::erase_if(tensors,
+                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
+  return {.config_text = FormatFields(config), .tensors = std::move(tensors)};
+}
+
 }  // namespace
 
 absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
                                           const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
                                           const QuantConfig& quant, const HessianMap* hessians) {
-  ArtifactConfig config{.model = model, .sequence = sequence};
-  config.model.mtp_heads = 0;
-  std::erase_if(tensors,
-                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
-  const ArtifactContents contents{.config_text = FormatFields(config),
-                                  .tokenizer_crc = Crc64(tokenizer.model()),
-                                  .vocab_size = tokenizer.vocab(),
-                                  .tensors = std::move(tensors)};
+  ArtifactContents contents = ContentsOf(model, sequence, std::move(tensors));
+  contents.tokenizer_crc = Crc64(tokenizer.model());
+  contents.vocab_size = tokenizer.vocab();
   return EncodeArtifact(contents, quant, hessians);
+}
+
+absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_t sequence,
+                                                const QuantConfig& quant) {
+  std::vector<NamedTensor> tensors;
+  for (const ReferenceParameter& parameter : ReferenceParameters(model)) {
+    tensors.push_back({parameter.name, parameter.shape, {}});
+  }
+  return EstimateSize(ContentsOf(model, sequence, std::move(tensors)), quant);
 }
 
 absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source) {

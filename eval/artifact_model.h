@@ -35,6 +35,10 @@ absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequ
                                           const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
                                           const QuantConfig& quant, const HessianMap* hessians = nullptr);
 
+// What PackModel would make of trained weights, told before there are any.
+absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_t sequence,
+                                                const QuantConfig& quant);
+
 // An artifact's contents, checked: its configuration is possible and its tensors are those of the
 // configuration.
 struct UnpackedModel {

@@ -9,6 +9,8 @@
 
 namespace hm11 {
 
+inline constexpr int64_t kArtifactCapBytes = 16'000'000;  // artifact and program together
+
 struct QuantConfig {
   // "sigma": steps tied to each row's standard deviation and scaled together until the artifact fits.
   // "published": the reference's clip search and scale floors; takes the bytes it takes.
@@ -30,7 +32,8 @@ struct QuantConfig {
   std::string float32_names =
       "_scale resid_mix q_gain skip_weight smear dtg_gate attn_gate vr_lambda .scale";  // above
                                                                                         // small_elements
-  int64_t budget_bytes = 16000000;  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
+  int64_t budget_bytes =
+      kArtifactCapBytes;  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
 
   template <typename Self, typename F>
   static void ForEachField(Self& self, F&& f) {

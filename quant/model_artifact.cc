@@ -19,16 +19,12 @@ constexpr double kCoarsestMultiplier = 32;
 
 int64_t ToleranceBytes(int64_t budget_bytes) { return std::max<int64_t>(64, budget_bytes / 4000); }
 
-// Everything but codes. Without values by guess: float16 numbers keep their mantissas and signs and lose
-// most of their exponents. Of scales there are few different ones.
+// Everything but codes, made in earnest; but of scales there are few different ones, which cost about this.
 absl::StatusOr<double> OtherBytes(Artifact artifact, const TensorQuantizer& quantizer, KeptSections* kept) {
-  const double scale_bytes = 0.6 * static_cast<double>(quantizer.row_count());
-  if (!quantizer.has_values()) {
-    return scale_bytes + 1.65 * static_cast<double>(quantizer.float16_count()) + 2000;
-  }
-  artifact.tensors = quantizer.StoreOthers();
+  constexpr double kScaleBytes = 0.6;
+  artifact.tensors = quantizer.StoreWithoutCodes();
   HM_ASSIGN_OR_RETURN(const std::string bytes, SerializeArtifact(artifact, CodeCoder::kRange, nullptr, kept));
-  return scale_bytes + static_cast<double>(bytes.size());
+  return kScaleBytes * static_cast<double>(quantizer.row_count()) + static_cast<double>(bytes.size());
 }
 
 Artifact WithoutTensors(const ArtifactContents& contents) {
@@ -189,7 +185,9 @@ absl::StatusOr<SizeEstimate> EstimateSize(const ArtifactContents& contents, cons
   if (config.scheme != "sigma" || config.budget_bytes == 0) return SizeEstimate{size_at(1), 1};
   const double target = 8 * (static_cast<double>(config.budget_bytes) - others);
   const double multiplier = SolveMultiplier(quantizer, target, 0.001 * std::fabs(target), 1);
-  return SizeEstimate{std::min(size_at(multiplier), config.budget_bytes), multiplier};
+  const int64_t size = size_at(multiplier);
+  if (multiplier >= kCoarsestMultiplier) return SizeEstimate{size, multiplier};
+  return SizeEstimate{std::min(size, config.budget_bytes), multiplier};
 }
 
 }  // namespace hm11

@@ -49,12 +49,28 @@ absl::StatusOr<EncodedArtifact> EncodeArtifact(const ArtifactContents& contents,
 absl::StatusOr<ArtifactContents> DecodeArtifact(absl::string_view bytes, absl::string_view source);
 
 struct SizeEstimate {
-  int64_t size_bytes = 0;
+  int64_t size_bytes = 0;  // beyond budget_bytes where no step is coarse enough
   double step_multiplier = 1;
 };
 
-// What EncodeArtifact would make of these tensors, without making it. Tensors without values are taken to
-// have normal rows, as trained ones nearly do, so that a size can be told before training. Within 3 %.
+// What EncodeArtifact would make of these tensors, without making it; tensors without values are taken to
+// have normal rows, as trained ones nearly do, so that a size can be told before training. Of the scheme
+// "sigma" within 3 %.
+//
+//   size = header, configuration, directory, float16 and float32 numbers, coded as they will be, with normal
+//   numbers
+//          for those not known
+//        + 0.6 bytes a row of codes for its scale
+//        + sum over the matrices of codes of size * H(step) / 8
+//   H    = entropy of round(x / step) in bits, x the row in its deviations: of its codes, or of a normal
+//   number,
+//          - sum p(n) log2 p(n), p(n) = Phi((n + 1/2) step) - Phi((n - 1/2) step)
+//   step = max(m k / L(bits), sigma_k / L(max_bits)) deviations, k and bits by the matrix's kind
+//   (quant/config.h),
+//          L(bits) = 2^(bits - 1) - 1
+//   m    = 1 without a budget; else the smallest m for which size <= budget_bytes, no smaller than what the
+//   second
+//          term of `step` leaves of it: large models fill the budget, small ones end at the finest steps
 absl::StatusOr<SizeEstimate> EstimateSize(const ArtifactContents& contents, const QuantConfig& config);
 
 }  // namespace hm11

@@ -17,6 +17,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 #include "quant/gptq.h"
+#include "quant/model_artifact_test_weights.h"
 #include "testing/generators.h"
 #include "testing/matchers.h"
 
@@ -33,47 +34,10 @@ constexpr bool kOptimized = true;
 constexpr bool kOptimized = false;  // where sanitizers make everything slow
 #endif
 
-// As trained weights nearly are: normal within rows, whose deviations differ. Normal numbers come out of a
-// drawer of 65,536, for speed.
-std::vector<float> TrainedLike(const std::string& name, int64_t size, int64_t cols, uint64_t seed) {
-  static const std::vector<float> normals = [] {
-    std::vector<float> drawer(65536);
-    for (size_t i = 0; i < drawer.size(); ++i) drawer[i] = static_cast<float>(RandomNormal(1, 0, i));
-    return drawer;
-  }();
-  const uint64_t stream = StreamOf(name) ^ MixBits(seed);
-  std::vector<float> values(static_cast<size_t>(size));
-  for (int64_t begin = 0; begin < size; begin += cols) {
-    const float deviation =
-        static_cast<float>(0.03 * std::exp(0.4 * RandomNormal(2, stream, static_cast<uint64_t>(begin))));
-    for (int64_t i = begin; i < begin + cols; ++i) {
-      values[static_cast<size_t>(i)] =
-          deviation * normals[MixBits(stream + static_cast<uint64_t>(i)) % normals.size()];
-    }
-  }
-  return values;
-}
-
-int64_t SizeOf(const std::vector<int64_t>& shape) {
-  int64_t size = 1;
-  for (const int64_t extent : shape) size *= extent;
-  return size;
-}
-
-NamedTensor TrainedLikeTensor(const std::string& name, const std::vector<int64_t>& shape, uint64_t seed = 1) {
-  return {name, shape, TrainedLike(name, SizeOf(shape), shape.empty() ? 1 : shape.back(), seed)};
-}
-
 ArtifactContents ModelContents(const ModelConfig& model, bool trained) {
   ArtifactContents contents{
       .config_text = FormatFields(model), .tokenizer_crc = 77, .vocab_size = model.vocab};
-  if (!trained) {
-    contents.tensors = InitialWeights(model, 3);
-    return contents;
-  }
-  for (const ReferenceParameter& parameter : ReferenceParameters(model)) {
-    contents.tensors.push_back(TrainedLikeTensor(parameter.name, parameter.shape));
-  }
+  contents.tensors = trained ? TrainedLikeWeights(model) : InitialWeights(model, 3);
   return contents;
 }
 
@@ -279,6 +243,61 @@ TEST(ModelArtifactTest, SizesAreToldFromShapesAlone) {
   ASSERT_THAT(estimate, IsOk());
   EXPECT_NEAR(static_cast<double>(estimate->size_bytes) / static_cast<double>(encoded->bytes.size()), 1,
               0.03);
+}
+
+// A model of any pattern and widths, of 10,000 to 500,000 parameters or so.
+ModelConfig AnyModel() {
+  const auto of = [](std::initializer_list<int64_t> sizes) {
+    return *rc::gen::elementOf(std::vector<int64_t>(sizes));
+  };
+  ModelConfig model;
+  model.layers = *rc::gen::elementOf(std::vector<std::string>{"M", "A", "MA", "AM", "MMA", "AAA", "MAMA"});
+  model.vocab = *rc::gen::inRange<int64_t>(256, 1025);
+  model.dim = of({32, 48, 64, 96});
+  model.heads = of({2, 4});
+  model.kv_heads = of({1, 2});
+  model.mlp_width = model.dim * of({1, 2, 3});
+  model.state = of({1, 8, 16, 64});
+  model.dt_rank = *rc::gen::inRange<int64_t>(1, 17);
+  model.expand = of({1, 2});
+  model.tied_embeddings = *rc::gen::arbitrary<bool>();
+  model.rope_dims = 8;
+  model.bigram_rows = of({0, 64, 512});
+  model.bigram_dim = of({16, 32});
+  model.value_embedding_dim = of({16, 64});
+  model.gated_attention = *rc::gen::arbitrary<bool>();
+  model.value_residual = *rc::gen::arbitrary<bool>();
+  model.token_gate = *rc::gen::arbitrary<bool>();
+  return model;
+}
+
+RC_GTEST_PROP(ModelArtifactTest, SizesOfAnyModelAreToldBeforeTraining, ()) {
+  const ModelConfig model = AnyModel();
+  RC_ASSERT(model.Validate().ok());
+  ArtifactContents contents = ModelContents(model, /*trained=*/false);
+  contents.tensors = TrainedLikeWeights(model, *Seed());
+  ArtifactContents shapes = contents;
+  for (NamedTensor& tensor : shapes.tensors) tensor.values.clear();
+  QuantConfig config;
+  config.small_elements = *rc::gen::elementOf(std::vector<int64_t>{1000, 65536});
+  config.budget_bytes = 0;
+  // No budget; more than enough; one that steps must grow for.
+  const absl::StatusOr<SizeEstimate> plain = EstimateSize(shapes, config);
+  RC_ASSERT(plain.ok());
+  const int64_t tight = plain->size_bytes * 9 / 10;
+  config.budget_bytes = *rc::gen::elementOf(std::vector<int64_t>{0, kArtifactCapBytes, tight});
+  const absl::StatusOr<SizeEstimate> estimate = EstimateSize(shapes, config);
+  RC_ASSERT(estimate.ok());
+  const double told = static_cast<double>(estimate->size_bytes);
+  const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, config);
+  if (!encoded.ok()) {
+    RC_ASSERT(absl::IsResourceExhausted(encoded.status()));
+    RC_ASSERT(told > 0.97 * static_cast<double>(config.budget_bytes));
+    return;
+  }
+  const double ratio = told / static_cast<double>(encoded->bytes.size());
+  RC_CLASSIFY(encoded->step_multiplier > 1, "coarse steps");
+  RC_ASSERT(ratio > 0.97 && ratio < 1.03);
 }
 
 // The promise of the default configuration: 31.8 million trained weights always fit.

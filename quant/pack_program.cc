@@ -1,8 +1,9 @@
 // Packs the sources that build the trainer and the scorer, the program that an artifact's size is counted
 // with:
-//   pack_program OUT.tar.xz OUT.cc FILE...
-// OUT.tar.xz has the files under their names, sorted, without dates and owners, so that the same sources give
-// the same bytes. OUT.cc has the same bytes as a constant to link in.
+//   pack_program OUT.tar.xz OUT.cc LAUNCHER FILE...
+// OUT.tar.xz has the files, the launcher among them, under their names, sorted, without dates and owners, so
+// that the same sources give the same bytes. OUT.cc has the same bytes, and the launcher's, as constants to
+// link in.
 #include <algorithm>
 #include <cstdint>
 #include <cstdio>
@@ -60,28 +61,33 @@ absl::StatusOr<std::string> TarOf(std::vector<std::string> files) {
   return tar;
 }
 
-std::string SourceOf(const std::string& bytes) {
-  std::string source =
-      "// Made by quant/pack_program.cc.\n"
-      "#include \"quant/program_size.h\"\n"
-      "namespace hm11::program_size_internal {\n"
-      "const char kPackedProgram[] =\n";
+// "const char <name>[] = ...;" and "const int64_t <name>Bytes = ...;".
+void AppendConstant(absl::string_view name, const std::string& bytes, std::string* source) {
+  absl::StrAppend(source, "const char ", name, "[] =\n");
   for (size_t begin = 0; begin < bytes.size(); begin += 64) {
-    source += '"';
+    *source += '"';
     for (size_t i = begin; i < std::min(begin + 64, bytes.size()); ++i) {
-      absl::StrAppendFormat(&source, "\\%03o", static_cast<unsigned char>(bytes[i]));
+      absl::StrAppendFormat(source, "\\%03o", static_cast<unsigned char>(bytes[i]));
     }
-    source += "\"\n";
+    *source += "\"\n";
   }
-  absl::StrAppend(&source, ";\nconst int64_t kPackedProgramBytes = ", bytes.size(), ";\n}\n");
-  return source;
+  absl::StrAppend(source, ";\nconst int64_t ", name, "Bytes = ", bytes.size(), ";\n");
 }
 
-absl::Status Pack(const std::string& archive, const std::string& source, std::vector<std::string> files) {
+absl::Status Pack(const std::string& archive, const std::string& source, const std::string& launcher,
+                  std::vector<std::string> files) {
   HM_ASSIGN_OR_RETURN(const std::string tar, TarOf(std::move(files)));
   HM_ASSIGN_OR_RETURN(const std::string packed, XzCompress(tar, 9, /*extreme=*/true));
+  HM_ASSIGN_OR_RETURN(const std::string launcher_text, ReadFile(launcher));
+  std::string constants =
+      "// Made by quant/pack_program.cc.\n"
+      "#include \"quant/program_size.h\"\n"
+      "namespace hm11::program_size_internal {\n";
+  AppendConstant("kPackedProgram", packed, &constants);
+  AppendConstant("kLauncher", launcher_text, &constants);
+  absl::StrAppend(&constants, "}\n");
   HM_RETURN_IF_ERROR(WriteFile(archive, packed));
-  return WriteFile(source, SourceOf(packed));
+  return WriteFile(source, constants);
 }
 
 }  // namespace
@@ -89,8 +95,8 @@ absl::Status Pack(const std::string& archive, const std::string& source, std::ve
 
 int main(int argc, char** argv) {
   const absl::Status status =
-      argc < 4 ? absl::InvalidArgumentError("usage: pack_program OUT.tar.xz OUT.cc FILE...")
-               : hm11::Pack(argv[1], argv[2], {argv + 3, argv + argc});
+      argc < 5 ? absl::InvalidArgumentError("usage: pack_program OUT.tar.xz OUT.cc LAUNCHER FILE...")
+               : hm11::Pack(argv[1], argv[2], argv[3], {argv + 4, argv + argc});
   if (status.ok()) return 0;
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   return 1;

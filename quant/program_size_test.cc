@@ -47,16 +47,14 @@ std::map<std::string, std::string> Files(const std::string& tar) {
 }
 
 TEST(ProgramSizeTest, ThePackedProgramIsTheSources) {
-  const absl::StatusOr<std::string> packed = PackedProgram();
-  ASSERT_THAT(packed, IsOk());
-  EXPECT_EQ(static_cast<int64_t>(packed->size()), ProgramSizeBytes());
-  EXPECT_LT(ProgramSizeBytes(), 1000000);
-  const std::map<std::string, std::string> files = Files(Unpacked(*packed));
+  const absl::StatusOr<Program> program = ProgramWith({});
+  ASSERT_THAT(program, IsOk());
+  const std::map<std::string, std::string> files = Files(Unpacked(program->packed));
   for (const char* name :
        {"WORKSPACE", ".bazelrc", "tools/bazel", "tools/packages.txt", "bazel/cuda.bzl", "third_party/BUILD",
         "third_party/rules_cc/WORKSPACE", "third_party/rules_cc/cc/defs.bzl", "core/BUILD", "core/device.cu",
-        "core/launch.cuh", "quant/pack_program.cc", "quant/BUILD", "model/language_model.cc",
-        "eval/evaluate.cc", "train/hm11.cc"}) {
+        "core/launch.cuh", "quant/pack_program.cc", "quant/BUILD", "quant/train_gpt.py",
+        "model/language_model.cc", "eval/evaluate.cc", "train/hm11.cc"}) {
     EXPECT_THAT(files, Contains(Key(name)));
   }
   for (const auto& [name, contents] : files) {
@@ -66,6 +64,23 @@ TEST(ProgramSizeTest, ThePackedProgramIsTheSources) {
     EXPECT_NE(contents, "") << name;
   }
   EXPECT_THAT(ReadFile("quant/program_size.h"), IsOkAndHolds(files.at("quant/program_size.h")));
+}
+
+TEST(ProgramSizeTest, TheLauncherHoldsTheFlagsAndIsCounted) {
+  const absl::StatusOr<std::string> source = ReadFile("quant/train_gpt.py");
+  ASSERT_THAT(source, IsOk());
+  const absl::StatusOr<Program> plain = ProgramWith({}),
+                                set = ProgramWith({"--preset=tiny", "--set=a=\"b\\"});
+  ASSERT_THAT(plain, IsOk());
+  ASSERT_THAT(set, IsOk());
+  EXPECT_EQ(plain->launcher, *source);
+  EXPECT_THAT(set->launcher, testing::HasSubstr(R"(
+TRAINING = ["--preset=tiny", "--set=a=\"b\\"])"));
+  EXPECT_EQ(set->size_bytes() - plain->size_bytes(),
+            static_cast<int64_t>(set->launcher.size() - source->size()));
+  EXPECT_EQ(plain->size_bytes(), static_cast<int64_t>(plain->packed.size() + source->size()));
+  EXPECT_LT(plain->size_bytes(), 1000000);
+  EXPECT_NE(set->crc64(), plain->crc64());
 }
 
 }  // namespace

@@ -10,6 +10,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/string_view.h"
 #include "core/check.h"
+#include "core/random.h"
 #include "core/status.h"
 #include "quant/gptq.h"
 
@@ -57,6 +58,16 @@ double NormalCodeBits(double step) {
     if (p > 1e-12) bits -= (code == 0 ? 1 : 2) * p * std::log2(p);
   }
   return bits;
+}
+
+// What trained numbers cost depends little on their deviation. Each tensor has its own: equal ones would
+// compress.
+std::vector<float> StandIns(const std::string& name, int64_t size) {
+  std::vector<float> numbers(static_cast<size_t>(size));
+  for (size_t i = 0; i < numbers.size(); ++i) {
+    numbers[i] = static_cast<float>(0.03 * RandomNormal(0, StreamOf(name), i));
+  }
+  return numbers;
 }
 
 constexpr int kAllBits = 8;
@@ -165,10 +176,19 @@ std::vector<StoredTensor> TensorQuantizer::Quantize(double step_multiplier) cons
   return stored;
 }
 
-std::vector<StoredTensor> TensorQuantizer::StoreOthers() const {
+std::vector<StoredTensor> TensorQuantizer::StoreWithoutCodes() const {
   std::vector<StoredTensor> stored;
   for (const Part& part : parts_) {
-    if (part.storage != Storage::kCodes) stored.push_back(Store(part, 1));
+    if (part.storage == Storage::kCodes) {
+      stored.push_back({.name = part.name, .shape = part.shape, .storage = part.storage});
+      stored.back().codes.bits = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
+      continue;
+    }
+    Part known = part;
+    const std::vector<float> stand_in =
+        part.values == nullptr ? StandIns(part.name, part.size) : std::vector<float>();
+    if (part.values == nullptr) known.values = stand_in.data();
+    stored.push_back(Store(known, 1));
   }
   return stored;
 }
@@ -205,17 +225,6 @@ int64_t TensorQuantizer::code_count() const {
   int64_t count = 0;
   for (const Part& part : parts_) count += part.storage == Storage::kCodes ? part.size : 0;
   return count;
-}
-
-int64_t TensorQuantizer::float16_count() const {
-  int64_t count = 0;
-  for (const Part& part : parts_) count += part.storage == Storage::kFloat16 ? part.size : 0;
-  return count;
-}
-
-bool TensorQuantizer::has_values() const {
-  return std::all_of(parts_.begin(), parts_.end(),
-                     [](const Part& part) { return part.values != nullptr || part.size == 0; });
 }
 
 int64_t TensorQuantizer::row_count() const {

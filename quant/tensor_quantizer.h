@@ -41,8 +41,8 @@ class TensorQuantizer {
                                                 const HessianMap* hessians = nullptr);
 
   std::vector<StoredTensor> Quantize(double step_multiplier) const;
-  // Those of float16 and float32 only.
-  std::vector<StoredTensor> StoreOthers() const;
+  // The same with no rows in the matrices of codes; normal numbers stand in for values that are not there.
+  std::vector<StoredTensor> StoreWithoutCodes() const;
 
   // About the size of all codes after entropy coding, by the entropy of each matrix; a tenth of the work of
   // quantizing and coding. Falls as the multiplier grows.
@@ -50,10 +50,8 @@ class TensorQuantizer {
 
   // No smaller multiplier changes anything.
   double finest_multiplier() const;
-  int64_t code_count() const;     // numbers stored as codes
-  int64_t float16_count() const;  // numbers stored as float16
-  bool has_values() const;        // every tensor does
-  int64_t row_count() const;      // scales
+  int64_t code_count() const;  // numbers stored as codes
+  int64_t row_count() const;   // scales
 
  private:
   struct Part {  // a stored tensor to be

@@ -18,7 +18,7 @@ std::string Bytes(int64_t bytes) { return ShortNumber(static_cast<double>(bytes)
 
 void MeasureSizes(const SubmissionFolder& folder, AuditNumbers* numbers) {
   if (folder.claims) numbers->claimed_bytes = folder.claims->bytes_total;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     numbers->claimed_bytes = std::max(numbers->claimed_bytes, log.total_bytes());
   }
   const auto take = [&](std::optional<int64_t> bytes, const char* from) {
@@ -28,7 +28,7 @@ void MeasureSizes(const SubmissionFolder& folder, AuditNumbers* numbers) {
   };
   if (folder.artifact) take(folder.artifact->bytes, "the file handed in");
   std::optional<int64_t> logged;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     // Without a total behind it a size is that of the model before compression.
     if (log.total_bytes()) logged = std::max(logged, log.model_bytes());
   }
@@ -55,7 +55,7 @@ int DecimalsOf(double value) {
 
 void MeasureScores(const SubmissionFolder& folder, AuditNumbers* numbers) {
   int64_t unnamed = 0;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     const LoggedScore* score = log.final_score();
     if (score == nullptr) continue;
     numbers->bpb_by_seed[log.seed.value_or(--unnamed)] = score->val_bpb;
@@ -143,7 +143,7 @@ Condition CheckTrainingTime(const SubmissionFolder& folder) {
   }
   bool known = false, strict_known = true;
   double longest = 0, longest_with_hessians = 0;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (!log.train_seconds) continue;
     const bool reads_data = log.uses_hessians && !log.calibrates_on_own_text;
     const double hessians = reads_data ? log.hessian_seconds.value_or(0) : 0;
@@ -178,7 +178,7 @@ Condition CheckEvaluationTime(const SubmissionFolder& folder) {
   }
   bool known = false;
   double longest = 0, longest_sum = 0;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     double sum = 0, last = 0;
     for (const LoggedScore& score : log.finals) {
       // A score printed again under another name has the same time.
@@ -223,7 +223,7 @@ Condition CheckOverlap(const AuditInput& input) {
     return condition;
   }
   // Data preparations that kept validation documents for training left these marks.
-  for (const RunLog& log : input.folder->logs) {
+  for (const LoggedRun& log : input.folder->logs) {
     if (log.train_shards.value_or(0) > 1000) {
       condition.SetBoth(Verdict::kFail);
       condition.details.push_back(

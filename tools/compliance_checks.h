@@ -14,12 +14,12 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "quant/config.h"
 #include "tools/shard_overlap.h"
 #include "tools/submission_folder.h"
 
 namespace hm11 {
 
-inline constexpr int64_t kArtifactCapBytes = 16'000'000;
 inline constexpr double kTrainCapSeconds = 600;
 inline constexpr double kEvalCapSeconds = 600;
 inline constexpr double kLeastGainNats = 0.005;

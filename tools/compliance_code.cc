@@ -129,7 +129,7 @@ Condition CheckSelfContained(const SubmissionFolder& folder) {
 
 Condition CheckNoValidationBeforeSealing(const SubmissionFolder& folder) {
   Condition condition = {.number = 6, .title = "no validation text used before the artifact is sealed"};
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (!log.trains_before_quantizing) continue;
     condition.SetBoth(Verdict::kFail);
     condition.details.push_back(absl::StrCat(log.path, ": adapts to the validation text before quantizing"));
@@ -149,7 +149,7 @@ Condition CheckCalibration(const SubmissionFolder& folder) {
   Condition condition = {.number = 19,
                          .title = "calibration on training text within the time, or on its own"};
   bool calibrates = false, all_own = true, all_timed = true;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (!log.uses_hessians) continue;
     calibrates = true;
     all_own = all_own && log.calibrates_on_own_text;
@@ -209,7 +209,10 @@ Condition CheckReadableCode(const SubmissionFolder& folder) {
   condition.SetBoth(Verdict::kPass);
   if (unpacked == 0) return condition;
   // Packed, but for people the same text must lie beside it.
+  int64_t copies = 0;
+  for (const ProgramFile& program : folder.programs) copies += program.for_readers ? program.bytes : 0;
   const bool source_beside =
+      copies * 2 > unpacked ||
       std::any_of(folder.programs.begin(), folder.programs.end(), [&](const ProgramFile& program) {
         return !program.used_by_entry && !program.code.packed() && program.bytes * 2 > unpacked;
       });

@@ -45,7 +45,7 @@ class PartsTest : public ::testing::Test {
     EXPECT_TRUE(WriteFile(path, text).ok());
     return path;
   }
-  std::vector<RunLog> Logs(const std::string& text) { return *ReadRunLogs(Write("a.log", text), "a.log"); }
+  std::vector<LoggedRun> Logs(const std::string& text) { return *ReadRunLogs(Write("a.log", text), "a.log"); }
   std::string folder_;
 };
 
@@ -189,7 +189,7 @@ RC_GTEST_PROP(PackedCodeTest, NoTextIsTooOddToRead, (const std::string& text)) {
 const std::string kRule(100, '=');
 
 TEST_F(PartsTest, ThePublishedTrainersLogIsRead) {
-  const std::vector<RunLog> logs = Logs(absl::StrCat(
+  const std::vector<LoggedRun> logs = Logs(absl::StrCat(
       kProgram, kRule, "\n|   0  NVIDIA H100 80GB HBM3    On  |   00000000:19:00.0 Off |\n", kRule, R"(
 val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path=./data/fineweb_1024_bpe.model
 train_loader:dataset:fineweb10B_sp1024 train_shards:25
@@ -212,7 +212,7 @@ final_int8_zlib_roundtrip val_loss:2.0727 val_bpb:1.2244 eval_time:1401ms
 final_int8_zlib_roundtrip_exact val_loss:2.07269931 val_bpb:1.22436570
 )"));
   ASSERT_THAT(logs, SizeIs(1));
-  const RunLog& log = logs[0];
+  const LoggedRun& log = logs[0];
   EXPECT_EQ(log.seed, 1337);
   EXPECT_DOUBLE_EQ(log.train_seconds.value(), 600.038);
   EXPECT_TRUE(log.stopped_by_clock);
@@ -238,7 +238,7 @@ final_int8_zlib_roundtrip_exact val_loss:2.07269931 val_bpb:1.22436570
 }
 
 TEST_F(PartsTest, LaterLogsAreRead) {
-  const std::vector<RunLog> logs = Logs(absl::StrCat(
+  const std::vector<LoggedRun> logs = Logs(absl::StrCat(
       kRule, R"(
 Hyperparameters:
   beta2: 0.99
@@ -264,7 +264,7 @@ quantized_ttt_phased val_loss:2.31538446 val_bpb:1.05803761 eval_time:591446ms
 total_eval_time:591.4s
 )"));
   ASSERT_THAT(logs, SizeIs(1));
-  const RunLog& log = logs[0];
+  const LoggedRun& log = logs[0];
   EXPECT_EQ(log.settings.at("beta2"), "0.99");
   EXPECT_DOUBLE_EQ(log.train_seconds.value(), 596.137);
   EXPECT_DOUBLE_EQ(log.hessian_seconds.value(), 4.7);
@@ -280,7 +280,7 @@ total_eval_time:591.4s
 }
 
 TEST_F(PartsTest, WhatTheProgramsTextSaysIsNotTheRuns) {
-  const std::vector<RunLog> logs = Logs(absl::StrCat(
+  const std::vector<LoggedRun> logs = Logs(absl::StrCat(
       "\"\"\"\nseed:7\nfinal_exact val_loss:1.0 val_bpb:0.1\n\"\"\"\n", kProgram, kRule,
       "\nstep:9/9 train_time:1000ms\nTotal submission size int8: 7 bytes\nTotal submission size: 9 bytes\n"));
   ASSERT_THAT(logs, SizeIs(1));
@@ -291,7 +291,7 @@ TEST_F(PartsTest, WhatTheProgramsTextSaysIsNotTheRuns) {
 
 TEST_F(PartsTest, OneFileMayHoldSeveralRuns) {
   const std::string run = "seed:@\nstep:9/9 train_time:1000ms\nfinal_exact val_loss:2.0 val_bpb:1.@\n";
-  const std::vector<RunLog> logs =
+  const std::vector<LoggedRun> logs =
       Logs(absl::StrReplaceAll(run, {{"@", "1"}}) + absl::StrReplaceAll(run, {{"@", "2"}}));
   ASSERT_THAT(logs, SizeIs(2));
   EXPECT_EQ(logs[0].seed, 1);
@@ -525,6 +525,16 @@ TEST_F(ShardTest, ShiftedCopiesAreFoundByTheirPassages) {
   const auto not_found = FindShardOverlap(Shards("changed", {changed}, 1 << 20), val);
   ASSERT_TRUE(not_found.ok());
   EXPECT_EQ(not_found->shared(), 0);
+}
+
+TEST_F(ShardTest, ShardsOfAnotherVocabularyAreNotTakenForOtherText) {
+  Document large = MakeDocument(2, 400);
+  for (uint16_t& token : large) token = static_cast<uint16_t>(8 * token);
+  const std::vector<std::string> val = Shards("val", {MakeDocument(1, 400)}, 1 << 20);
+  const auto overlap = FindShardOverlap(Shards("train", {large}, 1 << 20), val);
+  EXPECT_THAT(std::string(overlap.status().message()), HasSubstr("another vocabulary"));
+  // Where they share text they are one vocabulary.
+  EXPECT_TRUE(FindShardOverlap(Shards("both", {large, MakeDocument(1, 400)}, 1 << 20), val).ok());
 }
 
 TEST_F(ShardTest, TokensWithoutDocumentsAreRefused) {

@@ -54,7 +54,7 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
   row("bytes", absl::StrCat("claimed ", Bytes(numbers.claimed_bytes), "; as shipped ",
                             Bytes(numbers.shipped_bytes), " (model ", Bytes(numbers.model_bytes), ", code ",
                             Bytes(numbers.code_bytes), " in ", numbers.code_files, " files)"));
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     std::string run;
     if (log.train_seconds) absl::StrAppendFormat(&run, "trained %.1f s", *log.train_seconds);
     if (log.hessian_seconds) absl::StrAppendFormat(&run, " + Hessians %.1f s", *log.hessian_seconds);
@@ -87,7 +87,7 @@ Json NumbersJson(const AuditNumbers& numbers) {
   return json;
 }
 
-Json RunJson(const RunLog& log) {
+Json RunJson(const LoggedRun& log) {
   Json json = {{"path", log.path}};
   if (log.seed) json["seed"] = *log.seed;
   if (log.steps) json["steps"] = *log.steps;
@@ -144,7 +144,7 @@ std::string AuditJson(const AuditInput& input, const Audit& audit) {
       {"runs", Json::array()},
       {"conditions", Json::array()}};
   if (input.against != nullptr) json["against"] = input.against->path;
-  for (const RunLog& log : folder.logs) json["runs"].push_back(RunJson(log));
+  for (const LoggedRun& log : folder.logs) json["runs"].push_back(RunJson(log));
   for (const Condition& condition : audit.conditions) {
     json["conditions"].push_back({{"number", condition.number},
                                   {"title", condition.title},

@@ -59,7 +59,7 @@ std::string Six(double value) { return absl::StrFormat("%.6f", value); }
 std::set<int> NamedVocabularies(const SubmissionFolder& folder) {
   std::string text = folder.path;
   if (folder.claims) absl::StrAppend(&text, " ", folder.claims->name);
-  for (const RunLog& log : folder.logs) absl::StrAppend(&text, " ", log.tokenizer);
+  for (const LoggedRun& log : folder.logs) absl::StrAppend(&text, " ", log.tokenizer);
   text = absl::AsciiStrToLower(text);
   static const std::regex* const pattern =
       new std::regex("(?:sp|vocab|bpe|byte|scylla)[-_ ]?([0-9]{3,5})(?![0-9])|([0-9]{3,5})[_-]bpe");
@@ -72,7 +72,7 @@ std::set<int> NamedVocabularies(const SubmissionFolder& folder) {
 
 // Why a ratio may be any: a vocabulary whose constant is not known here, or another text. "" when it may not.
 std::string ReasonForAnyRatio(const SubmissionFolder& folder) {
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (!log.dataset.empty() && !absl::StrContains(absl::AsciiStrToLower(log.dataset), "fineweb")) {
       return absl::StrCat(log.dataset, " is not the challenge's text");
     }
@@ -105,7 +105,7 @@ double Mean(const std::vector<double>& values) {
 
 std::set<int64_t> LoggedSeeds(const SubmissionFolder& folder) {
   std::set<int64_t> seeds;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (log.seed && log.final_score() != nullptr) seeds.insert(*log.seed);
   }
   return seeds;
@@ -121,7 +121,7 @@ bool MayDiffer(const std::string& key) {
 }
 
 // What tells two logs of different configurations apart; "" when nothing does.
-std::string DifferingSetting(const RunLog& a, const RunLog& b) {
+std::string DifferingSetting(const LoggedRun& a, const LoggedRun& b) {
   if (a.parameters && b.parameters && *a.parameters != *b.parameters) {
     return absl::StrCat("model_params ", *a.parameters, " and ", *b.parameters);
   }
@@ -168,7 +168,7 @@ void CompareScores(const SubmissionFolder& folder, const AuditNumbers& numbers, 
                 absl::StrFormat("%s: claims %.5f bits a byte, the logs say %.5f", what, claimed, logged));
   };
   const bool from_logs = std::any_of(folder.logs.begin(), folder.logs.end(),
-                                     [](const RunLog& log) { return log.final_score() != nullptr; });
+                                     [](const LoggedRun& log) { return log.final_score() != nullptr; });
   if (!from_logs) return;
   const std::vector<double> scores = Scores(numbers);
   const double best = *std::min_element(scores.begin(), scores.end());
@@ -189,7 +189,7 @@ void CompareBytes(const SubmissionFolder& folder, Faults* faults) {
   const SubmissionClaims& claims = *folder.claims;
   if (!claims.bytes_total) return;
   std::optional<int64_t> logged;
-  for (const RunLog& log : folder.logs) logged = std::max(logged, log.total_bytes());
+  for (const LoggedRun& log : folder.logs) logged = std::max(logged, log.total_bytes());
   if (logged && *claims.bytes_total < *logged) {
     faults->Add(Faults::kTolerated,
                 absl::StrCat("claims ", *claims.bytes_total, " bytes in all, a log says ", *logged));
@@ -225,7 +225,7 @@ Fingerprint FindFingerprint(double val_loss, int loss_decimals, double val_bpb, 
 Condition CheckCoverage(const SubmissionFolder& folder, const AuditNumbers& numbers) {
   Condition condition = {.number = 8, .title = "all of the validation text scored, each token once"};
   bool whole = false;
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (!log.val_tokens) continue;
     const FullText* full = nullptr;
     for (const FullText& text : kFullTexts) {
@@ -307,8 +307,8 @@ Condition CheckSeeds(const SubmissionFolder& folder) {
       absl::StrCat("seeds with a finished log: ", logged.empty() ? "none" : absl::StrJoin(logged, " "),
                    "; claimed: ", claimed));
   bool one_program = true, one_configuration = true, programs_known = !folder.logs.empty();
-  for (const RunLog& log : folder.logs) {
-    const RunLog& first = folder.logs.front();
+  for (const LoggedRun& log : folder.logs) {
+    const LoggedRun& first = folder.logs.front();
     if (log.source_hash == 0) programs_known = false;
     if (log.source_hash != 0 && first.source_hash != 0 && log.source_hash != first.source_hash) {
       one_program = false;
@@ -423,7 +423,7 @@ Condition CheckHardware(const SubmissionFolder& folder) {
     condition.SetBoth(Verdict::kDoesNotApply);
     return condition;
   }
-  for (const RunLog& log : folder.logs) {
+  for (const LoggedRun& log : folder.logs) {
     if (log.gpu.empty() && !log.world_size) continue;
     condition.details.push_back(
         absl::StrCat(log.path, ": ", log.gpu.empty() ? "unnamed GPU" : log.gpu,

@@ -98,7 +98,9 @@ class ComplianceTest : public ::testing::Test {
     return name;
   }
   static void Put(const std::string& folder, const std::string& name, const std::string& text) {
-    EXPECT_TRUE(WriteFile(absl::StrCat(folder, "/", name), text).ok());
+    const std::string path = absl::StrCat(folder, "/", name);
+    EXPECT_TRUE(MakeFolders(path.substr(0, path.rfind('/'))).ok());
+    EXPECT_TRUE(WriteFile(path, text).ok());
   }
   static void Put(const std::string& folder, const Submission& submission) {
     for (const auto& [name, text] : submission.files) Put(folder, name, text);
@@ -440,6 +442,40 @@ TEST_F(ComplianceTest, PackedCodeNeedsReadableSourceBesideIt) {
   Expect(26, kCannotTell, kCannotTell);
 }
 
+TEST_F(ComplianceTest, CopiesOfAPackedProgramForReadersAreNotCountedTwice) {
+  const std::string first = "#include \"second.h\"\nint main() { return Second(); }\n";
+  const std::string second = "inline int Second() { return 2; }\n";
+  const auto member = [](const std::string& name, const std::string& text) {
+    std::string header(512, '\0'), body = text;
+    header.replace(0, name.size(), name);
+    header.replace(124, 11, absl::StrFormat("%011o", text.size()));
+    header.replace(257, 5, "ustar");
+    body.resize(512);
+    return header + body;
+  };
+  const auto packed = [&](Submission& s) {
+    s.SetProgram("import tarfile\ntarfile.open('program.tar.xz').extractall()\n");
+    s.files["program.tar.xz"] =
+        *XzCompress(member("first.cc", first) + member("second.h", second) + std::string(1024, '\0'));
+  };
+  AuditWith(packed);
+  const int64_t bytes = audit_.numbers.code_bytes;
+  Expect(26, kFail, kPass, "no readable source");
+  AuditWith([&](Submission& s) {
+    packed(s);
+    s.files["source/first.cc"] = first;
+    s.files["source/second.h"] = second;
+  });
+  EXPECT_EQ(audit_.numbers.code_bytes, bytes) << "the archive's own file is what its #include means";
+  Expect(26, kPass, kPass);
+  // Another text of that name is not in the archive: then it may be what is built.
+  AuditWith([&](Submission& s) {
+    packed(s);
+    s.files["source/second.h"] = second + "// more\n";
+  });
+  EXPECT_EQ(audit_.numbers.code_bytes, bytes + static_cast<int64_t>(second.size()) + 8);
+}
+
 TEST_F(ComplianceTest, HardwareIsWhatTheLogsName) {
   AuditWith([](Submission& s) { s.runs[1].gpu = "NVIDIA A100-SXM4-80GB"; });
   Expect(27, kFail, kFail, "A100");
@@ -519,6 +555,8 @@ TEST_F(ComplianceProgramTest, BrokenFilesAreNamedAndTheRestIsAudited) {
             }),
             1);
   EXPECT_THAT(output_, HasSubstr("train_seed43.log: ends before the final score"));
+  EXPECT_EQ(RunOn([](Submission& s) { s.files["train_seed43.log"] = "Hyperparameters:\n  seed: 43\n"; }), 1);
+  EXPECT_THAT(output_, HasSubstr("train_seed43.log: holds no step of a run"));
   EXPECT_EQ(RunOn([](Submission&) {}, "--train='/no/*.bin' --val='/no/*.bin'"), 0) << output_;
   EXPECT_THAT(output_, HasSubstr("/no/*.bin"));
 }

@@ -44,13 +44,19 @@ int UsableCores() {
   return CPU_COUNT(&cores);
 }
 
-absl::StatusOr<std::string> Run(const std::vector<std::string>& command, bool show_errors) {
+enum class Errors { kShown, kDropped, kRead };  // what a program writes to standard error
+
+absl::StatusOr<EndedProgram> Run(const std::vector<std::string>& command, Errors errors) {
   int ends[2];
   if (pipe2(ends, O_CLOEXEC) != 0) return absl::UnknownError(absl::StrCat("pipe: ", std::strerror(errno)));
   posix_spawn_file_actions_t actions;
   posix_spawn_file_actions_init(&actions);
   posix_spawn_file_actions_adddup2(&actions, ends[1], STDOUT_FILENO);
-  if (!show_errors) posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  if (errors == Errors::kDropped) {
+    posix_spawn_file_actions_addopen(&actions, STDERR_FILENO, "/dev/null", O_WRONLY, 0);
+  } else if (errors == Errors::kRead) {
+    posix_spawn_file_actions_adddup2(&actions, ends[1], STDERR_FILENO);
+  }
   std::vector<char*> arguments;
   for (const std::string& argument : command) arguments.push_back(const_cast<char*>(argument.c_str()));
   arguments.push_back(nullptr);
@@ -74,10 +80,16 @@ absl::StatusOr<std::string> Run(const std::vector<std::string>& command, bool sh
   if (WIFSIGNALED(state)) {
     return absl::AbortedError(absl::StrCat(command[0], " died of signal ", WTERMSIG(state)));
   }
-  if (WEXITSTATUS(state) != 0) {
-    return absl::AbortedError(absl::StrCat(command[0], " exited with ", WEXITSTATUS(state)));
+  return EndedProgram{.exit_code = WEXITSTATUS(state), .output = std::move(output)};
+}
+
+absl::StatusOr<std::string> OutputOf(const std::vector<std::string>& command, Errors errors) {
+  absl::StatusOr<EndedProgram> ended = Run(command, errors);
+  if (!ended.ok()) return ended.status();
+  if (ended->exit_code != 0) {
+    return absl::AbortedError(absl::StrCat(command[0], " exited with ", ended->exit_code));
   }
-  return output;
+  return std::move(ended->output);
 }
 
 std::string FirstLine(const absl::StatusOr<std::string>& output) {
@@ -92,13 +104,17 @@ std::string GpuName() {
   if (drivers.ok() && !drivers->empty()) {
     if (const std::string model = ProcValue(drivers->front(), "Model"); !model.empty()) return model;
   }
-  return FirstLine(Run({"nvidia-smi", "--query-gpu=name", "--format=csv,noheader"}, /*show_errors=*/false));
+  return FirstLine(OutputOf({"nvidia-smi", "--query-gpu=name", "--format=csv,noheader"}, Errors::kDropped));
 }
 
 }  // namespace
 
 absl::StatusOr<std::string> RunAndRead(const std::vector<std::string>& command) {
-  return Run(command, /*show_errors=*/true);
+  return OutputOf(command, Errors::kShown);
+}
+
+absl::StatusOr<EndedProgram> RunToItsEnd(const std::vector<std::string>& command) {
+  return Run(command, Errors::kRead);
 }
 
 std::string DescribeMachine() {
@@ -114,11 +130,11 @@ std::string UtcNow() { return absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now()
 TreeState DescribeTree(const std::string& folder, const std::string& except) {
   TreeState state;
   state.commit =
-      FirstLine(Run({"git", "-C", folder, "rev-parse", "--short=12", "HEAD"}, /*show_errors=*/false));
+      FirstLine(OutputOf({"git", "-C", folder, "rev-parse", "--short=12", "HEAD"}, Errors::kDropped));
   if (state.commit.empty()) return {.commit = "unknown", .dirty = false};
   std::vector<std::string> command = {"git", "-C", folder, "status", "--porcelain", "--", ":/"};
   if (!except.empty()) command.push_back(absl::StrCat(":(exclude,top)", except));
-  state.dirty = !FirstLine(Run(command, /*show_errors=*/false)).empty();
+  state.dirty = !FirstLine(OutputOf(command, Errors::kDropped)).empty();
   return state;
 }
 
@@ -131,7 +147,7 @@ void GoToCallersFolder() {
 
 std::string SourceRoot() {
   if (const char* folder = std::getenv("BUILD_WORKSPACE_DIRECTORY")) return folder;
-  const std::string root = FirstLine(Run({"git", "rev-parse", "--show-toplevel"}, /*show_errors=*/false));
+  const std::string root = FirstLine(OutputOf({"git", "rev-parse", "--show-toplevel"}, Errors::kDropped));
   return root.empty() ? "." : root;
 }
 

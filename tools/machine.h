@@ -26,6 +26,15 @@ TreeState DescribeTree(const std::string& folder, const std::string& except);
 // where ours go. An error names the program and how it ended.
 absl::StatusOr<std::string> RunAndRead(const std::vector<std::string>& command);
 
+struct EndedProgram {
+  int exit_code = 0;
+  std::string output = {};  // what it printed, errors too
+};
+
+// Runs a program as RunAndRead does, to whatever exit code. An error when it did not start or died of a
+// signal.
+absl::StatusOr<EndedProgram> RunToItsEnd(const std::vector<std::string>& command);
+
 // Under `bazel run` a program starts in a folder of Bazel's; this goes to where the user stands, so that
 // relative paths on the command line mean what they say.
 void GoToCallersFolder();

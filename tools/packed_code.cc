@@ -232,24 +232,12 @@ bool LooksLikeSource(absl::string_view text) {
   return false;
 }
 
-// The texts of a tar archive one after the other; nothing when it is none. A header of 512 bytes has the name
-// first, the size in octal at 124 and "ustar" at 257; contents are padded to 512 bytes.
+// The texts of a tar archive one after the other; nothing when it is none.
 std::optional<std::string> TextsOfTar(absl::string_view bytes) {
-  constexpr size_t kBlock = 512;
+  const auto files = FilesOfTar(bytes);
+  if (!files) return std::nullopt;
   std::string texts;
-  size_t at = 0;
-  if (bytes.size() < kBlock || bytes.substr(257, 5) != "ustar") return std::nullopt;
-  while (at + kBlock <= bytes.size() && bytes.substr(at + 257, 5) == "ustar") {
-    size_t size = 0;
-    for (char c : bytes.substr(at + 124, 11)) {
-      if (c < '0' || c > '7') return std::nullopt;
-      size = size * 8 + static_cast<size_t>(c - '0');
-    }
-    at += kBlock;
-    if (size > bytes.size() - at) return std::nullopt;
-    absl::StrAppend(&texts, bytes.substr(at, size), "\n");
-    at += (size + kBlock - 1) / kBlock * kBlock;
-  }
+  for (const auto& [name, contents] : *files) absl::StrAppend(&texts, contents, "\n");
   return texts;
 }
 
@@ -449,6 +437,33 @@ std::optional<std::string> Decompress(absl::string_view bytes, int64_t max_bytes
     return result;
   }
   return std::nullopt;
+}
+
+// A header of 512 bytes has the name first, the size in octal at 124 and "ustar" at 257, names that are too
+// long for it begin at 345; contents are padded to 512 bytes.
+std::optional<std::map<std::string, std::string>> FilesOfTar(absl::string_view bytes) {
+  constexpr size_t kBlock = 512;
+  const auto text = [&](size_t begin, size_t most) {
+    const absl::string_view field = bytes.substr(begin, most);
+    return std::string(field.substr(0, field.find('\0')));
+  };
+  std::map<std::string, std::string> files;
+  size_t at = 0;
+  if (bytes.size() < kBlock || bytes.substr(257, 5) != "ustar") return std::nullopt;
+  while (at + kBlock <= bytes.size() && bytes.substr(at + 257, 5) == "ustar") {
+    size_t size = 0;
+    for (char c : bytes.substr(at + 124, 11)) {
+      if (c < '0' || c > '7') return std::nullopt;
+      size = size * 8 + static_cast<size_t>(c - '0');
+    }
+    // GNU's own format, "ustar" and a blank, has other things there.
+    const std::string folder = bytes[at + 262] == '\0' ? text(at + 345, 155) : "", name = text(at, 100);
+    at += kBlock;
+    if (size > bytes.size() - at) return std::nullopt;
+    files[folder.empty() ? name : absl::StrCat(folder, "/", name)] = std::string(bytes.substr(at, size));
+    at += (size + kBlock - 1) / kBlock * kBlock;
+  }
+  return files;
 }
 
 UnpackedCode UnpackCode(absl::string_view source) {

@@ -4,6 +4,7 @@
 #define HM11_TOOLS_PACKED_CODE_H_
 
 #include <cstdint>
+#include <map>
 #include <optional>
 #include <string>
 #include <vector>
@@ -34,6 +35,9 @@ UnpackedCode UnpackCode(absl::string_view source);
 // The same for a file that is packed as a whole (.xz, .lzma, .gz, .br, base85, a tar archive in them); texts
 // as they are.
 UnpackedCode UnpackFile(absl::string_view bytes);
+
+// The files of a tar archive, by name; nothing when it is none, or cut off.
+std::optional<std::map<std::string, std::string>> FilesOfTar(absl::string_view bytes);
 
 // The values of the string literals of a Python source in order, escapes resolved, neighbours joined;
 // comments and everything else left out. A literal that never ends goes to the end of the text.

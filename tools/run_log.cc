@@ -172,7 +172,7 @@ class LogReader {
     if (!section_is_source_) ReadLine(absl::StripAsciiWhitespace(line.substr(0, kLongestLine)), line);
   }
 
-  std::vector<RunLog> Finish() {
+  std::vector<LoggedRun> Finish() {
     // Only a rule behind it tells a program from the report.
     FinishRun();
     return std::move(runs_);
@@ -278,7 +278,7 @@ class LogReader {
 
   void StartNextRun() {
     FinishRun();
-    RunLog next = {.path = name_, .settings = run_.settings};
+    LoggedRun next = {.path = name_, .settings = run_.settings};
     next.train_shards = run_.train_shards;
     next.val_tokens = run_.val_tokens;
     next.world_size = run_.world_size;
@@ -361,9 +361,9 @@ class LogReader {
   }
 
   std::string name_;
-  RunLog run_;
-  RunLog before_section_ = {.path = name_};
-  std::vector<RunLog> runs_;
+  LoggedRun run_;
+  LoggedRun before_section_ = {.path = name_};
+  std::vector<LoggedRun> runs_;
   SourceHasher section_hasher_;
   int64_t section_bytes_ = 0;
   int64_t section_lines_ = 0;
@@ -384,16 +384,16 @@ std::optional<int64_t> BytesOf(const LoggedBytes* line) {
 
 }  // namespace
 
-std::optional<int64_t> RunLog::total_bytes() const { return BytesOf(LastQualified(totals)); }
+std::optional<int64_t> LoggedRun::total_bytes() const { return BytesOf(LastQualified(totals)); }
 
-std::optional<int64_t> RunLog::model_bytes() const { return BytesOf(LastQualified(models)); }
+std::optional<int64_t> LoggedRun::model_bytes() const { return BytesOf(LastQualified(models)); }
 
-std::optional<int64_t> RunLog::code_bytes() const {
+std::optional<int64_t> LoggedRun::code_bytes() const {
   // "Code size (uncompressed)" and "(compressed)" stand side by side; the second is what was counted.
   return codes.empty() ? std::nullopt : std::optional<int64_t>(codes.back().bytes);
 }
 
-absl::StatusOr<std::vector<RunLog>> ReadRunLogs(const std::string& path, const std::string& name) {
+absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, const std::string& name) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (file == nullptr)
     return absl::NotFoundError(absl::StrCat("cannot read ", path, ": ", std::strerror(errno)));

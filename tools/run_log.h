@@ -36,7 +36,7 @@ struct LoggedBytes {
   int64_t bytes = 0;
 };
 
-struct RunLog {
+struct LoggedRun {
   std::string path = {};  // relative to the submission
   std::optional<int64_t> seed = {};
   std::optional<double> train_seconds = {};  // at the last step
@@ -74,7 +74,7 @@ struct RunLog {
 
 // Reads a log a line at a time; memory doesn't depend on its size. One file may hold several runs, each
 // beginning with its seed. Nothing is returned for a text that holds no run.
-absl::StatusOr<std::vector<RunLog>> ReadRunLogs(const std::string& path, const std::string& name);
+absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, const std::string& name);
 
 // The hash that a log's embedded program has, of a program's own file: blanks at the ends of lines don't
 // count.

@@ -1,6 +1,7 @@
 // Comparing validation and training documents.
 #include "tools/shard_overlap.h"
 
+#include <algorithm>
 #include <array>
 #include <bit>
 #include <span>
@@ -133,7 +134,9 @@ absl::StatusOr<ShardOverlap> FindShardOverlap(const std::vector<std::string>& tr
   uint64_t last_passage = 0;
   // Of each document the last whole passage among its first 512 tokens stands for it.
   int64_t place = 0;
+  int largest_val = 0, largest_train = 0;
   const auto of_val = [&](uint16_t token) {
+    largest_val = std::max<int>(largest_val, token);
     if (token == kBosToken) {
       window.Clear();
       last_passage = 0;
@@ -157,6 +160,7 @@ absl::StatusOr<ShardOverlap> FindShardOverlap(const std::vector<std::string>& tr
 
   Window train_window;
   const auto of_train = [&](uint16_t token) {
+    largest_train = std::max<int>(largest_train, token);
     if (token == kBosToken) {
       train_window.Clear();
     } else if (train_window.Add(token)) {
@@ -178,6 +182,14 @@ absl::StatusOr<ShardOverlap> FindShardOverlap(const std::vector<std::string>& tr
   overlap.train_tokens = train_counts.second;
   for (uint8_t found : document_found) overlap.shared_documents += found;
   for (uint8_t found : passage_found) overlap.shared_passages += found;
+  // Tokenizers put single characters last, so that nearly any text reaches up to nearly the end of its
+  // vocabulary.
+  const auto [less, more] = std::minmax(largest_val, largest_train);
+  if (overlap.shared() == 0 && 2 * more > 3 * less) {
+    return absl::FailedPreconditionError(absl::StrCat("training tokens go up to ", largest_train,
+                                                      ", validation tokens up to ", largest_val,
+                                                      ": shards of another vocabulary, nothing to compare"));
+  }
   return overlap;
 }
 

@@ -25,7 +25,8 @@ struct ShardOverlap {
 // Documents begin at BOS (token 1) and go on into the next shard; documents shorter than 32 tokens (a title,
 // an error message) are left out, since they are found everywhere. Memory is a few dozen bytes a validation
 // document. Errors name the shard, and say so where there is no BOS at all: then these aren't documents, or
-// not tokens of the challenge's.
+// not tokens of the challenge's. Nothing shared between shards whose largest tokens are far apart is an error
+// too: they are of different vocabularies.
 absl::StatusOr<ShardOverlap> FindShardOverlap(const std::vector<std::string>& train_shards,
                                               const std::vector<std::string>& val_shards);
 

@@ -44,6 +44,7 @@ bool IsLogName(absl::string_view name) {
 }
 
 bool IsArtifactName(absl::string_view name) {
+  if (EndsWithAny(name, {".tar.xz", ".tar.br", ".tar.lzma"})) return false;
   return EndsWithAny(
       name, {".ptz", ".pt", ".pth", ".hm11", ".safetensors", ".npz", ".bin", ".lzma", ".xz", ".zst", ".br"});
 }
@@ -119,15 +120,19 @@ void ReadClaims(SubmissionFolder* folder) {
 void ReadLogs(SubmissionFolder* folder) {
   for (const FolderFile& file : folder->files) {
     if (!IsLogName(file.name)) continue;
-    absl::StatusOr<std::vector<RunLog>> logs =
+    absl::StatusOr<std::vector<LoggedRun>> logs =
         ReadRunLogs(absl::StrCat(folder->path, "/", file.name), file.name);
     if (!logs.ok()) {
       folder->problems.push_back(std::string(logs.status().message()));
       continue;
     }
+    if (logs->empty() && absl::StartsWith(BaseName(file.name), "train") &&
+        absl::EndsWith(file.name, ".log")) {
+      folder->problems.push_back(absl::StrCat(file.name, ": holds no step of a run; cut off?"));
+    }
     static const std::regex* const seed_in_name = new std::regex("(?:seed|[_-]s)[_-]?([0-9]{1,9})(?![0-9])");
     std::smatch match;
-    for (RunLog& log : *logs) {
+    for (LoggedRun& log : *logs) {
       if (!log.seed && logs->size() == 1 && std::regex_search(file.name, match, *seed_in_name)) {
         log.seed = std::stoll(match[1].str());
       }
@@ -181,6 +186,12 @@ bool Uses(const std::string& text, const std::string& name) {
   return false;
 }
 
+// Whether `program` is what `packed` has in it anyway, to be read where that is run.
+bool IsReadableCopy(const ProgramFile& program, const ProgramFile& packed) {
+  return IsPackedProgram(packed.name) && !IsPackedProgram(program.name) && !program.code.text.empty() &&
+         absl::StrContains(packed.code.text, program.code.text);
+}
+
 void FollowUses(SubmissionFolder* folder) {
   std::vector<ProgramFile*> reached;
   for (ProgramFile& program : folder->programs) {
@@ -191,9 +202,17 @@ void FollowUses(SubmissionFolder* folder) {
   for (size_t i = 0; i < reached.size(); ++i) {
     for (ProgramFile& program : folder->programs) {
       if (program.used_by_entry || !Uses(reached[i]->code.text, program.name)) continue;
+      // Packed sources include their own files, not the copies beside them.
+      if (IsReadableCopy(program, *reached[i])) continue;
       program.used_by_entry = true;
       reached.push_back(&program);
     }
+  }
+  for (ProgramFile& program : folder->programs) {
+    program.for_readers =
+        !program.used_by_entry && std::any_of(reached.begin(), reached.end(), [&](const ProgramFile* packed) {
+          return IsReadableCopy(program, *packed);
+        });
   }
 }
 
@@ -220,7 +239,9 @@ void ReadPrograms(SubmissionFolder* folder) {
 
 void FindArtifact(SubmissionFolder* folder) {
   for (const FolderFile& file : folder->files) {
-    if (!IsArtifactName(file.name) || file.bytes < 100000) continue;
+    if (!IsArtifactName(file.name)) continue;
+    // Of other formats small files are something else; this one is nothing but an artifact.
+    if (file.bytes < 100000 && !absl::EndsWithIgnoreCase(file.name, ".hm11")) continue;
     if (!folder->artifact || file.bytes > folder->artifact->bytes) folder->artifact = file;
   }
 }

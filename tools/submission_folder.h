@@ -25,6 +25,7 @@ struct ProgramFile {
   std::string name = {};
   int64_t bytes = 0;
   bool used_by_entry = false;  // the trainer, or reached from it by imports, includes and names of files
+  bool for_readers = false;    // not used, but word for word in a packed program that is: its readable copy
   UnpackedCode code = {};
 };
 
@@ -37,7 +38,7 @@ struct SubmissionFolder {
   std::optional<SubmissionClaims> claims = {};
   std::string claims_problem = {};  // why there are none
   std::string readme = {};
-  std::vector<RunLog> logs = {};
+  std::vector<LoggedRun> logs = {};
   std::vector<std::string> problems = {};  // a line each: files that can't be read or are cut off
   std::vector<std::string> absent = {};    // files named as part of the folder that are not in it
 

@@ -1,6 +1,8 @@
 // RunConfig: validation, overrides and the presets.
 #include "train/config.h"
 
+#include <algorithm>
+
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
@@ -126,6 +128,34 @@ absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config) {
     HM_RETURN_IF_ERROR(SetField(config, override.substr(0, equals), override.substr(equals + 1)));
   }
   return absl::OkStatus();
+}
+
+QuantConfig QuantBeside(const RunConfig& config, int64_t program_bytes) {
+  QuantConfig quant = config.quant;
+  if (quant.budget_bytes > 0) {
+    quant.budget_bytes =
+        std::max<int64_t>(1, std::min(quant.budget_bytes, kArtifactCapBytes - program_bytes));
+  }
+  return quant;
+}
+
+absl::StatusOr<std::vector<std::string>> TrainingFlags(const RunConfig& config) {
+  HM_ASSIGN_OR_RETURN(RunConfig preset, Preset(config.preset));
+  preset.seed = config.seed;
+  const std::string from = FormatFields(preset), to = FormatFields(config);
+  const std::vector<std::string> before = absl::StrSplit(from, '\n'), after = absl::StrSplit(to, '\n');
+  std::vector<std::string> settings;
+  for (size_t i = 0; i < after.size(); ++i) {
+    if (before[i] == after[i]) continue;
+    if (after[i].find(',') != std::string::npos) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("setting '", after[i], "': commas cannot be part of a value"));
+    }
+    settings.push_back(after[i]);
+  }
+  std::vector<std::string> flags = {absl::StrCat("--preset=", config.preset)};
+  if (!settings.empty()) flags.push_back(absl::StrCat("--set=", absl::StrJoin(settings, ",")));
+  return flags;
 }
 
 }  // namespace hm11

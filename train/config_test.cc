@@ -65,5 +65,42 @@ RC_GTEST_PROP(ConfigTest, AnySettingsComeBackFromTheirText, ()) {
   RC_ASSERT(FormatFields(parsed) == FormatFields(config));
 }
 
+RC_GTEST_PROP(ConfigTest, FlagsMakeTheSameConfigurationButForItsSeed, ()) {
+  RunConfig config = *Preset(*rc::gen::elementOf(PresetNames()));
+  config.seed = *rc::gen::inRange<int64_t>(0, 1000);
+  config.model.dim = *rc::gen::inRange<int64_t>(1, 4000);
+  config.optimizer.muon_lr = *rc::gen::inRange(1, 1000) / 7e4;
+  if (*rc::gen::arbitrary<bool>()) config.quant.fine_names = "emb head";
+  const auto flags = TrainingFlags(config);
+  RC_ASSERT(flags.ok());
+  RC_ASSERT(flags->size() <= 2u && (*flags)[0] == "--preset=" + config.preset);
+  RunConfig again = *Preset(config.preset);
+  if (flags->size() == 2) {
+    RC_ASSERT((*flags)[1].rfind("--set=", 0) == 0u);
+    RC_ASSERT(ApplyOverrides((*flags)[1].substr(6), &again).ok());
+  }
+  RC_ASSERT(again.seed == Preset(config.preset)->seed);
+  again.seed = config.seed;
+  RC_ASSERT(FormatFields(again) == FormatFields(config));
+}
+
+TEST(ConfigTest, WhatFlagsCannotHoldIsRefused) {
+  RunConfig config = *Preset("tiny");
+  config.quant.fine_names = "a,b";
+  EXPECT_THAT(TrainingFlags(config), StatusIs(absl::StatusCode::kInvalidArgument, "fine_names=a,b"));
+  config = *Preset("tiny");
+  config.preset = "huge";
+  EXPECT_THAT(TrainingFlags(config), StatusIs(absl::StatusCode::kNotFound, "huge"));
+}
+
+TEST(ConfigTest, TheBudgetIsWhatTheProgramLeavesOfTheCap) {
+  RunConfig config = *Preset("hm11");
+  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 15700000);
+  config.quant.budget_bytes = 1000000;
+  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 1000000);
+  config.quant.budget_bytes = 0;
+  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 0) << "0 is no budget at all";
+}
+
 }  // namespace
 }  // namespace hm11

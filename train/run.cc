@@ -11,6 +11,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/lzma.h"
@@ -38,8 +39,9 @@ double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
 
-// Data, tokenizer and log: what every stage reads.
+// Program, data and tokenizer: what every stage reads.
 struct Inputs {
+  Program program;  // that the artifact is counted with
   TokenStream train;
   TokenStream val;
   Tokenizer tokenizer;
@@ -48,6 +50,8 @@ struct Inputs {
 
 absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
   const int64_t vocab = options.config.model.vocab;
+  HM_ASSIGN_OR_RETURN(const std::vector<std::string> flags, TrainingFlags(options.config));
+  HM_ASSIGN_OR_RETURN(Program program, ProgramWith(flags));
   HM_ASSIGN_OR_RETURN(Tokenizer tokenizer, Tokenizer::Load(options.tokenizer_path, vocab));
   HM_ASSIGN_OR_RETURN(TokenStream train, TokenStream::Open(options.train_pattern, vocab));
   HM_ASSIGN_OR_RETURN(TokenStream val, TokenStream::Open(options.val_pattern, vocab));
@@ -62,7 +66,27 @@ absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
                                                    options.config.sequence));
   }
   std::vector<uint16_t> val_tokens = val.Read(0, val.size());
-  return Inputs{std::move(train), std::move(val), std::move(tokenizer), std::move(val_tokens)};
+  return Inputs{std::move(program), std::move(train), std::move(val), std::move(tokenizer),
+                std::move(val_tokens)};
+}
+
+// A line on how large the artifact will be; an error when no training can make it fit.
+absl::StatusOr<std::string> TellSize(const RunConfig& config, const Program& program) {
+  const QuantConfig quant = QuantBeside(config, program.size_bytes());
+  if (quant.scheme != "sigma")
+    return "artifact_estimate: none, this scheme takes the bytes that its weights need";
+  HM_ASSIGN_OR_RETURN(const SizeEstimate estimate, EstimatePackedSize(config.model, config.sequence, quant));
+  const auto far_above = [](int64_t budget) { return 1.03 * static_cast<double>(budget); };
+  if (quant.budget_bytes > 0 && static_cast<double>(estimate.size_bytes) > far_above(quant.budget_bytes)) {
+    return absl::ResourceExhaustedError(absl::StrCat(
+        "a model of ", CountParameters(config.model), " parameters takes about ", estimate.size_bytes,
+        " bytes at the coarsest steps; setting 'budget_bytes' and the program leave it ",
+        quant.budget_bytes));
+  }
+  return absl::StrFormat("artifact_estimate:%d program:%d total:%d of %d, step multiplier %.4f",
+                         estimate.size_bytes, program.size_bytes(),
+                         estimate.size_bytes + program.size_bytes(), kArtifactCapBytes,
+                         estimate.step_multiplier);
 }
 
 template <typename T>
@@ -320,8 +344,11 @@ void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const Mod
               {.tokens = config_.sample_tokens, .window = config_.sequence, .temperature = 0.8, .seed = 1},
               &tokens);
   const std::span<const uint16_t> all = tokens;
-  log_.Line(absl::StrCat("sample: ", inputs_.tokenizer.Decode(all.first(static_cast<size_t>(prompt))),
-                         " [...] ", inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt)))));
+  const std::string text =
+      absl::StrCat(inputs_.tokenizer.Decode(all.first(static_cast<size_t>(prompt))), " [...] ",
+                   inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt))));
+  // On one line: what a model writes must not look like lines of the log.
+  log_.Line(absl::StrCat("sample: ", absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}})));
 }
 
 // Scores the weights to be exported where they are not those last validated, and collects what their matrices
@@ -353,18 +380,16 @@ absl::Status TrainingRun<T>::Finish() {
   HM_ASSIGN_OR_RETURN(const HessianMap hessians, Calibrate(exported));
   const Clock::time_point packing = Clock::now();
   log_.Progress("quantizing");
-  HM_ASSIGN_OR_RETURN(const std::string program, PackedProgram());
-  const int64_t code = static_cast<int64_t>(program.size());
-  QuantConfig quant = config_.quant;
-  if (quant.budget_bytes > 0) quant.budget_bytes = std::min(quant.budget_bytes, kArtifactCapBytes - code);
+  const int64_t code = inputs_.program.size_bytes();
   HM_ASSIGN_OR_RETURN(const EncodedArtifact packed,
                       PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
-                                quant, hessians.empty() ? nullptr : &hessians));
+                                QuantBeside(config_, code), hessians.empty() ? nullptr : &hessians));
   const std::string path = options_.folder + "/artifact.hm11";
   HM_RETURN_IF_ERROR(WriteFile(path, packed.bytes));
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
   log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f",
                             SecondsSince(packing), packed.bits_per_code, packed.step_multiplier));
+  log_.Line(absl::StrFormat("artifact_crc64:%016x", Crc64(packed.bytes)));
   log_.Line(absl::StrFormat("Serialized model: %d bytes", weights));
   log_.Line(absl::StrFormat("Code size: %d bytes", code));
   log_.Line(absl::StrFormat("Total submission size: %d bytes", weights + code));
@@ -410,6 +435,8 @@ void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
   const RunConfig& config = options.config;
   log.Line(FormatFields(config));
   log.Line(std::string(100, '='));
+  log.Line(absl::StrFormat("program_crc64:%016x packed:%d launcher:%d", inputs.program.crc64(),
+                           inputs.program.packed.size(), inputs.program.launcher.size()));
   log.Line(absl::StrCat("device:", options.device.name(), " (", options.device.description(), ")"));
   log.Line(
       absl::StrCat("val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path=", options.tokenizer_path));
@@ -428,11 +455,15 @@ void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
 absl::Status Run(const RunOptions& options) {
   HM_RETURN_IF_ERROR(options.config.Validate());
   HM_ASSIGN_OR_RETURN(const Inputs inputs, OpenInputs(options));
+  HM_ASSIGN_OR_RETURN(const std::string size, TellSize(options.config, inputs.program));
   HM_RETURN_IF_ERROR(MakeFolders(options.folder));
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
+  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kPackedProgramName), inputs.program.packed));
+  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kLauncherName), inputs.program.launcher));
   HM_ASSIGN_OR_RETURN(RunLog log, RunLog::Open(options.folder, options.resume));
   LogHeader(options, inputs, log);
+  log.Line(size);
   return options.device.is_cuda() ? RunAs<Bf16>(options, inputs, log) : RunAs<float>(options, inputs, log);
 }
 

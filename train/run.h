@@ -1,7 +1,8 @@
 // Run: the main job from data to scored artifact. Train, export, quantize, reload, score, show a sample.
 //
 // The run's folder receives config.txt, train.log, metrics.jsonl, tokenizer.model, checkpoint.safetensors,
-// model.safetensors (the exported weights under the reference's names), and artifact.hm11.
+// model.safetensors (the exported weights under the reference's names), artifact.hm11, and program.tar.xz and
+// train_gpt.py, the program that the artifact's size is counted with (quant/program_size.h).
 #ifndef HM11_TRAIN_RUN_H_
 #define HM11_TRAIN_RUN_H_
 
@@ -12,8 +13,6 @@
 #include "train/config.h"
 
 namespace hm11 {
-
-inline constexpr int64_t kArtifactCapBytes = 16'000'000;  // program and weights together
 
 struct RunOptions {
   RunConfig config;

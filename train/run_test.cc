@@ -7,31 +7,20 @@
 #include <stdlib.h>
 
 #include <cmath>
-#include <fstream>
 #include <string>
-#include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/file.h"
+#include "core/lzma.h"
 #include "core/random.h"
-#include "data/shard.h"
-#include "data/tokenizer.h"
 #include "eval/artifact_model.h"
 #include "testing/matchers.h"
 #include "train/checkpoint.h"
+#include "train/run_test_data.h"
 
 namespace hm11 {
 namespace {
-
-// A text with something to learn: sentences of a small grammar.
-std::string Sentence(uint64_t index) {
-  const char* const subjects[] = {"the cat", "a dog", "my friend", "the old man"};
-  const char* const verbs[] = {"sees", "likes", "follows"};
-  const auto pick = [&](const auto& words, uint64_t stream) {
-    return words[RandomIndex(7, stream, index, static_cast<int64_t>(std::size(words)))];
-  };
-  return absl::StrCat(pick(subjects, 1), " ", pick(verbs, 2), " ", pick(subjects, 3), ". ");
-}
 
 class RunTest : public testing::Test {
  protected:
@@ -39,43 +28,11 @@ class RunTest : public testing::Test {
   static void SetUpTestSuite() {
     std::string pattern = testing::TempDir() + "/hm11_run_XXXXXX";
     folder_ = new std::string(mkdtemp(pattern.data()));
-    uint64_t next = 0;
-    absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(
-        [&](std::string* text) {
-          *text = Sentence(next++);
-          return next < 2000;
-        },
-        {.vocab = 300});
-    ASSERT_THAT(tokenizer, IsOk());
-    ASSERT_THAT(WriteFile(*folder_ + "/tokenizer.model", tokenizer->model()), IsOk());
-    std::vector<uint16_t> tokens;
-    for (uint64_t document = 0; document < 400; ++document) {
-      tokens.push_back(kBosToken);
-      for (uint64_t i = 0; i < 10; ++i) tokenizer->Encode(Sentence(document * 10 + i), &tokens);
-    }
-    const std::span<const uint16_t> all = tokens;
-    ASSERT_THAT(WriteShard(*folder_ + "/t_val_000000.bin", all.first(2000)), IsOk());
-    ASSERT_THAT(WriteShard(*folder_ + "/t_train_000000.bin", all.subspan(2000)), IsOk());
+    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
   }
   static void TearDownTestSuite() { delete folder_; }
 
-  static RunOptions Options(const std::string& name) {
-    RunOptions options;
-    options.config = *Preset("tiny");
-    const absl::Status status = ApplyOverrides(
-        absl::StrCat("layers=MA,vocab=300,dim=32,heads=2,kv_heads=1,mlp_width=48,state=4,dt_rank=4,"
-                     "bigram_rows=64,bigram_dim=8,value_embedding_dim=8,rope_dims=8,sequence=32,"
-                     "batch_tokens=256,micro_batch_tokens=128,max_steps=24,time_limit_seconds=0,"
-                     "log_every=8,warmup_steps=2,validation_seconds=0,checkpoint_seconds=0,"
-                     "calibration_tokens=256,sample_tokens=8"),
-        &options.config);
-    EXPECT_THAT(status, IsOk());
-    options.train_pattern = *folder_ + "/t_train_*.bin";
-    options.val_pattern = *folder_ + "/t_val_*.bin";
-    options.tokenizer_path = *folder_ + "/tokenizer.model";
-    options.folder = *folder_ + "/" + name;
-    return options;
-  }
+  static RunOptions Options(const std::string& name) { return SmallRun(*folder_, name); }
 
   // The last number after `key` in the run's log.
   static double Logged(const std::string& name, const std::string& key) {
@@ -183,6 +140,36 @@ TEST_F(RunTest, BadInputIsRefusedByName) {
   options.resume = true;
   options.folder = *folder_ + "/never_run";
   refused(options, "checkpoint.safetensors");
+}
+
+TEST_F(RunTest, TheSizeIsToldBeforeTrainingAndTheProgramIsKept) {
+  ASSERT_THAT(hm11::Run(Options("sized")), IsOk());
+  const std::string folder = *folder_ + "/sized";
+  const double told = Logged("sized", "artifact_estimate:"), weights = Logged("sized", "Serialized model: ");
+  // In 24 steps most bigrams were never met: their rows are zeros still, which cost next to nothing.
+  EXPECT_THAT(told / weights, testing::AllOf(testing::Gt(1.0), testing::Lt(1.2)));
+  EXPECT_EQ(weights, static_cast<double>(ReadFile(folder + "/artifact.hm11")->size()));
+  const std::string log = *ReadFile(folder + "/train.log");
+  EXPECT_LT(log.find("artifact_estimate:"), log.find("step:1/"));
+  // What is counted is what lies there, launcher included.
+  const std::string packed = *ReadFile(folder + "/program.tar.xz"),
+                    launcher = *ReadFile(folder + "/train_gpt.py");
+  EXPECT_EQ(Logged("sized", "Code size: "), static_cast<double>(packed.size() + launcher.size()));
+  EXPECT_EQ(Logged("sized", "Total submission size: "),
+            weights + static_cast<double>(packed.size() + launcher.size()));
+  EXPECT_THAT(launcher,
+              testing::HasSubstr("\nTRAINING = [\"--preset=tiny\", \"--set=sequence=32,batch_tokens=256,"));
+  EXPECT_THAT(log,
+              testing::HasSubstr(absl::StrFormat("program_crc64:%016x ", Crc64(launcher, Crc64(packed)))));
+}
+
+TEST_F(RunTest, AModelThatCannotFitIsRefusedBeforeTraining) {
+  RunOptions options = Options("large");
+  ASSERT_THAT(ApplyOverrides("budget_bytes=4000", &options.config), IsOk());
+  const absl::Status status = hm11::Run(options);
+  EXPECT_EQ(status.code(), absl::StatusCode::kResourceExhausted);
+  EXPECT_THAT(std::string(status.message()), testing::HasSubstr("budget_bytes"));
+  EXPECT_FALSE(FileExists(options.folder)) << "nothing is begun";
 }
 
 TEST_F(RunTest, ALossThatIsNotANumberStopsTheRunWithItsStep) {
