@@ -250,17 +250,20 @@ void EmbeddingsBackward(Arena& arena, const ModelConfig& config, const ModelWeig
 // The Mamba branch, on from the stream's state where there is one.
 template <typename T>
 Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                             int64_t layer, StreamState<T>* stream, ModelSaved<T>* saved) {
+                             int64_t layer, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
   const size_t l = static_cast<size_t>(layer);
   BlockSaved<T>& block = saved->blocks[l];
   const MambaWeights<T>& mamba = weights.blocks[l].mamba;
+  const StreamState<T>* const stream = options.stream;
   if (stream == nullptr) {
-    return MambaForward<T>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba);
+    return MambaForward<T>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
+                           {.keep = options.keep});
   }
   const MambaState<T>& state = stream->mamba[l];
   MambaState<T> after = NewMambaState<T>(arena, config);
-  const Tensor<T> branch = MambaForward<T>(arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
-                                           stream->kept > 0 ? &state : nullptr, &after);
+  const Tensor<T> branch =
+      MambaForward<T>(arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
+                      {.keep = options.keep, .before = stream->kept > 0 ? &state : nullptr, .after = &after});
   arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
   arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
   return branch;
@@ -288,7 +291,7 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
 
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, layer));
   block.branch = config.is_mamba(layer)
-                     ? MambaBranchForward<T>(arena, config, weights, layer, options.stream, saved)
+                     ? MambaBranchForward<T>(arena, config, weights, layer, options, saved)
                      : AttentionLayerForward<T>(arena, config, layer, w.attention,
                                                 SourcesOf(config, weights, *saved, layer), block.normed,
                                                 batch, time, &block.attention, options.stream);

@@ -60,7 +60,7 @@ MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config) {
 template <typename T>
 Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
-                       const MambaState<T>* before, MambaState<T>* after) {
+                       const MambaOptions<T>& options) {
   const int64_t rows = batch * time, inner = config.inner();
   Tensor<T> output = arena.New<T>({rows, config.dim});
   saved->xz = arena.New<T>({rows, 2 * inner});
@@ -68,19 +68,19 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
   saved->dbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
   saved->delta = arena.New<T>({batch, time, inner});
   saved->y = arena.New<T>({batch, time, inner});
-  saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
+  if (options.keep) saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
 
   MatmulForward<T>(arena, {.x = input, .weight = weights.in_proj, .y = saved->xz});
   CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);
-  if (before != nullptr) conv.tail = before->tail;
-  if (after != nullptr) conv.final_tail = after->tail;
+  if (options.before != nullptr) conv.tail = options.before->tail;
+  if (options.after != nullptr) conv.final_tail = options.after->tail;
   CausalConvForward<T>(arena, conv);
   MatmulForward<T>(arena, {.x = saved->conv, .weight = weights.x_proj, .y = saved->dbc});
   const Parts<T> parts(config, saved->dbc);
   MatmulForward<T>(arena, {.x = parts.step, .weight = weights.dt_proj, .y = saved->delta});
   SelectiveScanArgs<T> scan = ScanArgs(config, weights, *saved);
-  if (before != nullptr) scan.initial_state = before->scan;
-  if (after != nullptr) scan.final_state = after->scan;
+  if (options.before != nullptr) scan.initial_state = options.before->scan;
+  if (options.after != nullptr) scan.final_state = options.after->scan;
   SelectiveScanForward<T>(arena, scan);
   MatmulForward<T>(arena, {.x = saved->y, .weight = weights.out_proj, .y = output});
   return output;
@@ -136,8 +136,7 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
 #define HM11_INSTANTIATE(T)                                                                               \
   template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                    \
   template Tensor<T> MambaForward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
-                                     int64_t, int64_t, MambaSaved<T>*, const MambaState<T>*,              \
-                                     MambaState<T>*);                                                     \
+                                     int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
   template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,     \
                                  int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>, Tensor<T>,      \
                                  MambaWeights<Accum<T>>&);

@@ -37,13 +37,19 @@ struct MambaState {
 template <typename T>
 MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config);
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena. `before` may be null: the sequence
-// begins. `after` may be null; else it receives the state after the last token, in other memory than
-// `before`'s.
+template <typename T>
+struct MambaOptions {
+  bool keep = true;                       // whether a backward pass will follow
+  const MambaState<T>* before = nullptr;  // null: the sequence begins
+  MambaState<T>* after =
+      nullptr;  // may be null; else receives the state after the last token, in other memory
+};
+
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena.
 template <typename T>
 Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
-                       const MambaState<T>* before = nullptr, MambaState<T>* after = nullptr);
+                       const MambaOptions<T>& options = {});
 
 // dinput is written, gradients of weights are added. Only for sequences that began in forward.
 template <typename T>
