@@ -129,16 +129,16 @@ __device__ __forceinline__ float Reciprocal(float x) {
   return result;
 }
 
-// 2^(a b) for a b < 128 on the ordinary pipes: a b = whole + part with |part| <= 1/2, 2^part by a polynomial
-// that is 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error
-// under 1e-7 with degree 5, 3e-6 with degree 4. Results under 2^-126 are not much larger than that: for a b
-// down to -1e7 within 1e-12 of 0.
+// 2^x for x < 128 on the ordinary pipes: x = whole + part with |part| <= 1/2, 2^part by a polynomial that is
+// 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error under 1e-7
+// with degree 5, 3e-6 with degree 4. Results under 2^-126 are 2^-126.
 template <int kDegree>
-__device__ __forceinline__ float Exp2OnFma(float a, float b) {
+__device__ __forceinline__ float Exp2OnFma(float x) {
   constexpr float kMagic =
       12582912.0f;  // 1.5 * 2^23: its unit is 1, so that adding it rounds to whole numbers.
-  const float shifted = fmaxf(fmaf(a, b, kMagic), kMagic - 126.0f);
-  const float part = fmaf(a, b, kMagic - shifted);
+  x = fmaxf(x, -126.0f);
+  const float shifted = x + kMagic;
+  const float part = x - (shifted - kMagic);
   float value;
   if constexpr (kDegree == 5) {
     value = fmaf(part, 0.001326472731307149f, 0.009671512991189957f);

@@ -75,7 +75,7 @@ template <bool kWhole>
 struct ForwardShapes<Bf16, kWhole> {
   using UpTo8 = ForwardShape<8, 2, 16, 3, 8, kWhole>;
   using UpTo16 = ForwardShape<16, 2, 16, 3, 8, kWhole>;
-  using UpTo32 = ForwardShape<32, 4, 32, 4, 4, kWhole>;
+  using UpTo32 = ForwardShape<32, 4, 32, 3, 4, kWhole>;
   using UpTo64 = ForwardShape<64, 4, 16, 3, 3, kWhole>;
 };
 
@@ -348,9 +348,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     for (int j = 0; j < kStates; ++j) {
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) {
+        const float exponent = pairs[2 * i] * rate[i][j];
         float decay = (j * kChannels + i) * Shape::kPolynomials % 16 < Shape::kPolynomials
-                          ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (pairs[2 * i], rate[i][j])
-                          : Exp2(pairs[2 * i] * rate[i][j]);
+                          ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (exponent)
+                          : Exp2(exponent);
         if (!Shape::kWhole) decay = forget ? 0.0f : decay;
         h[i][j] = fmaf(decay, h[i][j], pairs[2 * i + 1] * b[j]);
       }
