@@ -33,6 +33,10 @@ void Fence::Record() {
   if (device_.is_cuda()) cuda::RecordEvent(device_, event_);
 }
 
+void Fence::Hold(const Device& other) {
+  if (device_.is_cuda()) cuda::HoldForEvent(other, event_);
+}
+
 void Fence::Wait() {
   if (device_.is_cuda()) cuda::WaitForEvent(event_);
 }

@@ -33,6 +33,10 @@ void RecordEvent(const Device& device, CUevent_st* event) {
   HM_CHECK_CUDA(cudaEventRecord(event, device.stream()));
 }
 
+void HoldForEvent(const Device& device, CUevent_st* event) {
+  HM_CHECK_CUDA(cudaStreamWaitEvent(device.stream(), event, 0));
+}
+
 void WaitForEvent(CUevent_st* event) { HM_CHECK_CUDA(cudaEventSynchronize(event)); }
 
 void DestroyEvent(CUevent_st* event) { HM_CHECK_CUDA(cudaEventDestroy(event)); }

@@ -40,6 +40,8 @@ class Fence {
 
   void Record();  // behind everything queued so far
   void Wait();    // until the device got there; at once when nothing was recorded
+  // What is queued on `other`, another queue of the same device, from now on begins after it.
+  void Hold(const Device& other);
 
  private:
   Device device_;

@@ -17,6 +17,7 @@ void LaunchGraph(const Device& device, CUgraphExec_st* graph);
 void DestroyGraph(CUgraphExec_st* graph);
 CUevent_st* NewEvent();
 void RecordEvent(const Device& device, CUevent_st* event);
+void HoldForEvent(const Device& device, CUevent_st* event);
 void WaitForEvent(CUevent_st* event);
 void DestroyEvent(CUevent_st* event);
 #else
@@ -25,6 +26,7 @@ inline void LaunchGraph(const Device&, CUgraphExec_st*) {}
 inline void DestroyGraph(CUgraphExec_st*) {}
 inline CUevent_st* NewEvent() { return nullptr; }
 inline void RecordEvent(const Device&, CUevent_st*) {}
+inline void HoldForEvent(const Device&, CUevent_st*) {}
 inline void WaitForEvent(CUevent_st*) {}
 inline void DestroyEvent(CUevent_st*) {}
 #endif

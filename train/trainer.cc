@@ -21,7 +21,7 @@ constexpr int64_t kReserveBytes = int64_t{1} << 30;
 struct StateTensors {
   FlatWeights master, gradients, average;
   Tensor<Bf16> working_copy;
-  Tensor<int32_t> ids, targets;
+  Tensor<int32_t> ids, targets, incoming[2];
   Tensor<float> micro_losses, loss, history;
   std::unique_ptr<Optimizer> optimizer;
 };
@@ -35,6 +35,9 @@ StateTensors NewState(Arena& arena, const RunConfig& config, int64_t micro_batch
   if constexpr (std::is_same_v<T, Bf16>) state.working_copy = arena.NewZero<Bf16>(state.master.flat.shape());
   state.ids = arena.New<int32_t>({config.batch_tokens / config.sequence, config.sequence});
   state.targets = arena.New<int32_t>({config.batch_tokens / config.sequence, config.sequence});
+  for (Tensor<int32_t>& batch : state.incoming) {
+    batch = arena.New<int32_t>({2, config.batch_tokens / config.sequence, config.sequence});
+  }
   state.micro_losses = arena.New<float>({config.batch_tokens / micro_batch_tokens});
   state.loss = arena.New<float>({1});
   state.history = arena.NewZero<float>({history, 2});
@@ -121,7 +124,8 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
                         .micro_batches = config.batch_tokens / plan.micro_batch_tokens,
                         .ranks = 1}),
       state_(device, device.is_cuda() ? plan.state_bytes : int64_t{1} << 40),
-      work_(device, device.is_cuda() ? plan.work_bytes : int64_t{1} << 40) {
+      work_(device, device.is_cuda() ? plan.work_bytes : int64_t{1} << 40),
+      copies_(device.is_cuda() ? Device::FromName(device.name()).value() : device) {
   StateTensors state = NewState<T>(state_, config_, plan.micro_batch_tokens, kHistory);
   master_ = state.master;
   gradients_ = state.gradients;
@@ -135,8 +139,12 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
   optimizer_ = std::move(state.optimizer);
   model_weights_ = ModelView<T>(config_.model, master_, working_copy_);
   for (int i : {0, 1}) {
-    staging_[i] = static_cast<int32_t*>(device_.AllocateHost(2 * ids_.size_bytes()));
-    fences_[i] = std::make_unique<Fence>(device_);
+    Incoming& incoming = incoming_[i];
+    incoming.host = static_cast<int32_t*>(device_.AllocateHost(2 * ids_.size_bytes()));
+    incoming.batch = state.incoming[i];
+    incoming.arrived = std::make_unique<Fence>(copies_);
+    incoming.taken = std::make_unique<Fence>(device_);
+    incoming.finished = std::make_unique<Fence>(device_);
   }
   const std::vector<NamedTensor> initial = InitialWeights(config_.model, static_cast<uint64_t>(config_.seed));
   HM_CHECK(ImportWeights<float>(state_, config_.model, initial, &master_.view).ok());
@@ -146,9 +154,10 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
 
 template <typename T>
 Trainer<T>::~Trainer() {
+  copies_.Synchronize();
   device_.Synchronize();
   graph_.reset();
-  for (int32_t* buffer : staging_) device_.FreeHost(buffer);
+  for (const Incoming& incoming : incoming_) device_.FreeHost(incoming.host);
 }
 
 template <typename T>
@@ -159,23 +168,36 @@ void Trainer<T>::QueueStep() {
 }
 
 template <typename T>
-void Trainer<T>::CopyBatch(int64_t step) {
-  const int slot = static_cast<int>(queued_ % 2);
-  fences_[slot]->Wait();  // The step that read this buffer is done.
+void Trainer<T>::Prefetch(int64_t step) {
+  Incoming& incoming = incoming_[step % 2];
+  incoming.arrived->Wait();  // The copy before has read the host's buffer.
   const int64_t batch = batcher_.plan().batch, time = config_.sequence, count = batch * time;
-  int32_t* ids = staging_[slot];
-  int32_t* targets = staging_[slot] + ids_.size();
+  int32_t* const ids = incoming.host;
+  int32_t* const targets = incoming.host + ids_.size();
   for (int64_t m = 0; m < batcher_.plan().micro_batches; ++m) {
     batcher_.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
                   Tensor<int32_t>(targets + m * count, {batch, time}));
   }
-  device_.CopyFromHost(ids_.data(), ids, ids_.size_bytes());
-  device_.CopyFromHost(targets_.data(), targets, targets_.size_bytes());
+  incoming.taken->Hold(copies_);
+  copies_.CopyFromHost(incoming.batch.data(), incoming.host, incoming.batch.size_bytes());
+  incoming.arrived->Record();
+  incoming.step = step;
+}
+
+template <typename T>
+void Trainer<T>::TakeBatch(int64_t step) {
+  Incoming& incoming = incoming_[step % 2];
+  if (incoming.step != step) Prefetch(step);
+  incoming.arrived->Hold(device_);
+  device_.CopyOnDevice(ids_.data(), incoming.batch.data(), ids_.size_bytes());
+  device_.CopyOnDevice(targets_.data(), incoming.batch.data() + ids_.size(), targets_.size_bytes());
+  incoming.taken->Record();
 }
 
 template <typename T>
 void Trainer<T>::Step(int64_t step, const StepScalars& scalars) {
-  CopyBatch(step);
+  incoming_[step % 2].finished->Wait();
+  TakeBatch(step);
   optimizer_->Upload(scalars);
   if (graph_ != nullptr) {
     graph_->Launch();
@@ -185,8 +207,8 @@ void Trainer<T>::Step(int64_t step, const StepScalars& scalars) {
   float* entry = history_.data() + step % kHistory * 2;
   device_.CopyOnDevice(entry, loss_.data(), sizeof(float));
   device_.CopyOnDevice(entry + 1, optimizer_->gradient_norm().data(), sizeof(float));
-  fences_[queued_ % 2]->Record();
-  ++queued_;
+  incoming_[step % 2].finished->Record();
+  if (device_.is_cuda()) Prefetch(step + 1);
 }
 
 template <typename T>

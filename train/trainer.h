@@ -82,7 +82,8 @@ class Trainer {
 
  private:
   void QueueStep();  // what the graph records
-  void CopyBatch(int64_t step);
+  void Prefetch(int64_t step);
+  void TakeBatch(int64_t step);
 
   RunConfig config_;
   MemoryPlan plan_;
@@ -99,10 +100,18 @@ class Trainer {
   Tensor<float> history_;          // [kHistory, 2]: loss and gradient norm
   std::unique_ptr<Optimizer> optimizer_;
   std::unique_ptr<StepGraph> graph_;
-  // Two host buffers and fences: one step is being filled while another is still read.
-  int32_t* staging_[2] = {nullptr, nullptr};
-  std::unique_ptr<Fence> fences_[2];
-  int64_t queued_ = 0;
+  // Batches on their way, a step ahead: filled on the host and copied on a stream of their own while the step
+  // before runs.
+  struct Incoming {
+    int64_t step = -1;                // none
+    int32_t* host = nullptr;          // ids, then targets
+    Tensor<int32_t> batch;            // [2, micro_batches * batch, time], on the device
+    std::unique_ptr<Fence> arrived;   // recorded on copies_
+    std::unique_ptr<Fence> taken;     // by the step, recorded on device_
+    std::unique_ptr<Fence> finished;  // the step
+  };
+  Device copies_;
+  Incoming incoming_[2];  // of even and odd steps
 };
 
 }  // namespace hm11
