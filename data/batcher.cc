@@ -4,6 +4,7 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/random.h"
 
 namespace hm11 {
 
@@ -32,6 +33,14 @@ void Batcher::Fill(int64_t step, int64_t rank, int64_t micro_batch, Tensor<int32
   for (int64_t i = 0; i < shape.size(); ++i) {
     inputs[i] = span[static_cast<size_t>(i)];
     targets[i] = span[static_cast<size_t>(i) + 1];
+  }
+}
+
+void MaskInputs(double probability, uint64_t seed, int64_t step, Tensor<int32_t> inputs) {
+  if (probability <= 0) return;
+  const uint64_t stream = MixBits(StreamOf("masked inputs") + static_cast<uint64_t>(step));
+  for (int64_t i = 0; i < inputs.size(); ++i) {
+    if (RandomUniform(seed, stream, static_cast<uint64_t>(i)) < probability) inputs[i] = 0;
   }
 }
 

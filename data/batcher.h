@@ -50,6 +50,11 @@ class Batcher {
   BatchPlan plan_;
 };
 
+// Hides each input with the given probability: token 0, the padding that no text has, stands in its place,
+// and the target stays. What text is read several times for cannot then be learned by heart from the tokens
+// just before it. A function of seed and step, and of where an input stands.
+void MaskInputs(double probability, uint64_t seed, int64_t step, Tensor<int32_t> inputs);
+
 }  // namespace hm11
 
 #endif  // HM11_DATA_BATCHER_H_

@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstdint>
 #include <cstring>
 #include <filesystem>
@@ -200,6 +201,33 @@ TEST(BatcherTest, TheFirstBatchesCanBeCheckedByEye) {
   EXPECT_EQ(Numbers(targets), (std::vector{16, 10, 11, 12}));
   EXPECT_EQ(batcher.tokens_per_step(), 4);
   EXPECT_DOUBLE_EQ(batcher.EpochsBefore(7), 5.0);
+}
+
+TEST(BatcherTest, MaskedInputsAreAsManyAsAskedForAndDifferFromStepToStep) {
+  Arena arena = Arena::Cpu();
+  const auto masked = [&](double probability, uint64_t seed, int64_t step) {
+    const auto inputs = arena.New<int32_t>({10, 2000});
+    for (int64_t i = 0; i < inputs.size(); ++i) inputs[i] = static_cast<int32_t>(100 + i % 900);
+    MaskInputs(probability, seed, step, inputs);
+    int64_t hidden = 0;
+    for (int64_t i = 0; i < inputs.size(); ++i) {
+      if (inputs[i] == 0) {
+        ++hidden;
+      } else {
+        EXPECT_EQ(inputs[i], 100 + i % 900);
+      }
+    }
+    // Within five standard deviations.
+    const double n = static_cast<double>(inputs.size());
+    EXPECT_NEAR(static_cast<double>(hidden), n * probability,
+                5 * std::sqrt(n * probability * (1 - probability)));
+    return Numbers(inputs);
+  };
+  masked(0, 1, 1);
+  masked(0.9, 1, 1);
+  EXPECT_EQ(masked(0.1, 7, 3), masked(0.1, 7, 3));
+  EXPECT_NE(masked(0.1, 7, 3), masked(0.1, 7, 4));
+  EXPECT_NE(masked(0.1, 7, 3), masked(0.1, 8, 3));
 }
 
 RC_GTEST_PROP(BatcherProperty, TargetsFollowInputsAndRanksAndMicroBatchesAreInterchangeable, ()) {

@@ -99,6 +99,7 @@ absl::Status RunConfig::Validate() const {
   for (const auto& [field, value] : counts) {
     if (value < 0) return bad(field, value, "must not be negative");
   }
+  if (!(input_mask >= 0 && input_mask < 1)) return bad("input_mask", input_mask, "must lie in [0, 1)");
   if (log_every < 1) return bad("log_every", log_every, "must be at least 1");
   if (lawa_every < 1) return bad("lawa_every", lawa_every, "must be at least 1");
   if (!(validation_seconds >= 0))
