@@ -74,7 +74,7 @@ struct ForwardShapes {
 template <bool kWhole>
 struct ForwardShapes<Bf16, kWhole> {
   using UpTo8 = ForwardShape<8, 2, 16, 3, 8, kWhole>;
-  using UpTo16 = ForwardShape<16, 2, 16, 3, 8, kWhole>;
+  using UpTo16 = ForwardShape<16, 4, 32, 3, 4, kWhole>;
   using UpTo32 = ForwardShape<32, 4, 32, 3, 4, kWhole>;
   using UpTo64 = ForwardShape<64, 4, 16, 3, 3, kWhole>;
 };
