@@ -9,6 +9,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/file.h"
 #include "testing/matchers.h"
 #include "tools/machine.h"
 
@@ -52,9 +53,12 @@ TEST(BadCallsTest, TheTrainersAreOneLine) {
       {call({"stray", out}), "'stray'"},
       {call({"--resume"}), "--out"},
       {call({"--resume", out}), absl::StrCat("nothing to resume in ", Out())},
-      {call({"--resume", "--preset=tiny", out}), "--preset=tiny"},
   };
   for (const BadCall& bad : calls) ExpectOneLine(bad, 1);
+  const std::string begun = testing::TempDir() + "/begun";
+  ASSERT_THAT(MakeFolders(begun), IsOk());
+  ASSERT_THAT(WriteFile(begun + "/config.txt", "preset=tiny\n"), IsOk());
+  ExpectOneLine({call({"--resume", "--preset=hm11", "--out=" + begun}), "--preset=hm11"}, 1);
 }
 
 TEST(BadCallsTest, TheScorersAreOneLine) {

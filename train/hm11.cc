@@ -50,16 +50,16 @@ absl::StatusOr<RunConfig> ConfigFromFlags(const Device& device) {
   const std::string preset = absl::GetFlag(FLAGS_preset);
   if (absl::GetFlag(FLAGS_resume)) {
     const std::string path = absl::GetFlag(FLAGS_out) + "/config.txt";
-    if (!preset.empty()) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--preset=", preset, " with --resume: the run goes on with its own configuration"));
-    }
     if (!FileExists(path)) {
       return absl::NotFoundError(
           absl::StrCat("nothing to resume in ", absl::GetFlag(FLAGS_out), ": there is no ", path));
     }
     HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
     HM_RETURN_IF_ERROR(ParseFields(text, &config));
+    if (!preset.empty() && preset != config.preset) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--preset=", preset, " with --resume: ", path, " is of preset ", config.preset));
+    }
   } else {
     HM_ASSIGN_OR_RETURN(config, Preset(!preset.empty() ? preset : device.is_cuda() ? "hm11" : "tiny"));
   }
