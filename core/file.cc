@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <cerrno>
+#include <csignal>
 #include <cstdlib>
 #include <cstring>
 #include <filesystem>
@@ -67,6 +68,9 @@ AtomicFileWriter::~AtomicFileWriter() {
 }
 
 absl::StatusOr<AtomicFileWriter> AtomicFileWriter::Open(const std::string& path) {
+  // Past a limit on the size of files a write shall fail as on a full disk, not end the process.
+  static const auto replaced = std::signal(SIGXFSZ, SIG_IGN);
+  static_cast<void>(replaced);
   const std::string temporary = absl::StrCat(path, ".writing.", getpid());
   std::FILE* file = std::fopen(temporary.c_str(), "wb");
   if (file == nullptr) return SystemError("cannot write", path, errno);
@@ -88,8 +92,13 @@ absl::Status AtomicFileWriter::WriteAt(int64_t offset, absl::string_view bytes) 
   return absl::OkStatus();
 }
 
-absl::Status AtomicFileWriter::Commit() {
+absl::Status AtomicFileWriter::Flush() {
   if (std::fflush(file_) != 0 || fsync(fileno(file_)) != 0) return Error("cannot write");
+  return absl::OkStatus();
+}
+
+absl::Status AtomicFileWriter::Commit() {
+  HM_RETURN_IF_ERROR(Flush());
   const int closed = std::fclose(std::exchange(file_, nullptr));
   if (closed != 0) return Error("cannot write");
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return Error("cannot write");

@@ -5,7 +5,6 @@
 #include <rapidcheck/gtest.h>
 #include <sys/resource.h>
 
-#include <csignal>
 #include <cstdlib>
 #include <filesystem>
 #include <string>
@@ -40,16 +39,11 @@ class SmallDisk {
     rlimit small = before_;
     small.rlim_cur = size_bytes;
     setrlimit(RLIMIT_FSIZE, &small);
-    signal_ = std::signal(SIGXFSZ, SIG_IGN);
   }
-  ~SmallDisk() {
-    setrlimit(RLIMIT_FSIZE, &before_);
-    std::signal(SIGXFSZ, signal_);
-  }
+  ~SmallDisk() { setrlimit(RLIMIT_FSIZE, &before_); }
 
  private:
   rlimit before_;
-  void (*signal_)(int);
 };
 
 RC_GTEST_PROP(FileProperty, WhatIsWrittenIsReadBack, ()) {

@@ -7,6 +7,7 @@
 #include <utility>
 
 #include "absl/status/status.h"
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/strip.h"
 #include "core/check.h"
@@ -87,6 +88,14 @@ class Sentences : public sentencepiece::SentenceIterator {
   bool done_ = false;
 };
 
+// SentencePiece's message without the line of its sources, its condition and its advice on its own flags:
+// "trainer.cc(580) [(a) <= (b)] Too small. 100 vs 325. Increase vocab_size ...".
+absl::string_view Reason(absl::string_view message) {
+  const size_t condition = message.find(")] ");
+  if (condition != absl::string_view::npos) message.remove_prefix(condition + 3);
+  return absl::StripAsciiWhitespace(message.substr(0, message.find(" Increase vocab_size")));
+}
+
 // The challenge's settings. Threads stay at SentencePiece's default: their number is stored in the model.
 std::unordered_map<std::string, std::string> TrainingOptions(int64_t vocab) {
   return {
@@ -163,7 +172,7 @@ absl::StatusOr<Tokenizer> Tokenizer::Train(const std::function<bool(std::string*
       sentencepiece::SentencePieceTrainer::Train(TrainingOptions(training.vocab), &sentences, &model);
   if (!status.ok()) {
     return absl::InvalidArgumentError(absl::StrCat("cannot train a tokenizer of ", training.vocab,
-                                                   " pieces on these documents: ", status.message()));
+                                                   " pieces on these documents: ", Reason(status.message())));
   }
   absl::StatusOr<Tokenizer> tokenizer = FromModel(std::move(model), "just trained");
   if (tokenizer.ok() && tokenizer->vocab() != training.vocab) {

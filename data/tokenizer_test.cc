@@ -231,6 +231,11 @@ TEST(TokenizerTest, TooLittleTextIsAnErrorWithTheSizes) {
   EXPECT_THAT(TrainOn({}, 65537).status(), StatusIs(StatusCode::kInvalidArgument, "65537 pieces, more than"));
   EXPECT_THAT(TrainOn({}, 1024).status(), StatusIs(StatusCode::kInvalidArgument, "1024 pieces"));
   EXPECT_THAT(TrainOn(TrainingText(50), 100).status(), StatusIs(StatusCode::kInvalidArgument, "100 pieces"));
+  // In SentencePiece's words, but without the line of its sources and its advice on its flags.
+  const std::string message(TrainOn(TrainingText(50), 100).status().message());
+  EXPECT_EQ(message.find(".cc("), std::string::npos) << message;
+  EXPECT_EQ(message.find("character_coverage"), std::string::npos) << message;
+  EXPECT_NE(message.find("100 vs "), std::string::npos) << message;
 }
 
 }  // namespace

@@ -174,8 +174,11 @@ absl::StatusOr<bool> Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Audits how an artifact is scored: legal or not, and why.");
-  absl::ParseCommandLine(argc, argv);
-  const absl::StatusOr<bool> legal = hm11::Main();
+  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const absl::StatusOr<bool> legal =
+      positional.size() == 1 ? hm11::Main()
+                             : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
+                                                                       "'; flags begin with --"));
   if (legal.ok()) return *legal ? 0 : 1;
   std::fprintf(stderr, "error: %s\n", std::string(legal.status().message()).c_str());
   return 2;

@@ -84,6 +84,10 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
 // What the flags make of the mode.
 absl::StatusOr<ScorerOptions> OptionsOf(const Device& device, const UnpackedModel& model) {
   HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
+  for (const auto& [flag, value] : {std::pair("window", absl::GetFlag(FLAGS_window)),
+                                    std::pair("rows_at_once", absl::GetFlag(FLAGS_rows_at_once))}) {
+    if (value < 0) return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": negative"));
+  }
   options.score.window =
       absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
   options.score.stride = absl::GetFlag(FLAGS_stride);
@@ -136,6 +140,7 @@ absl::Status Main() {
   if (options.isolate_documents) absl::StrAppend(&how, " documents:isolated");
   std::printf("%s tokens:%ld bytes:%ld eval_time:%.0fms\n", how.c_str(), score.tokens, score.bytes, ms);
   std::printf("val_loss:%.8f val_bpb:%.8f\n", score.loss_nats, score.bits_per_byte);
+  if (std::fflush(stdout) != 0) return absl::UnknownError("cannot write the score to the standard output");
   return absl::OkStatus();
 }
 
@@ -144,8 +149,11 @@ absl::Status Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Scores an artifact: bits per byte of validation shards.");
-  absl::ParseCommandLine(argc, argv);
-  const absl::Status status = hm11::Main();
+  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const absl::Status status = positional.size() == 1
+                                  ? hm11::Main()
+                                  : absl::InvalidArgumentError(absl::StrCat(
+                                        "unexpected argument '", positional[1], "'; flags begin with --"));
   if (status.ok()) return 0;
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   return 1;

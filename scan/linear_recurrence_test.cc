@@ -649,12 +649,40 @@ TEST(LinearRecurrenceTest, RepeatsToTheBitOnAnyNumberOfThreads) {
   }
 }
 
-// From 8 MB on the CPU streams results past its caches: a path of its own.
+// Gates halve at both ends of the sequence and around each of its eighths, where the CPU cuts it, and are 1
+// elsewhere: products of powers of two, so that a step left out or counted twice changes a result that is
+// else equal to the bit.
+TEST(LinearRecurrenceTest, CutsInTimeCountEveryStepOnce) {
+  for (const Shape& shape : {Shape{1, 524293, 1}, Shape{1, 524288, 1}, Shape{1, 65541, 9}}) {
+    Case c{.batch = shape[0], .length = shape[1], .channels = shape[2]};
+    c.gates = Filled(shape, [&](uint64_t i) {
+      const int64_t t = static_cast<int64_t>(i) / c.channels, eighth = c.length / 8;
+      const int64_t beside = (t + 4) % eighth;
+      return beside < 7 || t + 1 == c.length ? 0.5 : 1.0;
+    });
+    c.values = c.dstates = ZeroHostTensor<double>(shape);
+    c.initial_state = c.dfinal_state = Filled(c.state_shape(), [](uint64_t) { return 1; });
+    for (ScanOptions options : AllOptions()) {
+      if (options.algorithm == ScanAlgorithm::kSequential) continue;
+      const Results expected = Oracle(c, options.reversed);
+      for (const Device& device : TestDevices()) {
+        ExpectSame(RunScan<float>(device, options, c), expected,
+                   absl::StrCat(NameOf(options), ", length ", c.length, " on ", device.name()));
+      }
+    }
+  }
+}
+
+// From 8 MB on the CPU streams results past its caches where rows are aligned: a path of its own.
 TEST(LinearRecurrenceTest, LargeResultsAreThoseOfTheLoop) {
-  Case c = MakeCase(1, 2048, 1024, 12);
+  const Case all = MakeCase(1, 2049, 1027, 12);
   const auto check = [&](Shape shape, ScanOptions options) {
+    Case c = all;
     c.batch = shape[0], c.length = shape[1], c.channels = shape[2];
-    for (Host* tensor : {&c.gates, &c.values, &c.dstates}) tensor->shape = shape;
+    for (Host* tensor : {&c.gates, &c.values, &c.dstates}) {
+      tensor->shape = shape;
+      tensor->values.resize(static_cast<size_t>(shape.size()));
+    }
     c.initial_state = c.dfinal_state = {};
     ScanOptions loop = options;
     loop.algorithm = ScanAlgorithm::kSequential;
@@ -666,6 +694,10 @@ TEST(LinearRecurrenceTest, LargeResultsAreThoseOfTheLoop) {
   check({1, 2048, 1024}, {});
   check({2, 131072, 8}, {.layout = ScanLayout::kChannelMajor, .reversed = true});
   check({1, 2097152, 1}, {});
+  // Cuts in time at an eighth that is no multiple of a vector; rows that are none.
+  check({1, 2097160, 1}, {});
+  check({1, 2049, 1027}, {});
+  check({1, 2049, 1027}, {.layout = ScanLayout::kChannelMajor});
 }
 
 TEST(LinearRecurrenceTest, DevicesAgree) {

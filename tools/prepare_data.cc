@@ -96,9 +96,14 @@ absl::StatusOr<PrepareOptions> OptionsFromFlags(const std::vector<std::string>& 
     return absl::InvalidArgumentError(
         absl::StrCat("--name=", options.name, ": expected part of a file name"));
   }
-  if (options.vocab < 1) return absl::InvalidArgumentError(absl::StrCat("--vocab_size=", options.vocab));
+  if (options.vocab < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--vocab_size=", options.vocab, ": must be at least 1"));
+  }
   if (options.val_documents < 0) {
-    return absl::InvalidArgumentError(absl::StrCat("--val_documents=", options.val_documents));
+    return absl::InvalidArgumentError(absl::StrCat("--val_documents=", options.val_documents, ": negative"));
+  }
+  if (absl::GetFlag(FLAGS_threads) < 0) {
+    return absl::InvalidArgumentError(absl::StrCat("--threads=", absl::GetFlag(FLAGS_threads), ": negative"));
   }
   if (options.tokens_per_shard < 1 || options.tokens_per_shard > INT32_MAX) {
     return absl::InvalidArgumentError(

@@ -50,12 +50,23 @@ absl::StatusOr<RunConfig> ConfigFromFlags(const Device& device) {
   const std::string preset = absl::GetFlag(FLAGS_preset);
   if (absl::GetFlag(FLAGS_resume)) {
     const std::string path = absl::GetFlag(FLAGS_out) + "/config.txt";
+    if (!FileExists(path)) {
+      return absl::NotFoundError(
+          absl::StrCat("nothing to resume in ", absl::GetFlag(FLAGS_out), ": there is no ", path));
+    }
     HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
     HM_RETURN_IF_ERROR(ParseFields(text, &config));
+    if (!preset.empty() && preset != config.preset) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("--preset=", preset, " with --resume: ", path, " is of preset ", config.preset));
+    }
   } else {
     HM_ASSIGN_OR_RETURN(config, Preset(!preset.empty() ? preset : device.is_cuda() ? "hm11" : "tiny"));
   }
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
+  if (absl::GetFlag(FLAGS_seed) < -1) {
+    return absl::InvalidArgumentError(absl::StrCat("--seed=", absl::GetFlag(FLAGS_seed), ": negative"));
+  }
   if (absl::GetFlag(FLAGS_seed) >= 0) config.seed = absl::GetFlag(FLAGS_seed);
   HM_RETURN_IF_ERROR(config.Validate());
   return config;

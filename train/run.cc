@@ -70,6 +70,27 @@ absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
                 std::move(val_tokens)};
 }
 
+std::string CheckpointPath(const RunOptions& options) { return options.folder + "/checkpoint.safetensors"; }
+
+// The folder's checkpoint, if it is of this model and this tokenizer; nothing when the run is a new one.
+absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& options,
+                                                             const Inputs& inputs) {
+  if (!options.resume) return std::nullopt;
+  const std::string path = CheckpointPath(options);
+  HM_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(path));
+  RunConfig saved;
+  HM_RETURN_IF_ERROR(ParseFields(checkpoint.config, &saved));
+  if (FormatFields(saved.model) != FormatFields(options.config.model)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot resume from ", path, ": its model is configured differently"));
+  }
+  if (checkpoint.tokenizer_crc64 != absl::StrFormat("%016x", Crc64(inputs.tokenizer.model()))) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("cannot resume from ", path, ": it was trained with another tokenizer"));
+  }
+  return checkpoint;
+}
+
 // A line on how large the artifact will be; an error when no training can make it fit.
 absl::StatusOr<std::string> TellSize(const RunConfig& config, const Program& program) {
   const QuantConfig quant = QuantBeside(config, program.size_bytes());
@@ -95,20 +116,25 @@ class TrainingRun {
   TrainingRun(const RunOptions& options, const Inputs& inputs, RunLog& log)
       : options_(options), config_(options.config), inputs_(inputs), log_(log), snapshots_(options.config) {}
 
-  absl::Status Prepare();
+  // Goes on from the checkpoint, if any.
+  absl::Status Prepare(std::optional<Checkpoint> checkpoint);
   absl::Status Train();
   absl::Status Finish();
 
  private:
-  std::string CheckpointPath() const { return options_.folder + "/checkpoint.safetensors"; }
   std::string StepOf(int64_t step) const {
     return absl::StrCat("step:", step, "/", config_.schedule.max_steps);
   }
-  absl::Status Resume();
+  std::string LastGoodCheckpoint() const {
+    return absl::StrCat("last good checkpoint: ",
+                        last_checkpoint_.empty() ? "none was written" : last_checkpoint_);
+  }
+  absl::Status Resume(const Checkpoint& checkpoint);
   absl::Status WriteCheckpointNow();
   absl::Status ReportSteps();
   Score Validate(ModelWeights<T>& weights, int64_t most_tokens, ScoreMode mode);
-  void LogValidation(const Score& score);
+  absl::Status CheckScore(const Score& score) const;
+  absl::Status LogValidation(const Score& score);
   void ShowProgress();
   std::vector<NamedTensor> ExportedWeights();
   absl::StatusOr<HessianMap> Calibrate(const std::vector<NamedTensor>& exported);
@@ -129,7 +155,7 @@ class TrainingRun {
 };
 
 template <typename T>
-absl::Status TrainingRun<T>::Prepare() {
+absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
   // On the CPU a small micro-batch keeps activations in cache; more of them cost nothing.
   RunConfig planned = config_;
   if (options_.device.is_cpu() && planned.micro_batch_tokens == 0)
@@ -139,7 +165,7 @@ absl::Status TrainingRun<T>::Prepare() {
   log_.Line(absl::StrFormat("memory: state %.0f MiB, activations and scratch %.0f MiB, micro_batch_tokens:%d",
                             plan.state_bytes / mib, plan.work_bytes / mib, plan.micro_batch_tokens));
   trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train);
-  if (options_.resume) HM_RETURN_IF_ERROR(Resume());
+  if (checkpoint) HM_RETURN_IF_ERROR(Resume(*checkpoint));
   const Clock::time_point start = Clock::now();
   trainer_->WarmUp(config_.warmup_steps);
   log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", config_.warmup_steps,
@@ -148,37 +174,30 @@ absl::Status TrainingRun<T>::Prepare() {
 }
 
 template <typename T>
-absl::Status TrainingRun<T>::Resume() {
-  HM_ASSIGN_OR_RETURN(const Checkpoint checkpoint, ReadCheckpoint(CheckpointPath()));
-  RunConfig saved;
-  HM_RETURN_IF_ERROR(ParseFields(checkpoint.config, &saved));
-  if (FormatFields(saved.model) != FormatFields(config_.model)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot resume from ", CheckpointPath(), ": its model is configured differently"));
-  }
-  if (checkpoint.tokenizer_crc64 != absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model()))) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot resume from ", CheckpointPath(), ": it was trained with another tokenizer"));
-  }
+absl::Status TrainingRun<T>::Resume(const Checkpoint& checkpoint) {
   HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
   HM_RETURN_IF_ERROR(trainer_->Load(checkpoint.state));
   position_ = checkpoint.position;
   reported_ = first_step_ = position_.step;
   first_elapsed_ = position_.elapsed_seconds;
-  last_checkpoint_ = absl::StrCat(CheckpointPath(), " (step ", position_.step, ")");
+  last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
   log_.Line(absl::StrFormat("resumed: %s elapsed:%.1fs", StepOf(position_.step), position_.elapsed_seconds));
   return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status TrainingRun<T>::WriteCheckpointNow() {
-  HM_RETURN_IF_ERROR(WriteCheckpoint(
-      CheckpointPath(), {.config = FormatFields(config_),
-                         .position = position_,
-                         .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
-                         .matmul_tuning = MatmulTuning(),
-                         .state = trainer_->Save()}));
-  last_checkpoint_ = absl::StrCat(CheckpointPath(), " (step ", position_.step, ")");
+  // The last step's loss was of the weights before it.
+  HM_RETURN_IF_ERROR(
+      CheckScore(Validate(trainer_->model_weights(), config_.sequence + 1, ScoreMode::kPlain)));
+  HM_RETURN_IF_ERROR(
+      WriteCheckpoint(CheckpointPath(options_),
+                      {.config = FormatFields(config_),
+                       .position = position_,
+                       .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
+                       .matmul_tuning = MatmulTuning(),
+                       .state = trainer_->Save()}));
+  last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
   return absl::OkStatus();
 }
 
@@ -189,10 +208,9 @@ absl::Status TrainingRun<T>::ReportSteps() {
   for (size_t i = 0; i < reports.size(); ++i) {
     const int64_t step = reported_ + static_cast<int64_t>(i) + 1;
     if (!std::isfinite(reports[i].loss_nats) || !std::isfinite(reports[i].gradient_norm)) {
-      return absl::AbortedError(absl::StrCat(
-          "the loss is not a number at step ", step, " (loss ", reports[i].loss_nats, ", gradient norm ",
-          reports[i].gradient_norm,
-          "); last good checkpoint: ", last_checkpoint_.empty() ? "none was written" : last_checkpoint_));
+      return absl::AbortedError(absl::StrCat("the loss is not a number at step ", step, " (loss ",
+                                             reports[i].loss_nats, ", gradient norm ",
+                                             reports[i].gradient_norm, "); ", LastGoodCheckpoint()));
     }
     log_.Metric(absl::StrFormat(R"({"step": %d, "train_loss": %.6f, "gradient_norm": %.6f})", step,
                                 reports[i].loss_nats, reports[i].gradient_norm));
@@ -225,7 +243,15 @@ Score TrainingRun<T>::Validate(ModelWeights<T>& weights, int64_t most_tokens, Sc
 }
 
 template <typename T>
-void TrainingRun<T>::LogValidation(const Score& score) {
+absl::Status TrainingRun<T>::CheckScore(const Score& score) const {
+  if (std::isfinite(score.loss_nats)) return absl::OkStatus();
+  return absl::AbortedError(absl::StrCat("the validation loss is not a number after step ", position_.step,
+                                         " (loss ", score.loss_nats, "); ", LastGoodCheckpoint()));
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::LogValidation(const Score& score) {
+  HM_RETURN_IF_ERROR(CheckScore(score));
   const double ms = position_.elapsed_seconds * 1e3;
   log_.Line(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f train_time:%.0fms step_avg:%.2fms",
                             StepOf(position_.step), score.loss_nats, score.bits_per_byte, ms,
@@ -233,6 +259,7 @@ void TrainingRun<T>::LogValidation(const Score& score) {
   log_.Metric(absl::StrFormat(R"({"step": %d, "train_seconds": %.3f, "val_loss": %.8f, "val_bpb": %.8f})",
                               position_.step, position_.elapsed_seconds, score.loss_nats,
                               score.bits_per_byte));
+  return log_.status();
 }
 
 template <typename T>
@@ -264,8 +291,10 @@ absl::Status TrainingRun<T>::Train() {
   const OptimizerConfig& optimizer = config_.optimizer;
   double next_validation = position_.elapsed_seconds + config_.validation_seconds;
   double next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
-  if (position_.step == 0)
-    LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain));
+  if (position_.step == 0) {
+    HM_RETURN_IF_ERROR(
+        LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
+  }
   trainer_->Synchronize();
   Clock::time_point resumed = Clock::now();  // the training clock runs from here
   double before = position_.elapsed_seconds;
@@ -299,7 +328,8 @@ absl::Status TrainingRun<T>::Train() {
     if (!last && config_.validation_seconds > 0 && position_.elapsed_seconds >= next_validation) {
       pause();
       HM_RETURN_IF_ERROR(ReportSteps());
-      LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain));
+      HM_RETURN_IF_ERROR(
+          LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
       go_on();
       next_validation = position_.elapsed_seconds + config_.validation_seconds;
     }
@@ -315,7 +345,7 @@ absl::Status TrainingRun<T>::Train() {
     log_.Line(absl::StrFormat("stopping_early: wallclock_cap train_time:%.0fms %s",
                               position_.elapsed_seconds * 1e3, StepOf(position_.step)));
   }
-  LogValidation(Validate(trainer_->model_weights(), 0, ScoreMode::kPlain));
+  HM_RETURN_IF_ERROR(LogValidation(Validate(trainer_->model_weights(), 0, ScoreMode::kPlain)));
   log_.Line(absl::StrFormat("peak memory allocated: %.0f MiB reserved: %.0f MiB",
                             static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20),
                             static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20)));
@@ -403,6 +433,7 @@ absl::Status TrainingRun<T>::Finish() {
   HM_ASSIGN_OR_RETURN(ModelWeights<T> placed, PlaceWeights<T>(state, model.config.model, model.tensors));
   const Clock::time_point start = Clock::now();
   const Score score = Validate(placed, 0, ScoreMode::kPlain);
+  HM_RETURN_IF_ERROR(CheckScore(score));
   const double eval_ms = SecondsSince(start) * 1e3;
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
   HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
@@ -424,9 +455,10 @@ absl::Status TrainingRun<T>::Finish() {
 }
 
 template <typename T>
-absl::Status RunAs(const RunOptions& options, const Inputs& inputs, RunLog& log) {
+absl::Status RunAs(const RunOptions& options, const Inputs& inputs, std::optional<Checkpoint> checkpoint,
+                   RunLog& log) {
   TrainingRun<T> run(options, inputs, log);
-  HM_RETURN_IF_ERROR(run.Prepare());
+  HM_RETURN_IF_ERROR(run.Prepare(std::move(checkpoint)));
   HM_RETURN_IF_ERROR(run.Train());
   return run.Finish();
 }
@@ -456,6 +488,8 @@ absl::Status Run(const RunOptions& options) {
   HM_RETURN_IF_ERROR(options.config.Validate());
   HM_ASSIGN_OR_RETURN(const Inputs inputs, OpenInputs(options));
   HM_ASSIGN_OR_RETURN(const std::string size, TellSize(options.config, inputs.program));
+  // Before anything is written: a run that cannot go on stays as it is.
+  HM_ASSIGN_OR_RETURN(std::optional<Checkpoint> checkpoint, CheckpointToResume(options, inputs));
   HM_RETURN_IF_ERROR(MakeFolders(options.folder));
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
@@ -464,7 +498,8 @@ absl::Status Run(const RunOptions& options) {
   HM_ASSIGN_OR_RETURN(RunLog log, RunLog::Open(options.folder, options.resume));
   LogHeader(options, inputs, log);
   log.Line(size);
-  return options.device.is_cuda() ? RunAs<Bf16>(options, inputs, log) : RunAs<float>(options, inputs, log);
+  return options.device.is_cuda() ? RunAs<Bf16>(options, inputs, std::move(checkpoint), log)
+                                  : RunAs<float>(options, inputs, std::move(checkpoint), log);
 }
 
 }  // namespace hm11

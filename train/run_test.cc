@@ -140,6 +140,30 @@ TEST_F(RunTest, BadInputIsRefusedByName) {
   options.resume = true;
   options.folder = *folder_ + "/never_run";
   refused(options, "checkpoint.safetensors");
+  EXPECT_FALSE(FileExists(options.folder)) << "nothing to go on from, and yet something written";
+}
+
+TEST_F(RunTest, ARunThatCannotGoOnStaysAsItIs) {
+  RunOptions options = Options("goes_on");
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  const auto contents = [&] {
+    std::string all;
+    for (const char* file : {"config.txt", "tokenizer.model", "train.log", "metrics.jsonl"}) {
+      all += *ReadFile(absl::StrCat(options.folder, "/", file));
+    }
+    return all;
+  };
+  const std::string before = contents();
+  options.resume = true;
+  options.config.model.state = 8;
+  EXPECT_THAT(hm11::Run(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, "its model is configured differently"));
+  EXPECT_EQ(contents(), before);
+  options.config.model.state = 4;
+  const std::string path = options.folder + "/checkpoint.safetensors", checkpoint = *ReadFile(path);
+  ASSERT_THAT(WriteFile(path, checkpoint.substr(0, checkpoint.size() / 2)), IsOk());
+  EXPECT_THAT(hm11::Run(options), StatusIs(absl::StatusCode::kDataLoss, path));
+  EXPECT_EQ(contents(), before);
 }
 
 TEST_F(RunTest, TheSizeIsToldBeforeTrainingAndTheProgramIsKept) {
@@ -180,6 +204,27 @@ TEST_F(RunTest, ALossThatIsNotANumberStopsTheRunWithItsStep) {
   EXPECT_FALSE(status.ok());
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("not a number at step"));
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("last good checkpoint"));
+}
+
+// A step's loss is that of the weights before it: the last step may leave weights that no loss was seen of.
+TEST_F(RunTest, WeightsWhoseLossIsNotANumberAreNeitherCheckpointNorArtifact) {
+  RunOptions options = Options("diverges_at_the_end");
+  options.config.optimizer.control_lr = 1e30;
+  options.config.optimizer.embedding_lr = 1e30;
+  const auto diverges = [&](const char* message) {
+    const absl::Status status = hm11::Run(options);
+    EXPECT_THAT(status, StatusIs(absl::StatusCode::kAborted, message));
+    EXPECT_THAT(std::string(status.message()), testing::HasSubstr("last good checkpoint: none was written"));
+    EXPECT_FALSE(FileExists(options.folder + "/checkpoint.safetensors"));
+    EXPECT_FALSE(FileExists(options.folder + "/artifact.hm11"));
+  };
+  options.config.schedule.max_steps = 1;
+  diverges("not a number after step 1");
+  options = Options("diverges_before_a_checkpoint");
+  options.config.optimizer.control_lr = 1e30;
+  options.config.optimizer.embedding_lr = 1e30;
+  options.config.checkpoint_seconds = 1e-9;
+  diverges("not a number after step 1");
 }
 
 }  // namespace
