@@ -507,7 +507,9 @@ __device__ __forceinline__ void StoreChannels(const BackwardOperands<T>& p, cons
 // kStateGroups tokens fill one accumulator. What of them is left to sum over sets and blocks is written once
 // for every block.
 //
-// A state and token cost one exponential and about 17 issue slots.
+// A state and token cost one exponential and, at 32 states, 20 issue slots: 15 in the recurrence, 2 for sums
+// over channels, 3 for what is done once a channel. H200, batch 48, length 2048, inner 1024, 32 states, Bf16
+// (scan_benchmark, ncu): 3.66 ms, 58 % of issue slots taken by 12 warps an SM.
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanBackwardKernel(const __grid_constant__ BackwardOperands<T> p) {
