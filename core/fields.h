@@ -14,6 +14,7 @@
 
 #include <charconv>
 #include <cstdint>
+#include <initializer_list>
 #include <string>
 #include <type_traits>
 #include <utility>
@@ -108,6 +109,22 @@ absl::Status ParseFields(absl::string_view text, Config* config) {
       return absl::InvalidArgumentError(absl::StrCat("setting '", line, "': expected key=value"));
     }
     HM_RETURN_IF_ERROR(SetField(config, absl::StripAsciiWhitespace(parts.first), parts.second));
+  }
+  return absl::OkStatus();
+}
+
+// A field and where it must lie, ends included.
+struct FieldBounds {
+  const char* field;
+  double value, least, most;
+};
+
+// InvalidArgument names the first field that is outside, or not a number.
+inline absl::Status CheckBounds(std::initializer_list<FieldBounds> fields) {
+  for (const FieldBounds& f : fields) {
+    if (f.value >= f.least && f.value <= f.most) continue;
+    return absl::InvalidArgumentError(
+        absl::StrCat(f.field, "=", f.value, ": must lie between ", f.least, " and ", f.most));
   }
   return absl::OkStatus();
 }

@@ -92,13 +92,8 @@ absl::Status AtomicFileWriter::WriteAt(int64_t offset, absl::string_view bytes) 
   return absl::OkStatus();
 }
 
-absl::Status AtomicFileWriter::Flush() {
-  if (std::fflush(file_) != 0 || fsync(fileno(file_)) != 0) return Error("cannot write");
-  return absl::OkStatus();
-}
-
 absl::Status AtomicFileWriter::Commit() {
-  HM_RETURN_IF_ERROR(Flush());
+  if (std::fflush(file_) != 0 || fsync(fileno(file_)) != 0) return Error("cannot write");
   const int closed = std::fclose(std::exchange(file_, nullptr));
   if (closed != 0) return Error("cannot write");
   if (std::rename(temporary_.c_str(), path_.c_str()) != 0) return Error("cannot write");

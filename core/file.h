@@ -33,8 +33,7 @@ class AtomicFileWriter {
   absl::Status Append(absl::string_view bytes);
   // Overwrites bytes written before; the end of the file stays where it is.
   absl::Status WriteAt(int64_t offset, absl::string_view bytes);
-  // Puts all bytes on the disk, so that Commit has only to rename.
-  absl::Status Flush();
+  // Puts all bytes on the disk, then renames.
   absl::Status Commit();
 
  private:

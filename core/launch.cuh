@@ -29,7 +29,32 @@ struct LaunchShape {
   dim3 blocks;
   dim3 threads;
   int64_t shared_bytes = 0;  // Dynamic shared memory; more than 48 KB is asked for here.
+  // The kernel may begin while the one before it on the stream still runs, where the GPU can do that: it calls
+  // AwaitKernelBefore() before it reads what that one writes, or writes anything.
+  bool begins_early = false;
 };
+
+// Until all kernels before this one have ended and what they wrote is visible.
+__device__ __forceinline__ void AwaitKernelBefore() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.wait;" ::: "memory");
+#endif
+}
+
+// From here on the kernel after this one may begin, if it begins early. Once all blocks have said so or ended.
+__device__ __forceinline__ void LetKernelAfterBegin() {
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  asm volatile("griddepcontrol.launch_dependents;");
+#endif
+}
+
+// Whether the kernel's code on this GPU is compiled with AwaitKernelBefore.
+template <typename Kernel>
+bool CanBeginEarly(Kernel* kernel) {
+  cudaFuncAttributes attributes;
+  HM_CHECK_CUDA(cudaFuncGetAttributes(&attributes, kernel));
+  return attributes.ptxVersion >= 90;
+}
 
 // Launch(device, {.blocks = n, .threads = 256}, Kernel, arguments...);
 template <typename... Parameters, typename... Arguments>
@@ -40,9 +65,17 @@ void Launch(const Device& device, LaunchShape shape, void (*kernel)(Parameters..
     HM_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(shape.shared_bytes)));
   }
-  kernel<<<shape.blocks, shape.threads, static_cast<size_t>(shape.shared_bytes), device.stream()>>>(
-      static_cast<Parameters>(arguments)...);
-  HM_CHECK_CUDA(cudaGetLastError());
+  cudaLaunchAttribute early = {};
+  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchConfig_t config = {};
+  config.gridDim = shape.blocks;
+  config.blockDim = shape.threads;
+  config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
+  config.stream = device.stream();
+  config.attrs = &early;
+  config.numAttrs = shape.begins_early && CanBeginEarly(kernel) ? 1 : 0;
+  HM_CHECK_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 
 template <typename Integer>

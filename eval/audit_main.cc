@@ -42,7 +42,7 @@ ABSL_FLAG(int64_t, overlap, -1,
 ABSL_FLAG(bool, isolate_documents, false,
           "documents are scored each as if it were alone: plain, sliding or stateful");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
-ABSL_FLAG(int64_t, rows_at_once, 4096, "tokens of one forward pass");
+ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: 4096");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 
 namespace hm11 {
@@ -50,24 +50,18 @@ namespace {
 
 using Clock = std::chrono::steady_clock;
 
-// What the mode's flags make of it, and how much of the stream to look at.
 absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
-  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
-  options.score.window =
-      absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
-  options.score.stride = absl::GetFlag(FLAGS_stride);
-  options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once);
-  if (const int64_t overlap = absl::GetFlag(FLAGS_overlap); options.stateful) {
-    options.stateful->overlap = overlap;
-  } else if (overlap != -1) {
-    return absl::InvalidArgumentError("--overlap is for --mode=stateful");
-  }
-  options.isolate_documents = absl::GetFlag(FLAGS_isolate_documents);
-  if (options.ttt) {
-    options.ttt->chunk =
-        absl::GetFlag(FLAGS_chunk) > 0 ? absl::GetFlag(FLAGS_chunk) : 2 * options.score.window;
-  }
-  HM_RETURN_IF_ERROR(options.Validate());
+  const ScorerRequest request = {.mode = absl::GetFlag(FLAGS_mode),
+                                 .stride = absl::GetFlag(FLAGS_stride),
+                                 .overlap = absl::GetFlag(FLAGS_overlap),
+                                 .isolate_documents = absl::GetFlag(FLAGS_isolate_documents),
+                                 .window = absl::GetFlag(FLAGS_window),
+                                 .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
+  HM_ASSIGN_OR_RETURN(ScorerOptions options,
+                      ScorerOptionsFor(request, model.config.sequence, /*rows_at_once=*/4096));
+  const int64_t chunk = absl::GetFlag(FLAGS_chunk);
+  if (chunk < 0) return absl::InvalidArgumentError(absl::StrCat("--chunk=", chunk, ": negative"));
+  if (options.ttt) options.ttt->chunk = chunk > 0 ? chunk : 2 * options.score.window;
   return options;
 }
 

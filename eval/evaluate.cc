@@ -81,28 +81,13 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
   return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress);
 }
 
-// What the flags make of the mode.
-absl::StatusOr<ScorerOptions> OptionsOf(const Device& device, const UnpackedModel& model) {
-  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)));
-  for (const auto& [flag, value] : {std::pair("window", absl::GetFlag(FLAGS_window)),
-                                    std::pair("rows_at_once", absl::GetFlag(FLAGS_rows_at_once))}) {
-    if (value < 0) return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": negative"));
-  }
-  options.score.window =
-      absl::GetFlag(FLAGS_window) > 0 ? absl::GetFlag(FLAGS_window) : model.config.sequence;
-  options.score.stride = absl::GetFlag(FLAGS_stride);
-  options.score.rows_at_once = absl::GetFlag(FLAGS_rows_at_once) > 0 ? absl::GetFlag(FLAGS_rows_at_once)
-                               : device.is_cuda()                    ? 65536
-                                                                     : 4096;
-  if (const int64_t overlap = absl::GetFlag(FLAGS_overlap); options.stateful) {
-    options.stateful->overlap = overlap;
-  } else if (overlap != -1) {
-    return absl::InvalidArgumentError("--overlap is for --mode=stateful");
-  }
-  options.isolate_documents = absl::GetFlag(FLAGS_isolate_documents);
-  options.rows = false;
-  HM_RETURN_IF_ERROR(options.Validate());
-  return options;
+ScorerRequest Request() {
+  return {.mode = absl::GetFlag(FLAGS_mode),
+          .stride = absl::GetFlag(FLAGS_stride),
+          .overlap = absl::GetFlag(FLAGS_overlap),
+          .isolate_documents = absl::GetFlag(FLAGS_isolate_documents),
+          .window = absl::GetFlag(FLAGS_window),
+          .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
 }
 
 absl::Status Main() {
@@ -114,11 +99,13 @@ absl::Status Main() {
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
     if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
   }
-  // Before anything is read.
-  HM_RETURN_IF_ERROR(ScorerOptionsFromName(absl::GetFlag(FLAGS_mode)).status());
+  // Before anything is read, though the length of a window is not known yet.
+  HM_RETURN_IF_ERROR(ScorerOptionsFor(Request(), /*sequence=*/1, /*rows_at_once=*/1).status());
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
-  HM_ASSIGN_OR_RETURN(const ScorerOptions options, OptionsOf(device, model));
+  HM_ASSIGN_OR_RETURN(ScorerOptions options,
+                      ScorerOptionsFor(Request(), model.config.sequence, device.is_cuda() ? 65536 : 4096));
+  options.rows = false;
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
   HM_RETURN_IF_ERROR(
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));

@@ -11,6 +11,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/lzma.h"
+#include "core/status.h"
 #include "eval/document_scorer.h"
 #include "eval/scored_rows.h"
 #include "eval/stateful_scorer.h"
@@ -258,6 +259,26 @@ absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name) {
     options.ttt =
         TttOptions{.learning_rate = 0.017, .epochs = 5, .chunk = 65536, .frozen_blocks = 0, .mlp_only = true};
   }
+  return options;
+}
+
+absl::StatusOr<ScorerOptions> ScorerOptionsFor(const ScorerRequest& request, int64_t sequence,
+                                               int64_t rows_at_once) {
+  HM_ASSIGN_OR_RETURN(ScorerOptions options, ScorerOptionsFromName(request.mode));
+  for (const auto& [flag, value] :
+       {std::pair("window", request.window), std::pair("rows_at_once", request.rows_at_once)}) {
+    if (value < 0) return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": negative"));
+  }
+  options.score.window = request.window > 0 ? request.window : sequence;
+  options.score.stride = request.stride;
+  options.score.rows_at_once = request.rows_at_once > 0 ? request.rows_at_once : rows_at_once;
+  if (options.stateful) {
+    options.stateful->overlap = request.overlap;
+  } else if (request.overlap != -1) {
+    return absl::InvalidArgumentError("--overlap is for --mode=stateful");
+  }
+  options.isolate_documents = request.isolate_documents;
+  HM_RETURN_IF_ERROR(options.Validate());
   return options;
 }
 

@@ -37,6 +37,7 @@
 #include <memory>
 #include <optional>
 #include <span>
+#include <string>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -99,6 +100,20 @@ struct ScorerOptions {
 // plain, sliding, sliding_published, stateful; ttt and ttt_mlp (windows laid as sliding); ttt_published
 // (windows laid as sliding_published without those shorter than the stride).
 absl::StatusOr<ScorerOptions> ScorerOptionsFromName(absl::string_view name);
+
+// What the flags of a program that scores ask for.
+struct ScorerRequest {
+  std::string mode;
+  int64_t stride = 64;
+  int64_t overlap = -1;  // StatefulOptions; given for another mode it is refused
+  bool isolate_documents = false;
+  int64_t window = 0;        // 0: the model's training sequence
+  int64_t rows_at_once = 0;  // 0: as the program chooses
+};
+
+// Options that pass Validate, or InvalidArgument naming the flag.
+absl::StatusOr<ScorerOptions> ScorerOptionsFor(const ScorerRequest& request, int64_t sequence,
+                                               int64_t rows_at_once);
 
 // A scorer, by valid options, of a stream of `tokens` tokens. `work` is reset at each call; `weights` stay as
 // they are: a scorer that learns does so in a copy. Test-time training is for float only.

@@ -438,5 +438,22 @@ TEST(ScorerTest, AnUnknownModeIsNamed) {
   EXPECT_THAT(ScorerOptionsFromName("best"), StatusIs(absl::StatusCode::kInvalidArgument, "'best'"));
 }
 
+TEST(ScorerTest, ARequestIsFilledInOrRefusedByName) {
+  const auto options = ScorerOptionsFor({.mode = "sliding", .rows_at_once = 512}, 256, 4096);
+  ASSERT_THAT(options, IsOk());
+  EXPECT_EQ(options->score.window, 256);
+  EXPECT_EQ(options->score.rows_at_once, 512);
+  EXPECT_EQ(ScorerOptionsFor({.mode = "stateful", .overlap = 9, .window = 32}, 256, 64)->stateful->overlap, 9);
+  const std::pair<ScorerRequest, const char*> wrong[] = {
+      {{.mode = "plain", .window = -1}, "--window=-1"},
+      {{.mode = "plain", .rows_at_once = -5}, "--rows_at_once=-5"},
+      {{.mode = "plain", .overlap = 3}, "--overlap"},
+      {{.mode = "sliding", .stride = 0}, "stride=0"},
+      {{.mode = "ttt", .isolate_documents = true}, "isolate_documents"}};
+  for (const auto& [request, name] : wrong) {
+    EXPECT_THAT(ScorerOptionsFor(request, 256, 64), StatusIs(absl::StatusCode::kInvalidArgument, name));
+  }
+}
+
 }  // namespace
 }  // namespace hm11

@@ -55,6 +55,18 @@ __device__ __forceinline__ uint32_t PackPair(float low, float high) {
   }
 }
 
+// Number i of T's packed in words.
+template <typename T>
+__device__ __forceinline__ float NumberInWords(const uint32_t* words, int i) {
+  if constexpr (sizeof(T) == 4) {
+    return __uint_as_float(words[i]);
+  } else {
+    T value;
+    value.bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
+    return ToFloat(value);
+  }
+}
+
 // Numbers of T side by side in a row, moved as one access: 16 bytes, or a single number where rows are not
 // aligned. They stay packed in their words until used.
 template <typename T, int kCount = kVectorSize<T>>
@@ -64,15 +76,7 @@ struct RowVector {
   static_assert(kCount == 1 || kWords == 4);
   uint32_t words[kWords];
 
-  __device__ __forceinline__ float operator[](int i) const {
-    if constexpr (sizeof(T) == 4) {
-      return __uint_as_float(words[i]);
-    } else {
-      T value;
-      value.bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
-      return ToFloat(value);
-    }
-  }
+  __device__ __forceinline__ float operator[](int i) const { return NumberInWords<T>(words, i); }
   __device__ __forceinline__ void Set(int i, float value) {
     if constexpr (sizeof(T) == 4) {
       words[i] = __float_as_uint(value);
@@ -129,16 +133,17 @@ __device__ __forceinline__ float Reciprocal(float x) {
   return result;
 }
 
-// 2^x for x < 128 on the ordinary pipes: x = whole + part with |part| <= 1/2, 2^part by a polynomial that is
-// 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error under 1e-7
-// with degree 5, 3e-6 with degree 4. Results under 2^-126 are 2^-126.
+inline constexpr float kLongestExponent = 125.0f;
+
+// 2^(x y) for |x y| <= kLongestExponent on the ordinary pipes: x y = whole + part with |part| <= 1/2, 2^part by a polynomial
+// that is 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error
+// under 1e-7 with degree 5; with degree 3 1.3e-4, and under 2e-3 part^2 near 1.
 template <int kDegree>
-__device__ __forceinline__ float Exp2OnFma(float x) {
+__device__ __forceinline__ float Exp2OnFma(float x, float y) {
   constexpr float kMagic =
       12582912.0f;  // 1.5 * 2^23: its unit is 1, so that adding it rounds to whole numbers.
-  x = fmaxf(x, -126.0f);
-  const float shifted = x + kMagic;
-  const float part = x - (shifted - kMagic);
+  const float shifted = fmaf(x, y, kMagic);
+  const float part = fmaf(x, y, kMagic - shifted);
   float value;
   if constexpr (kDegree == 5) {
     value = fmaf(part, 0.001326472731307149f, 0.009671512991189957f);
@@ -146,21 +151,26 @@ __device__ __forceinline__ float Exp2OnFma(float x) {
     value = fmaf(value, part, 0.24022242426872253f);
     value = fmaf(value, part, 0.6931470036506653f);
   } else {
-    static_assert(kDegree == 4);
-    value = fmaf(part, 0.009582852944731712f, 0.055906426161527634f);
-    value = fmaf(value, part, 0.24024099111557007f);
-    value = fmaf(value, part, 0.6931241750717163f);
+    static_assert(kDegree == 3);
+    value = fmaf(part, 0.055491267852944885f, 0.24211998513955596f);
+    value = fmaf(value, part, 0.6931471805599453f);
   }
   value = fmaf(value, part, 1.0f);
   return __int_as_float(__float_as_int(value) + (__float_as_int(shifted) << 23));
 }
 
-// log(1 + e^x), to a few units of float's last place also where it is small: with u = e^-|x| it is
-// max(x, 0) + 2 atanh(u / (2 + u)), the atanh as an odd polynomial on [0, 1/3].
+// log(1 + e^x), relative to its own size also where it is small: with u = e^-|x| it is
+// max(x, 0) + 2 atanh(u / (2 + u)), the atanh as an odd polynomial on [0, 1/3]. To a few units of float's last
+// place, or for results that 16 bits will hold to 1e-5.
+template <typename T>
 __device__ __forceinline__ float Softplus(float x) {
   const float u = Exp2(-kLog2E * fabsf(x));
   const float s = u * Reciprocal(2.0f + u);
   const float w = s * s;
+  if constexpr (sizeof(T) == 2) {
+    const float series = fmaf(fmaf(w, 0.4489571978912440f, 0.6649252245697600f), w, 2.0f);
+    return fmaf(s, series, fmaxf(x, 0.0f));
+  }
   float series = fmaf(w, 0.2817833423614502f, 0.27960604429244995f);
   series = fmaf(series, w, 0.40024909377098083f);
   series = fmaf(series, w, 0.6666631698608398f);

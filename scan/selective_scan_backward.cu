@@ -165,7 +165,7 @@ __device__ __forceinline__ void LoadTile(const BackwardOperands<T>& p, const Bac
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
         float step = delta[k + j] + tile.delta_bias[column + k + j];
-        if (Shape::kWhole || p.softplus) step = Softplus(step);
+        if (Shape::kWhole || p.softplus) step = Softplus<T>(step);
         step = count > 0 ? step : 0.0f;
         pairs[2 * j] = step;
         pairs[2 * j + 1] = step * x[k + j];

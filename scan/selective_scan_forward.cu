@@ -5,6 +5,36 @@
 namespace hm11::cuda {
 namespace {
 
+constexpr int kBlockChannels = 64;
+
+// How many counters a Relay has.
+int64_t RelayCounters(int64_t batch, int64_t inner) {
+  return 1 + batch * CeilDiv<int64_t>(inner, kBlockChannels);
+}
+
+// Blocks are dealt out in the order of segments, each as an SM has room for it, and a block begins with the
+// state that the block of the segment before left. Whole sequences would be too few pieces of work to fill
+// all SMs to the end: batch 48 with 1024 channels is 768 blocks where 528 run at a time. A segment is half of
+// what the ones before it leave, so that the last ones are short.
+struct Relay {
+  float* states = nullptr;       // [batch, inner, state]; null when segments do not relay
+  unsigned* dealt = nullptr;     // blocks that have begun
+  unsigned* finished = nullptr;  // [batch, channel_blocks]: segments that have ended
+};
+
+constexpr int kShortestRelay = 128;
+
+int RelaySegments(int64_t time) {
+  int segments = 1;
+  while ((time >> segments) >= kShortestRelay) ++segments;
+  return segments;
+}
+
+__device__ __forceinline__ int RelayBegin(int time, int segment) {
+  constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
+  return segment == 0 ? 0 : CeilDiv(time - (time >> segment), kChunk) * kChunk;
+}
+
 template <typename T>
 struct ForwardOperands {
   const T* x;
@@ -22,6 +52,7 @@ struct ForwardOperands {
   T* saved_states;
   float* final_state;
   SegmentEffects effects;
+  Relay relay;
   int64_t b_stride;
   int64_t c_stride;
   int64_t z_stride;
@@ -38,8 +69,9 @@ struct ForwardOperands {
   bool state_vectors;    // a thread's states of a channel
 };
 
-// How a block of 64 channels is cut. Its warps share out the channels: lane 4 g + q of warp w has channels
-// 8 g + w kThreadChannels and the next ones, and of each a quarter of the states, from q kThreadStates on.
+// How a block of 64 channels is cut. Its warps share out the channels in order: lane 4 g + q of a warp has
+// kThreadChannels of them, from g kThreadChannels on, and of each a quarter of the states, from
+// q kThreadStates on.
 // kPolynomials of every 16 exponentials are computed on the FMA pipe. kIsWhole says that every operand is
 // there, nothing is padded and nothing is reset, as in training: then no thread asks.
 template <int kStatesPadded, int kWarpCount, int kTileTokenCount, int kPolynomialCount, int kMinBlockCount,
@@ -49,7 +81,6 @@ struct ForwardShape {
   static constexpr int kStates = kStatesPadded;
   static constexpr int kWarps = kWarpCount;
   static constexpr int kThreads = 32 * kWarps;
-  static constexpr int kBlockChannels = 64;
   static constexpr int kThreadChannels = 8 / kWarps;
   static constexpr int kRowTiles = kThreadChannels / 2;
   static constexpr int kThreadStates = kStates / 4;
@@ -57,7 +88,7 @@ struct ForwardShape {
   static constexpr int kPolynomials = kPolynomialCount;
   static constexpr int kMinBlocks = kMinBlockCount;
   // Rows of shared memory, padded so that the lanes of an access hit different banks.
-  static constexpr int kPairStride = kBlockChannels + 2;
+  static constexpr int kPairStride = kBlockChannels / 2 + 1;
   static constexpr int kStateStride = kStates + 4;
   static_assert(kThreadChannels % 2 == 0 && kThreadStates % 2 == 0);
   static_assert(kSelectiveScanChunk % kTileTokens == 0 && kTileTokens <= 32 && kSavedSpacing == 4);
@@ -82,11 +113,13 @@ struct ForwardShapes<Bf16, kWhole> {
 template <typename T, typename Shape>
 struct ForwardItems {
   static constexpr int kVector = kVectorSize<T>;
-  static constexpr int kColumnVectors = Shape::kBlockChannels / kVector;
+  static constexpr int kColumnVectors = kBlockChannels / kVector;
   static constexpr int kItems = Shape::kTileTokens * kColumnVectors / Shape::kThreads;
   static constexpr int kStateVectors = CeilDiv(Shape::kStates, kVector);
   static constexpr int kStateItems = CeilDiv(Shape::kTileTokens * kStateVectors, Shape::kThreads);
-  static_assert(kItems * Shape::kThreads == Shape::kTileTokens * kColumnVectors);
+  // A thread's items are of the same channels.
+  static_assert(kItems * Shape::kThreads == Shape::kTileTokens * kColumnVectors &&
+                Shape::kThreads % kColumnVectors == 0);
 };
 
 template <typename T, typename Shape>
@@ -98,14 +131,16 @@ struct alignas(16) ForwardTile {
   uint4 delta[Items::kItems][Shape::kThreads];
   uint4 raw_b[Items::kStateItems][Shape::kThreads];
   uint4 raw_c[Items::kStateItems][Shape::kThreads];
-  // step, step * x of channels by PlaceOfChannel; each pair of channels is overwritten with its two sums over
-  // states, which begin y.
-  float2 steps[Shape::kTileTokens][Shape::kPairStride];
+  // step, step * x of pairs of channels by PlaceOfPair. The pair's two sums over states, which begin y, are
+  // written over one half of it, which one by turns from token to token.
+  float4 steps[Shape::kTileTokens][Shape::kPairStride];
   float b[Shape::kTileTokens][Shape::kStateStride];
   float c[Shape::kTileTokens][Shape::kStateStride];
-  float delta_bias[Shape::kBlockChannels];
-  float d[Shape::kBlockChannels];
+  alignas(16) float delta_bias[kBlockChannels];
+  float d[kBlockChannels];
+  float longest_step[kBlockChannels];  // whose exponents Exp2OnFma takes, of every state
   unsigned resets;  // bit t: the tile's token t begins from zero
+  int block;
 };
 
 template <typename T, typename Shape>
@@ -123,12 +158,50 @@ struct ForwardPlace {
 };
 
 template <typename Shape, typename T>
-__device__ __forceinline__ ForwardPlace PlaceOfForwardBlock(const ForwardOperands<T>& p) {
-  const int block = static_cast<int>(blockIdx.x);
+__device__ __forceinline__ ForwardPlace PlaceOfForwardBlock(const ForwardOperands<T>& p, int block) {
   const int segment = block / p.channel_blocks / p.batch;
-  const int time_begin = segment * p.segment_tokens;
-  return {block % p.channel_blocks * Shape::kBlockChannels, block / p.channel_blocks % p.batch, segment,
-          time_begin, min(p.time, time_begin + p.segment_tokens)};
+  const bool relays = p.relay.states != nullptr;
+  const int time_begin = relays ? RelayBegin(p.time, segment) : segment * p.segment_tokens;
+  const int next_begin = relays ? RelayBegin(p.time, segment + 1) : time_begin + p.segment_tokens;
+  return {block % p.channel_blocks * kBlockChannels, block / p.channel_blocks % p.batch, segment, time_begin,
+          segment == p.segments - 1 ? p.time : next_begin};
+}
+
+// Where a row of shared memory keeps a pair of channels, in pairs. A lane of the phases that read and write
+// global memory has up to 4 neighbouring pairs, and a warp of them the same of each; a warp of the scan has
+// pairs side by side. In this order the lanes of both hit different banks.
+__device__ __forceinline__ constexpr int PlaceOfPair(int pair) {
+  return pair % 4 * (kBlockChannels / 8) + (pair / 4 + pair % 4 * 2) % (kBlockChannels / 8);
+}
+
+// Returns the block's turn. The hardware promises no order of blocks; a counter does, so that whoever waits
+// waits for a block that runs or has ended.
+template <typename Shape, typename T>
+__device__ __forceinline__ int DealBlock(const Relay& relay, ForwardTile<T, Shape>& tile) {
+  if (relay.states == nullptr) return static_cast<int>(blockIdx.x);
+  if (threadIdx.x == 0) tile.block = static_cast<int>(atomicAdd(relay.dealt, 1u));
+  __syncthreads();
+  return tile.block;
+}
+
+// Until `segments` segments of the channels have ended; what their blocks wrote is then visible to this one.
+__device__ __forceinline__ void AwaitSegments(const unsigned* finished, unsigned segments) {
+  if (threadIdx.x == 0) {
+    unsigned count = 0;
+    while (true) {
+      asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(count) : "l"(finished) : "memory");
+      if (count >= segments) break;
+      __nanosleep(100);
+    }
+  }
+  __syncthreads();
+}
+
+__device__ __forceinline__ void EndSegment(unsigned* finished, unsigned segments) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(finished), "r"(segments) : "memory");
+  }
 }
 
 // Sets the tile's rows on their way into shared memory.
@@ -138,11 +211,11 @@ __device__ __forceinline__ void CopyTile(const ForwardOperands<T>& p, const Forw
   using Items = ForwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
   const int first_row = place.batch * p.time;
+  const int channel = place.block_begin + thread % Items::kColumnVectors * Items::kVector;
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
     const int item = i * Shape::kThreads + thread;
     const int token = tile_begin + item / Items::kColumnVectors;
-    const int channel = place.block_begin + item % Items::kColumnVectors * Items::kVector;
     const int count = token < place.time_end ? p.inner : 0;
     const int64_t row = first_row + token;
     CopyRowAsync(&tile.x[stage][i][thread], p.x, row * p.inner, channel, count,
@@ -172,17 +245,20 @@ __device__ __forceinline__ void CopyTile(const ForwardOperands<T>& p, const Forw
 }
 
 // The copied rows as the floats that the scan reads: steps, inputs, b, c and resets. Tokens past the end get
-// step 0 and change nothing.
+// step 0 and change nothing. Returns whether none of the thread's steps is longer than its channel's longest.
 template <bool kAggregate, typename Shape, typename T>
-__device__ __forceinline__ void PrepareTile(const ForwardOperands<T>& p, const ForwardPlace& place,
+__device__ __forceinline__ bool PrepareTile(const ForwardOperands<T>& p, const ForwardPlace& place,
                                             int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
   using Items = ForwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
+  const int column = thread % Items::kColumnVectors * Items::kVector;
+  float delta_bias[Items::kVector], longest_step[Items::kVector];
+  LoadShared(&tile.delta_bias[column], delta_bias);
+  LoadShared(&tile.longest_step[column], longest_step);
+  bool all_within = true;
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const int item = i * Shape::kThreads + thread;
-    const int t = item / Items::kColumnVectors;
-    const int column = item % Items::kColumnVectors * Items::kVector;
+    const int t = (i * Shape::kThreads + thread) / Items::kColumnVectors;
     const bool inside = tile_begin + t < place.time_end;
     const auto x = FromShared<T>(tile.x[stage][i][thread]);
     const auto delta = FromShared<T>(tile.delta[i][thread]);
@@ -191,13 +267,14 @@ __device__ __forceinline__ void PrepareTile(const ForwardOperands<T>& p, const F
       float pairs[4];
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        float step = delta[k + j] + tile.delta_bias[column + k + j];
-        if (Shape::kWhole || p.softplus) step = Softplus(step);
+        float step = delta[k + j] + delta_bias[k + j];
+        if (Shape::kWhole || p.softplus) step = Softplus<T>(step);
         step = inside ? step : 0.0f;
+        all_within = all_within && fabsf(step) <= longest_step[k + j];  // not so for NaN
         pairs[2 * j] = step;
         pairs[2 * j + 1] = step * x[k + j];
       }
-      StoreShared(&tile.steps[t][PlaceOfChannel<Shape::kBlockChannels>(column + k)].x, pairs);
+      StoreShared(&tile.steps[t][PlaceOfPair((column + k) / 2)].x, pairs);
     }
   }
 #pragma unroll
@@ -224,6 +301,7 @@ __device__ __forceinline__ void PrepareTile(const ForwardOperands<T>& p, const F
     const unsigned bits = __ballot_sync(0xffffffffu, resets);
     if (thread == 0) tile.resets = bits;
   }
+  return all_within;
 }
 
 // y of the tile's tokens, out of the sums over states.
@@ -232,20 +310,21 @@ __device__ __forceinline__ void FinishTile(const ForwardOperands<T>& p, const Fo
                                            int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
   using Items = ForwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
+  const int column = thread % Items::kColumnVectors * Items::kVector;
+  float d[Items::kVector];
+  LoadShared(&tile.d[column], d);
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const int item = i * Shape::kThreads + thread;
-    const int t = item / Items::kColumnVectors;
-    const int column = item % Items::kColumnVectors * Items::kVector;
+    const int t = (i * Shape::kThreads + thread) / Items::kColumnVectors;
     const auto x = FromShared<T>(tile.x[stage][i][thread]);
     const auto z = FromShared<T>(tile.z[stage][i][thread]);
     RowVector<T> y = {}, ungated = {};
 #pragma unroll
     for (int k = 0; k < Items::kVector; k += 2) {
       float value[2];
-      LoadShared(&tile.steps[t][PlaceOfChannel<Shape::kBlockChannels>(column + k)].x, value);
+      LoadShared(&tile.steps[t][PlaceOfPair((column + k) / 2)].x + t % 2 * 2, value);
 #pragma unroll
-      for (int j = 0; j < 2; ++j) value[j] = fmaf(tile.d[column + k + j], x[k + j], value[j]);
+      for (int j = 0; j < 2; ++j) value[j] = fmaf(d[k + j], x[k + j], value[j]);
       ungated.SetPair(k, value[0], value[1]);
       if (Shape::kWhole || p.z != nullptr) {
 #pragma unroll
@@ -272,10 +351,12 @@ __device__ __forceinline__ void FinishTile(const ForwardOperands<T>& p, const Fo
 // dimension their states, all columns the same; what comes out are whole sums that no lane needs to exchange.
 //
 // A state and token cost a multiplication for the exponent, the exponential, one for step * x * b, one FMA
-// and a quarter of a product's issue slot; with loads and what is done once a channel 7.9 slots at 32 states.
+// and a quarter of a product's issue slot; with loads and what is done once a channel 7.6 slots at 32 states.
 // The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the limit; part
-// of the exponentials goes to the FMA pipe. H200, batch 48, length 2048, inner 1024, 32 states, Bf16 (ncu):
-// 1.31 ms, 63 % of issue slots taken by 16 warps an SM, the special-function unit busy half of the time.
+// of the exponentials goes to the FMA pipe, for which no step of a tile may be too long: where one is, the
+// tile is scanned by code that asks for every exponent, to the same bits. H100, batch 48, length 2048, inner
+// 1024, 32 states, Bf16, states kept (scan_benchmark, ncu): 1.22 ms at 1.8 GHz, 71 % of issue slots taken by
+// 16 warps an SM, the special-function unit busy for 62 % of the time, shared memory for 68 %.
 template <typename T, typename Shape, bool kAggregate>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanForwardKernel(const __grid_constant__ ForwardOperands<T> p) {
@@ -285,10 +366,12 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   constexpr int kStates = Shape::kThreadStates;
   extern __shared__ uint4 shared_memory[];
   auto& tile = *reinterpret_cast<ForwardTile<T, Shape>*>(shared_memory);
-  const ForwardPlace place = PlaceOfForwardBlock<Shape>(p);
+  const ForwardPlace place = PlaceOfForwardBlock<Shape>(p, DealBlock<Shape>(p.relay, tile));
   const int thread = static_cast<int>(threadIdx.x);
 
-  for (int i = thread; i < Shape::kBlockChannels; i += Shape::kThreads) {
+  LetKernelAfterBegin();
+  CopyTile<kAggregate>(p, place, place.time_begin, 0, tile);
+  for (int i = thread; i < kBlockChannels; i += Shape::kThreads) {
     const int channel = place.block_begin + i;
     tile.delta_bias[i] = p.delta_bias != nullptr && channel < p.inner ? p.delta_bias[channel] : 0.0f;
     tile.d[i] = p.d != nullptr && channel < p.inner ? p.d[channel] : 0.0f;
@@ -298,7 +381,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   const int quad = thread % 4;
   const int group = thread % 32 / 4;
   const int state_begin = quad * kStates;
-  const int channel_begin = place.block_begin + group * 8 + warp * kChannels;
+  const int channel_begin = place.block_begin + (warp * 8 + group) * kChannels;
   const int states = Shape::kWhole ? Shape::kStates : p.states;
   float rate[kChannels][kStates];  // A log2(e)
   float h[kChannels][kStates];
@@ -309,11 +392,30 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     const int count = Shape::kWhole || channel < p.inner ? states : 0;
     LoadRates(p.a_log + int64_t{channel} * states, state_begin, count, Shape::kWhole || p.state_vectors,
               rate[i]);
+    float fastest = 0.0f;
+#pragma unroll
+    for (int j = 0; j < kStates; ++j) fastest = fmaxf(fastest, fabsf(rate[i][j]));
+    fastest = fmaxf(fastest, __shfl_xor_sync(0xffffffffu, fastest, 1));
+    fastest = fmaxf(fastest, __shfl_xor_sync(0xffffffffu, fastest, 2));
+    if (quad == 0) tile.longest_step[channel - place.block_begin] = kLongestExponent / fastest;
+  }
+
+  const bool relays = p.relay.states != nullptr;
+  unsigned* const finished =
+      p.relay.finished + place.batch * p.channel_blocks + place.block_begin / kBlockChannels;
+  if (relays && place.segment > 0) AwaitSegments(finished, static_cast<unsigned>(place.segment));
+  AwaitKernelBefore();
+  const float* const start = relays && place.segment > 0 ? p.relay.states : p.initial_state;
+#pragma unroll
+  for (int i = 0; i < kChannels; ++i) {
 #pragma unroll
     for (int j = 0; j < kStates; ++j) h[i][j] = 0.0f;
-    if (!kAggregate && p.initial_state != nullptr) {
-      const int64_t row = (int64_t{place.segment} * p.batch + place.batch) * p.inner + channel;
-      LoadStates(p.initial_state + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
+    const int channel = channel_begin + i;
+    const int count = Shape::kWhole || channel < p.inner ? states : 0;
+    if (!kAggregate && start != nullptr) {
+      const int64_t segment_row = relays ? 0 : int64_t{place.segment} * p.batch;
+      const int64_t row = (segment_row + place.batch) * p.inner + channel;
+      LoadStates(start + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
     }
   }
 
@@ -328,12 +430,12 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     }
   };
   // The tile's token t; y, whole sums over states, goes to the lanes whose quad is t % 4.
-  const auto advance = [&](int t, float(&y)[Shape::kThreadChannels]) {
+  const auto advance = [&](auto all_within, int t, float(&y)[Shape::kThreadChannels]) {
     float pairs[2 * kChannels], b[kStates], c[kStates];
 #pragma unroll
     for (int r = 0; r < Shape::kRowTiles; ++r) {
       float four[4];
-      LoadShared(&tile.steps[t][(warp * Shape::kRowTiles + r) * 16 + group * 2].x, four);
+      LoadShared(&tile.steps[t][PlaceOfPair((warp * 8 + group) * Shape::kRowTiles + r)].x, four);
 #pragma unroll
       for (int k = 0; k < 4; ++k) pairs[4 * r + k] = four[k];
     }
@@ -349,9 +451,10 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     for (int j = 0; j < kStates; ++j) {
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) {
+        const bool on_fma = (j * kChannels + i) * Shape::kPolynomials % 16 < Shape::kPolynomials;
         const float exponent = pairs[2 * i] * rate[i][j];
-        float decay = (j * kChannels + i) * Shape::kPolynomials % 16 < Shape::kPolynomials
-                          ? Exp2OnFma < sizeof(T) == 2 ? 4 : 5 > (exponent)
+        float decay = on_fma && (all_within || fabsf(exponent) <= kLongestExponent)
+                          ? Exp2OnFma<sizeof(T) == 2 ? 3 : 5>(pairs[2 * i], rate[i][j])
                           : Exp2(exponent);
         if (!Shape::kWhole) decay = forget ? 0.0f : decay;
         h[i][j] = fmaf(decay, h[i][j], pairs[2 * i + 1] * b[j]);
@@ -375,36 +478,39 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
       }
     }
   };
-  const auto scan = [&](int tile_begin) {
+  const auto scan = [&](auto all_within, int tile_begin) {
 #pragma unroll 1
     for (int four = 0; four < kTokens; four += kSavedSpacing) {
       if (!kAggregate && p.saved_states != nullptr && tile_begin + four < place.time_end)
         save(tile_begin + four);
       float y[kChannels];
 #pragma unroll
-      for (int i = 0; i < 4; ++i) advance(four + i, y);
+      for (int i = 0; i < 4; ++i) advance(all_within, four + i, y);
       if constexpr (!kAggregate) {
         __syncwarp();
 #pragma unroll
         for (int r = 0; r < Shape::kRowTiles; ++r) {
           const float pair[2] = {y[2 * r], y[2 * r + 1]};
-          StoreShared(&tile.steps[four + quad][(warp * Shape::kRowTiles + r) * 16 + group * 2].x, pair);
+          const int place_of_pair = PlaceOfPair((warp * 8 + group) * Shape::kRowTiles + r);
+          StoreShared(&tile.steps[four + quad][place_of_pair].x + quad % 2 * 2, pair);
         }
       }
     }
   };
 
-  CopyTile<kAggregate>(p, place, place.time_begin, 0, tile);
   __syncthreads();
   int stage = 0;
   for (int tile_begin = place.time_begin; tile_begin < place.time_end; tile_begin += kTokens, stage ^= 1) {
     AwaitCopies();
-    PrepareTile<kAggregate>(p, place, tile_begin, stage, tile);
+    const bool within = PrepareTile<kAggregate>(p, place, tile_begin, stage, tile);
     if (tile_begin + kTokens < place.time_end) {
       CopyTile<kAggregate>(p, place, tile_begin + kTokens, stage ^ 1, tile);
     }
-    __syncthreads();
-    scan(tile_begin);
+    if (__syncthreads_and(within)) {
+      scan(std::true_type(), tile_begin);
+    } else {
+      scan(std::false_type(), tile_begin);
+    }
     __syncthreads();
     if constexpr (!kAggregate) FinishTile(p, place, tile_begin, stage, tile);
   }
@@ -418,23 +524,31 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
       StoreStates(p.effects.states + row * states, state_begin, count, Shape::kWhole || p.state_vectors,
                   h[i]);
       if (count > 0 && quad == 0) p.effects.steps[row] = step_sum[i];
-    } else if (p.final_state != nullptr && place.segment == p.segments - 1) {
+    } else {
+      float* const end = place.segment == p.segments - 1 ? p.final_state : p.relay.states;
       const int64_t row = int64_t{place.batch} * p.inner + channel;
-      StoreStates(p.final_state + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
+      if (end != nullptr)
+        StoreStates(end + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
     }
   }
+  if (relays && place.segment < p.segments - 1)
+    EndSegment(finished, static_cast<unsigned>(place.segment) + 1);
 }
 
+constexpr int kCombineThreads = 128;
+
 // One thread a state: it reads its effects kAhead segments at a time, so that their latencies overlap.
-__global__ void __launch_bounds__(256)
+__global__ void __launch_bounds__(kCombineThreads)
     CombineSegmentsKernel(SegmentEffects effects, const float* __restrict__ a_log,
                           const float* __restrict__ start, int segments, int64_t rows, int64_t inner,
                           int states, bool backward) {
-  constexpr int kAhead = 8;
+  constexpr int kAhead = 16;
   const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
   if (index >= rows * states) return;
   const int64_t row = index / states;
   const float rate = -kLog2E * expf(a_log[row % inner * states + index % states]);
+  LetKernelAfterBegin();
+  AwaitKernelBefore();
   float h = start == nullptr ? 0.0f : start[index];
   for (int first = 0; first < segments; first += kAhead) {
     float added[kAhead], steps[kAhead];
@@ -481,7 +595,7 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   p.time = static_cast<int>(time);
   p.inner = static_cast<int>(inner);
   p.states = static_cast<int>(states);
-  p.channel_blocks = static_cast<int>(CeilDiv<int64_t>(inner, Shape::kBlockChannels));
+  p.channel_blocks = static_cast<int>(CeilDiv<int64_t>(inner, kBlockChannels));
   p.segments = segments.count;
   p.segment_tokens = segments.tokens;
   p.softplus = args.softplus;
@@ -490,16 +604,26 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
                       (args.z.empty() || RowsAreVectors<T>(p.z, p.z_stride, inner));
   p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
   p.state_vectors = states % Shape::kThreadStates == 0;
-  const LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
-                             .threads = dim3(Shape::kThreads),
-                             .shared_bytes = sizeof(ForwardTile<T, Shape>)};
-  if (p.segments > 1) {
-    Scratch taken(scratch.data());
+  Scratch taken(scratch.data());
+  if (segments.count > 1) {
     p.effects.states = taken.Take<float>(p.segments * batch * inner * states);
     p.effects.steps = taken.Take<float>(p.segments * batch * inner);
+  } else if (RelaySegments(time) > 1) {
+    p.segments = RelaySegments(time);
+    p.relay.states = taken.Take<float>(batch * inner * states);
+    const int64_t counters = RelayCounters(batch, inner);
+    p.relay.dealt = taken.Take<unsigned>(counters);
+    p.relay.finished = p.relay.dealt + 1;
+    device.Zero(p.relay.dealt, counters * static_cast<int64_t>(sizeof(unsigned)));
+  }
+  LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
+                       .threads = dim3(Shape::kThreads),
+                       .shared_bytes = sizeof(ForwardTile<T, Shape>)};
+  if (segments.count > 1) {
     Launch(device, shape, SelectiveScanForwardKernel<T, Shape, true>, p);
     CombineSegments(device, p.effects, p.a_log, p.initial_state, p.segments, batch, inner, states, false);
     p.initial_state = p.effects.states;
+    shape.begins_early = true;  // after CombineSegments
   }
   Launch(device, shape, SelectiveScanForwardKernel<T, Shape, false>, p);
 }
@@ -509,19 +633,24 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
 void CombineSegments(const Device& device, const SegmentEffects& effects, const float* a_log,
                      const float* start, int segments, int64_t batch, int64_t inner, int64_t states,
                      bool backward) {
-  const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(batch * inner * states, 256));
-  Launch(device, {.blocks = dim3(blocks), .threads = dim3(256)}, CombineSegmentsKernel, effects, a_log, start,
+  const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(batch * inner * states, kCombineThreads));
+  Launch(device, {.blocks = dim3(blocks), .threads = dim3(kCombineThreads), .begins_early = true}, CombineSegmentsKernel, effects, a_log, start,
          segments, batch * inner, inner, static_cast<int>(states), backward);
 }
 
 template <typename T>
 int64_t SelectiveScanForwardScratchBytes(const SelectiveScanArgs<T>& args) {
   const int64_t batch = args.x.dim(0), inner = args.x.dim(2);
+  const int64_t states = args.a_log.dim(1);
   const TimeSegments segments = CutTime(batch, args.x.dim(1), inner);
-  if (segments.count == 1) return 0;
   Scratch counted(nullptr);
-  counted.Take<float>(segments.count * batch * inner * args.a_log.dim(1));
-  counted.Take<float>(segments.count * batch * inner);
+  if (segments.count > 1) {
+    counted.Take<float>(segments.count * batch * inner * states);
+    counted.Take<float>(segments.count * batch * inner);
+  } else if (RelaySegments(args.x.dim(1)) > 1) {
+    counted.Take<float>(batch * inner * states);
+    counted.Take<unsigned>(RelayCounters(batch, inner));
+  }
   return counted.used_bytes();
 }
 

@@ -123,15 +123,7 @@ struct StateVector {
     }
     return result;
   }
-  __device__ __forceinline__ float operator[](int i) const {
-    if constexpr (sizeof(T) == 4) {
-      return __uint_as_float(words[i]);
-    } else {
-      T value;
-      value.bits = static_cast<uint16_t>(words[i / 2] >> (i % 2 * 16));
-      return ToFloat(value);
-    }
-  }
+  __device__ __forceinline__ float operator[](int i) const { return NumberInWords<T>(words, i); }
 
  private:
   __device__ __forceinline__ void Set(int i, float value) {

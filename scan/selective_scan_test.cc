@@ -9,6 +9,7 @@
 #include <cmath>
 #include <limits>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -302,7 +303,7 @@ Results RunScan(Arena& arena, const Case& c) {
 
 template <typename T>
 Results RunScan(const Device& device, const Case& c) {
-  Arena arena = TestArena(device);
+  Arena arena = TestArena(device, int64_t{1} << 29);
   return RunScan<T>(arena, c);
 }
 
@@ -607,6 +608,31 @@ TEST(SelectiveScanTest, RepeatsToTheBitOnAnyNumberOfThreads) {
 }
 
 TEST(SelectiveScanTest, DevicesAgree) { ExpectAgreesWithTheOracle(MakeCase(2, 333, 130, 32, 4)); }
+
+// So many rows that a GPU is full without cutting time for more parallel work: then segments hand their state
+// on to each other.
+TEST(SelectiveScanTest, ManyLongRowsAgree) {
+  With with;
+  with.reset = true;
+  ExpectAgreesWithTheOracle(MakeCase(400, 300, 3, 3, 11, with));
+  ExpectAgreesWithTheOracle(MakeCase(400, 1100, 1, 2, 12));
+}
+
+// Every operand there and nothing to pad, as in training: these have kernels of their own in Bf16. Some steps
+// are too long for the exponentials of the usual ones.
+TEST(SelectiveScanTest, ShapesOfTrainingAgree) {
+  const std::vector<Device> gpus = TestGpus();
+  for (int64_t states : {8, 16, 32, 64}) {
+    // With the second size segments are cut in parallel, with the third they are handed on.
+    std::vector<std::pair<int64_t, int64_t>> sizes = {{3, 61}, {2, 500}};
+    if (!gpus.empty() && states == 8) sizes.push_back({397, 256});
+    for (const auto& [batch, time] : sizes) {
+      Case c = MakeCase(batch, time, 64, states, static_cast<uint64_t>(states));
+      for (int64_t i = 0; i < c.delta.size(); i += 10007) c.delta[i] = 900;
+      ExpectAgreesWithTheOracle(c, /*underflow=*/1e-25);
+    }
+  }
+}
 
 // The kernels for this CPU and those for any CPU.
 TEST(SelectiveScanTest, AllKernelsOfTheCpuAgree) {

@@ -34,6 +34,7 @@ RunConfig PublishedPreset() {
 RunConfig Hm11Preset() {
   RunConfig config;
   config.model.zero_init_outputs = true;
+  config.optimizer.muon_lr = 0.035;
   config.optimizer.muon_weight_decay = 0.08;
   return config;
 }
@@ -76,6 +77,7 @@ RunConfig TinyPreset() {
 
 absl::Status RunConfig::Validate() const {
   HM_RETURN_IF_ERROR(model.Validate());
+  HM_RETURN_IF_ERROR(optimizer.Validate());
   HM_RETURN_IF_ERROR(schedule.Validate());
   HM_RETURN_IF_ERROR(quant.Validate());
   const auto bad = [](absl::string_view field, auto value, absl::string_view why) {

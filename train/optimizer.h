@@ -35,6 +35,7 @@
 #include <memory>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "core/arena.h"
 #include "core/device.h"
 #include "core/dtype.h"
@@ -82,6 +83,9 @@ struct OptimizerConfig {
     f("newton_schulz_steps", self.newton_schulz_steps);
     f("newton_schulz_bf16", self.newton_schulz_bf16);
   }
+
+  // InvalidArgument names the field.
+  absl::Status Validate() const;
 };
 
 // A set of float weights as one flat tensor (padding between weights included, always 0) and its named view.

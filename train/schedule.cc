@@ -5,15 +5,10 @@
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "core/fields.h"
 
 namespace hm11 {
 namespace {
-
-absl::Status InRange(const char* field, double value, double least, double most) {
-  if (value >= least && value <= most) return absl::OkStatus();
-  return absl::InvalidArgumentError(
-      absl::StrCat(field, "=", value, ": must lie between ", least, " and ", most));
-}
 
 // The published warm-down: over the last steps of the step limit, or of the time limit in units of the mean
 // step.
@@ -37,24 +32,15 @@ absl::Status ScheduleConfig::Validate() const {
   if (max_steps < 1)
     return absl::InvalidArgumentError(absl::StrCat("max_steps=", max_steps, ": must be at least 1"));
   const double huge = std::numeric_limits<double>::max();
-  const struct {
-    const char* field;
-    double value, least, most;
-  } bounds[] = {{"time_limit_seconds", time_limit_seconds, 0, huge},
-                {"warmup_fraction", warmup_fraction, 0, 1},
-                {"warmdown_fraction", warmdown_fraction, 0, 1},
-                {"final_lr_scale", final_lr_scale, 0, 1},
-                {"momentum_start", momentum_start, 0, 1},
-                {"momentum_end", momentum_end, 0, 1},
-                {"momentum_warmup_fraction", momentum_warmup_fraction, 0, 1},
-                {"average_decay", average_decay, 0, 1},
-                {"average_start_fraction", average_start_fraction, 0, 1}};
-  for (const auto& bound : bounds) {
-    if (absl::Status status = InRange(bound.field, bound.value, bound.least, bound.most); !status.ok()) {
-      return status;
-    }
-  }
-  return absl::OkStatus();
+  return CheckBounds({{"time_limit_seconds", time_limit_seconds, 0, huge},
+                      {"warmup_fraction", warmup_fraction, 0, 1},
+                      {"warmdown_fraction", warmdown_fraction, 0, 1},
+                      {"final_lr_scale", final_lr_scale, 0, 1},
+                      {"momentum_start", momentum_start, 0, 1},
+                      {"momentum_end", momentum_end, 0, 1},
+                      {"momentum_warmup_fraction", momentum_warmup_fraction, 0, 1},
+                      {"average_decay", average_decay, 0, 1},
+                      {"average_start_fraction", average_start_fraction, 0, 1}});
 }
 
 double Progress(const ScheduleConfig& config, RunPosition position) {
