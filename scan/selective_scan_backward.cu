@@ -34,6 +34,7 @@ struct BackwardOperands {
   float* ddelta_bias;  // [segments, batch, inner]
   float* dinitial_state;
   SegmentEffects effects;
+  Relay relay;
   int64_t b_stride;
   int64_t c_stride;
   int64_t z_stride;
@@ -105,6 +106,7 @@ struct alignas(16) BackwardTile {
   float delta_bias[Shape::kBlockChannels];  // in order
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
+  int block;
 };
 
 template <typename T, typename Shape>
@@ -117,23 +119,36 @@ struct BackwardPlace {
   int channel_begin;
   int channel_block;
   int batch;
-  int segment;
+  int segment;  // of a relay, the first is the last in time
   int tile_begin;  // the segment's tiles
   int tile_end;
+  bool is_first;  // in time
+  bool is_last;
 };
 
 template <typename Shape, typename T>
-__device__ __forceinline__ BackwardPlace PlaceOfBackwardBlock(const BackwardOperands<T>& p) {
-  const int block = static_cast<int>(blockIdx.x);
-  const int channel_block = block % p.channel_blocks;
-  const int segment = block / p.channel_blocks / p.batch;
-  const int first = segment * p.segment_tokens;
-  return {channel_block * Shape::kBlockChannels,
-          channel_block,
-          block / p.channel_blocks % p.batch,
-          segment,
-          first / Shape::kTile,
-          CeilDiv(min(p.time, first + p.segment_tokens), Shape::kTile)};
+__device__ __forceinline__ BackwardPlace PlaceOfBackwardBlock(const BackwardOperands<T>& p, int block) {
+  BackwardPlace place;
+  place.channel_block = block % p.channel_blocks;
+  place.channel_begin = place.channel_block * Shape::kBlockChannels;
+  place.batch = block / p.channel_blocks % p.batch;
+  place.segment = block / p.channel_blocks / p.batch;
+  const bool is_outer = place.segment == p.segments - 1;
+  int begin, end;
+  if (p.relay.states != nullptr) {
+    begin = is_outer ? 0 : RelayBorderBackward(p.time, place.segment + 1);
+    end = RelayBorderBackward(p.time, place.segment);
+    place.is_first = is_outer;
+    place.is_last = place.segment == 0;
+  } else {
+    begin = place.segment * p.segment_tokens;
+    end = min(p.time, begin + p.segment_tokens);
+    place.is_first = place.segment == 0;
+    place.is_last = is_outer;
+  }
+  place.tile_begin = begin / Shape::kTile;
+  place.tile_end = CeilDiv(end, Shape::kTile);
+  return place;
 }
 
 // The tile's steps, inputs, gradients behind the gate, b, c and resets, as floats into shared memory. Tokens
@@ -257,7 +272,7 @@ __global__ void __launch_bounds__(Shape::kThreads)
   extern __shared__ uint4 shared_memory[];
   auto& tile = *reinterpret_cast<BackwardTile<T, Shape>*>(shared_memory);
   constexpr int kStates = Shape::kThreadStates;
-  const BackwardPlace place = PlaceOfBackwardBlock<Shape>(p);
+  const BackwardPlace place = PlaceOfBackwardBlock<Shape>(p, static_cast<int>(blockIdx.x));
   const ThreadPlace<Shape> self;
   float rate[2][kStates], carry[2][kStates] = {}, step_sum[2] = {};
   LoadThreadRates(p, place.channel_begin, self, rate);
@@ -518,7 +533,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   auto& tile = *reinterpret_cast<BackwardTile<T, Shape>*>(shared_memory);
   constexpr int kStates = Shape::kThreadStates;
   using Saved = StateVector<T, kStates>;
-  const BackwardPlace place = PlaceOfBackwardBlock<Shape>(p);
+  const BackwardPlace place = PlaceOfBackwardBlock<Shape>(p, DealBlock(p.relay, &tile.block));
   const ThreadPlace<Shape> self;
   float rate[2][kStates], carry[2][kStates] = {}, drate[2][kStates] = {};
   float dcolumns[2][Shape::kStatePairs][4] = {};
@@ -528,11 +543,16 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   LoadChannels(p, place, tile);
   const int first_channel = place.channel_begin + self.channel_begin;
   const int64_t first_row = (int64_t{place.segment} * p.batch + place.batch) * p.inner;
-  if (p.dfinal_state != nullptr) {
+  const bool relays = p.relay.states != nullptr;
+  const int64_t relay_row = int64_t{place.batch} * p.inner;
+  const int relay_index = place.batch * p.channel_blocks + place.channel_block;
+  if (relays && !place.is_last) AwaitSegments(p.relay, relay_index, place.segment);
+  const float* const behind = relays && !place.is_last ? p.relay.states : p.dfinal_state;
+  if (behind != nullptr) {
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       const int channel = first_channel + i;
-      LoadStates(p.dfinal_state + (first_row + channel) * p.states, self.state_begin,
+      LoadStates(behind + ((relays ? relay_row : first_row) + channel) * p.states, self.state_begin,
                  Shape::kWhole || channel < p.inner ? p.states : 0, Shape::kWhole || p.state_vectors,
                  carry[i]);
     }
@@ -653,15 +673,17 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   for (int i = 0; i < 2; ++i) {
     const int channel = first_channel + i;
     const int count = channel < p.inner ? p.states : 0;
-    if (p.dinitial_state != nullptr && place.segment == 0) {
-      StoreStates(p.dinitial_state + (first_row + channel) * p.states, self.state_begin, count,
-                  p.state_vectors, carry[i]);
+    float* const before = place.is_first ? p.dinitial_state : p.relay.states;
+    if (before != nullptr) {
+      StoreStates(before + (relay_row + channel) * p.states, self.state_begin, count, p.state_vectors,
+                  carry[i]);
     }
 #pragma unroll
     for (int j = 0; j < kStates; ++j) drate[i][j] *= kLn2 * rate[i][j];
     StoreStates(p.da_log + (first_row + channel) * p.states, self.state_begin, count, p.state_vectors,
                 drate[i]);
   }
+  if (relays && !place.is_first) EndSegment(p.relay, relay_index, place.segment + 1);
   __syncthreads();
   StoreChannels(p, place, tile);
 }
@@ -716,8 +738,9 @@ struct BackwardScratch {
   BackwardScratch(uint8_t* base, int64_t batch, int64_t time, int64_t inner, int64_t states,
                   int block_channels, int padded_states)
       : segments(CutTime(batch, time, inner)),
+        relay_segments(segments.count == 1 ? RelaySegments(time) : 1),
         channel_blocks(CeilDiv<int64_t>(inner, block_channels)),
-        parts(segments.count * batch) {
+        parts(segments.count * relay_segments * batch) {
     Scratch scratch(base);
     dcolumns = scratch.Take<T>(channel_blocks * batch * time * 2 * padded_states);
     da_log = scratch.Take<float>(parts * inner * states);
@@ -727,10 +750,16 @@ struct BackwardScratch {
       effects.states = scratch.Take<float>(parts * inner * states);
       effects.steps = scratch.Take<float>(parts * inner);
     }
+    if (relay_segments > 1) {
+      relay.states = scratch.Take<float>(batch * inner * states);
+      counters = RelayCounters(batch, channel_blocks);
+      relay.counters = scratch.Take<unsigned>(counters);
+    }
     size_bytes = scratch.used_bytes();
   }
 
   TimeSegments segments;
+  int relay_segments;
   int64_t channel_blocks;
   int64_t parts;
   T* dcolumns;
@@ -738,6 +767,8 @@ struct BackwardScratch {
   float* dd;
   float* ddelta_bias;
   SegmentEffects effects;
+  Relay relay;
+  int64_t counters = 0;  // of the relay
   int64_t size_bytes;
 };
 
@@ -768,6 +799,7 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.ddelta_bias = scratch.ddelta_bias;
   p.dinitial_state = args.dinitial_state.data();
   p.effects = scratch.effects;
+  p.relay = scratch.relay;
   p.b_stride = forward.b.stride();
   p.c_stride = forward.c.stride();
   p.z_stride = forward.z.stride();
@@ -777,7 +809,7 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.inner = static_cast<int>(inner);
   p.states = static_cast<int>(states);
   p.channel_blocks = static_cast<int>(scratch.channel_blocks);
-  p.segments = scratch.segments.count;
+  p.segments = scratch.segments.count * scratch.relay_segments;
   p.segment_tokens = scratch.segments.tokens;
   p.softplus = forward.softplus;
   p.channel_vectors = true;
@@ -814,7 +846,9 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
       .blocks = dim3(static_cast<unsigned>(scratch.channel_blocks * batch * p.segments)),
       .threads = dim3(Shape::kThreads),
       .shared_bytes = sizeof(BackwardTile<T, Shape>)};
-  if (p.segments > 1) {
+  if (scratch.relay_segments > 1) {
+    device.Zero(p.relay.counters, scratch.counters * static_cast<int64_t>(sizeof(unsigned)));
+  } else if (p.segments > 1) {
     Launch(device, shape, SelectiveScanSegmentGradientKernel<T, Shape>, p);
     CombineSegments(device, p.effects, p.a_log, p.dfinal_state, p.segments, batch, inner, states, true);
     p.dfinal_state = p.effects.states;

@@ -7,34 +7,6 @@ namespace {
 
 constexpr int kBlockChannels = 64;
 
-// How many counters a Relay has.
-int64_t RelayCounters(int64_t batch, int64_t inner) {
-  return 1 + batch * CeilDiv<int64_t>(inner, kBlockChannels);
-}
-
-// Blocks are dealt out in the order of segments, each as an SM has room for it, and a block begins with the
-// state that the block of the segment before left. Whole sequences would be too few pieces of work to fill
-// all SMs to the end: batch 48 with 1024 channels is 768 blocks where 528 run at a time. A segment is half of
-// what the ones before it leave, so that the last ones are short.
-struct Relay {
-  float* states = nullptr;       // [batch, inner, state]; null when segments do not relay
-  unsigned* dealt = nullptr;     // blocks that have begun
-  unsigned* finished = nullptr;  // [batch, channel_blocks]: segments that have ended
-};
-
-constexpr int kShortestRelay = 128;
-
-int RelaySegments(int64_t time) {
-  int segments = 1;
-  while ((time >> segments) >= kShortestRelay) ++segments;
-  return segments;
-}
-
-__device__ __forceinline__ int RelayBegin(int time, int segment) {
-  constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
-  return segment == 0 ? 0 : CeilDiv(time - (time >> segment), kChunk) * kChunk;
-}
-
 template <typename T>
 struct ForwardOperands {
   const T* x;
@@ -161,8 +133,8 @@ template <typename Shape, typename T>
 __device__ __forceinline__ ForwardPlace PlaceOfForwardBlock(const ForwardOperands<T>& p, int block) {
   const int segment = block / p.channel_blocks / p.batch;
   const bool relays = p.relay.states != nullptr;
-  const int time_begin = relays ? RelayBegin(p.time, segment) : segment * p.segment_tokens;
-  const int next_begin = relays ? RelayBegin(p.time, segment + 1) : time_begin + p.segment_tokens;
+  const int time_begin = relays ? RelayBorder(p.time, segment) : segment * p.segment_tokens;
+  const int next_begin = relays ? RelayBorder(p.time, segment + 1) : time_begin + p.segment_tokens;
   return {block % p.channel_blocks * kBlockChannels, block / p.channel_blocks % p.batch, segment, time_begin,
           segment == p.segments - 1 ? p.time : next_begin};
 }
@@ -172,36 +144,6 @@ __device__ __forceinline__ ForwardPlace PlaceOfForwardBlock(const ForwardOperand
 // pairs side by side. In this order the lanes of both hit different banks.
 __device__ __forceinline__ constexpr int PlaceOfPair(int pair) {
   return pair % 4 * (kBlockChannels / 8) + (pair / 4 + pair % 4 * 2) % (kBlockChannels / 8);
-}
-
-// Returns the block's turn. The hardware promises no order of blocks; a counter does, so that whoever waits
-// waits for a block that runs or has ended.
-template <typename Shape, typename T>
-__device__ __forceinline__ int DealBlock(const Relay& relay, ForwardTile<T, Shape>& tile) {
-  if (relay.states == nullptr) return static_cast<int>(blockIdx.x);
-  if (threadIdx.x == 0) tile.block = static_cast<int>(atomicAdd(relay.dealt, 1u));
-  __syncthreads();
-  return tile.block;
-}
-
-// Until `segments` segments of the channels have ended; what their blocks wrote is then visible to this one.
-__device__ __forceinline__ void AwaitSegments(const unsigned* finished, unsigned segments) {
-  if (threadIdx.x == 0) {
-    unsigned count = 0;
-    while (true) {
-      asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(count) : "l"(finished) : "memory");
-      if (count >= segments) break;
-      __nanosleep(100);
-    }
-  }
-  __syncthreads();
-}
-
-__device__ __forceinline__ void EndSegment(unsigned* finished, unsigned segments) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(finished), "r"(segments) : "memory");
-  }
 }
 
 // Sets the tile's rows on their way into shared memory.
@@ -366,7 +308,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   constexpr int kStates = Shape::kThreadStates;
   extern __shared__ uint4 shared_memory[];
   auto& tile = *reinterpret_cast<ForwardTile<T, Shape>*>(shared_memory);
-  const ForwardPlace place = PlaceOfForwardBlock<Shape>(p, DealBlock<Shape>(p.relay, tile));
+  const ForwardPlace place = PlaceOfForwardBlock<Shape>(p, DealBlock(p.relay, &tile.block));
   const int thread = static_cast<int>(threadIdx.x);
 
   LetKernelAfterBegin();
@@ -401,9 +343,8 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   }
 
   const bool relays = p.relay.states != nullptr;
-  unsigned* const finished =
-      p.relay.finished + place.batch * p.channel_blocks + place.block_begin / kBlockChannels;
-  if (relays && place.segment > 0) AwaitSegments(finished, static_cast<unsigned>(place.segment));
+  const int relay_index = place.batch * p.channel_blocks + place.block_begin / kBlockChannels;
+  if (relays && place.segment > 0) AwaitSegments(p.relay, relay_index, place.segment);
   AwaitKernelBefore();
   const float* const start = relays && place.segment > 0 ? p.relay.states : p.initial_state;
 #pragma unroll
@@ -532,7 +473,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     }
   }
   if (relays && place.segment < p.segments - 1)
-    EndSegment(finished, static_cast<unsigned>(place.segment) + 1);
+    EndSegment(p.relay, relay_index, place.segment + 1);
 }
 
 constexpr int kCombineThreads = 128;
@@ -611,10 +552,9 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   } else if (RelaySegments(time) > 1) {
     p.segments = RelaySegments(time);
     p.relay.states = taken.Take<float>(batch * inner * states);
-    const int64_t counters = RelayCounters(batch, inner);
-    p.relay.dealt = taken.Take<unsigned>(counters);
-    p.relay.finished = p.relay.dealt + 1;
-    device.Zero(p.relay.dealt, counters * static_cast<int64_t>(sizeof(unsigned)));
+    const int64_t counters = RelayCounters(batch, CeilDiv<int64_t>(inner, kBlockChannels));
+    p.relay.counters = taken.Take<unsigned>(counters);
+    device.Zero(p.relay.counters, counters * static_cast<int64_t>(sizeof(unsigned)));
   }
   LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
                        .threads = dim3(Shape::kThreads),
@@ -649,7 +589,7 @@ int64_t SelectiveScanForwardScratchBytes(const SelectiveScanArgs<T>& args) {
     counted.Take<float>(segments.count * batch * inner);
   } else if (RelaySegments(args.x.dim(1)) > 1) {
     counted.Take<float>(batch * inner * states);
-    counted.Take<unsigned>(RelayCounters(batch, inner));
+    counted.Take<unsigned>(RelayCounters(batch, CeilDiv<int64_t>(inner, kBlockChannels)));
   }
   return counted.used_bytes();
 }

@@ -303,7 +303,7 @@ bool ScanIsWhole(const SelectiveScanArgs<T>& args) {
 // Time is cut into `count` segments of `tokens` each (a multiple of kSelectiveScanChunk; the last may be
 // shorter) so that some 800 blocks of 64 channels run at once. A function of the shape alone: results must
 // not depend on the GPU. More than one segment costs a second pass over the decays, so it is done only when
-// half of the GPU would idle otherwise.
+// most of the GPU would idle otherwise.
 struct TimeSegments {
   int count;
   int tokens;
@@ -313,10 +313,75 @@ inline TimeSegments CutTime(int64_t batch, int64_t time, int64_t inner) {
   constexpr int64_t kBlocks = 132 * 6;
   const int64_t chunks = CeilDiv<int64_t>(time, kSelectiveScanChunk);
   const int64_t blocks = batch * CeilDiv<int64_t>(inner, 64);
-  const int64_t wanted = blocks * 2 > kBlocks ? 1 : std::min(chunks, kBlocks / blocks);
+  const int64_t wanted = blocks * 4 > kBlocks ? 1 : std::min(chunks, kBlocks / blocks);
   const int64_t segment_chunks = CeilDiv<int64_t>(chunks, std::max<int64_t>(wanted, 1));
   return {static_cast<int>(CeilDiv<int64_t>(chunks, segment_chunks)),
           static_cast<int>(segment_chunks * kSelectiveScanChunk)};
+}
+
+// Segments that hand on their state instead of being scanned side by side. Blocks are dealt out in the order
+// of segments, each as an SM has room for it, and a block begins with the state that the block of the segment
+// before left. Whole sequences would be too few pieces of work to fill all SMs to the end: forward, batch 48
+// with 1024 channels is 768 blocks where 528 run at a time. A segment is half of what the ones before it
+// leave, so that the last ones are short.
+struct Relay {
+  float* states = nullptr;  // [batch, inner, state]; null when segments do not relay
+  // Of blocks that have begun; then, [batch, channel_blocks], of segments that have ended. They begin as 0.
+  unsigned* counters = nullptr;
+};
+
+inline constexpr int kShortestRelay = 128;
+
+inline int RelaySegments(int64_t time) {
+  int segments = 1;
+  while ((time >> segments) >= kShortestRelay) ++segments;
+  return segments;
+}
+
+// How many counters a Relay has.
+inline int64_t RelayCounters(int64_t batch, int64_t channel_blocks) { return 1 + batch * channel_blocks; }
+
+// Where a segment begins, forward; and where it ends, backward, when the first is the last in time.
+__device__ __forceinline__ int RelayBorder(int time, int segment) {
+  constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
+  return segment == 0 ? 0 : CeilDiv(time - (time >> segment), kChunk) * kChunk;
+}
+__device__ __forceinline__ int RelayBorderBackward(int time, int segment) {
+  constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
+  return segment == 0 ? time : CeilDiv(time >> segment, kChunk) * kChunk;
+}
+
+// The block's turn, through `shared`. The hardware promises no order of blocks; a counter does, so that
+// whoever waits waits for a block that runs or has ended.
+__device__ __forceinline__ int DealBlock(const Relay& relay, int* shared) {
+  if (relay.states == nullptr) return static_cast<int>(blockIdx.x);
+  if (threadIdx.x == 0) *shared = static_cast<int>(atomicAdd(relay.counters, 1u));
+  __syncthreads();
+  return *shared;
+}
+
+// Until `segments` segments have ended of the channels with this index, batch row * channel_blocks + channel
+// block; what their blocks wrote is then visible to this one.
+__device__ __forceinline__ void AwaitSegments(const Relay& relay, int index, int segments) {
+  if (threadIdx.x == 0) {
+    unsigned count = 0;
+    while (true) {
+      asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(count) : "l"(relay.counters + 1 + index) : "memory");
+      if (count >= static_cast<unsigned>(segments)) break;
+      __nanosleep(100);
+    }
+  }
+  __syncthreads();
+}
+
+// Now so many have ended, and what this block wrote is theirs.
+__device__ __forceinline__ void EndSegment(const Relay& relay, int index, int segments) {
+  __syncthreads();
+  if (threadIdx.x == 0) {
+    asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(relay.counters + 1 + index),
+                 "r"(static_cast<unsigned>(segments))
+                 : "memory");
+  }
 }
 
 // Scratch by bumping a pointer; with a null base it only counts.
