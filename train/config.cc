@@ -36,6 +36,7 @@ RunConfig Hm11Preset() {
   config.model.zero_init_outputs = true;
   config.optimizer.muon_lr = 0.035;
   config.optimizer.muon_weight_decay = 0.08;
+  config.input_mask = 0.03;
   return config;
 }
 

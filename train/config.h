@@ -31,7 +31,7 @@ struct RunConfig {
   int64_t sequence = 2048;         // tokens of a training sequence, and of an evaluation window
   int64_t batch_tokens = 65536;    // of a step, over all micro-batches
   int64_t micro_batch_tokens = 0;  // of a forward and backward pass; 0: the most that fits in memory
-  double input_mask = 0;           // share of the inputs that are hidden while training: data/batcher.h
+  double input_mask = 0;           // share of the inputs hidden once text is read again: data/batcher.h
   int64_t warmup_steps = 20;  // run first and undone: they load kernels and choose algorithms, nothing else
   int64_t log_every = 50;     // steps between lines of the log
   double validation_seconds = 60;  // of training between validations; 0: only at the end

@@ -14,6 +14,8 @@
 #include "core/file.h"
 #include "core/lzma.h"
 #include "core/random.h"
+#include "data/shard.h"
+#include "data/token_stream.h"
 #include "eval/artifact_model.h"
 #include "testing/matchers.h"
 #include "train/checkpoint.h"
@@ -72,6 +74,22 @@ TEST_F(RunTest, TwoRunsWithOneSeedGiveTheSameBits) {
   other.config.seed = 2;
   ASSERT_THAT(hm11::Run(other), IsOk());
   EXPECT_NE(*ReadFile(*folder_ + "/once/artifact.hm11"), *ReadFile(*folder_ + "/other/artifact.hm11"));
+}
+
+TEST_F(RunTest, InputsAreHiddenOnlyOnceTextIsReadAgain) {
+  const TokenStream stream = *TokenStream::Open(*folder_ + "/t_train_*.bin", 300);
+  ASSERT_THAT(WriteShard(*folder_ + "/short_000000.bin", stream.Read(0, 1500)), IsOk());
+  const auto weights = [&](const char* mask, int64_t steps) {
+    RunOptions options = Options(absl::StrCat("mask_", mask, "_", steps));
+    options.train_pattern = *folder_ + "/short_*.bin";
+    EXPECT_THAT(ApplyOverrides(absl::StrCat("input_mask=", mask, ",max_steps=", steps), &options.config),
+                IsOk());
+    EXPECT_THAT(hm11::Run(options), IsOk());
+    return *ReadFile(options.folder + "/model.safetensors");
+  };
+  // 1500 tokens are 5.8 steps.
+  EXPECT_EQ(weights("0", 6), weights("0.5", 6));
+  EXPECT_NE(weights("0", 7), weights("0.5", 7));
 }
 
 TEST_F(RunTest, AResumedRunEndsAsOneThatWasNotInterrupted) {

@@ -178,8 +178,10 @@ void Trainer<T>::Prefetch(int64_t step) {
     batcher_.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
                   Tensor<int32_t>(targets + m * count, {batch, time}));
   }
-  MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step,
-             Tensor<int32_t>(ids, ids_.shape()));
+  if (batcher_.EpochsBefore(step) >= 1) {
+    MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step,
+               Tensor<int32_t>(ids, ids_.shape()));
+  }
   incoming.taken->Hold(copies_);
   copies_.CopyFromHost(incoming.batch.data(), incoming.host, incoming.batch.size_bytes());
   incoming.arrived->Record();
