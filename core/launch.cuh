@@ -29,8 +29,8 @@ struct LaunchShape {
   dim3 blocks;
   dim3 threads;
   int64_t shared_bytes = 0;  // Dynamic shared memory; more than 48 KB is asked for here.
-  // The kernel may begin while the one before it on the stream still runs, where the GPU can do that: it calls
-  // AwaitKernelBefore() before it reads what that one writes, or writes anything.
+  // The kernel may begin while the one before it on the stream still runs, where the GPU can do that: it
+  // calls AwaitKernelBefore() before it reads what that one writes, or writes anything.
   bool begins_early = false;
 };
 
@@ -41,7 +41,8 @@ __device__ __forceinline__ void AwaitKernelBefore() {
 #endif
 }
 
-// From here on the kernel after this one may begin, if it begins early. Once all blocks have said so or ended.
+// From here on the kernel after this one may begin, if it begins early. Once all blocks have said so or
+// ended.
 __device__ __forceinline__ void LetKernelAfterBegin() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");

@@ -1,6 +1,7 @@
 // Matrix products: contracts checked, then to OpenBLAS or cuBLASLt.
 #include "ops/matmul.h"
 
+#include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "ops/product.h"
 
@@ -109,6 +110,8 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
                                  .b_step = inner * cols,
                                  .c_step = rows * cols});
 }
+
+std::string CpuMatmulKernels() { return absl::StrCat("OpenBLAS ", BlasKernels()); }
 
 #if HM11_HAVE_CUDA
 

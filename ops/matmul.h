@@ -75,6 +75,9 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args);
 // operands given, and the fastest is kept. Off by default. Nothing here matters on a CPU.
 void TuneMatmuls(bool on);
 
+// What multiplies on the CPU, "OpenBLAS SkylakeX".
+std::string CpuMatmulKernels();
+
 // All measured choices as text, and back: one line a shape, for one kind of GPU and one version of cuBLASLt.
 // SetMatmulTuning refuses text that is malformed or of another version (the message says which); choices for
 // another kind of GPU than the one a product runs on are left unused. Call it while no captured graph is

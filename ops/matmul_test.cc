@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
+#include <stdlib.h>
 
+#include "absl/strings/str_cat.h"
 #include "testing/devices.h"
 #include "testing/generators.h"
 #include "testing/gradient_check.h"
@@ -237,6 +239,15 @@ TEST(MatmulTest, TuningChangesNoResultAndSurvivesText) {
     EXPECT_EQ(MatmulTuning(), measured);
     EXPECT_EQ(RunOn<Bf16>(gpu, c).dweight.values, tuned.dweight.values);
   }
+}
+
+TEST(MatmulTest, TheKernelsOfTheCpuAreThoseItCanRun) {
+  __builtin_cpu_init();
+  if (!__builtin_cpu_is("intel") || !__builtin_cpu_supports("avx512vl") ||
+      getenv("OPENBLAS_CORETYPE") == nullptr) {
+    GTEST_SKIP() << "no CPU that OpenBLAS was told of";
+  }
+  EXPECT_EQ(CpuMatmulKernels(), absl::StrCat("OpenBLAS ", getenv("OPENBLAS_CORETYPE")));
 }
 
 TEST(MatmulTest, TuningTextThatIsNotOneIsRefused) {

@@ -39,6 +39,9 @@ struct Product {
 template <typename T>
 void Multiply(const Product<T>& product);
 
+// What OpenBLAS computes with: the name it has for the kernels it chose.
+const char* BlasKernels();
+
 // While it lives OpenBLAS uses only the thread that calls it: for loops that spread products over threads
 // themselves. Made and ended by one thread, while no other uses OpenBLAS.
 class OneThreadPerProduct {

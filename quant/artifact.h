@@ -38,6 +38,7 @@
 
 #include <array>
 #include <cstdint>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -94,6 +95,10 @@ absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCode
 
 // `source`, a path say, is named in errors.
 absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source);
+
+// The checksum that an artifact ends with, which tells artifacts apart (that of the whole file does not: it is
+// one number for all that end with their own). Nothing when the bytes before it have another.
+std::optional<uint64_t> ArtifactChecksum(absl::string_view artifact);
 
 }  // namespace hm11
 

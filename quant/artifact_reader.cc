@@ -2,6 +2,7 @@
 #include <array>
 #include <cstdlib>
 #include <cstring>
+#include <optional>
 #include <string>
 #include <utility>
 #include <vector>
@@ -206,10 +207,8 @@ absl::Status CheckFrame(absl::string_view bytes, Artifact* artifact, absl::strin
     const absl::string_view fault = bytes.size() < size ? "truncated: " : "too long: ";
     return absl::DataLossError(absl::StrCat(fault, bytes.size(), " bytes instead of ", size));
   }
-  uint64_t crc = 0;
-  std::memcpy(&crc, bytes.data() + bytes.size() - kCrcBytes, kCrcBytes);
+  if (!ArtifactChecksum(bytes).has_value()) return absl::DataLossError("altered: its checksum is wrong");
   bytes.remove_suffix(kCrcBytes);
-  if (crc != Crc64(bytes)) return absl::DataLossError("altered: its checksum is wrong");
   artifact->vocab_size = vocab_size;
   *body = bytes.substr(kHeaderBytes);
   return absl::OkStatus();
@@ -243,6 +242,14 @@ absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_vie
   absl::StatusOr<Artifact> artifact = Parse(bytes);
   if (artifact.ok()) return artifact;
   return absl::Status(artifact.status().code(), absl::StrCat(source, ": ", artifact.status().message()));
+}
+
+std::optional<uint64_t> ArtifactChecksum(absl::string_view artifact) {
+  if (artifact.size() < kCrcBytes) return std::nullopt;
+  uint64_t crc = 0;
+  std::memcpy(&crc, artifact.data() + artifact.size() - kCrcBytes, kCrcBytes);
+  artifact.remove_suffix(kCrcBytes);
+  return crc == Crc64(artifact) ? std::optional(crc) : std::nullopt;
 }
 
 }  // namespace hm11

@@ -135,9 +135,9 @@ __device__ __forceinline__ float Reciprocal(float x) {
 
 inline constexpr float kLongestExponent = 125.0f;
 
-// 2^(x y) for |x y| <= kLongestExponent on the ordinary pipes: x y = whole + part with |part| <= 1/2, 2^part by a polynomial
-// that is 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent. Relative error
-// under 1e-7 with degree 5; with degree 3 1.3e-4, and under 2e-3 part^2 near 1.
+// 2^(x y) for |x y| <= kLongestExponent on the ordinary pipes: x y = whole + part with |part| <= 1/2, 2^part
+// by a polynomial that is 1 at 0 exactly (so that decays near 1 stay exact), `whole` added to the exponent.
+// Relative error under 1e-7 with degree 5; with degree 3 1.3e-4, and under 2e-3 part^2 near 1.
 template <int kDegree>
 __device__ __forceinline__ float Exp2OnFma(float x, float y) {
   constexpr float kMagic =
@@ -160,8 +160,8 @@ __device__ __forceinline__ float Exp2OnFma(float x, float y) {
 }
 
 // log(1 + e^x), relative to its own size also where it is small: with u = e^-|x| it is
-// max(x, 0) + 2 atanh(u / (2 + u)), the atanh as an odd polynomial on [0, 1/3]. To a few units of float's last
-// place, or for results that 16 bits will hold to 1e-5.
+// max(x, 0) + 2 atanh(u / (2 + u)), the atanh as an odd polynomial on [0, 1/3]. To a few units of float's
+// last place, or for results that 16 bits will hold to 1e-5.
 template <typename T>
 __device__ __forceinline__ float Softplus(float x) {
   const float u = Exp2(-kLog2E * fabsf(x));

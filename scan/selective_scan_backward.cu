@@ -119,7 +119,7 @@ struct BackwardPlace {
   int channel_begin;
   int channel_block;
   int batch;
-  int segment;  // of a relay, the first is the last in time
+  int segment;     // of a relay, the first is the last in time
   int tile_begin;  // the segment's tiles
   int tile_end;
   bool is_first;  // in time

@@ -111,7 +111,7 @@ struct alignas(16) ForwardTile {
   alignas(16) float delta_bias[kBlockChannels];
   float d[kBlockChannels];
   float longest_step[kBlockChannels];  // whose exponents Exp2OnFma takes, of every state
-  unsigned resets;  // bit t: the tile's token t begins from zero
+  unsigned resets;                     // bit t: the tile's token t begins from zero
   int block;
 };
 
@@ -395,7 +395,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         const bool on_fma = (j * kChannels + i) * Shape::kPolynomials % 16 < Shape::kPolynomials;
         const float exponent = pairs[2 * i] * rate[i][j];
         float decay = on_fma && (all_within || fabsf(exponent) <= kLongestExponent)
-                          ? Exp2OnFma<sizeof(T) == 2 ? 3 : 5>(pairs[2 * i], rate[i][j])
+                          ? Exp2OnFma < sizeof(T) == 2 ? 3 : 5 > (pairs[2 * i], rate[i][j])
                           : Exp2(exponent);
         if (!Shape::kWhole) decay = forget ? 0.0f : decay;
         h[i][j] = fmaf(decay, h[i][j], pairs[2 * i + 1] * b[j]);
@@ -472,8 +472,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
         StoreStates(end + row * states, state_begin, count, Shape::kWhole || p.state_vectors, h[i]);
     }
   }
-  if (relays && place.segment < p.segments - 1)
-    EndSegment(p.relay, relay_index, place.segment + 1);
+  if (relays && place.segment < p.segments - 1) EndSegment(p.relay, relay_index, place.segment + 1);
 }
 
 constexpr int kCombineThreads = 128;
@@ -574,8 +573,9 @@ void CombineSegments(const Device& device, const SegmentEffects& effects, const 
                      const float* start, int segments, int64_t batch, int64_t inner, int64_t states,
                      bool backward) {
   const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(batch * inner * states, kCombineThreads));
-  Launch(device, {.blocks = dim3(blocks), .threads = dim3(kCombineThreads), .begins_early = true}, CombineSegmentsKernel, effects, a_log, start,
-         segments, batch * inner, inner, static_cast<int>(states), backward);
+  Launch(device, {.blocks = dim3(blocks), .threads = dim3(kCombineThreads), .begins_early = true},
+         CombineSegmentsKernel, effects, a_log, start, segments, batch * inner, inner,
+         static_cast<int>(states), backward);
 }
 
 template <typename T>

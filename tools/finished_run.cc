@@ -15,9 +15,9 @@
 #include "absl/strings/strip.h"
 #include "core/fields.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "core/status.h"
 #include "nlohmann/json.hpp"
+#include "quant/artifact.h"
 
 namespace hm11 {
 namespace {
@@ -208,8 +208,8 @@ class Reader {
     HM_RETURN_IF_ERROR(
         same(run_.log.code_bytes(), run_.program.size_bytes(), "program.tar.xz and train_gpt.py are"));
     HM_RETURN_IF_ERROR(same(run_.log.total_bytes(), run_.total_bytes(), "artifact and program are"));
-    const std::string crc = absl::StrFormat("%016x", Crc64(run_.artifact));
-    if (LastBetween(text_, "artifact_crc64:", "") != crc) {
+    const std::optional<uint64_t> checksum = ArtifactChecksum(run_.artifact);
+    if (!checksum || LastBetween(text_, "artifact_crc64:", "") != absl::StrFormat("%016x", *checksum)) {
       return Fault("artifact.hm11 is not the one that train.log has the score of");
     }
     return absl::OkStatus();

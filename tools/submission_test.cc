@@ -10,6 +10,7 @@
 #include <cmath>
 #include <filesystem>
 #include <functional>
+#include <optional>
 #include <set>
 #include <string>
 #include <vector>
@@ -19,7 +20,9 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "core/file.h"
+#include "core/lzma.h"
 #include "nlohmann/json.hpp"
+#include "quant/artifact.h"
 #include "testing/matchers.h"
 #include "tools/compliance_checks.h"
 #include "tools/machine.h"
@@ -242,6 +245,17 @@ TEST_F(SubmissionTest, NumbersAndFilesAtOddsAreRefused) {
                          [](const std::string& bytes) {
                            return absl::StrCat(bytes.substr(0, bytes.size() - 1),
                                                bytes.back() == 'x' ? "y" : "x");
+                         },
+                         {"not the one that train.log has the score of"});
+  // An artifact, but another one.
+  ExpectBrokenRunRefused("artifact.hm11",
+                         [](const std::string& bytes) {
+                           std::string other = bytes.substr(0, bytes.size() - 8);
+                           other.back() = other.back() == 'x' ? 'y' : 'x';
+                           const uint64_t crc = Crc64(other);
+                           other.append(reinterpret_cast<const char*>(&crc), 8);
+                           EXPECT_NE(ArtifactChecksum(other), std::nullopt);
+                           return other;
                          },
                          {"not the one that train.log has the score of"});
   ExpectBrokenRunRefused("artifact.hm11", [](const std::string& bytes) { return bytes + "x"; },

@@ -23,6 +23,7 @@
 #include "eval/generate.h"
 #include "model/safetensors.h"
 #include "ops/matmul.h"
+#include "quant/artifact.h"
 #include "quant/program_size.h"
 #include "train/calibration.h"
 #include "train/checkpoint.h"
@@ -419,7 +420,7 @@ absl::Status TrainingRun<T>::Finish() {
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
   log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f",
                             SecondsSince(packing), packed.bits_per_code, packed.step_multiplier));
-  log_.Line(absl::StrFormat("artifact_crc64:%016x", Crc64(packed.bytes)));
+  log_.Line(absl::StrFormat("artifact_crc64:%016x", *ArtifactChecksum(packed.bytes)));
   log_.Line(absl::StrFormat("Serialized model: %d bytes", weights));
   log_.Line(absl::StrFormat("Code size: %d bytes", code));
   log_.Line(absl::StrFormat("Total submission size: %d bytes", weights + code));

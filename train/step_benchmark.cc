@@ -380,10 +380,11 @@ class StepBenchmark {
   }
 
   void Report() const {
-    std::printf("device: %s\nshapes: %s, %ld x %ld tokens\n", device_.description().c_str(),
+    std::printf("device: %s%s\nshapes: %s, %ld x %ld tokens\n", device_.description().c_str(),
+                device_.is_cuda() ? "" : absl::StrCat(", ", CpuMatmulKernels()).c_str(),
                 config_.preset.c_str(), batch_, time_);
-    std::printf("ceilings: copy %.2f TB/s, matrix product %.0f TFLOP/s\n\n", copy_bytes_per_second_ / 1e12,
-                operations_per_second_ / 1e12);
+    std::printf("ceilings: copy %.0f GB/s, matrix product %.0f GFLOP/s\n\n", copy_bytes_per_second_ / 1e9,
+                operations_per_second_ / 1e9);
     std::printf("%-32s %5s %9s %9s %9s %7s\n", "op", "calls", "ms each", "ms", "floor ms", "share");
     std::map<std::string, std::pair<double, double>> kinds;
     double total = 0, floors = 0;
