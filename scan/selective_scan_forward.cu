@@ -43,9 +43,8 @@ struct ForwardOperands {
 
 // How a block of 64 channels is cut. Its warps share out the channels in order: lane 4 g + q of a warp has
 // kThreadChannels of them, from g kThreadChannels on, and of each a quarter of the states, from
-// q kThreadStates on.
-// kPolynomials of every 16 exponentials are computed on the FMA pipe. kIsWhole says that every operand is
-// there, nothing is padded and nothing is reset, as in training: then no thread asks.
+// q kThreadStates on. kPolynomials of every 16 exponentials are computed on the FMA pipe. kIsWhole says that
+// every operand is there, nothing is padded and nothing is reset, as in training: then no thread asks.
 template <int kStatesPadded, int kWarpCount, int kTileTokenCount, int kPolynomialCount, int kMinBlockCount,
           bool kIsWhole>
 struct ForwardShape {
