@@ -3,6 +3,7 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <iostream>
 
@@ -88,8 +89,10 @@ RC_GTEST_PROP(CrossEntropyTest, BackwardIsTheGradientOfForward, ()) {
 
 RC_GTEST_PROP(CrossEntropyTest, DevicesAgree, ()) {
   const int64_t tile = *rc::gen::element<int64_t>(32, 128, 256, 1024);
-  Case c =
-      MakeCase(*SizeAroundTile(9), 1 + *SizeAroundTile(tile), *Seed(), *rc::gen::element(5.0, 30.0, 100.0));
+  // The loss of a row that is all but certain is the difference of two numbers that nearly cancel: enough
+  // rows that not all are.
+  const int64_t rows = std::max<int64_t>(8, *SizeAroundTile(9));
+  Case c = MakeCase(rows, 1 + *SizeAroundTile(tile), *Seed(), *rc::gen::element(5.0, 30.0, 100.0));
   if (*rc::gen::arbitrary<bool>()) c.targets[0] = -1;
   ExpectAgreement(c);
 }

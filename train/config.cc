@@ -61,6 +61,7 @@ RunConfig TinyPreset() {
   config.batch_tokens = 2048;
   config.micro_batch_tokens = 2048;
   // Small batches are noisy: gentler steps, so that validation falls at every report.
+  config.optimizer.muon_lr = 0.018;
   config.optimizer.embedding_lr = 0.01;
   config.optimizer.control_lr = 0.005;
   config.warmup_steps = 2;
