@@ -52,6 +52,14 @@ struct BackwardOperands {
   bool state_vectors;    // a thread's states of a channel
 };
 
+// Where a block keeps a channel's numbers in a row of shared memory. A lane of the phases that read and write
+// global memory has up to 8 neighbouring channels, a lane of the scan two or four; in this order both find
+// pairs of theirs side by side, and the lanes of a warp neighbouring pairs.
+template <int kBlockChannels>
+__device__ __forceinline__ constexpr int PlaceOfChannel(int channel) {
+  return channel % 8 / 2 * (kBlockChannels / 4) + channel / 8 * 2 + channel % 2;
+}
+
 // How a block of four warps is cut. kStateGroups groups of 4 lanes of a warp share out the states; the 4
 // lanes of a group and the kSets sets of kStateGroups groups share out the warp's channels, two to a lane.
 // kIsWhole as in forward.
@@ -737,39 +745,24 @@ template <typename T>
 struct BackwardScratch {
   BackwardScratch(uint8_t* base, int64_t batch, int64_t time, int64_t inner, int64_t states,
                   int block_channels, int padded_states)
-      : segments(CutTime(batch, time, inner)),
-        relay_segments(segments.count == 1 ? RelaySegments(time) : 1),
+      : scratch(base),
         channel_blocks(CeilDiv<int64_t>(inner, block_channels)),
-        parts(segments.count * relay_segments * batch) {
-    Scratch scratch(base);
+        cut(scratch, batch, time, inner, states, channel_blocks),
+        parts(cut.segments * batch) {
     dcolumns = scratch.Take<T>(channel_blocks * batch * time * 2 * padded_states);
     da_log = scratch.Take<float>(parts * inner * states);
     dd = scratch.Take<float>(parts * inner);
     ddelta_bias = scratch.Take<float>(parts * inner);
-    if (segments.count > 1) {
-      effects.states = scratch.Take<float>(parts * inner * states);
-      effects.steps = scratch.Take<float>(parts * inner);
-    }
-    if (relay_segments > 1) {
-      relay.states = scratch.Take<float>(batch * inner * states);
-      counters = RelayCounters(batch, channel_blocks);
-      relay.counters = scratch.Take<unsigned>(counters);
-    }
-    size_bytes = scratch.used_bytes();
   }
 
-  TimeSegments segments;
-  int relay_segments;
+  Scratch scratch;
   int64_t channel_blocks;
+  CutScratch cut;
   int64_t parts;
   T* dcolumns;
   float* da_log;
   float* dd;
   float* ddelta_bias;
-  SegmentEffects effects;
-  Relay relay;
-  int64_t counters = 0;  // of the relay
-  int64_t size_bytes;
 };
 
 template <typename T, typename Shape>
@@ -798,8 +791,8 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.dd = scratch.dd;
   p.ddelta_bias = scratch.ddelta_bias;
   p.dinitial_state = args.dinitial_state.data();
-  p.effects = scratch.effects;
-  p.relay = scratch.relay;
+  p.effects = scratch.cut.effects;
+  p.relay = scratch.cut.relay;
   p.b_stride = forward.b.stride();
   p.c_stride = forward.c.stride();
   p.z_stride = forward.z.stride();
@@ -809,8 +802,8 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.inner = static_cast<int>(inner);
   p.states = static_cast<int>(states);
   p.channel_blocks = static_cast<int>(scratch.channel_blocks);
-  p.segments = scratch.segments.count * scratch.relay_segments;
-  p.segment_tokens = scratch.segments.tokens;
+  p.segments = scratch.cut.segments;
+  p.segment_tokens = scratch.cut.parallel.tokens;
   p.softplus = forward.softplus;
   p.channel_vectors = true;
   for (const void* rows :
@@ -832,7 +825,7 @@ template <typename T, typename Shape>
 int64_t BackwardScratchBytes(const SelectiveScanArgs<T>& args) {
   return BackwardScratch<T>(nullptr, args.x.dim(0), args.x.dim(1), args.x.dim(2), args.a_log.dim(1),
                             Shape::kBlockChannels, Shape::kStates)
-      .size_bytes;
+      .scratch.used_bytes();
 }
 
 template <typename T, typename Shape>
@@ -846,9 +839,8 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
       .blocks = dim3(static_cast<unsigned>(scratch.channel_blocks * batch * p.segments)),
       .threads = dim3(Shape::kThreads),
       .shared_bytes = sizeof(BackwardTile<T, Shape>)};
-  if (scratch.relay_segments > 1) {
-    device.Zero(p.relay.counters, scratch.counters * static_cast<int64_t>(sizeof(unsigned)));
-  } else if (p.segments > 1) {
+  scratch.cut.BeginRelay(device);
+  if (scratch.cut.parallel.count > 1) {
     Launch(device, shape, SelectiveScanSegmentGradientKernel<T, Shape>, p);
     CombineSegments(device, p.effects, p.a_log, p.dfinal_state, p.segments, batch, inner, states, true);
     p.dfinal_state = p.effects.states;

@@ -511,7 +511,9 @@ template <typename T, typename Shape>
 void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanArgs<T>& args) {
   const int64_t batch = args.x.dim(0), time = args.x.dim(1), inner = args.x.dim(2);
   const int64_t states = args.a_log.dim(1);
-  const TimeSegments segments = CutTime(batch, time, inner);
+  const int64_t channel_blocks = CeilDiv<int64_t>(inner, kBlockChannels);
+  Scratch taken(scratch.data());
+  const CutScratch cut(taken, batch, time, inner, states, channel_blocks);
   ForwardOperands<T> p = {};
   p.x = args.x.data();
   p.delta = args.delta.data();
@@ -534,30 +536,22 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   p.time = static_cast<int>(time);
   p.inner = static_cast<int>(inner);
   p.states = static_cast<int>(states);
-  p.channel_blocks = static_cast<int>(CeilDiv<int64_t>(inner, kBlockChannels));
-  p.segments = segments.count;
-  p.segment_tokens = segments.tokens;
+  p.channel_blocks = static_cast<int>(channel_blocks);
+  p.effects = cut.effects;
+  p.relay = cut.relay;
+  p.segments = cut.segments;
+  p.segment_tokens = cut.parallel.tokens;
   p.softplus = args.softplus;
   p.channel_vectors = RowsAreVectors<T>(p.x, inner, inner) && RowsAreVectors<T>(p.delta, inner, inner) &&
                       RowsAreVectors<T>(p.y, inner, inner) &&
                       (args.z.empty() || RowsAreVectors<T>(p.z, p.z_stride, inner));
   p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
   p.state_vectors = states % Shape::kThreadStates == 0;
-  Scratch taken(scratch.data());
-  if (segments.count > 1) {
-    p.effects.states = taken.Take<float>(p.segments * batch * inner * states);
-    p.effects.steps = taken.Take<float>(p.segments * batch * inner);
-  } else if (RelaySegments(time) > 1) {
-    p.segments = RelaySegments(time);
-    p.relay.states = taken.Take<float>(batch * inner * states);
-    const int64_t counters = RelayCounters(batch, CeilDiv<int64_t>(inner, kBlockChannels));
-    p.relay.counters = taken.Take<unsigned>(counters);
-    device.Zero(p.relay.counters, counters * static_cast<int64_t>(sizeof(unsigned)));
-  }
   LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
                        .threads = dim3(Shape::kThreads),
                        .shared_bytes = sizeof(ForwardTile<T, Shape>)};
-  if (segments.count > 1) {
+  cut.BeginRelay(device);
+  if (cut.parallel.count > 1) {
     Launch(device, shape, SelectiveScanForwardKernel<T, Shape, true>, p);
     CombineSegments(device, p.effects, p.a_log, p.initial_state, p.segments, batch, inner, states, false);
     p.initial_state = p.effects.states;
@@ -579,17 +573,10 @@ void CombineSegments(const Device& device, const SegmentEffects& effects, const 
 
 template <typename T>
 int64_t SelectiveScanForwardScratchBytes(const SelectiveScanArgs<T>& args) {
-  const int64_t batch = args.x.dim(0), inner = args.x.dim(2);
-  const int64_t states = args.a_log.dim(1);
-  const TimeSegments segments = CutTime(batch, args.x.dim(1), inner);
+  const int64_t inner = args.x.dim(2);
   Scratch counted(nullptr);
-  if (segments.count > 1) {
-    counted.Take<float>(segments.count * batch * inner * states);
-    counted.Take<float>(segments.count * batch * inner);
-  } else if (RelaySegments(args.x.dim(1)) > 1) {
-    counted.Take<float>(batch * inner * states);
-    counted.Take<unsigned>(RelayCounters(batch, CeilDiv<int64_t>(inner, kBlockChannels)));
-  }
+  CutScratch(counted, args.x.dim(0), args.x.dim(1), inner, args.a_log.dim(1),
+             CeilDiv<int64_t>(inner, kBlockChannels));
   return counted.used_bytes();
 }
 

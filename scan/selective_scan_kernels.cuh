@@ -184,14 +184,6 @@ __device__ __forceinline__ void LoadRates(const float* a_log_row, int begin, int
   for (int i = 0; i < kCount; ++i) rate[i] = begin + i < count ? -kLog2E * expf(rate[i]) : 0.0f;
 }
 
-// Where a block keeps a channel's numbers in a row of shared memory. A lane of the phases that read and write
-// global memory has up to 8 neighbouring channels, a lane of the scan two or four; in this order both find
-// pairs of theirs side by side, and the lanes of a warp neighbouring pairs.
-template <int kBlockChannels>
-__device__ __forceinline__ constexpr int PlaceOfChannel(int channel) {
-  return channel % 8 / 2 * (kBlockChannels / 4) + channel / 8 * 2 + channel % 2;
-}
-
 // kCount consecutive floats of shared memory, aligned to their own size up to 16 bytes.
 template <int kCount>
 __device__ __forceinline__ void LoadShared(const float* from, float (&to)[kCount]) {
@@ -332,14 +324,12 @@ struct Relay {
 
 inline constexpr int kShortestRelay = 128;
 
+// 1: the sequence is too short for one.
 inline int RelaySegments(int64_t time) {
   int segments = 1;
   while ((time >> segments) >= kShortestRelay) ++segments;
   return segments;
 }
-
-// How many counters a Relay has.
-inline int64_t RelayCounters(int64_t batch, int64_t channel_blocks) { return 1 + batch * channel_blocks; }
 
 // Where a segment begins, forward; and where it ends, backward, when the first is the last in time.
 __device__ __forceinline__ int RelayBorder(int time, int segment) {
@@ -406,6 +396,34 @@ class Scratch {
 struct SegmentEffects {
   float* states = nullptr;  // [segments, batch, inner, state]
   float* steps = nullptr;   // [segments, batch, inner], a sum over the segment's tokens
+};
+
+// How a pass cuts time, and the scratch that takes: of channels in `channel_blocks` blocks.
+struct CutScratch {
+  CutScratch(Scratch& scratch, int64_t batch, int64_t time, int64_t inner, int64_t states,
+             int64_t channel_blocks)
+      : parallel(CutTime(batch, time, inner)),
+        relays(parallel.count == 1 && RelaySegments(time) > 1),
+        segments(relays ? RelaySegments(time) : parallel.count) {
+    if (parallel.count > 1) {
+      effects.states = scratch.Take<float>(segments * batch * inner * states);
+      effects.steps = scratch.Take<float>(segments * batch * inner);
+    } else if (relays) {
+      counters = 1 + batch * channel_blocks;
+      relay.states = scratch.Take<float>(batch * inner * states);
+      relay.counters = scratch.Take<unsigned>(counters);
+    }
+  }
+  void BeginRelay(const Device& device) const {
+    if (relays) device.Zero(relay.counters, counters * static_cast<int64_t>(sizeof(unsigned)));
+  }
+
+  TimeSegments parallel;
+  bool relays;
+  int segments;
+  SegmentEffects effects;
+  Relay relay;
+  int64_t counters = 0;  // of the relay
 };
 
 // states[k] becomes what enters segment k: from `start` (absent: 0), segments in order, or in reverse order

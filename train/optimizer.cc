@@ -14,21 +14,6 @@
 #include "train/optimizer_cuda.h"
 
 namespace hm11 {
-
-absl::Status OptimizerConfig::Validate() const {
-  constexpr double kHuge = std::numeric_limits<double>::max();
-  return CheckBounds({{"muon_lr", muon_lr, 0, kHuge},
-                      {"embedding_lr", embedding_lr, 0, kHuge},
-                      {"control_lr", control_lr, 0, kHuge},
-                      {"head_lr", head_lr, 0, kHuge},
-                      {"muon_weight_decay", muon_weight_decay, 0, kHuge},
-                      {"adam_weight_decay", adam_weight_decay, 0, kHuge},
-                      {"beta1", beta1, 0, 0.999999},
-                      {"beta2", beta2, 0, 0.999999},
-                      {"epsilon", epsilon, 1e-30, kHuge},
-                      {"clip", clip, 0, kHuge},
-                      {"newton_schulz_steps", static_cast<double>(newton_schulz_steps), 1, 100}});
-}
 namespace {
 
 static_assert(kGranule * sizeof(float) == Arena::kAlignment);
@@ -145,6 +130,21 @@ void ScatterMuon(const StepOperands& s, const MuonShape& shape, Tensor<const flo
 }
 
 }  // namespace
+
+absl::Status OptimizerConfig::Validate() const {
+  constexpr double kHuge = std::numeric_limits<double>::max();
+  return CheckBounds({{"muon_lr", muon_lr, 0, kHuge},
+                      {"embedding_lr", embedding_lr, 0, kHuge},
+                      {"control_lr", control_lr, 0, kHuge},
+                      {"head_lr", head_lr, 0, kHuge},
+                      {"muon_weight_decay", muon_weight_decay, 0, kHuge},
+                      {"adam_weight_decay", adam_weight_decay, 0, kHuge},
+                      {"beta1", beta1, 0, 0.999999},
+                      {"beta2", beta2, 0, 0.999999},
+                      {"epsilon", epsilon, 1e-30, kHuge},
+                      {"clip", clip, 0, kHuge},
+                      {"newton_schulz_steps", static_cast<double>(newton_schulz_steps), 1, 100}});
+}
 
 FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config) {
   const int64_t begin_bytes = arena.used_bytes();
