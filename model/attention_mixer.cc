@@ -19,7 +19,7 @@ AttentionHeadsArgs<T> HeadsArgs(const ModelConfig& config, const AttentionWeight
   args.batch = saved.q.dim(0);
   args.time = saved.q.dim(1);
   args.rope_dims = config.rope_dims;
-  args.rope_base = EffectiveRopeBase(config.rope_base, config.rope_dims, rope_length);
+  args.rope_base = EffectiveRopeBase(config.rope_base, config.rope_dims, config.rope_length, rope_length);
   args.qkv = saved.qkv;
   args.q_gain = weights.q_gain;
   if (!sources.value_embedding.empty()) {
@@ -59,7 +59,7 @@ Tensor<T> ProjectPiece(Arena& arena, const AttentionWeights<T>& weights, Tensor<
 }  // namespace
 
 template <typename T>
-Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t layer,
+Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
                                 const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
                                 StreamState<T>* stream) {
@@ -74,7 +74,7 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
     saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
     MatmulForward<T>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
   } else {
-    saved->qkv = ProjectPiece(arena, weights, input, *stream, stream->qkv[static_cast<size_t>(layer)]);
+    saved->qkv = ProjectPiece(arena, weights, input, *stream, stream->qkv[static_cast<size_t>(visit)]);
   }
   saved->q = arena.New<T>(q_shape);
   saved->k = arena.New<T>(kv_shape);
@@ -90,7 +90,7 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
     saved->y = FreshRows(arena, stream->windows, saved->y);
     v = FreshRows(arena, stream->windows, v);
   }
-  if (config.is_exclusive(layer)) {
+  if (config.is_exclusive(config.layer_of(visit))) {
     saved->exclusive = arena.New<T>(saved->y.shape());
     ExclusiveAttentionForward<T>(arena, {.x = saved->y, .v = v, .y = saved->exclusive});
   }

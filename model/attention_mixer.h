@@ -43,9 +43,9 @@ struct AttentionSourceGrads {
 };
 
 // input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `stream` the input is its next
-// piece, the sources are those of its windows, and the layer's qkv in it are brought up to date.
+// piece, the sources are those of its windows, and the visit's qkv in it are brought up to date.
 template <typename T>
-Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t layer,
+Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
                                 const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
                                 StreamState<T>* stream = nullptr);

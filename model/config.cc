@@ -52,6 +52,11 @@ absl::Status ModelConfig::Validate() const {
       {"value_embedding_layers", value_embedding_layers, 0, 256},
       {"value_embedding_dim", value_embedding_dim, 1, 65536},
       {"xsa_layers", xsa_layers, 0, 256},
+      {"rope_length", rope_length, 1, 1 << 20},
+      {"loop_passes", loop_passes, 1, 8},
+      {"loop_first", loop_first, 0, layer_count() - 1},
+      {"loop_last", loop_last, loop_first, layer_count() - 1},
+      {"parallel_layers", parallel_layers, 0, 256},
       {"mtp_heads", mtp_heads, 0, 16},
   };
   for (const Bound& bound : bounds) {
@@ -71,6 +76,9 @@ absl::Status ModelConfig::Validate() const {
     return absl::InvalidArgumentError(absl::StrCat("soft_cap=", soft_cap, ": must be > 0"));
   if (!(rope_base > 1))
     return absl::InvalidArgumentError(absl::StrCat("rope_base=", rope_base, ": must be > 1"));
+  if (!std::isfinite(skip_mix_init)) {
+    return absl::InvalidArgumentError(absl::StrCat("skip_mix_init=", skip_mix_init, ": must be finite"));
+  }
   if (!(mtp_weight >= 0)) {
     return absl::InvalidArgumentError(absl::StrCat("mtp_weight=", mtp_weight, ": must be >= 0"));
   }
@@ -94,10 +102,28 @@ double ModelConfig::norm_scale(int64_t layer) const {
   return layer_norm_scale ? 1.0 / std::sqrt(static_cast<double>(layer) + 1.0) : 1.0;
 }
 
+int64_t ModelConfig::visit_count() const {
+  return layer_count() + (loop_passes - 1) * (loop_last - loop_first + 1);
+}
+
+int64_t ModelConfig::layer_of(int64_t visit) const {
+  const int64_t looped = loop_last - loop_first + 1;
+  if (visit < loop_first) return visit;
+  if (visit < loop_first + loop_passes * looped) return loop_first + (visit - loop_first) % looped;
+  return visit - (loop_passes - 1) * looped;
+}
+
+ModelConfig ModelConfig::WithoutLoops() const {
+  ModelConfig once = *this;
+  once.loop_passes = 1;
+  return once;
+}
+
 int64_t ModelConfig::value_residual_source() const {
   if (!value_residual) return -1;
-  for (int64_t layer = 0; layer < encoder_layers(); ++layer) {
-    if (!is_mamba(layer)) return layer;
+  for (int64_t visit = 0; visit < visit_count(); ++visit) {
+    const int64_t layer = layer_of(visit);
+    if (layer < layer_count() / 2 && !is_mamba(layer)) return visit;
   }
   return -1;
 }

@@ -25,6 +25,7 @@ struct ModelConfig {
   double soft_cap = 30;         // logits are soft_cap * tanh(logits / soft_cap)
   int64_t rope_dims = 16;       // rotated channels a head
   double rope_base = 10000;
+  int64_t rope_length = 1024;  // sequences longer than this get a larger base
   double q_gain_init = 1.5;
   int64_t bigram_rows = 2048;  // rows of the hashed bigram table; 0: none
   int64_t bigram_dim = 128;
@@ -38,7 +39,13 @@ struct ModelConfig {
   bool gated_attention = false;
   bool value_residual = false;
   bool token_gate = false;  // dynamic token gating of attention layers
-  int64_t mtp_heads = 0;    // multi-token-prediction heads, dropped on export
+  // Depth recurrence: layers loop_first to loop_last run loop_passes times, one pass after the other.
+  int64_t loop_first = 0;
+  int64_t loop_last = 0;
+  int64_t loop_passes = 1;      // 1: every layer runs once
+  int64_t parallel_layers = 0;  // of the last so many layers mixer and MLP read the same norm
+  double skip_mix_init = 1;     // initial weight of the stream in layers that a U-Net skip joins
+  int64_t mtp_heads = 0;        // multi-token-prediction heads, dropped on export
   double mtp_weight = 0.2;
 
   template <typename Self, typename F>
@@ -57,6 +64,7 @@ struct ModelConfig {
     f("soft_cap", self.soft_cap);
     f("rope_dims", self.rope_dims);
     f("rope_base", self.rope_base);
+    f("rope_length", self.rope_length);
     f("q_gain_init", self.q_gain_init);
     f("bigram_rows", self.bigram_rows);
     f("bigram_dim", self.bigram_dim);
@@ -69,6 +77,11 @@ struct ModelConfig {
     f("gated_attention", self.gated_attention);
     f("value_residual", self.value_residual);
     f("token_gate", self.token_gate);
+    f("loop_first", self.loop_first);
+    f("loop_last", self.loop_last);
+    f("loop_passes", self.loop_passes);
+    f("parallel_layers", self.parallel_layers);
+    f("skip_mix_init", self.skip_mix_init);
     f("mtp_heads", self.mtp_heads);
     f("mtp_weight", self.mtp_weight);
   }
@@ -83,14 +96,21 @@ struct ModelConfig {
   int64_t value_embedding_index(int64_t layer) const;
   int64_t value_embedding_count() const;
   int64_t attention_count() const;
-  int64_t encoder_layers() const { return layer_count() / 2; }  // the others are the decoder
-  int64_t skip_count() const { return layer_count() / 2; }
+  bool is_parallel(int64_t layer) const { return layer >= layer_count() - parallel_layers; }
+  // A pass through the model is a row of visits, each of one layer: with loops some layers are visited
+  // several times. The first half of the visits is the U-Net's encoder, the others its decoder.
+  int64_t visit_count() const;
+  int64_t layer_of(int64_t visit) const;
+  int64_t encoder_visits() const { return visit_count() / 2; }
+  int64_t skip_count() const { return visit_count() / 2; }
+  // The same weights, every layer visited once. Of skip_weights only the first rows are used then.
+  ModelConfig WithoutLoops() const;
   int64_t head_dim() const { return dim / heads; }
   int64_t kv_dim() const { return kv_heads * head_dim(); }
   int64_t inner() const { return expand * dim; }
   double norm_scale(int64_t layer) const;
-  // The first attention layer of the encoder half, whose values value_residual mixes into later ones; -1:
-  // none.
+  // The visit whose values value_residual mixes into later ones: the first of an attention layer in the first
+  // half of the layers; -1: none.
   int64_t value_residual_source() const;
 };
 

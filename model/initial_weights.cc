@@ -52,6 +52,13 @@ bool IsMambaOutput(const std::string& name) {
          (EndsWith(name, "ssm.out_proj.weight") || EndsWith(name, ".proj.weight"));
 }
 
+// Whether a U-Net skip joins the stream where the layer named "blocks.LAYER.resid_mix" is visited once.
+bool JoinsSkip(const ModelConfig& config, const std::string& name) {
+  const int64_t layer = std::stoll(name.substr(std::string("blocks.").size()));
+  const int64_t encoder = config.layer_count() / 2;
+  return layer >= encoder && layer < 2 * encoder;
+}
+
 // Vectors and scalars: a constant each, but for the logarithms of A and the step-size bias.
 void FillControl(const ModelConfig& config, uint64_t seed, NamedTensor* tensor) {
   const std::string& name = tensor->name;
@@ -66,7 +73,8 @@ void FillControl(const ModelConfig& config, uint64_t seed, NamedTensor* tensor) 
   } else if (EndsWith(name, "conv1d.weight") || EndsWith(name, "conv1d.bias")) {
     FillUniform(seed, name, 1.0 / std::sqrt(static_cast<double>(config.conv_width)), &values);
   } else if (EndsWith(name, "resid_mix")) {
-    std::fill(values.begin(), values.begin() + config.dim, 1.0f);
+    const float stream = JoinsSkip(config, name) ? static_cast<float>(config.skip_mix_init) : 1.0f;
+    std::fill(values.begin(), values.begin() + config.dim, stream);
     std::fill(values.begin() + config.dim, values.end(), 0.0f);
   } else if (EndsWith(name, "smear.gate") || EndsWith(name, "dtg_gate.weight")) {
     fill(0);

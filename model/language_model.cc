@@ -20,63 +20,71 @@
 namespace hm11 {
 namespace {
 
-// The decoder layer's encoder partner: layer `layer` adds skip_weights[index] times that partner's output.
+// The decoder visit's encoder partner: visit `visit` adds skip_weights[index] times that partner's output.
 struct Skip {
-  int64_t from_layer;
+  int64_t from_visit;
   int64_t index;
 };
-std::optional<Skip> SkipInto(const ModelConfig& config, int64_t layer) {
-  const int64_t index = layer - config.encoder_layers();
+std::optional<Skip> SkipInto(const ModelConfig& config, int64_t visit) {
+  const int64_t index = visit - config.encoder_visits();
   if (index < 0 || index >= config.skip_count()) return std::nullopt;
-  return Skip{.from_layer = config.encoder_layers() - 1 - index, .index = index};
+  return Skip{.from_visit = config.encoder_visits() - 1 - index, .index = index};
 }
 
-// Whether the layer's output is added up in a tensor of its own: for token gating, and for the last encoder
-// layer, whose output is both stream and skip of the next.
-bool OutputIsMaterialized(const ModelConfig& config, int64_t layer) {
-  return (config.token_gate && !config.is_mamba(layer)) ||
-         (layer + 1 == config.encoder_layers() && config.skip_count() > 0);
+// Where the weights of a visit's layer stand.
+size_t BlockOf(const ModelConfig& config, int64_t visit) {
+  return static_cast<size_t>(config.layer_of(visit));
 }
 
-// The layer's output as later layers see it.
+bool HasTokenGate(const ModelConfig& config, int64_t visit) {
+  return config.token_gate && !config.is_mamba(config.layer_of(visit));
+}
+
+// Whether the visit's output is added up in a tensor of its own: for token gating, and for the last encoder
+// visit, whose output is both stream and skip of the next.
+bool OutputIsMaterialized(const ModelConfig& config, int64_t visit) {
+  return HasTokenGate(config, visit) || (visit + 1 == config.encoder_visits() && config.skip_count() > 0);
+}
+
+// The visit's output as later visits see it.
 template <typename T>
-Tensor<T> OutputOf(const ModelConfig& config, const ModelSaved<T>& saved, int64_t layer) {
-  return OutputIsMaterialized(config, layer) ? saved.blocks[static_cast<size_t>(layer)].output
-                                             : saved.blocks[static_cast<size_t>(layer) + 1].y;
+Tensor<T> OutputOf(const ModelConfig& config, const ModelSaved<T>& saved, int64_t visit) {
+  return OutputIsMaterialized(config, visit) ? saved.blocks[static_cast<size_t>(visit)].output
+                                             : saved.blocks[static_cast<size_t>(visit) + 1].y;
 }
 
-// The residual step into `layer`, or after the last layer into the final norm.
+// The residual step into `visit`, or after the last visit into the final norm.
 template <typename T>
 ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& weights,
-                             const ModelSaved<T>& saved, int64_t layer) {
+                             const ModelSaved<T>& saved, int64_t visit) {
   const int64_t rows = saved.batch * saved.time;
   ResidualNormArgs<T> args;
-  if (layer == 0) {
+  if (visit == 0) {
     args.x = saved.x0.Reshaped({rows, config.dim});
   } else {
-    const BlockSaved<T>& before = saved.blocks[static_cast<size_t>(layer) - 1];
-    if (OutputIsMaterialized(config, layer - 1)) {
+    const BlockSaved<T>& before = saved.blocks[static_cast<size_t>(visit) - 1];
+    if (OutputIsMaterialized(config, visit - 1)) {
       args.x = before.output;
     } else {
       args.x = before.v;
       args.branch = before.mlp;
-      args.branch_scale = weights.blocks[static_cast<size_t>(layer) - 1].mlp_scale;
+      args.branch_scale = weights.blocks[BlockOf(config, visit - 1)].mlp_scale;
     }
   }
-  if (layer == config.layer_count()) {
+  if (visit == config.visit_count()) {
     args.y = saved.final_y;
     args.normed = saved.hidden;
     args.rstd = saved.final_rstd;
     return args;
   }
-  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(layer)];
-  if (const std::optional<Skip> skip = SkipInto(config, layer)) {
-    args.skip = OutputOf(config, saved, skip->from_layer);
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
+  if (const std::optional<Skip> skip = SkipInto(config, visit)) {
+    args.skip = OutputOf(config, saved, skip->from_visit);
     args.skip_weight = weights.skip_weights.Slice(skip->index, 1).Reshaped({config.dim});
   }
   args.x0 = saved.x0.Reshaped({rows, config.dim});
-  args.mix = weights.blocks[static_cast<size_t>(layer)].mix;
-  args.norm_scale = static_cast<Accum<T>>(config.norm_scale(layer));
+  args.mix = weights.blocks[BlockOf(config, visit)].mix;
+  args.norm_scale = static_cast<Accum<T>>(config.norm_scale(config.layer_of(visit)));
   args.y = block.y;
   args.u = block.u;
   args.normed = block.normed;
@@ -84,7 +92,7 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& w
   return args;
 }
 
-// The residual step between mixer and MLP.
+// The residual step between mixer and MLP; in a parallel layer the MLP reads the mixer's norm.
 template <typename T>
 ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& weights,
                               const BlockSaved<T>& block, int64_t layer) {
@@ -92,8 +100,9 @@ ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& 
   args.x = block.u;
   args.branch = block.branch;
   args.branch_scale = weights.branch_scale;
-  args.norm_scale = static_cast<Accum<T>>(config.norm_scale(layer));
   args.y = block.v;
+  if (config.is_parallel(layer)) return args;
+  args.norm_scale = static_cast<Accum<T>>(config.norm_scale(layer));
   args.normed = block.mlp_normed;
   args.rstd = block.mlp_rstd;
   return args;
@@ -112,14 +121,14 @@ ResidualNormArgs<T> StepToOutput(const BlockWeights<T>& weights, const BlockSave
 
 template <typename T>
 AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<T>& weights,
-                              const ModelSaved<T>& saved, int64_t layer) {
+                              const ModelSaved<T>& saved, int64_t visit) {
   AttentionSources<T> sources;
-  if (config.value_embedding_index(layer) >= 0) {
+  if (config.value_embedding_index(config.layer_of(visit)) >= 0) {
     sources.value_embedding = saved.embedding.ve_projected;
     sources.ve_scale = weights.ve_scale;
   }
   const int64_t source = config.value_residual_source();
-  if (source >= 0 && layer > source) sources.first_v = saved.blocks[static_cast<size_t>(source)].attention.v;
+  if (source >= 0 && visit > source) sources.first_v = saved.blocks[static_cast<size_t>(source)].attention.v;
   return sources;
 }
 
@@ -250,16 +259,16 @@ void EmbeddingsBackward(Arena& arena, const ModelConfig& config, const ModelWeig
 // The Mamba branch, on from the stream's state where there is one.
 template <typename T>
 Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                             int64_t layer, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
-  const size_t l = static_cast<size_t>(layer);
-  BlockSaved<T>& block = saved->blocks[l];
-  const MambaWeights<T>& mamba = weights.blocks[l].mamba;
+                             int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
+  const size_t v = static_cast<size_t>(visit);
+  BlockSaved<T>& block = saved->blocks[v];
+  const MambaWeights<T>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
   const StreamState<T>* const stream = options.stream;
   if (stream == nullptr) {
     return MambaForward<T>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
                            {.keep = options.keep});
   }
-  const MambaState<T>& state = stream->mamba[l];
+  const MambaState<T>& state = stream->mamba[v];
   MambaState<T> after = NewMambaState<T>(arena, config);
   const Tensor<T> branch =
       MambaForward<T>(arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
@@ -270,38 +279,43 @@ Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const Mode
 }
 
 template <typename T>
-void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, int64_t layer,
+void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, int64_t visit,
                   const ForwardOptions<T>& options, ModelSaved<T>* saved) {
-  const size_t l = static_cast<size_t>(layer);
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
-  const BlockWeights<T>& w = weights.blocks[l];
-  BlockSaved<T>& block = saved->blocks[l];
+  const int64_t layer = config.layer_of(visit);
+  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
+  BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   for (Tensor<T>* tensor : {&block.y, &block.u, &block.v, &block.mlp}) *tensor = arena.New<T>({rows, dim});
-  if (OutputIsMaterialized(config, layer)) {
+  if (OutputIsMaterialized(config, visit)) {
     block.output = arena.New<T>({rows, dim});
-    block.ungated = config.token_gate && !config.is_mamba(layer) ? arena.New<T>({rows, dim}) : block.output;
+    block.ungated = HasTokenGate(config, visit) ? arena.New<T>({rows, dim}) : block.output;
   }
   std::optional<Arena::Scope> scope;
-  // What later layers read of this one, its v, is taken without the scope and survives it.
-  if (!options.keep && layer != config.value_residual_source()) scope.emplace(arena);
+  // What later visits read of this one, its v, is taken without the scope and survives it.
+  if (!options.keep && visit != config.value_residual_source()) scope.emplace(arena);
   block.rstd = arena.New<Accum<T>>({rows});
-  block.mlp_rstd = arena.New<Accum<T>>({rows});
-  for (Tensor<T>* tensor : {&block.normed, &block.mlp_normed}) *tensor = arena.New<T>({rows, dim});
+  block.normed = arena.New<T>({rows, dim});
+  if (config.is_parallel(layer)) {
+    block.mlp_normed = block.normed;
+  } else {
+    block.mlp_rstd = arena.New<Accum<T>>({rows});
+    block.mlp_normed = arena.New<T>({rows, dim});
+  }
   for (Tensor<T>* tensor : {&block.up, &block.activated}) *tensor = arena.New<T>({rows, config.mlp_width});
 
-  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, layer));
+  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   block.branch = config.is_mamba(layer)
-                     ? MambaBranchForward<T>(arena, config, weights, layer, options, saved)
-                     : AttentionLayerForward<T>(arena, config, layer, w.attention,
-                                                SourcesOf(config, weights, *saved, layer), block.normed,
+                     ? MambaBranchForward<T>(arena, config, weights, visit, options, saved)
+                     : AttentionLayerForward<T>(arena, config, visit, w.attention,
+                                                SourcesOf(config, weights, *saved, visit), block.normed,
                                                 batch, time, &block.attention, options.stream);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
   MatmulForward<T>(arena, {.x = block.mlp_normed, .weight = w.up, .y = block.up});
   LeakyReluSquaredForward<T>(arena, {.x = block.up, .y = block.activated});
   MatmulForward<T>(arena, {.x = block.activated, .weight = w.down, .y = block.mlp});
-  if (!OutputIsMaterialized(config, layer)) return;
+  if (!OutputIsMaterialized(config, visit)) return;
   ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
-  if (config.token_gate && !config.is_mamba(layer)) {
+  if (HasTokenGate(config, visit)) {
     TokenGateForward<T>(arena, {.u = block.u,
                                 .x = block.ungated,
                                 .weight = w.attention.token_gate,
@@ -310,30 +324,30 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
   }
 }
 
-// Gradients that live across layers.
+// Gradients that live across visits.
 template <typename T>
 struct StreamGrads {
   Tensor<T> dstream;             // [rows, dim]: of what the current boundary's x was
-  Tensor<T> dmlp;                // [rows, dim]: of the MLP output of the layer below the boundary
-  Tensor<T> dx0;                 // [rows, dim]: sums over layers
-  std::vector<Tensor<T>> dskip;  // per encoder layer: what its output gets from the decoder
-  Tensor<T> dve_projected;       // [rows, kv_dim]: sums over layers
-  Tensor<T> dfirst_v;            // sums over layers
+  Tensor<T> dmlp;                // [rows, dim]: of the MLP output of the visit below the boundary
+  Tensor<T> dx0;                 // [rows, dim]: sums over visits
+  std::vector<Tensor<T>> dskip;  // per encoder visit: what its output gets from the decoder
+  Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits
+  Tensor<T> dfirst_v;            // sums over visits
 };
 
-// From the gradient of the layer's output (in g.dstream when it is materialized, else split by the step above
+// From the gradient of the visit's output (in g.dstream when it is materialized, else split by the step above
 // into g.dstream for v and g.dmlp) to the gradient of v and of the MLP's output; du_gate is what a token gate
 // sends to u.
 template <typename T>
 void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
-                    const BlockSaved<T>& block, int64_t layer, StreamGrads<T>& g,
+                    const BlockSaved<T>& block, int64_t visit, StreamGrads<T>& g,
                     BlockWeights<Accum<T>>& grad, Tensor<T>* du_gate) {
-  if (!OutputIsMaterialized(config, layer)) return;
-  const size_t l = static_cast<size_t>(layer);
-  if (layer < config.encoder_layers() && l < g.dskip.size() && !g.dskip[l].empty()) {
-    AddTo<T>(arena, g.dskip[l], 1, g.dstream);
+  if (!OutputIsMaterialized(config, visit)) return;
+  const size_t v = static_cast<size_t>(visit);
+  if (visit < config.encoder_visits() && v < g.dskip.size() && !g.dskip[v].empty()) {
+    AddTo<T>(arena, g.dskip[v], 1, g.dstream);
   }
-  if (config.token_gate && !config.is_mamba(layer)) {
+  if (HasTokenGate(config, visit)) {
     *du_gate = arena.New<T>(block.u.shape());
     Tensor<T> dungated = arena.New<T>(block.u.shape());
     TokenGateBackward<T>(arena, {.u = block.u,
@@ -358,10 +372,11 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
 
 template <typename T>
 void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                   const ModelSaved<T>& saved, int64_t layer, Tensor<const T> dbranch, Tensor<T> dnormed,
+                   const ModelSaved<T>& saved, int64_t visit, Tensor<const T> dbranch, Tensor<T> dnormed,
                    StreamGrads<T>& g, ModelWeights<Accum<T>>& grad) {
+  const int64_t layer = config.layer_of(visit);
   const size_t l = static_cast<size_t>(layer);
-  const BlockSaved<T>& block = saved.blocks[l];
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[l];
   if (config.is_mamba(layer)) {
     return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
@@ -375,69 +390,88 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   }
   const int64_t source = config.value_residual_source();
   Tensor<const T> dv_from_outside;
-  if (source >= 0 && layer > source) sources.dfirst_v = g.dfirst_v;
-  if (source >= 0 && layer == source) dv_from_outside = g.dfirst_v;
+  if (source >= 0 && visit > source) sources.dfirst_v = g.dfirst_v;
+  if (source >= 0 && visit == source) dv_from_outside = g.dfirst_v;
   AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
-                            SourcesOf(config, weights, saved, layer), block.normed, saved.batch, saved.time,
+                            SourcesOf(config, weights, saved, visit), block.normed, saved.batch, saved.time,
                             block.attention, dbranch, dv_from_outside, dnormed, gw.attention, sources);
   if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
 }
 
+// From the gradient of the MLP's output to that of its input, written or added to dnormed.
 template <typename T>
-void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                   const ModelSaved<T>& saved, int64_t layer, StreamGrads<T>& g,
-                   ModelWeights<Accum<T>>& grad) {
+void MlpBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
+                 const BlockSaved<T>& block, Tensor<const T> dmlp, bool add_to_dnormed, Tensor<T> dnormed,
+                 BlockWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
-  const size_t l = static_cast<size_t>(layer);
-  const int64_t rows = saved.batch * saved.time, dim = config.dim;
-  const BlockWeights<T>& w = weights.blocks[l];
-  const BlockSaved<T>& block = saved.blocks[l];
-  BlockWeights<Accum<T>>& gw = grad.blocks[l];
+  Tensor<T> dup = arena.New<T>({dmlp.dim(0), config.mlp_width});
+  MatmulBackward<T>(arena,
+                    {.dy = dmlp, .x = block.activated, .weight = w.down, .dx = dup, .dweight = grad.down});
+  LeakyReluSquaredBackward<T>(arena, {.x = block.up, .dy = dup, .dx = dup});
+  MatmulBackward<T>(arena, {.dy = dup,
+                            .x = block.mlp_normed,
+                            .weight = w.up,
+                            .dx = dnormed,
+                            .add_to_dx = add_to_dnormed,
+                            .dweight = grad.up});
+}
 
+// Through mixer, MLP and the step between them: g.dstream becomes the gradient of u, dnormed is written.
+template <typename T>
+void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                      const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, StreamGrads<T>& g,
+                      ModelWeights<Accum<T>>& grad) {
+  const int64_t layer = config.layer_of(visit), rows = saved.batch * saved.time, dim = config.dim;
+  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
+  BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
+  const bool parallel = config.is_parallel(layer);
   Tensor<T> du_gate;
-  OutputBackward(arena, config, w, block, layer, g, gw, &du_gate);
-  Tensor<T> dnormed = arena.New<T>({rows, dim});
+  OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
   Tensor<T> dbranch = arena.New<T>({rows, dim});
-  {
-    Arena::Scope mlp_scope(arena);
-    Tensor<T> dup = arena.New<T>({rows, config.mlp_width});
-    MatmulBackward<T>(arena,
-                      {.dy = g.dmlp, .x = block.activated, .weight = w.down, .dx = dup, .dweight = gw.down});
-    LeakyReluSquaredBackward<T>(arena, {.x = block.up, .dy = dup, .dx = dup});
-    MatmulBackward<T>(arena,
-                      {.dy = dup, .x = block.mlp_normed, .weight = w.up, .dx = dnormed, .dweight = gw.up});
-  }
+  if (!parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, false, dnormed, gw);
   ResidualNormGradArgs<T> to_mlp;
   to_mlp.forward = StepToMlp(config, w, block, layer);
-  to_mlp.dnormed = dnormed;
+  if (!parallel) to_mlp.dnormed = dnormed;
   to_mlp.du = g.dstream;
   to_mlp.dx = g.dstream;  // now the gradient of u
   to_mlp.dbranch = dbranch;
   to_mlp.dbranch_scale = gw.branch_scale;
   ResidualNormBackward<T>(arena, to_mlp);
   if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dstream);
-  MixerBackward<T>(arena, config, weights, saved, layer, dbranch, dnormed, g, grad);
+  MixerBackward<T>(arena, config, weights, saved, visit, dbranch, dnormed, g, grad);
+  if (parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, true, dnormed, gw);
+}
+
+template <typename T>
+void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                   const ModelSaved<T>& saved, int64_t visit, StreamGrads<T>& g,
+                   ModelWeights<Accum<T>>& grad) {
+  Arena::Scope scope(arena);
+  const int64_t rows = saved.batch * saved.time, dim = config.dim;
+  Tensor<T> dnormed = arena.New<T>({rows, dim});
+  BranchesBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
 
   ResidualNormGradArgs<T> into;
-  into.forward = StepInto(config, weights, saved, layer);
+  into.forward = StepInto(config, weights, saved, visit);
   into.dnormed = dnormed;
   into.du = g.dstream;
-  // The output of the layer below is this step's y where it was not materialized: the decoder's share joins
+  // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
   // here.
-  if (layer > 0 && layer - 1 < config.encoder_layers() && !OutputIsMaterialized(config, layer - 1)) {
-    into.dy = g.dskip[l - 1];
+  if (visit > 0 && visit - 1 < config.encoder_visits() && !OutputIsMaterialized(config, visit - 1)) {
+    into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
   into.dx = g.dstream;
   if (!into.forward.branch.empty()) {
     into.dbranch = g.dmlp;
-    into.dbranch_scale = grad.blocks[l - 1].mlp_scale;
+    into.dbranch_scale = grad.blocks[BlockOf(config, visit - 1)].mlp_scale;
   }
-  if (const std::optional<Skip> skip = SkipInto(config, layer)) {
-    into.dskip = g.dskip[static_cast<size_t>(skip->from_layer)];
+  if (const std::optional<Skip> skip = SkipInto(config, visit)) {
+    into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
     into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
   }
   into.dx0 = g.dx0;
-  into.dmix = gw.mix;
+  into.dmix = grad.blocks[BlockOf(config, visit)].mix;
   ResidualNormBackward<T>(arena, into);
 }
 
@@ -448,7 +482,7 @@ StreamGrads<T> NewStreamGrads(Arena& arena, const ModelConfig& config, const Mod
   g.dstream = arena.New<T>({rows, dim});
   g.dmlp = arena.New<T>({rows, dim});
   g.dx0 = arena.NewZero<T>({rows, dim});
-  for (int64_t layer = 0; layer < config.skip_count(); ++layer) g.dskip.push_back(arena.New<T>({rows, dim}));
+  for (int64_t visit = 0; visit < config.skip_count(); ++visit) g.dskip.push_back(arena.New<T>({rows, dim}));
   if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
   if (const int64_t source = config.value_residual_source(); source >= 0) {
     g.dfirst_v = arena.NewZero<T>(saved.blocks[static_cast<size_t>(source)].attention.v.shape());
@@ -501,15 +535,15 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
   saved->batch = ids.dim(0);
   saved->time = ids.dim(1);
   saved->ids = ids;
-  saved->blocks.assign(static_cast<size_t>(config.layer_count()), {});
+  saved->blocks.assign(static_cast<size_t>(config.visit_count()), {});
   saved->final_y = arena.New<T>({rows, config.dim});
   saved->hidden = arena.New<T>({rows, config.dim});
   saved->final_rstd = arena.New<Accum<T>>({rows});
   EmbeddingsForward<T>(arena, config, weights, options.stream, saved);
-  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
-    BlockForward<T>(arena, config, weights, layer, options, saved);
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
+    BlockForward<T>(arena, config, weights, visit, options, saved);
   }
-  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.layer_count()));
+  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.visit_count()));
   if (StreamState<T>* stream = options.stream; stream != nullptr) {
     stream->kept = std::min(stream->kept + rows, stream->ids.dim(0));
   }
@@ -521,19 +555,19 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
                     const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   StreamGrads<T> g = NewStreamGrads(arena, config, saved);
-  const int64_t last = config.layer_count() - 1;
+  const int64_t last = config.visit_count() - 1;
   ResidualNormGradArgs<T> final_step;
-  final_step.forward = StepInto(config, weights, saved, config.layer_count());
+  final_step.forward = StepInto(config, weights, saved, config.visit_count());
   final_step.dnormed = dhidden;
-  // A model of one layer has no decoder above its encoder; elsewhere the last layer is a decoder layer.
+  // A model of one visit has no decoder above its encoder; elsewhere the last visit is one of the decoder.
   final_step.dx = g.dstream;
   if (!final_step.forward.branch.empty()) {
     final_step.dbranch = g.dmlp;
-    final_step.dbranch_scale = grad.blocks[static_cast<size_t>(last)].mlp_scale;
+    final_step.dbranch_scale = grad.blocks[BlockOf(config, last)].mlp_scale;
   }
   ResidualNormBackward<T>(arena, final_step);
-  for (int64_t layer = last; layer >= 0; --layer) {
-    BlockBackward<T>(arena, config, weights, saved, layer, g, grad);
+  for (int64_t visit = last; visit >= 0; --visit) {
+    BlockBackward<T>(arena, config, weights, saved, visit, g, grad);
   }
   AddTo<T>(arena, g.dstream, 1, g.dx0);
   EmbeddingsBackward<T>(arena, config, weights, saved, g.dx0, g.dve_projected, grad);

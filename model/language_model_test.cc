@@ -202,6 +202,11 @@ ModelConfig AnyConfig() {
   config.value_residual = *rc::gen::arbitrary<bool>();
   config.token_gate = *rc::gen::arbitrary<bool>();
   config.mtp_heads = *rc::gen::inRange(0, 3);
+  config.rope_length = *rc::gen::inRange(1, 12);
+  config.parallel_layers = *rc::gen::inRange(0, 4);
+  config.loop_passes = *rc::gen::inRange(1, 4);
+  config.loop_first = *rc::gen::inRange<int64_t>(0, config.layer_count());
+  config.loop_last = *rc::gen::inRange<int64_t>(config.loop_first, config.layer_count());
   RC_PRE(config.Validate().ok());
   return config;
 }
@@ -275,6 +280,73 @@ RC_GTEST_PROP(LanguageModelTest, BackwardIsTheGradientOfForward, ()) {
       (8 * (moved(step) - moved(-step)) - (moved(2 * step) - moved(-2 * step))) / (12 * step);
   RC_ASSERT(std::abs(predicted) > 1e-12);
   RC_ASSERT(std::abs(measured - predicted) <= 1e-6 * std::max(1.0, std::abs(predicted)));
+}
+
+// The weights of a looped model as those of a model that has a layer of its own for every visit.
+template <typename T>
+ModelWeights<T> Unrolled(const ModelConfig& looped, const ModelWeights<T>& weights) {
+  ModelWeights<T> unrolled = weights;
+  unrolled.blocks.clear();
+  for (int64_t visit = 0; visit < looped.visit_count(); ++visit) {
+    unrolled.blocks.push_back(weights.blocks[static_cast<size_t>(looped.layer_of(visit))]);
+  }
+  return unrolled;
+}
+
+RC_GTEST_PROP(LanguageModelTest, ALoopedModelIsOneWhoseLayersShareWeights, ()) {
+  Draw draw = AnyDraw();
+  ModelConfig& looped = draw.config;
+  // These go by the number of a layer, which unrolling changes.
+  looped.layer_norm_scale = false;
+  looped.value_embedding_layers = 0;
+  looped.value_residual = false;
+  looped.xsa_layers = *rc::gen::element<int64_t>(0, 256);
+  looped.parallel_layers = *rc::gen::element<int64_t>(0, 256);
+  ModelConfig unrolled = looped;
+  unrolled.loop_passes = 1;
+  unrolled.layers.clear();
+  for (int64_t visit = 0; visit < looped.visit_count(); ++visit) {
+    unrolled.layers += looped.layers[static_cast<size_t>(looped.layer_of(visit))];
+  }
+  Placed<double> placed(Device::Cpu());
+  Place<double>(looped, FormulaWeights(looped, 3), &placed);
+  const ModelWeights<double> expected_grad = NewWeights<double>(placed.state, looped);
+  ModelWeights<double> unrolled_grad = Unrolled(looped, expected_grad);
+  const auto loss_of = [&](const ModelConfig& config, const ModelWeights<double>& weights,
+                           ModelWeights<double>& grad) {
+    Tensor<double> loss = placed.state.New<double>({1});
+    LossAndGradient<double>(placed.work, config, weights, Upload(placed.state, draw.ids),
+                            Upload(placed.state, draw.targets), 1, grad, loss);
+    return loss[0];
+  };
+  RC_ASSERT(loss_of(looped, placed.weights, placed.grad) ==
+            loss_of(unrolled, Unrolled(looped, placed.weights), unrolled_grad));
+  ForEachWeight(
+      looped,
+      [&](const WeightInfo&, Tensor<double>& got, const Tensor<double>& expected) {
+        for (int64_t i = 0; i < got.size(); ++i) RC_ASSERT(got[i] == expected[i]);
+      },
+      placed.grad, expected_grad);
+}
+
+TEST(LanguageModelTest, VisitsGoThroughTheLoopAsOftenAsAsked) {
+  ModelConfig config = {.layers = "MAAAM", .loop_first = 1, .loop_last = 2, .loop_passes = 3};
+  std::string visits;
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit)
+    visits += std::to_string(config.layer_of(visit));
+  EXPECT_EQ(visits, "012121234");
+  EXPECT_EQ(config.skip_count(), 4);
+  EXPECT_EQ(config.WithoutLoops().visit_count(), 5);
+}
+
+TEST(LanguageModelTest, AStreamThatASkipJoinsBeginsWithItsOwnWeight) {
+  const ModelConfig config = {
+      .layers = "MAA", .dim = 8, .heads = 2, .kv_heads = 2, .rope_dims = 2, .skip_mix_init = 0.5};
+  for (const NamedTensor& tensor : InitialWeights(config, 1)) {
+    if (!tensor.name.ends_with("resid_mix")) continue;
+    EXPECT_EQ(tensor.values[0], tensor.name == "blocks.1.resid_mix" ? 0.5f : 1.0f) << tensor.name;
+    EXPECT_EQ(tensor.values[8], 0.0f) << tensor.name;
+  }
 }
 
 // Losses of every token, [batch * time].
@@ -467,6 +539,10 @@ TEST(LanguageModelTest, AnImpossibleConfigurationIsRefusedByItsField) {
   refused({.rope_dims = 15}, "rope_dims=15");
   refused({.bigram_rows = 1}, "bigram_rows=1");
   refused({.vocab = 65537}, "vocab=65537");
+  refused({.loop_first = 4, .loop_last = 3}, "loop_last=3");
+  refused({.loop_last = 11}, "loop_last=11");
+  refused({.loop_passes = 9}, "loop_passes=9");
+  refused({.rope_length = 0}, "rope_length=0");
   EXPECT_THAT(ModelConfig().Validate(), IsOk());
 }
 

@@ -24,14 +24,14 @@ StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t c
   StreamState<T> state;
   state.ids = arena.New<int32_t>({capacity});
   state.embedding = arena.New<T>({1, config.dim});
-  state.qkv.resize(static_cast<size_t>(config.layer_count()));
-  state.mamba.resize(static_cast<size_t>(config.layer_count()));
-  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
-    const size_t l = static_cast<size_t>(layer);
-    if (config.is_mamba(layer)) {
-      state.mamba[l] = NewMambaState<T>(arena, config);
+  state.qkv.resize(static_cast<size_t>(config.visit_count()));
+  state.mamba.resize(static_cast<size_t>(config.visit_count()));
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
+    const size_t v = static_cast<size_t>(visit);
+    if (config.is_mamba(config.layer_of(visit))) {
+      state.mamba[v] = NewMambaState<T>(arena, config);
     } else {
-      state.qkv[l] = arena.New<T>({capacity, config.dim + 2 * config.kv_dim()});
+      state.qkv[v] = arena.New<T>({capacity, config.dim + 2 * config.kv_dim()});
     }
   }
   return state;

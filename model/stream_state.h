@@ -47,8 +47,8 @@ struct StreamState {
   int64_t kept = 0;                  // tokens that the first rows below are of; 0: the stream begins
   Tensor<int32_t> ids;               // [capacity]
   Tensor<T> embedding;               // [1, dim]: what the smear gate reads of the last token
-  std::vector<Tensor<T>> qkv;        // [capacity, dim + 2 kv_dim] an attention layer, before RoPE
-  std::vector<MambaState<T>> mamba;  // after the last token; of Mamba layers
+  std::vector<Tensor<T>> qkv;        // [capacity, dim + 2 kv_dim] a visit of an attention layer, before RoPE
+  std::vector<MambaState<T>> mamba;  // after the last token; of visits of Mamba layers
 
   void Forget() { kept = 0; }
 };

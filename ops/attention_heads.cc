@@ -232,10 +232,10 @@ void CpuBackward(Arena& arena, const AttentionHeadsGradArgs<T>& grad) {
 
 }  // namespace
 
-double EffectiveRopeBase(double base, int64_t rope_dims, int64_t time) {
-  if (time <= 1024 || rope_dims <= 2) return base;  // One pair turns by t whatever the base.
+double EffectiveRopeBase(double base, int64_t rope_dims, int64_t length, int64_t time) {
+  if (time <= length || rope_dims <= 2) return base;  // One pair turns by t whatever the base.
   const double dims = static_cast<double>(rope_dims);
-  return base * std::pow(static_cast<double>(time) / 1024, dims / (dims - 2));
+  return base * std::pow(static_cast<double>(time) / static_cast<double>(length), dims / (dims - 2));
 }
 
 template <typename T>

@@ -63,8 +63,8 @@ struct AttentionHeadsGradArgs {
   Tensor<Accum<T>> dresidual = {};        // [2]; adds
 };
 
-// base, or base * (time / 1024)^(rope_dims / (rope_dims - 2)) when time > 1024.
-double EffectiveRopeBase(double base, int64_t rope_dims, int64_t time);
+// base, or base * (time / length)^(rope_dims / (rope_dims - 2)) when time > length.
+double EffectiveRopeBase(double base, int64_t rope_dims, int64_t length, int64_t time);
 
 template <typename T>
 void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args);

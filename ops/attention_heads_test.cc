@@ -254,9 +254,10 @@ TEST(AttentionHeadsTest, WithoutExtrasValuesAreCopied) {
 }
 
 TEST(AttentionHeadsTest, TheBaseGrowsBeyond1024Positions) {
-  EXPECT_EQ(EffectiveRopeBase(10000, 16, 1024), 10000);
-  EXPECT_NEAR(EffectiveRopeBase(10000, 16, 2048), 10000 * std::pow(2, 16.0 / 14), 1e-6);
-  EXPECT_EQ(EffectiveRopeBase(10000, 2, 4096), 10000);
+  EXPECT_EQ(EffectiveRopeBase(10000, 16, 1024, 1024), 10000);
+  EXPECT_NEAR(EffectiveRopeBase(10000, 16, 1024, 2048), 10000 * std::pow(2, 16.0 / 14), 1e-6);
+  EXPECT_EQ(EffectiveRopeBase(10000, 16, 4096, 2048), 10000);
+  EXPECT_EQ(EffectiveRopeBase(10000, 2, 1024, 4096), 10000);
 }
 
 // ---- Exclusive attention.

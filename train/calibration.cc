@@ -1,6 +1,7 @@
 // Calibration: forward passes that keep what they saved, and a product of each saved input with itself.
 #include "train/calibration.h"
 
+#include <algorithm>
 #include <map>
 #include <string>
 #include <vector>
@@ -12,7 +13,7 @@
 namespace hm11 {
 namespace {
 
-// One input and the stored matrices that read it.
+// One input, of one visit of a layer, and the stored matrices that read it.
 template <typename T>
 struct Input {
   Tensor<const T> values;  // [rows, width], whatever its own shape
@@ -23,9 +24,11 @@ template <typename T>
 std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelSaved<T>& saved) {
   std::vector<Input<T>> inputs;
   const int64_t rows = saved.batch * saved.time, attention_layers = config.attention_count();
-  int64_t index = 0;  // of the attention layer in the banks
-  for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
-    const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(layer)];
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
+    const int64_t layer = config.layer_of(visit);
+    // Of the attention layer in the banks.
+    const int64_t index = std::count(config.layers.begin(), config.layers.begin() + layer, 'A');
+    const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
     const std::string name = absl::StrCat("blocks.", layer, ".");
     if (config.is_mamba(layer)) {
       inputs.push_back({block.normed, {name + "ssm.in_proj.weight"}});
@@ -46,7 +49,6 @@ std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelSaved<T>& s
         {mixed.Reshaped({rows, config.dim}), {absl::StrCat("qo_bank.", attention_layers + index)}});
     inputs.push_back({block.mlp_normed, {absl::StrCat("mlp_up_bank.", index)}});
     inputs.push_back({block.activated, {absl::StrCat("mlp_down_bank.", index)}});
-    ++index;
   }
   return inputs;
 }
@@ -59,8 +61,7 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
   const BatchPlan& plan = batcher.plan();
   const int64_t rows = plan.batch * plan.time, passes = (tokens + rows - 1) / rows;
   arena.Reset();
-  std::vector<Tensor<Accum<T>>> sums;
-  std::vector<std::vector<std::string>> names;
+  std::map<std::vector<std::string>, Tensor<Accum<T>>> sums;  // over visits and passes
   std::vector<int32_t> ids(static_cast<size_t>(rows)), targets(static_cast<size_t>(rows));
   Tensor<int32_t> device_ids = arena.New<int32_t>({plan.batch, plan.time});
   for (int64_t pass = 0; pass < passes; ++pass) {
@@ -75,24 +76,26 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
       ModelSaved<T> shapes;
       HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
       for (const Input<T>& input : InputsOf(config, shapes)) {
-        sums.push_back(arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)}));
-        names.push_back(input.matrices);
+        Tensor<Accum<T>>& sum = sums[input.matrices];
+        if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
       }
     }
     Arena::Scope scope(arena);
     ModelSaved<T> saved;
     HiddenForward<T>(arena, config, weights, device_ids, &saved);
-    const std::vector<Input<T>> inputs = InputsOf(config, saved);
-    for (size_t i = 0; i < inputs.size(); ++i) {
-      MatmulBackward<T>(
-          arena, {.dy = inputs[i].values, .x = inputs[i].values, .weight = {}, .dx = {}, .dweight = sums[i]});
+    for (const Input<T>& input : InputsOf(config, saved)) {
+      MatmulBackward<T>(arena, {.dy = input.values,
+                                .x = input.values,
+                                .weight = {},
+                                .dx = {},
+                                .dweight = sums.at(input.matrices)});
     }
   }
   HessianMap hessians;
-  for (size_t i = 0; i < sums.size(); ++i) {
-    std::vector<float> values(static_cast<size_t>(sums[i].size()));
-    arena.device().CopyToHost(values.data(), sums[i].data(), sums[i].size_bytes());
-    for (const std::string& name : names[i]) hessians[name] = values;
+  for (const auto& [names, sum] : sums) {
+    std::vector<float> values(static_cast<size_t>(sum.size()));
+    arena.device().CopyToHost(values.data(), sum.data(), sum.size_bytes());
+    for (const std::string& name : names) hessians[name] = values;
   }
   arena.Reset();
   return hessians;

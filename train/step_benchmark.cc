@@ -250,7 +250,7 @@ class StepBenchmark {
     heads.batch = batch_;
     heads.time = time_;
     heads.rope_dims = m_.rope_dims;
-    heads.rope_base = EffectiveRopeBase(m_.rope_base, m_.rope_dims, time_);
+    heads.rope_base = EffectiveRopeBase(m_.rope_base, m_.rope_dims, m_.rope_length, time_);
     heads.qkv = Random({rows_, width});
     heads.q_gain = RandomAccum({m_.heads});
     heads.q = Random(q_shape);
