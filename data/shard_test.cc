@@ -255,6 +255,7 @@ RC_GTEST_PROP(BatcherProperty, TargetsFollowInputsAndRanksAndMicroBatchesAreInte
   for (int64_t span = 0; span < spans; ++span) expected.push_back(alone.Position(step, 0, span));
   std::sort(positions.begin(), positions.end());
   RC_ASSERT(positions == expected);
+  RC_ASSERT(alone.Position(step, 0, 0, 1) == alone.Position(step, 0, 0) + plan.time);
   RC_ASSERT(alone.Position(step + 1, 0, 0) == expected.back() + plan.batch * plan.time + 1);
 
   batcher.Fill(step, ranks - 1, 0, inputs, targets);
@@ -264,6 +265,56 @@ RC_GTEST_PROP(BatcherProperty, TargetsFollowInputsAndRanksAndMicroBatchesAreInte
     RC_ASSERT(inputs[i] == token(begin + i));
     RC_ASSERT(targets[i] == token(begin + i + 1));
   }
+}
+
+RC_GTEST_PROP(BatcherProperty, APermutationTakesEveryPlaceOnce, ()) {
+  const int64_t size = *rc::gen::inRange<int64_t>(1, 300);
+  const uint64_t key = *rc::gen::arbitrary<uint64_t>();
+  std::vector<bool> taken(static_cast<size_t>(size));
+  for (int64_t i = 0; i < size; ++i) {
+    const int64_t place = PermutedIndex(key, i, size);
+    RC_ASSERT(place >= 0 && place < size);
+    RC_ASSERT(!taken[static_cast<size_t>(place)]);
+    taken[static_cast<size_t>(place)] = true;
+  }
+}
+
+TEST(BatcherTest, PermutationsDifferFromKeyToKey) {
+  int64_t same = 0;
+  for (int64_t i = 0; i < 1000; ++i) same += PermutedIndex(1, i, 1000) == PermutedIndex(2, i, 1000);
+  EXPECT_LE(same, 10);  // One on average.
+}
+
+RC_GTEST_PROP(BatcherProperty, AShuffledEpochReadsEveryBlockOnceWhateverTheLengthOfSequences, ()) {
+  const Written written = WriteSomeShards();
+  const int64_t time = *rc::gen::inRange<int64_t>(1, 4), sequences = *rc::gen::inRange<int64_t>(1, 4);
+  const int64_t block = time * sequences, blocks = written.stream.size() / block;
+  RC_PRE(blocks > 0);
+  const uint64_t seed = *rc::gen::arbitrary<uint64_t>();
+  // A block a step, as one long row or as several short ones.
+  const Batcher longer(written.stream, {.time = block, .shuffled_block = block, .seed = seed});
+  const Batcher shorter(written.stream,
+                        {.batch = sequences, .time = time, .shuffled_block = block, .seed = seed});
+  Arena arena = Arena::Cpu();
+  const auto inputs = arena.New<int32_t>({1, block}), targets = arena.New<int32_t>({1, block});
+  const auto rows = arena.New<int32_t>({sequences, time}), next = arena.New<int32_t>({sequences, time});
+  const int64_t epoch = *rc::gen::inRange<int64_t>(0, 3);
+  std::vector<int> read(static_cast<size_t>(written.stream.size()));
+  for (int64_t i = 0; i < blocks; ++i) {
+    const int64_t step = epoch * blocks + i, begin = longer.Position(step, 0, 0);
+    longer.Fill(step, 0, 0, inputs, targets);
+    shorter.Fill(step, 0, 0, rows, next);
+    RC_ASSERT(Numbers(inputs) == Numbers(rows));
+    RC_ASSERT(Numbers(targets) == Numbers(next));
+    for (int64_t j = 0; j < block; ++j) {
+      const auto at = [&](int64_t position) { return static_cast<size_t>(position % written.stream.size()); };
+      ++read[at(begin + j)];
+      RC_ASSERT(inputs[j] == written.all[at(begin + j)]);
+      RC_ASSERT(targets[j] == written.all[at(begin + j + 1)]);
+    }
+  }
+  RC_ASSERT(std::count(read.begin(), read.end(), 1) == blocks * block);
+  RC_ASSERT(longer.EpochsBefore((epoch + 1) * blocks) == static_cast<double>(epoch + 1));
 }
 
 }  // namespace
