@@ -61,8 +61,23 @@ void Transpose(const float* from, int64_t rows, int64_t cols, float factor, floa
   }
 }
 
-// direction [small * large], as the weights lie; gives the sum of its squares.
-float MuonDirections(const StepOperands& s, const MuonMatrix& matrix, int64_t size, float* direction) {
+float SumOfSquares(const float* values, int64_t size) {
+  constexpr int64_t kLanes = 16;  // side by side in vector registers
+  float lanes[kLanes] = {};
+  int64_t i = 0;
+  for (; i + kLanes <= size; i += kLanes) {
+    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += values[i + lane] * values[i + lane];
+  }
+  for (; i < size; ++i) lanes[0] += values[i] * values[i];
+  float sum = 0;
+  for (float lane : lanes) sum += lane;
+  return sum;
+}
+
+// direction [rows, cols], as the weights lie.
+void MuonDirections(const StepOperands& s, const MuonMatrix& matrix, int64_t rows, int64_t cols,
+                    float* direction) {
+  const int64_t size = rows * cols;
   const float clip_factor = ClipFactor(s), momentum = s.scalars->muon_momentum;
   float* gradient = s.gradients + matrix.offset;
   float* first = s.first + matrix.offset;
@@ -70,16 +85,11 @@ float MuonDirections(const StepOperands& s, const MuonMatrix& matrix, int64_t si
     direction[j] = MuonDirection(gradient[j] * clip_factor, momentum, first[j]);
     gradient[j] = 0;
   }
-  constexpr int64_t kLanes = 16;  // side by side in vector registers
-  float lanes[kLanes] = {};
-  int64_t i = 0;
-  for (; i + kLanes <= size; i += kLanes) {
-    for (int64_t lane = 0; lane < kLanes; ++lane) lanes[lane] += direction[i + lane] * direction[i + lane];
+  if (!s.muon_equal_rows) return;
+  for (int64_t row = 0; row < rows; ++row) {
+    const float factor = MuonNormalizer(SumOfSquares(direction + row * cols, cols));
+    for (int64_t col = 0; col < cols; ++col) direction[row * cols + col] *= factor;
   }
-  for (; i < size; ++i) lanes[0] += direction[i] * direction[i];
-  float sum = 0;
-  for (float lane : lanes) sum += lane;
-  return sum;
 }
 
 void GatherMuon(const StepOperands& s, const MuonShape& shape, Tensor<float> x, Tensor<float> scratch) {
@@ -88,7 +98,8 @@ void GatherMuon(const StepOperands& s, const MuonShape& shape, Tensor<float> x, 
       const MuonMatrix& matrix = shape.matrices[i];
       float* direction = scratch.data() + i * shape.size();
       float* to = x.data() + i * shape.size();
-      const float factor = MuonNormalizer(MuonDirections(s, matrix, shape.size(), direction));
+      MuonDirections(s, matrix, shape.rows(matrix), shape.cols(matrix), direction);
+      const float factor = MuonNormalizer(SumOfSquares(direction, shape.size()));
       if (matrix.transposed) {
         Transpose(direction, shape.large, shape.small, factor, to);
       } else {
@@ -139,6 +150,7 @@ absl::Status OptimizerConfig::Validate() const {
                       {"head_lr", head_lr, 0, kHuge},
                       {"muon_weight_decay", muon_weight_decay, 0, kHuge},
                       {"adam_weight_decay", adam_weight_decay, 0, kHuge},
+                      {"embedding_weight_decay", embedding_weight_decay, 0, kHuge},
                       {"beta1", beta1, 0, 0.999999},
                       {"beta2", beta2, 0, 0.999999},
                       {"epsilon", epsilon, 1e-30, kHuge},
@@ -265,13 +277,15 @@ StepOperands Optimizer::Operands() const {
   };
   const double decay = config_.adam_weight_decay;
   // In the order of UpdateRule.
-  return {.rates = {rates(config_.muon_lr, config_.muon_weight_decay), rates(config_.embedding_lr, decay),
+  return {.rates = {rates(config_.muon_lr, config_.muon_weight_decay),
+                    rates(config_.embedding_lr, config_.embedding_weight_decay),
                     rates(config_.control_lr, config_.decay_controls ? decay : 0),
                     rates(config_.control_lr, decay), rates(config_.head_lr, decay)},
           .beta1 = static_cast<float>(config_.beta1),
           .beta2 = static_cast<float>(config_.beta2),
           .epsilon = static_cast<float>(config_.epsilon),
           .clip = static_cast<float>(config_.clip),
+          .muon_equal_rows = config_.muon_equal_rows,
           .scalars = scalars_.data(),
           .norm = norm_.data(),
           .weights = weights_.flat.data(),
@@ -280,6 +294,10 @@ StepOperands Optimizer::Operands() const {
           .second = second_.flat.data(),
           .average = average_.flat.data(),
           .working_copy = working_copy_.data()};
+}
+
+NewtonSchulzPolynomials Optimizer::Polynomials() const {
+  return config_.polar_express ? NewtonSchulzPolynomials::kPolarExpress : NewtonSchulzPolynomials::kJordan;
 }
 
 void Optimizer::Upload(const StepScalars& scalars) {
@@ -300,7 +318,7 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
 #if HM11_HAVE_CUDA
   if (device_.is_cuda()) {
     cuda::GatherMuon<T>(device_, Operands(), shape, x, partials);
-    const Tensor<T> orthogonal = NewtonSchulz<T>(arena, x, config_.newton_schulz_steps);
+    const Tensor<T> orthogonal = NewtonSchulz<T>(arena, x, config_.newton_schulz_steps, Polynomials());
     return cuda::ScatterMuon<T>(device_, Operands(), shape, orthogonal);
   }
 #endif
@@ -308,7 +326,8 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
     (void)partials;
     const Tensor<float> scratch = arena.New<float>(x.shape());
     if (device_.is_cpu()) GatherMuon(Operands(), shape, x, scratch);
-    const Tensor<float> orthogonal = NewtonSchulz<float>(arena, x, config_.newton_schulz_steps);
+    const Tensor<float> orthogonal =
+        NewtonSchulz<float>(arena, x, config_.newton_schulz_steps, Polynomials());
     if (device_.is_cpu()) ScatterMuon(Operands(), shape, orthogonal, scratch);
   }
 }

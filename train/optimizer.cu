@@ -70,9 +70,7 @@ struct Tile {
   static constexpr int kPacks = kMuonTile / kRowsAtOnce;
 
   __device__ explicit Tile(const MuonShape& shape)
-      : matrix(shape.matrices[blockIdx.y]),
-        rows(matrix.transposed ? shape.large : shape.small),
-        cols(matrix.transposed ? shape.small : shape.large) {
+      : matrix(shape.matrices[blockIdx.y]), rows(shape.rows(matrix)), cols(shape.cols(matrix)) {
     const int64_t tile_cols = (cols + kMuonTile - 1) / kMuonTile;
     first_row = blockIdx.x / tile_cols * kMuonTile;
     first_col = blockIdx.x % tile_cols * kMuonTile;
@@ -147,6 +145,53 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) direction[i] = turned[lane + i][col];
     Store<kWidth>(direction, x + tile.OrthogonalAt(lane, col));
+  }
+}
+
+constexpr int kEqualRows = 32;  // of a block
+
+// Divides the rows of directions by their norms and, for a Frobenius norm of 1, by the root of their number.
+// A block takes 32 rows of one weight matrix. Where they are rows of x a warp takes every eighth, where they
+// are columns of x a lane takes one, and the warps every eighth number of it.
+template <typename T>
+__global__ void __launch_bounds__(kThreads) EqualizeRowsKernel(MuonShape shape, T* x) {
+  constexpr int kWarps = kThreads / 32;
+  __shared__ float sums[kWarps][kEqualRows];
+  const MuonMatrix matrix = shape.matrices[blockIdx.y];
+  const int64_t rows = shape.rows(matrix), cols = shape.cols(matrix);
+  const int64_t first = static_cast<int64_t>(blockIdx.x) * kEqualRows;
+  if (first >= rows) return;
+  const int warp = threadIdx.x / 32, lane = threadIdx.x % 32;
+  T* const values = x + blockIdx.y * shape.size();
+  const float share = rsqrtf(static_cast<float>(rows));
+  if (!matrix.transposed) {
+    for (int64_t row = first + warp; row < min(first + kEqualRows, rows); row += kWarps) {
+      float squares = 0;
+      for (int64_t col = lane; col < cols; col += 32) {
+        const float value = static_cast<float>(values[row * cols + col]);
+        squares += value * value;
+      }
+      const float factor = share * MuonNormalizer(WarpSum(squares));
+      for (int64_t col = lane; col < cols; col += 32) {
+        values[row * cols + col] = T(factor * static_cast<float>(values[row * cols + col]));
+      }
+    }
+    return;
+  }
+  const int64_t row = first + lane;
+  float squares = 0;
+  for (int64_t col = warp; row < rows && col < cols; col += kWarps) {
+    const float value = static_cast<float>(values[col * rows + row]);
+    squares += value * value;
+  }
+  sums[warp][lane] = squares;
+  __syncthreads();
+  squares = 0;
+#pragma unroll
+  for (int i = 0; i < kWarps; ++i) squares += sums[i][lane];
+  const float factor = share * MuonNormalizer(squares);
+  for (int64_t col = warp; row < rows && col < cols; col += kWarps) {
+    values[col * rows + row] = T(factor * static_cast<float>(values[col * rows + row]));
   }
 }
 
@@ -262,6 +307,11 @@ void GatherMuon(const Device& device, const StepOperands& operands, const MuonSh
     Launch(device, launch, GatherMuonKernel<T, 4>, operands, shape, x.data(), partials.data());
   } else {
     Launch(device, launch, GatherMuonKernel<T, 1>, operands, shape, x.data(), partials.data());
+  }
+  if (operands.muon_equal_rows) {
+    const dim3 blocks(static_cast<unsigned>(CeilDiv<int64_t>(shape.large, kEqualRows)),
+                      static_cast<unsigned>(shape.count));
+    return Launch(device, {.blocks = blocks, .threads = kThreads}, EqualizeRowsKernel<T>, shape, x.data());
   }
   if (shape.size() % kPackSize<T> == 0) {
     Normalize<T, kPackSize<T>>(device, shape, partials.data(), x.data());

@@ -12,6 +12,8 @@
 //
 // With decay 0 the average is the weights themselves: it is written and not read, so it follows whatever it
 // held. Matrices of one shape, or its transpose, are orthogonalized together, with the shorter side as rows.
+// With muon_equal_rows every row of g + mu m is divided by its norm first (MuonEq-R of the
+// challenge's pull request 1217).
 //
 // Properties:
 //   1. Parameters after three steps are the reference's.
@@ -43,6 +45,7 @@
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "train/newton_schulz.h"
 #include "train/update_rules.h"
 
 namespace hm11 {
@@ -55,6 +58,7 @@ struct OptimizerConfig {
   double head_lr = 0.025;       // AdamW, untied output and multi-token heads
   double muon_weight_decay = 0.04;
   double adam_weight_decay = 0.04;
+  double embedding_weight_decay = 0.04;  // of the tables
   bool decay_controls = true;  // whether weight decay reaches vectors and scalars (A, D, gates, scales)
   bool muon_on_mamba = true;   // Mamba matrices and their MLPs in Muon; in AdamW at control_lr when false
   bool muon_on_small = true;   // bigram and value projections in Muon
@@ -64,6 +68,8 @@ struct OptimizerConfig {
   double clip = 0.3;  // global gradient norm; 0: no clipping
   int64_t newton_schulz_steps = 5;
   bool newton_schulz_bf16 = true;  // on a GPU; the CPU computes in float
+  bool polar_express = false;      // the polynomials of Newton-Schulz (train/newton_schulz.h)
+  bool muon_equal_rows = false;    // all rows of a direction get one norm before it is orthogonalized
 
   template <typename Self, typename F>
   static void ForEachField(Self& self, F&& f) {
@@ -73,6 +79,7 @@ struct OptimizerConfig {
     f("head_lr", self.head_lr);
     f("muon_weight_decay", self.muon_weight_decay);
     f("adam_weight_decay", self.adam_weight_decay);
+    f("embedding_weight_decay", self.embedding_weight_decay);
     f("decay_controls", self.decay_controls);
     f("muon_on_mamba", self.muon_on_mamba);
     f("muon_on_small", self.muon_on_small);
@@ -82,6 +89,8 @@ struct OptimizerConfig {
     f("clip", self.clip);
     f("newton_schulz_steps", self.newton_schulz_steps);
     f("newton_schulz_bf16", self.newton_schulz_bf16);
+    f("polar_express", self.polar_express);
+    f("muon_equal_rows", self.muon_equal_rows);
   }
 
   // InvalidArgument names the field.
@@ -138,6 +147,7 @@ class Optimizer {
   UpdateRule RuleOf(WeightKind kind) const;
   void MakeTables(Arena& arena, const ModelConfig& model);
   StepOperands Operands() const;
+  NewtonSchulzPolynomials Polynomials() const;
   template <typename T>
   void StepMuon(Arena& arena, const MuonBatch& batch);
 

@@ -81,15 +81,16 @@ inline Matrix Transposed(const Matrix& a) {
   return b;
 }
 
-inline Matrix OracleNewtonSchulz(Matrix x, int64_t steps) {
+inline Matrix OracleNewtonSchulz(Matrix x, int64_t steps, NewtonSchulzPolynomials polynomials) {
   for (int64_t step = 0; step < steps; ++step) {
+    const auto [a, b, c] = PolynomialOfStep(polynomials, step);
     const Matrix gram = Product(x, Transposed(x)), gram2 = Product(gram, gram);
     Matrix polynomial(gram.rows, gram.cols);
     for (size_t i = 0; i < gram.values.size(); ++i) {
-      polynomial.values[i] = -4.7750 * gram.values[i] + 2.0315 * gram2.values[i];
+      polynomial.values[i] = b * gram.values[i] + c * gram2.values[i];
     }
     const Matrix bent = Product(polynomial, x);
-    for (size_t i = 0; i < x.values.size(); ++i) x.values[i] = 3.4445 * x.values[i] + bent.values[i];
+    for (size_t i = 0; i < x.values.size(); ++i) x.values[i] = a * x.values[i] + bent.values[i];
   }
   return x;
 }
@@ -132,11 +133,18 @@ struct Oracle {
       double& m = first[part.offset + i];
       m = scalars.muon_momentum * m + g;
       x.values[static_cast<size_t>(i)] = g + scalars.muon_momentum * m;
-      squares += std::pow(x.values[static_cast<size_t>(i)], 2);
     }
+    for (int64_t row = 0; config.muon_equal_rows && row < part.rows; ++row) {
+      double norm = 0;
+      for (int64_t col = 0; col < part.cols; ++col) norm += x.at(row, col) * x.at(row, col);
+      for (int64_t col = 0; col < part.cols; ++col) x.at(row, col) /= std::sqrt(norm) + 1e-7;
+    }
+    for (double value : x.values) squares += value * value;
     for (double& value : x.values) value /= std::sqrt(squares) + 1e-7;
     const bool tall = part.rows > part.cols;
-    x = OracleNewtonSchulz(tall ? Transposed(x) : x, config.newton_schulz_steps);
+    x = OracleNewtonSchulz(
+        tall ? Transposed(x) : x, config.newton_schulz_steps,
+        config.polar_express ? NewtonSchulzPolynomials::kPolarExpress : NewtonSchulzPolynomials::kJordan);
     if (tall) x = Transposed(x);
     const double lr = config.muon_lr * scalars.lr_scale;
     const double scale = std::sqrt(std::max(1.0, static_cast<double>(part.rows) / part.cols));
@@ -153,7 +161,9 @@ struct Oracle {
     const double lr = scalars.lr_scale * (embedding ? config.embedding_lr
                                           : head    ? config.head_lr
                                                     : config.control_lr);
-    const double decay = control && !config.decay_controls ? 0 : config.adam_weight_decay;
+    const double decay = embedding                           ? config.embedding_weight_decay
+                         : control && !config.decay_controls ? 0
+                                                             : config.adam_weight_decay;
     for (int64_t i = part.offset; i < part.offset + part.size(); ++i) {
       const double g = gradient[i] * factor;
       first[i] = config.beta1 * first[i] + (1 - config.beta1) * g;

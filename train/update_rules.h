@@ -41,6 +41,9 @@ struct MuonShape {
   const MuonMatrix* matrices;  // [count], on the device
 
   int64_t size() const { return small * large; }  // of one matrix
+  // As the weights lie.
+  HM_HOST_DEVICE int64_t rows(const MuonMatrix& matrix) const { return matrix.transposed ? large : small; }
+  HM_HOST_DEVICE int64_t cols(const MuonMatrix& matrix) const { return matrix.transposed ? small : large; }
 };
 
 // All that a step reads and writes, besides Muon's scratch. Pointers are to flat blocks on the device.
@@ -54,6 +57,7 @@ struct StepOperands {
   float beta2;
   float epsilon;
   float clip;
+  bool muon_equal_rows;
   const StepScalars* scalars;
   const float* norm;  // [1], of the gradient before clipping
   float* weights;
