@@ -82,6 +82,7 @@ absl::Status RunConfig::Validate() const {
   HM_RETURN_IF_ERROR(optimizer.Validate());
   HM_RETURN_IF_ERROR(schedule.Validate());
   HM_RETURN_IF_ERROR(quant.Validate());
+  HM_RETURN_IF_ERROR(MakePhases(sequence_stages, sequence, model.loop_passes > 1, loop_from).status());
   const auto bad = [](absl::string_view field, auto value, absl::string_view why) {
     return absl::InvalidArgumentError(absl::StrCat(field, "=", value, ": ", why));
   };
@@ -112,6 +113,14 @@ absl::Status RunConfig::Validate() const {
     return bad("checkpoint_seconds", checkpoint_seconds, "must not be negative");
   if (lawa_snapshots > 0 && swa_every > 0) return bad("lawa_snapshots", lawa_snapshots, "excludes swa_every");
   return absl::OkStatus();
+}
+
+std::vector<Phase> RunConfig::Phases() const {
+  return MakePhases(sequence_stages, sequence, model.loop_passes > 1, loop_from).value();
+}
+
+ModelConfig RunConfig::ModelIn(const Phase& phase) const {
+  return phase.looped ? model : model.WithoutLoops();
 }
 
 std::vector<std::string> PresetNames() { return {"hm11", "hm11_published", "tiny"}; }

@@ -16,6 +16,7 @@
 #include "model/config.h"
 #include "quant/config.h"
 #include "train/optimizer.h"
+#include "train/phases.h"
 #include "train/schedule.h"
 
 namespace hm11 {
@@ -29,6 +30,9 @@ struct RunConfig {
 
   int64_t seed = 1337;
   int64_t sequence = 2048;         // tokens of a training sequence, and of an evaluation window
+  std::string sequence_stages;     // shorter sequences first, "1024:0.4+...": train/phases.h
+  double loop_from = 0;            // share of the run from which layers loop, where the model has loops
+  bool shuffle = false;            // sequences in an order of their own in each epoch; false: as they stand
   int64_t batch_tokens = 65536;    // of a step, over all micro-batches
   int64_t micro_batch_tokens = 0;  // of a forward and backward pass; 0: the most that fits in memory
   double input_mask = 0;           // share of the inputs hidden once text is read again: data/batcher.h
@@ -51,6 +55,9 @@ struct RunConfig {
     f("preset", self.preset);
     f("seed", self.seed);
     f("sequence", self.sequence);
+    f("sequence_stages", self.sequence_stages);
+    f("loop_from", self.loop_from);
+    f("shuffle", self.shuffle);
     f("batch_tokens", self.batch_tokens);
     f("micro_batch_tokens", self.micro_batch_tokens);
     f("input_mask", self.input_mask);
@@ -75,6 +82,9 @@ struct RunConfig {
 
   // InvalidArgument names the field.
   absl::Status Validate() const;
+
+  std::vector<Phase> Phases() const;              // of a valid configuration
+  ModelConfig ModelIn(const Phase& phase) const;  // the model as it runs in it
 };
 
 std::vector<std::string> PresetNames();

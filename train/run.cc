@@ -147,6 +147,8 @@ class TrainingRun {
   RunLog& log_;
   std::unique_ptr<Trainer<T>> trainer_;
   Snapshots snapshots_;
+  const std::vector<Phase> phases_ = config_.Phases();
+  size_t phase_ = 0;      // of the last step
   RunPosition position_;  // of the next step
   int64_t reported_ = 0;  // steps before this one are in the log
   double last_loss_ = 0;
@@ -235,7 +237,7 @@ Score TrainingRun<T>::Validate(ModelWeights<T>& weights, int64_t most_tokens, Sc
   }
   trainer_->Synchronize();
   return ScoreTokens<T>(
-      trainer_->work(), config_.model, weights, tokens, inputs_.tokenizer.byte_table(),
+      trainer_->work(), config_.ModelIn(phases_[phase_]), weights, tokens, inputs_.tokenizer.byte_table(),
       {.mode = mode,
        .window = config_.sequence,
        .stride = 64,
@@ -311,11 +313,19 @@ absl::Status TrainingRun<T>::Train() {
   while (!RunIsOver(schedule, position_)) {
     const double t = static_cast<double>(position_.step) + 1;
     const double lr_scale = LearningRateScale(schedule, position_);
-    trainer_->Step(position_.step, {.lr_scale = static_cast<float>(lr_scale),
-                                    .muon_momentum = static_cast<float>(MuonMomentum(schedule, position_)),
-                                    .adam_correction1 = static_cast<float>(1 - std::pow(optimizer.beta1, t)),
-                                    .adam_correction2 = static_cast<float>(1 - std::pow(optimizer.beta2, t)),
-                                    .average_decay = static_cast<float>(AverageDecay(schedule, position_))});
+    const size_t phase = PhaseAt(phases_, Progress(schedule, position_));
+    if (phase != phase_) {
+      phase_ = phase;
+      log_.Line(absl::StrFormat("phase: %s sequence:%d looped:%d", StepOf(position_.step),
+                                phases_[phase].sequence, phases_[phase].looped));
+    }
+    trainer_->Step(position_.step,
+                   {.lr_scale = static_cast<float>(lr_scale),
+                    .muon_momentum = static_cast<float>(MuonMomentum(schedule, position_)),
+                    .adam_correction1 = static_cast<float>(1 - std::pow(optimizer.beta1, t)),
+                    .adam_correction2 = static_cast<float>(1 - std::pow(optimizer.beta2, t)),
+                    .average_decay = static_cast<float>(AverageDecay(schedule, position_))},
+                   phase);
     ++position_.step;
     position_.elapsed_seconds = before + SecondsSince(resumed);
     ShowProgress();
@@ -346,6 +356,7 @@ absl::Status TrainingRun<T>::Train() {
     log_.Line(absl::StrFormat("stopping_early: wallclock_cap train_time:%.0fms %s",
                               position_.elapsed_seconds * 1e3, StepOf(position_.step)));
   }
+  phase_ = phases_.size() - 1;  // The model is scored as its last phase runs it, however short the run was.
   HM_RETURN_IF_ERROR(LogValidation(Validate(trainer_->model_weights(), 0, ScoreMode::kPlain)));
   log_.Line(absl::StrFormat("peak memory allocated: %.0f MiB reserved: %.0f MiB",
                             static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20),

@@ -9,8 +9,10 @@
 #include <cmath>
 #include <string>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "core/lzma.h"
 #include "core/random.h"
@@ -92,6 +94,40 @@ TEST_F(RunTest, InputsAreHiddenOnlyOnceTextIsReadAgain) {
   EXPECT_NE(weights("0", 7), weights("0.5", 7));
 }
 
+TEST_F(RunTest, StepsGrowLongerAndDeeperAsTheRunGoesOn) {
+  const auto run = [&](const std::string& name, const char* settings) {
+    RunOptions options = Options(name);
+    EXPECT_THAT(ApplyOverrides("shuffle=true,parallel_layers=1,muon_equal_rows=true,polar_express=true",
+                               &options.config),
+                IsOk());
+    EXPECT_THAT(ApplyOverrides(settings, &options.config), IsOk());
+    EXPECT_THAT(hm11::Run(options), IsOk());
+    return *ReadFile(options.folder + "/train.log");
+  };
+  const std::string log =
+      run("grows", "loop_first=1,loop_last=1,loop_passes=2,loop_from=0.5,sequence_stages=16:0.25");
+  EXPECT_THAT(log, testing::HasSubstr("phase: step:6/24 sequence:32 looped:0\n"));
+  EXPECT_THAT(log, testing::HasSubstr("phase: step:12/24 sequence:32 looped:1\n"));
+  // Until then it is the run of a model without loops; and what its artifact says has them.
+  run("flat", "sequence_stages=16:0.25");
+  const auto steps = [&](const char* name, int first, int last) {
+    std::string lines;
+    for (const absl::string_view line :
+         absl::StrSplit(*ReadFile(absl::StrCat(*folder_, "/", name, "/metrics.jsonl")), '\n')) {
+      for (int step = first; step <= last; ++step) {
+        if (absl::StartsWith(line, absl::StrCat("{\"step\": ", step, ", \"train_loss"))) {
+          absl::StrAppend(&lines, line, "\n");
+        }
+      }
+    }
+    return lines;
+  };
+  EXPECT_THAT(steps("flat", 12, 12), testing::Not(testing::IsEmpty()));
+  EXPECT_EQ(steps("grows", 1, 12), steps("flat", 1, 12));
+  EXPECT_NE(steps("grows", 13, 13), steps("flat", 13, 13));
+  EXPECT_EQ(ReadModel(*folder_ + "/grows/artifact.hm11")->config.model.loop_passes, 2);
+}
+
 TEST_F(RunTest, AResumedRunEndsAsOneThatWasNotInterrupted) {
   // A constant schedule, so that a run of 12 steps is the first half of one of 24.
   const char* const constant = "warmup_fraction=0,warmdown_fraction=0,momentum_warmup_fraction=0";
@@ -151,6 +187,9 @@ TEST_F(RunTest, BadInputIsRefusedByName) {
   options = Options("bad");
   options.config.model.heads = 3;
   refused(options, "heads=3");
+  options = Options("bad");
+  options.config.sequence_stages = "12:0.5";
+  refused(options, "sequence_stages=12:0.5: length 12");
   options = Options("bad");
   options.folder = "/proc/hm11";
   refused(options, "/proc/hm11");

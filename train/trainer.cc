@@ -33,11 +33,9 @@ StateTensors NewState(Arena& arena, const RunConfig& config, int64_t micro_batch
   state.gradients = NewFlatWeights(arena, config.model);
   state.average = NewFlatWeights(arena, config.model);
   if constexpr (std::is_same_v<T, Bf16>) state.working_copy = arena.NewZero<Bf16>(state.master.flat.shape());
-  state.ids = arena.New<int32_t>({config.batch_tokens / config.sequence, config.sequence});
-  state.targets = arena.New<int32_t>({config.batch_tokens / config.sequence, config.sequence});
-  for (Tensor<int32_t>& batch : state.incoming) {
-    batch = arena.New<int32_t>({2, config.batch_tokens / config.sequence, config.sequence});
-  }
+  state.ids = arena.New<int32_t>({config.batch_tokens});
+  state.targets = arena.New<int32_t>({config.batch_tokens});
+  for (Tensor<int32_t>& batch : state.incoming) batch = arena.New<int32_t>({2, config.batch_tokens});
   state.micro_losses = arena.New<float>({config.batch_tokens / micro_batch_tokens});
   state.loss = arena.New<float>({1});
   state.history = arena.NewZero<float>({history, 2});
@@ -57,15 +55,17 @@ ModelWeights<T> ModelView(const ModelConfig& config, const FlatWeights& master, 
   }
 }
 
+// ids, targets: [sequences * sequence] of a step.
 template <typename T>
-void QueuePasses(Arena& work, const RunConfig& config, const ModelWeights<T>& weights,
+void QueuePasses(Arena& work, const ModelConfig& model, int64_t sequence, const ModelWeights<T>& weights,
                  Tensor<const int32_t> ids, Tensor<const int32_t> targets, ModelWeights<float>& gradients,
                  Tensor<float> micro_losses, Tensor<float> loss) {
-  const int64_t micro_batches = micro_losses.size(), batch = ids.dim(0) / micro_batches;
+  const int64_t micro_batches = micro_losses.size(), tokens = ids.size() / micro_batches;
+  const Shape shape = {tokens / sequence, sequence};
   for (int64_t m = 0; m < micro_batches; ++m) {
-    LossAndGradient<T>(work, config.model, weights, ids.Slice(m * batch, batch),
-                       targets.Slice(m * batch, batch), 1.0f / static_cast<float>(micro_batches), gradients,
-                       micro_losses.Slice(m, 1));
+    LossAndGradient<T>(work, model, weights, ids.Slice(m * tokens, tokens).Reshaped(shape),
+                       targets.Slice(m * tokens, tokens).Reshaped(shape),
+                       1.0f / static_cast<float>(micro_batches), gradients, micro_losses.Slice(m, 1));
   }
   Sum<float>(work, micro_losses, 1.0f / static_cast<float>(micro_batches), loss);
 }
@@ -75,8 +75,11 @@ MemoryPlan PlanFor(const RunConfig& config, int64_t micro_batch_tokens) {
   Arena state = Arena::Plan(), work = Arena::Plan();
   StateTensors tensors = NewState<T>(state, config, micro_batch_tokens, Trainer<T>::kHistory);
   const ModelWeights<T> weights = ModelView<T>(config.model, tensors.master, tensors.working_copy);
-  QueuePasses<T>(work, config, weights, tensors.ids, tensors.targets, tensors.gradients.view,
-                 tensors.micro_losses, tensors.loss);
+  for (const Phase& phase : config.Phases()) {
+    work.Reset();
+    QueuePasses<T>(work, config.ModelIn(phase), phase.sequence, weights, tensors.ids, tensors.targets,
+                   tensors.gradients.view, tensors.micro_losses, tensors.loss);
+  }
   tensors.optimizer->Step(work);
   return {.micro_batch_tokens = micro_batch_tokens,
           .state_bytes = state.high_water_bytes(),
@@ -119,13 +122,19 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
     : config_(config),
       plan_(plan),
       device_(device),
-      batcher_(stream, {.batch = plan.micro_batch_tokens / config.sequence,
-                        .time = config.sequence,
-                        .micro_batches = config.batch_tokens / plan.micro_batch_tokens,
-                        .ranks = 1}),
       state_(device, device.is_cuda() ? plan.state_bytes : int64_t{1} << 40),
       work_(device, device.is_cuda() ? plan.work_bytes : int64_t{1} << 40),
       copies_(device.is_cuda() ? Device::FromName(device.name()).value() : device) {
+  for (const Phase& phase : config_.Phases()) {
+    const BatchPlan batches = {.batch = plan.micro_batch_tokens / phase.sequence,
+                               .time = phase.sequence,
+                               .micro_batches = config_.batch_tokens / plan.micro_batch_tokens,
+                               .ranks = 1,
+                               .shuffled_block = config_.shuffle ? config_.sequence : 0,
+                               .seed = static_cast<uint64_t>(config_.seed)};
+    phases_.push_back(
+        {.model = config_.ModelIn(phase), .batcher = Batcher(stream, batches), .graph = nullptr});
+  }
   StateTensors state = NewState<T>(state_, config_, plan.micro_batch_tokens, kHistory);
   master_ = state.master;
   gradients_ = state.gradients;
@@ -156,29 +165,31 @@ template <typename T>
 Trainer<T>::~Trainer() {
   copies_.Synchronize();
   device_.Synchronize();
-  graph_.reset();
+  phases_.clear();
   for (const Incoming& incoming : incoming_) device_.FreeHost(incoming.host);
 }
 
 template <typename T>
-void Trainer<T>::QueueStep() {
+void Trainer<T>::QueueStep(const PhaseSteps& phase) {
   work_.Reset();
-  QueuePasses<T>(work_, config_, model_weights_, ids_, targets_, gradients_.view, micro_losses_, loss_);
+  QueuePasses<T>(work_, phase.model, phase.batcher.plan().time, model_weights_, ids_, targets_,
+                 gradients_.view, micro_losses_, loss_);
   optimizer_->Step(work_);
 }
 
 template <typename T>
-void Trainer<T>::Prefetch(int64_t step) {
+void Trainer<T>::Prefetch(int64_t step, size_t phase) {
   Incoming& incoming = incoming_[step % 2];
   incoming.arrived->Wait();  // The copy before has read the host's buffer.
-  const int64_t batch = batcher_.plan().batch, time = config_.sequence, count = batch * time;
+  const Batcher& batcher = phases_[phase].batcher;
+  const int64_t batch = batcher.plan().batch, time = batcher.plan().time, count = batch * time;
   int32_t* const ids = incoming.host;
   int32_t* const targets = incoming.host + ids_.size();
-  for (int64_t m = 0; m < batcher_.plan().micro_batches; ++m) {
-    batcher_.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
-                  Tensor<int32_t>(targets + m * count, {batch, time}));
+  for (int64_t m = 0; m < batcher.plan().micro_batches; ++m) {
+    batcher.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
+                 Tensor<int32_t>(targets + m * count, {batch, time}));
   }
-  if (batcher_.EpochsBefore(step) >= 1) {
+  if (batcher.EpochsBefore(step) >= 1) {
     MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step,
                Tensor<int32_t>(ids, ids_.shape()));
   }
@@ -186,12 +197,13 @@ void Trainer<T>::Prefetch(int64_t step) {
   copies_.CopyFromHost(incoming.batch.data(), incoming.host, incoming.batch.size_bytes());
   incoming.arrived->Record();
   incoming.step = step;
+  incoming.phase = phase;
 }
 
 template <typename T>
-void Trainer<T>::TakeBatch(int64_t step) {
+void Trainer<T>::TakeBatch(int64_t step, size_t phase) {
   Incoming& incoming = incoming_[step % 2];
-  if (incoming.step != step) Prefetch(step);
+  if (incoming.step != step || incoming.phase != phase) Prefetch(step, phase);
   incoming.arrived->Hold(device_);
   device_.CopyOnDevice(ids_.data(), incoming.batch.data(), ids_.size_bytes());
   device_.CopyOnDevice(targets_.data(), incoming.batch.data() + ids_.size(), targets_.size_bytes());
@@ -199,34 +211,36 @@ void Trainer<T>::TakeBatch(int64_t step) {
 }
 
 template <typename T>
-void Trainer<T>::Step(int64_t step, const StepScalars& scalars) {
+void Trainer<T>::Step(int64_t step, const StepScalars& scalars, size_t phase) {
   incoming_[step % 2].finished->Wait();
-  TakeBatch(step);
+  TakeBatch(step, phase);
   optimizer_->Upload(scalars);
-  if (graph_ != nullptr) {
-    graph_->Launch();
+  if (phases_[phase].graph != nullptr) {
+    phases_[phase].graph->Launch();
   } else {
-    QueueStep();
+    QueueStep(phases_[phase]);
   }
   float* entry = history_.data() + step % kHistory * 2;
   device_.CopyOnDevice(entry, loss_.data(), sizeof(float));
   device_.CopyOnDevice(entry + 1, optimizer_->gradient_norm().data(), sizeof(float));
   incoming_[step % 2].finished->Record();
-  if (device_.is_cuda()) Prefetch(step + 1);
+  if (device_.is_cuda()) Prefetch(step + 1, phase);
 }
 
 template <typename T>
 void Trainer<T>::WarmUp(int64_t steps) {
   const TrainingState before = Save();
-  if (device_.is_cuda()) TuneMatmuls(true);
-  // The first step runs unrecorded in any case: libraries load and choose their algorithms in it.
-  for (int64_t step = 0; step < std::max<int64_t>(steps, device_.is_cuda() ? 1 : 0); ++step) {
-    Step(step, {});
-    if (step == 0) {
-      Synchronize();
-      TuneMatmuls(false);
-      graph_ = std::make_unique<StepGraph>(device_, [this] { QueueStep(); });
-    }
+  // A phase's first step runs unrecorded in any case: libraries load and choose their algorithms in it.
+  const int64_t first_steps = device_.is_cuda() ? static_cast<int64_t>(phases_.size()) : 0;
+  for (int64_t step = 0; step < std::max(steps, first_steps); ++step) {
+    const size_t phase = std::min(static_cast<size_t>(step), phases_.size() - 1);
+    const bool first = phases_[phase].graph == nullptr;
+    if (device_.is_cuda() && first) TuneMatmuls(true);
+    Step(step, {}, phase);
+    if (!first) continue;
+    Synchronize();
+    TuneMatmuls(false);
+    phases_[phase].graph = std::make_unique<StepGraph>(device_, [this, phase] { QueueStep(phases_[phase]); });
   }
   Synchronize();
   HM_CHECK(Load(before).ok());

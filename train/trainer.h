@@ -49,12 +49,13 @@ class Trainer {
   Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream);
   ~Trainer();
 
-  // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records the step.
+  // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records a step of
+  // each phase.
   void WarmUp(int64_t steps);
 
-  // Queues step `step`; returns when the step before the last one is done, so that the host stays near the
-  // device.
-  void Step(int64_t step, const StepScalars& scalars);
+  // Queues step `step`, of the phase config.Phases()[phase]; returns when the step before the last one is
+  // done, so that the host stays near the device.
+  void Step(int64_t step, const StepScalars& scalars, size_t phase);
   // Waits for the device.
   void Synchronize() { device_.Synchronize(); }
 
@@ -77,35 +78,42 @@ class Trainer {
   Arena& work() { return work_; }
   const Device& device() const { return device_; }
   const MemoryPlan& plan() const { return plan_; }
-  const Batcher& batcher() const { return batcher_; }
-  int64_t tokens_per_step() const { return batcher_.tokens_per_step(); }
+  const Batcher& batcher() const { return phases_.back().batcher; }  // of the last phase
+  int64_t tokens_per_step() const { return batcher().tokens_per_step(); }
 
  private:
-  void QueueStep();  // what the graph records
-  void Prefetch(int64_t step);
-  void TakeBatch(int64_t step);
+  // A phase of the run: how its steps look, and one recorded.
+  struct PhaseSteps {
+    ModelConfig model;
+    Batcher batcher;
+    std::unique_ptr<StepGraph> graph;
+  };
+
+  void QueueStep(const PhaseSteps& phase);  // what a graph records
+  void Prefetch(int64_t step, size_t phase);
+  void TakeBatch(int64_t step, size_t phase);
 
   RunConfig config_;
   MemoryPlan plan_;
   Device device_;
-  Batcher batcher_;
+  std::vector<PhaseSteps> phases_;
   Arena state_;
   Arena work_;
   FlatWeights master_, gradients_, average_;
   Tensor<Bf16> working_copy_;
   ModelWeights<T> model_weights_;
-  Tensor<int32_t> ids_, targets_;  // [micro_batches * batch, time]
+  Tensor<int32_t> ids_, targets_;  // [batch_tokens], of whatever length sequences have
   Tensor<float> micro_losses_;     // [micro_batches]
   Tensor<float> loss_;             // [1]
   Tensor<float> history_;          // [kHistory, 2]: loss and gradient norm
   std::unique_ptr<Optimizer> optimizer_;
-  std::unique_ptr<StepGraph> graph_;
   // Batches on their way, a step ahead: filled on the host and copied on a stream of their own while the step
   // before runs.
   struct Incoming {
-    int64_t step = -1;                // none
+    int64_t step = -1;  // none
+    size_t phase = 0;
     int32_t* host = nullptr;          // ids, then targets
-    Tensor<int32_t> batch;            // [2, micro_batches * batch, time], on the device
+    Tensor<int32_t> batch;            // [2, batch_tokens], on the device
     std::unique_ptr<Fence> arrived;   // recorded on copies_
     std::unique_ptr<Fence> taken;     // by the step, recorded on device_
     std::unique_ptr<Fence> finished;  // the step
