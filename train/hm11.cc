@@ -20,7 +20,8 @@
 #include "data/default_corpus.h"
 #include "train/run.h"
 
-ABSL_FLAG(std::string, preset, "", "hm11, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");
+ABSL_FLAG(std::string, preset, "",
+          "hm11, hm11_best, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");
 ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
 ABSL_FLAG(
     std::string, data, "",

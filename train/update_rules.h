@@ -40,7 +40,7 @@ struct MuonShape {
   int64_t large;
   const MuonMatrix* matrices;  // [count], on the device
 
-  int64_t size() const { return small * large; }  // of one matrix
+  HM_HOST_DEVICE int64_t size() const { return small * large; }  // of one matrix
   // As the weights lie.
   HM_HOST_DEVICE int64_t rows(const MuonMatrix& matrix) const { return matrix.transposed ? large : small; }
   HM_HOST_DEVICE int64_t cols(const MuonMatrix& matrix) const { return matrix.transposed ? small : large; }
