@@ -16,10 +16,6 @@
 namespace hm11 {
 namespace {
 
-static_assert(kGranule * sizeof(float) == Arena::kAlignment);
-
-int64_t WholeGranules(int64_t size) { return (size + kGranule - 1) / kGranule * kGranule; }
-
 // Updates `count` neighbouring weights, with average, working copy and zeroed gradient.
 void StepAdamRange(const StepOperands& s, UpdateRule rule, int64_t begin, int64_t count) {
   const AdamStep step = AdamStepOf(s, rule);
@@ -158,44 +154,6 @@ absl::Status OptimizerConfig::Validate() const {
                       {"newton_schulz_steps", static_cast<double>(newton_schulz_steps), 1, 100}});
 }
 
-FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config) {
-  const int64_t begin_bytes = arena.used_bytes();
-  FlatWeights weights;
-  weights.view = NewWeights<float>(arena, config);
-  const int64_t floats = (arena.used_bytes() - begin_bytes) / static_cast<int64_t>(sizeof(float));
-  float* first = nullptr;
-  int64_t visited = 0;
-  ForEachWeight(
-      config,
-      [&](const WeightInfo&, Tensor<float>& tensor) {
-        if (visited++ == 0) first = tensor.data();
-      },
-      weights.view);
-  weights.flat = Tensor<float>(first, {floats});
-  arena.device().Zero(weights.flat.data(), weights.flat.size_bytes());  // the padding too
-  return weights;
-}
-
-ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master,
-                                   Tensor<Bf16> flat16) {
-  HM_CHECK_EQ(flat16.size(), master.flat.size());
-  ModelWeights<Bf16> view;
-  ResizeWeights(config, &view);
-  int64_t offset = 0;
-  ForEachWeight(
-      config,
-      [&](const WeightInfo& info, auto& tensor, const Tensor<float>& own) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(tensor)>, Tensor<Bf16>>) {
-          tensor = flat16.Slice(offset, info.shape.size()).Reshaped(info.shape);
-        } else {
-          tensor = own;
-        }
-        offset += WholeGranules(info.shape.size());
-      },
-      view, master.view);
-  return view;
-}
-
 Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config,
                      const FlatWeights& weights, const FlatWeights& gradients, const FlatWeights& average,
                      Tensor<Bf16> working_copy)
@@ -242,24 +200,21 @@ UpdateRule Optimizer::RuleOf(WeightKind kind) const {
 }
 
 void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
-  std::vector<UpdateRule> rules;
+  const WeightLayout layout = LayOutWeights(model);
+  HM_CHECK_EQ(layout.floats, weights_.flat.size());
+  std::vector<UpdateRule> rules(static_cast<size_t>(layout.floats / kGranule));
   std::map<std::pair<int64_t, int64_t>, std::vector<MuonMatrix>> batches;  // by (small, large)
-  int64_t offset = 0;
-  ForEachWeight(
-      model,
-      [&](const WeightInfo& info, Tensor<float>&) {
-        const UpdateRule rule = RuleOf(info.kind);
-        rules.insert(rules.end(), static_cast<size_t>(WholeGranules(info.shape.size()) / kGranule), rule);
-        int64_t matrix = offset;
-        for (int64_t rows : rule == UpdateRule::kMuon ? info.row_parts : std::vector<int64_t>()) {
-          const int64_t cols = info.shape[1];
-          batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
-          matrix += rows * cols;
-        }
-        offset += WholeGranules(info.shape.size());
-      },
-      weights_.view);
-  HM_CHECK_EQ(offset, weights_.flat.size());
+  for (const auto& [info, offset] : layout.weights) {
+    const UpdateRule rule = RuleOf(info.kind);
+    std::fill_n(rules.begin() + offset / kGranule, WholeGranules(info.shape.size()) / kGranule, rule);
+    if (rule != UpdateRule::kMuon) continue;
+    int64_t matrix = offset;
+    for (int64_t rows : info.row_parts) {
+      const int64_t cols = info.shape[1];
+      batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
+      matrix += rows * cols;
+    }
+  }
   rules_ = arena.New<UpdateRule>({static_cast<int64_t>(rules.size())});
   device_.CopyFromHost(rules_.data(), rules.data(), rules_.size_bytes());
   for (const auto& [sides, matrices] : batches) {

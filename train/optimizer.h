@@ -1,9 +1,8 @@
 // Optimizer: clip, Muon, AdamW, moving average and the 16-bit working copy, over weights that lie in one flat
 // block.
 //
-// Weights, gradients, moments and the average are ModelWeights<float> taken one after the other from an
-// arena, so each set is one flat tensor in which every 64 floats (Arena::kAlignment) belong to one weight or
-// to padding. One step is
+// Weights, gradients, moments and the average are each one flat tensor (model/weight_layout.h) in which every
+// granule belongs to one weight or to padding. One step is
 //
 //   norm = |grad|;  g = grad * min(1, clip / (norm + 1e-6))
 //   Muon:   m = mu m + g;  X = newton_schulz(g + mu m);  p = p (1 - lr wd) - lr sqrt(max(1, rows / cols)) X
@@ -44,7 +43,7 @@
 #include "core/step_graph.h"
 #include "core/tensor.h"
 #include "model/config.h"
-#include "model/weights.h"
+#include "model/weight_layout.h"
 #include "train/newton_schulz.h"
 #include "train/update_rules.h"
 
@@ -96,17 +95,6 @@ struct OptimizerConfig {
   // InvalidArgument names the field.
   absl::Status Validate() const;
 };
-
-// A set of float weights as one flat tensor (padding between weights included, always 0) and its named view.
-struct FlatWeights {
-  Tensor<float> flat;
-  ModelWeights<float> view;
-};
-FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config);
-
-// A view of `flat16`, which has one element for each of master.flat at the same index, as the weights a Bf16
-// model runs on: matrices from flat16, everything Accum from the float master itself.
-ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master, Tensor<Bf16> flat16);
 
 class Optimizer {
  public:
