@@ -29,6 +29,7 @@
 #include "train/checkpoint.h"
 #include "train/run_log.h"
 #include "train/snapshots.h"
+#include "train/step_decision.h"
 #include "train/trainer.h"
 
 namespace hm11 {
@@ -39,6 +40,19 @@ using Clock = std::chrono::steady_clock;
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
+
+// Seconds of training: runs between Start and Stop.
+class TrainingClock {
+ public:
+  explicit TrainingClock(double seconds) : before_(seconds) {}
+  void Start() { started_ = Clock::now(); }
+  double Seconds() const { return before_ + SecondsSince(started_); }
+  double Stop() { return before_ = Seconds(); }
+
+ private:
+  double before_;
+  Clock::time_point started_;
+};
 
 // Program, data and tokenizer: what every stage reads.
 struct Inputs {
@@ -132,7 +146,11 @@ class TrainingRun {
   }
   absl::Status Resume(const Checkpoint& checkpoint);
   absl::Status WriteCheckpointNow();
+  bool IsReported(int64_t step) const {
+    return step % config_.log_every == 0 || step <= 5 || step - reported_ == Trainer<T>::kHistory;
+  }
   absl::Status ReportSteps();
+  void EnterPhase(size_t phase);
   Score Validate(ModelWeights<T>& weights, int64_t most_tokens, ScoreMode mode);
   absl::Status CheckScore(const Score& score) const;
   absl::Status LogValidation(const Score& score);
@@ -168,6 +186,8 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
   log_.Line(absl::StrFormat("memory: state %.0f MiB, activations and scratch %.0f MiB, micro_batch_tokens:%d",
                             plan.state_bytes / mib, plan.work_bytes / mib, plan.micro_batch_tokens));
   trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train);
+  const BatchPlan& batches = trainer_->batcher().plan();
+  log_.Line(absl::StrCat("world_size:", batches.ranks, " grad_accum_steps:", batches.micro_batches));
   if (checkpoint) HM_RETURN_IF_ERROR(Resume(*checkpoint));
   const Clock::time_point start = Clock::now();
   trainer_->WarmUp(config_.warmup_steps);
@@ -281,6 +301,14 @@ void TrainingRun<T>::ShowProgress() {
 }
 
 template <typename T>
+void TrainingRun<T>::EnterPhase(size_t phase) {
+  if (phase == phase_) return;
+  phase_ = phase;
+  log_.Line(absl::StrFormat("phase: %s sequence:%d looped:%d", StepOf(position_.step),
+                            phases_[phase].sequence, phases_[phase].looped));
+}
+
+template <typename T>
 absl::Status TrainingRun<T>::Train() {
   ScheduleConfig schedule = config_.schedule;
   if (config_.calibration_tokens > 0 && schedule.time_limit_seconds > 0) {
@@ -291,65 +319,50 @@ absl::Status TrainingRun<T>::Train() {
                               config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
                               schedule.time_limit_seconds * 1e3));
   }
-  const OptimizerConfig& optimizer = config_.optimizer;
-  double next_validation = position_.elapsed_seconds + config_.validation_seconds;
-  double next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
+  LastDone last = {position_.elapsed_seconds, position_.elapsed_seconds};
   if (position_.step == 0) {
     HM_RETURN_IF_ERROR(
         LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
   }
-  trainer_->Synchronize();
-  Clock::time_point resumed = Clock::now();  // the training clock runs from here
-  double before = position_.elapsed_seconds;
+  TrainingClock clock(position_.elapsed_seconds);
   const auto pause = [&] {
     trainer_->Synchronize();
-    position_.elapsed_seconds = before + SecondsSince(resumed);
+    position_.elapsed_seconds = clock.Stop();
+    return ReportSteps();
   };
   const auto go_on = [&] {
     trainer_->Synchronize();
-    before = position_.elapsed_seconds;
-    resumed = Clock::now();
+    clock.Start();
   };
-  while (!RunIsOver(schedule, position_)) {
-    const double t = static_cast<double>(position_.step) + 1;
-    const double lr_scale = LearningRateScale(schedule, position_);
-    const size_t phase = PhaseAt(phases_, Progress(schedule, position_));
-    if (phase != phase_) {
-      phase_ = phase;
-      log_.Line(absl::StrFormat("phase: %s sequence:%d looped:%d", StepOf(position_.step),
-                                phases_[phase].sequence, phases_[phase].looped));
+  trainer_->Synchronize();
+  clock.Start();
+  while (true) {
+    const StepDecision next = DecideStep(config_, schedule, position_, last, false);
+    if (next.over) {
+      HM_RETURN_IF_ERROR(pause());
+      break;
     }
-    trainer_->Step(position_.step,
-                   {.lr_scale = static_cast<float>(lr_scale),
-                    .muon_momentum = static_cast<float>(MuonMomentum(schedule, position_)),
-                    .adam_correction1 = static_cast<float>(1 - std::pow(optimizer.beta1, t)),
-                    .adam_correction2 = static_cast<float>(1 - std::pow(optimizer.beta2, t)),
-                    .average_decay = static_cast<float>(AverageDecay(schedule, position_))},
-                   phase);
-    ++position_.step;
-    position_.elapsed_seconds = before + SecondsSince(resumed);
-    ShowProgress();
-    if (snapshots_.Wanted(position_.step, lr_scale)) snapshots_.Take(trainer_->work(), trainer_->master());
-    const bool last = RunIsOver(schedule, position_);
-    if (last) pause();
-    if (last || position_.step % config_.log_every == 0 || position_.step <= 5 ||
-        position_.step - reported_ == Trainer<T>::kHistory) {
-      HM_RETURN_IF_ERROR(ReportSteps());
-    }
-    if (!last && config_.validation_seconds > 0 && position_.elapsed_seconds >= next_validation) {
-      pause();
-      HM_RETURN_IF_ERROR(ReportSteps());
+    if (IsReported(position_.step)) HM_RETURN_IF_ERROR(ReportSteps());
+    if (next.validate) {
+      HM_RETURN_IF_ERROR(pause());
       HM_RETURN_IF_ERROR(
           LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
+      last.validation_seconds = position_.elapsed_seconds;
       go_on();
-      next_validation = position_.elapsed_seconds + config_.validation_seconds;
     }
-    if (!last && config_.checkpoint_seconds > 0 && position_.elapsed_seconds >= next_checkpoint) {
-      pause();
-      HM_RETURN_IF_ERROR(ReportSteps());
+    if (next.checkpoint) {
+      HM_RETURN_IF_ERROR(pause());
       HM_RETURN_IF_ERROR(WriteCheckpointNow());
+      last.checkpoint_seconds = position_.elapsed_seconds;
       go_on();
-      next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
+    }
+    EnterPhase(next.phase);
+    trainer_->Step(position_.step, next.scalars, next.phase);
+    ++position_.step;
+    position_.elapsed_seconds = clock.Seconds();
+    ShowProgress();
+    if (snapshots_.Wanted(position_.step, next.lr_scale)) {
+      snapshots_.Take(trainer_->work(), trainer_->master());
     }
   }
   if (position_.step < schedule.max_steps) {
@@ -488,9 +501,6 @@ void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
                         " train_shards:", inputs.train.shards().size(), " tokens:", inputs.train.size()));
   log.Line(absl::StrCat("val_loader:shards pattern=", options.val_pattern, " tokens:", inputs.val.size()));
   log.Line(absl::StrCat("model_params:", CountParameters(config.model)));
-  log.Line(
-      absl::StrCat("world_size:1 grad_accum_steps:",
-                   config.micro_batch_tokens == 0 ? 1 : config.batch_tokens / config.micro_batch_tokens));
   log.Line(absl::StrCat("seed:", config.seed));
 }
 

@@ -83,7 +83,8 @@ MemoryPlan PlanFor(const RunConfig& config, int64_t micro_batch_tokens) {
   tensors.optimizer->Step(work);
   return {.micro_batch_tokens = micro_batch_tokens,
           .state_bytes = state.high_water_bytes(),
-          .work_bytes = work.high_water_bytes()};
+          .work_bytes = work.high_water_bytes(),
+          .undo_bytes = 4 * tensors.master.flat.size_bytes()};
 }
 
 }  // namespace
@@ -158,7 +159,20 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
   const std::vector<NamedTensor> initial = InitialWeights(config_.model, static_cast<uint64_t>(config_.seed));
   HM_CHECK(ImportWeights<float>(state_, config_.model, initial, &master_.view).ok());
   device_.CopyOnDevice(average_.flat.data(), master_.flat.data(), master_.flat.size_bytes());
-  if constexpr (std::is_same_v<T, Bf16>) Cast<float, Bf16>(work_, master_.flat, working_copy_);
+  RefreshWorkingCopy();
+}
+
+template <typename T>
+std::vector<Tensor<float>> Trainer<T>::WeightSets() const {
+  return {master_.flat, average_.flat, optimizer_->first_moment().flat, optimizer_->second_moment().flat};
+}
+
+template <typename T>
+void Trainer<T>::RefreshWorkingCopy() {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    Arena::Scope scope(work_);
+    Cast<float, Bf16>(work_, master_.flat, working_copy_);
+  }
 }
 
 template <typename T>
@@ -185,13 +199,14 @@ void Trainer<T>::Prefetch(int64_t step, size_t phase) {
   const int64_t batch = batcher.plan().batch, time = batcher.plan().time, count = batch * time;
   int32_t* const ids = incoming.host;
   int32_t* const targets = incoming.host + ids_.size();
+  const bool read_again = batcher.EpochsBefore(step) >= 1;
   for (int64_t m = 0; m < batcher.plan().micro_batches; ++m) {
-    batcher.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
-                 Tensor<int32_t>(targets + m * count, {batch, time}));
-  }
-  if (batcher.EpochsBefore(step) >= 1) {
-    MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step,
-               Tensor<int32_t>(ids, ids_.shape()));
+    const Tensor<int32_t> inputs(ids + m * count, {batch, time});
+    batcher.Fill(step, 0, m, inputs, Tensor<int32_t>(targets + m * count, {batch, time}));
+    if (read_again) {
+      MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step, batcher.PlaceInStep(0, m),
+                 inputs);
+    }
   }
   incoming.taken->Hold(copies_);
   copies_.CopyFromHost(incoming.batch.data(), incoming.host, incoming.batch.size_bytes());
@@ -229,7 +244,12 @@ void Trainer<T>::Step(int64_t step, const StepScalars& scalars, size_t phase) {
 
 template <typename T>
 void Trainer<T>::WarmUp(int64_t steps) {
-  const TrainingState before = Save();
+  Arena before(device_, plan_.undo_bytes);
+  std::vector<Tensor<float>> kept;
+  for (const Tensor<float>& set : WeightSets()) {
+    kept.push_back(before.New<float>(set.shape()));
+    device_.CopyOnDevice(kept.back().data(), set.data(), set.size_bytes());
+  }
   // A phase's first step runs unrecorded in any case: libraries load and choose their algorithms in it.
   const int64_t first_steps = device_.is_cuda() ? static_cast<int64_t>(phases_.size()) : 0;
   for (int64_t step = 0; step < std::max(steps, first_steps); ++step) {
@@ -242,8 +262,11 @@ void Trainer<T>::WarmUp(int64_t steps) {
     TuneMatmuls(false);
     phases_[phase].graph = std::make_unique<StepGraph>(device_, [this, phase] { QueueStep(phases_[phase]); });
   }
+  for (size_t i = 0; i < kept.size(); ++i) {
+    device_.CopyOnDevice(WeightSets()[i].data(), kept[i].data(), kept[i].size_bytes());
+  }
+  RefreshWorkingCopy();
   Synchronize();
-  HM_CHECK(Load(before).ok());
 }
 
 template <typename T>
@@ -275,10 +298,7 @@ absl::Status Trainer<T>::Load(const TrainingState& state) {
   HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.first_moment, &first.view));
   HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.second_moment, &second.view));
   HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.average, &average_.view));
-  if constexpr (std::is_same_v<T, Bf16>) {
-    Arena::Scope scope(work_);
-    Cast<float, Bf16>(work_, master_.flat, working_copy_);
-  }
+  RefreshWorkingCopy();
   Synchronize();
   return absl::OkStatus();
 }

@@ -29,7 +29,8 @@ struct MemoryPlan {
   int64_t micro_batch_tokens = 0;
   int64_t state_bytes = 0;  // weights, gradients, moments, average, tokens
   int64_t work_bytes = 0;   // activations and scratch of one micro-batch, and of the optimizer
-  int64_t total_bytes() const { return state_bytes + work_bytes; }
+  int64_t undo_bytes = 0;   // what the warm-up is undone from; given back after it
+  int64_t total_bytes() const { return state_bytes + work_bytes + undo_bytes; }
 };
 
 // The plan of the configuration, with its micro_batch_tokens or, where that is 0, the largest that fits in
@@ -89,6 +90,8 @@ class Trainer {
     std::unique_ptr<StepGraph> graph;
   };
 
+  std::vector<Tensor<float>> WeightSets() const;  // all that a step changes and the next one reads
+  void RefreshWorkingCopy();
   void QueueStep(const PhaseSteps& phase);  // what a graph records
   void Prefetch(int64_t step, size_t phase);
   void TakeBatch(int64_t step, size_t phase);
