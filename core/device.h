@@ -24,8 +24,8 @@ class Device {
  public:
   static Device Cpu();
   static Device Plan();
-  // GPU `index` in the driver's order, with a stream of its own each time. NotFound when there is no such GPU, no driver, or hm11 was built
-  // without CUDA.
+  // GPU `index` in the driver's order, with a stream of its own each time. NotFound when there is no such
+  // GPU, no driver, or hm11 was built without CUDA.
   static absl::StatusOr<Device> Cuda(int index);
   // "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one, else the CPU.
   static absl::StatusOr<Device> FromName(absl::string_view name);
