@@ -12,6 +12,7 @@
 #include "ops/elementwise.h"
 #include "train/newton_schulz.h"
 #include "train/optimizer_cuda.h"
+#include "train/sharding.h"
 
 namespace hm11 {
 namespace {
@@ -156,13 +157,14 @@ absl::Status OptimizerConfig::Validate() const {
 
 Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config,
                      const FlatWeights& weights, const FlatWeights& gradients, const FlatWeights& average,
-                     Tensor<Bf16> working_copy)
+                     Tensor<Bf16> working_copy, const Communicator& ranks)
     : device_(arena.device()),
       config_(config),
       weights_(weights),
       gradients_(gradients),
       average_(average),
-      working_copy_(working_copy) {
+      working_copy_(working_copy),
+      ranks_(ranks) {
   for (const FlatWeights* set : {&gradients, &average}) HM_CHECK_EQ(set->flat.size(), weights.flat.size());
   if (!working_copy.empty()) HM_CHECK_EQ(working_copy.size(), weights.flat.size());
   first_ = NewFlatWeights(arena, model);
@@ -199,19 +201,50 @@ UpdateRule Optimizer::RuleOf(WeightKind kind) const {
   return UpdateRule::kAdamControl;
 }
 
+void Optimizer::ShareWeights(const WeightLayout& layout) {
+  controls_ = layout.control_floats;
+  std::vector<WeightPart> parts;
+  for (const auto& [info, offset] : layout.weights) {
+    if (info.kind == WeightKind::kControl || info.shape.size() == 0) continue;
+    int64_t begin = offset - controls_;
+    for (int64_t rows : info.row_parts) {
+      const int64_t cols = info.shape[1];
+      const double cost = RuleOf(info.kind) == UpdateRule::kMuon
+                              ? MuonCost(rows, cols, config_.newton_schulz_steps)
+                              : AdamCost(rows * cols);
+      // Ranges begin at granules: a part that does not goes with the one before it.
+      if (begin % kGranule == 0) {
+        parts.push_back({begin, cost});
+      } else {
+        parts.back().cost += cost;
+      }
+      begin += rows * cols;
+    }
+  }
+  shares_ = ShareOut(parts, layout.floats - controls_, ranks_.size());
+}
+
 void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
   const WeightLayout layout = LayOutWeights(model);
   HM_CHECK_EQ(layout.floats, weights_.flat.size());
-  std::vector<UpdateRule> rules(static_cast<size_t>(layout.floats / kGranule));
+  ShareWeights(layout);
+  // What others own is passed over as Muon's matrices are, and is in no batch of theirs.
+  std::vector<UpdateRule> rules(static_cast<size_t>(layout.floats / kGranule), UpdateRule::kMuon);
+  const auto is_owned = [&](int64_t offset) {
+    return offset < controls_ || (offset >= owned_begin() && offset < owned_end());
+  };
   std::map<std::pair<int64_t, int64_t>, std::vector<MuonMatrix>> batches;  // by (small, large)
   for (const auto& [info, offset] : layout.weights) {
     const UpdateRule rule = RuleOf(info.kind);
-    std::fill_n(rules.begin() + offset / kGranule, WholeGranules(info.shape.size()) / kGranule, rule);
-    if (rule != UpdateRule::kMuon) continue;
+    if (rule != UpdateRule::kMuon) {
+      if (!is_owned(offset)) continue;
+      std::fill_n(rules.begin() + offset / kGranule, WholeGranules(info.shape.size()) / kGranule, rule);
+      continue;
+    }
     int64_t matrix = offset;
     for (int64_t rows : info.row_parts) {
       const int64_t cols = info.shape[1];
-      batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
+      if (is_owned(matrix)) batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
       matrix += rows * cols;
     }
   }
@@ -287,16 +320,33 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
   }
 }
 
-void Optimizer::Step(Arena& arena) {
-  {
-    Arena::Scope scope(arena);
-    const Tensor<float> squares = arena.New<float>({1});
-    SumOfSquares<float>(arena, gradients_.flat, squares);
-#if HM11_HAVE_CUDA
-    if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
-#endif
-    if (device_.is_cpu()) norm_[0] = std::sqrt(squares[0]);
+void Optimizer::MeasureGradient(Arena& arena) {
+  const Tensor<float>& gradient = gradients_.flat;
+  ranks_.AllReduce(device_, gradient.Slice(0, controls_));
+  ranks_.ReduceScatter(device_, Shared(gradient), shares_);
+  Arena::Scope scope(arena);
+  const Tensor<float> squares = arena.New<float>({1});
+  // Controls are counted once.
+  const int64_t begin = ranks_.rank() == 0 ? 0 : owned_begin();
+  if (begin < owned_end()) {
+    SumOfSquares<float>(arena, gradient.Slice(begin, owned_end() - begin), squares);
+  } else {
+    device_.Zero(squares.data(), squares.size_bytes());
   }
+  ranks_.AllReduce(device_, squares);
+#if HM11_HAVE_CUDA
+  if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
+#endif
+  if (device_.is_cpu()) norm_[0] = std::sqrt(squares[0]);
+}
+
+void Optimizer::UpdateOwned(Arena& arena) {
+  const auto forget = [&](int64_t begin, int64_t end) {
+    const Tensor<float> range = gradients_.flat.Slice(begin, end - begin);
+    device_.Zero(range.data(), range.size_bytes());
+  };
+  forget(controls_, owned_begin());
+  forget(owned_end(), gradients_.flat.size());
 #if HM11_HAVE_CUDA
   if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
 #endif
@@ -308,6 +358,24 @@ void Optimizer::Step(Arena& arena) {
       StepMuon<float>(arena, batch);  // on the plan device too: the most that any device takes
     }
   }
+}
+
+void Optimizer::Publish() {
+  if (working_copy_.empty()) {
+    ranks_.AllGather(device_, Shared(weights_.flat), shares_);
+  } else {
+    ranks_.AllGather(device_, Shared(working_copy_), shares_);
+  }
+}
+
+void Optimizer::CollectSets() {
+  for (const FlatWeights& set : Sets()) ranks_.AllGather(device_, Shared(set.flat), shares_);
+}
+
+void Optimizer::TakeSetsOfRankZero() {
+  std::vector<int64_t> all_of_rank_zero(static_cast<size_t>(ranks_.size()) + 1, weights_.flat.size());
+  all_of_rank_zero[0] = 0;
+  for (const FlatWeights& set : Sets()) ranks_.AllGather(device_, set.flat, all_of_rank_zero);
 }
 
 }  // namespace hm11
