@@ -19,7 +19,8 @@ void CheckCuts(const std::vector<int64_t>& cuts, int ranks, int64_t size) {
 
 // Every rank gives the same answer, so that one line says it.
 absl::Status CheckDevices(RankGroup& group, const Device& device) {
-  const std::vector<std::string> names = group.AllGather(device.name());
+  const std::vector<std::string> names =
+      group.AllGather(device.is_cuda() ? absl::StrCat("GPU ", device.bus_id()) : device.name());
   std::map<std::string, size_t> seen;
   for (size_t rank = 0; rank < names.size(); ++rank) {
     if ((names[rank] == "cpu") != (names[0] == "cpu")) {

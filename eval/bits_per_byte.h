@@ -82,8 +82,8 @@ class ScoreSum {
   int64_t tokens_ = 0;
 };
 
-// `progress` gets the share done, from 0 to 1; may be empty. The arena is reset before each forward pass. With
-// a `group` each rank scores its share of the windows, and all get the score of all: collective.
+// `progress` gets the share done, from 0 to 1; may be empty. The arena is reset before each forward pass.
+// With a `group` each rank scores its share of the windows, and all get the score of all: collective.
 template <typename T>
 Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,

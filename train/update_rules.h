@@ -19,7 +19,8 @@ struct StepScalars {
   float average_decay = 0;     // 0: the average is the weights themselves
 };
 
-// How a weight is updated: a rule for each granule of the flat block. The Adam rules differ in their rates only.
+// How a weight is updated: a rule for each granule of the flat block. The Adam rules differ in their rates
+// only.
 enum class UpdateRule : uint8_t { kMuon, kAdamEmbedding, kAdamControl, kAdamMatrix, kAdamHead };
 inline constexpr int kUpdateRules = 5;
 
