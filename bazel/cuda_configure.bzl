@@ -31,8 +31,6 @@ cc_library(name = "cublas_lt", linkopts = {cublas_lt})
 
 cc_library(name = "cublas", linkopts = {cublas})
 
-cc_library(name = "nccl", linkopts = {nccl})
-
 cc_library(name = "cudnn", linkopts = {cudnn})
 """
 
@@ -86,17 +84,17 @@ def _cuda_autodetect(ctx):
     toolkit = _find_toolkit(ctx)
     if not toolkit:
         ctx.file("defs.bzl", _DEFS.format(have_cuda = False, have_nccl = False, have_cudnn = False, nvcc = "", version = ""))
-        ctx.file("BUILD", _BUILD.format(includes = [], cudart = [], cublas_lt = [], cublas = [], nccl = [], cudnn = []))
+        ctx.file("BUILD", _BUILD.format(includes = [], cudart = [], cublas_lt = [], cublas = [], cudnn = []))
         return
 
-    nccl = _find_library(ctx, toolkit, "libnccl.so")
+    nccl = _exists(ctx, toolkit.root + "/include/nccl.h") or _exists(ctx, "/usr/include/nccl.h")
     cudnn = _find_library(ctx, toolkit, "libcudnn.so")
     ctx.symlink(toolkit.root + "/include", "include")
     if nccl and not _exists(ctx, toolkit.root + "/include/nccl.h") and _exists(ctx, "/usr/include/nccl.h"):
         ctx.symlink("/usr/include/nccl.h", "nccl/nccl.h")
     ctx.file("defs.bzl", _DEFS.format(
         have_cuda = True,
-        have_nccl = bool(nccl),
+        have_nccl = nccl,
         have_cudnn = bool(cudnn),
         nvcc = toolkit.root + "/bin/nvcc",
         version = toolkit.version,
@@ -106,7 +104,6 @@ def _cuda_autodetect(ctx):
         cudart = [toolkit.lib + "/libcudart_static.a", "-lpthread", "-ldl", "-lrt"],
         cublas_lt = _shared(toolkit.lib, "cublasLt"),
         cublas = _shared(toolkit.lib, "cublas") + ["-lcublasLt"],
-        nccl = _shared(nccl, "nccl") if nccl else [],
         cudnn = _shared(cudnn, "cudnn") if cudnn else [],
     ))
 

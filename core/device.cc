@@ -59,6 +59,16 @@ std::string Device::name() const {
   return absl::StrCat("cuda:", cuda::Index(cuda_->gpu));
 }
 
+int Device::CountGpus() {
+  int count = 0;
+  return cuda::CountGpus(&count).empty() ? count : 0;
+}
+
+std::string Device::bus_id() const {
+  HM_CHECK(is_cuda());
+  return cuda::BusId(cuda_->gpu);
+}
+
 std::string Device::description() const {
   if (is_cuda()) return cuda::Description(cuda_->gpu);
   std::ifstream info("/proc/cpuinfo");

@@ -44,6 +44,12 @@ void CloseGpu(Gpu* gpu) {
 
 int Index(const Gpu* gpu) { return gpu->index; }
 
+std::string BusId(const Gpu* gpu) {
+  char id[32] = "";
+  HM_CHECK_CUDA(cudaDeviceGetPCIBusId(id, sizeof(id), gpu->index));
+  return id;
+}
+
 std::string Description(const Gpu* gpu) {
   char text[sizeof(gpu->properties.name) + 400];
   std::snprintf(text, sizeof(text), "%s, %.0f GiB, CUDA %d.%d", gpu->properties.name,

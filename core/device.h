@@ -24,16 +24,19 @@ class Device {
  public:
   static Device Cpu();
   static Device Plan();
-  // GPU `index` in the driver's order, with a stream of its own each time. NotFound when there is no such GPU, no driver, or hm11 was built
-  // without CUDA.
+  // GPU `index` in the driver's order, with a stream of its own each time. NotFound when there is no such
+  // GPU, no driver, or hm11 was built without CUDA.
   static absl::StatusOr<Device> Cuda(int index);
   // "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one, else the CPU.
   static absl::StatusOr<Device> FromName(absl::string_view name);
+  // 0 without a driver or a toolkit. The first call begins CUDA in this process.
+  static int CountGpus();
 
   bool is_cpu() const { return kind_ == Kind::kCpu; }
   bool is_cuda() const { return kind_ == Kind::kCuda; }
   bool is_plan() const { return kind_ == Kind::kPlan; }
   std::string name() const;         // "cpu", "cuda:0", "plan"
+  std::string bus_id() const;       // of a GPU: the same for all processes of a host
   std::string description() const;  // the processor's or the GPU's own name, with memory
 
   // Memory on this device; it is fatal when none is left (plan first: see Arena). Allocate(0) is null.

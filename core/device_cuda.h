@@ -20,6 +20,7 @@ std::string CountGpus(int* count);
 Gpu* OpenGpu(int index);
 void CloseGpu(Gpu* gpu);
 int Index(const Gpu* gpu);
+std::string BusId(const Gpu* gpu);
 std::string Description(const Gpu* gpu);
 void* Allocate(Gpu* gpu, int64_t size_bytes);
 void Free(Gpu* gpu, void* data);
@@ -43,6 +44,7 @@ inline std::string CountGpus(int*) { return "hm11 was built without a CUDA toolk
 inline Gpu* OpenGpu(int) { return nullptr; }
 inline void CloseGpu(Gpu*) {}
 inline int Index(const Gpu*) { return 0; }
+inline std::string BusId(const Gpu*) { return ""; }
 inline std::string Description(const Gpu*) { return ""; }
 inline void* Allocate(Gpu*, int64_t) { return nullptr; }
 inline void Free(Gpu*, void*) {}

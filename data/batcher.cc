@@ -72,11 +72,11 @@ int64_t PermutedIndex(uint64_t key, int64_t index, int64_t size) {
   return static_cast<int64_t>(at);
 }
 
-void MaskInputs(double probability, uint64_t seed, int64_t step, Tensor<int32_t> inputs) {
+void MaskInputs(double probability, uint64_t seed, int64_t step, int64_t first, Tensor<int32_t> inputs) {
   if (probability <= 0) return;
   const uint64_t stream = MixBits(StreamOf("masked inputs") + static_cast<uint64_t>(step));
   for (int64_t i = 0; i < inputs.size(); ++i) {
-    if (RandomUniform(seed, stream, static_cast<uint64_t>(i)) < probability) inputs[i] = 0;
+    if (RandomUniform(seed, stream, static_cast<uint64_t>(first + i)) < probability) inputs[i] = 0;
   }
 }
 

@@ -51,6 +51,10 @@ class Batcher {
 
   // Position in the stream (before wrapping) of the first input of a row.
   int64_t Position(int64_t step, int64_t rank, int64_t micro_batch, int64_t row = 0) const;
+  // How many inputs of the step, of all ranks, come before the first of this rank's micro-batch.
+  int64_t PlaceInStep(int64_t rank, int64_t micro_batch) const {
+    return (micro_batch * plan_.ranks + rank) * plan_.batch * plan_.time;
+  }
   // inputs, targets: [batch, time] on the host, overwritten.
   void Fill(int64_t step, int64_t rank, int64_t micro_batch, Tensor<int32_t> inputs,
             Tensor<int32_t> targets) const;
@@ -69,8 +73,9 @@ int64_t PermutedIndex(uint64_t key, int64_t index, int64_t size);
 
 // Hides each input with the given probability: token 0, the padding that no text has, stands in its place,
 // and the target stays. What text is read several times for cannot then be learned by heart from the tokens
-// just before it. A function of seed and step, and of where an input stands.
-void MaskInputs(double probability, uint64_t seed, int64_t step, Tensor<int32_t> inputs);
+// just before it. A function of seed and step, and of where an input stands in the step: `first` is the place
+// of inputs[0] (Batcher::PlaceInStep), so who holds an input makes no difference.
+void MaskInputs(double probability, uint64_t seed, int64_t step, int64_t first, Tensor<int32_t> inputs);
 
 }  // namespace hm11
 

@@ -208,7 +208,9 @@ TEST(BatcherTest, MaskedInputsAreAsManyAsAskedForAndDifferFromStepToStep) {
   const auto masked = [&](double probability, uint64_t seed, int64_t step) {
     const auto inputs = arena.New<int32_t>({10, 2000});
     for (int64_t i = 0; i < inputs.size(); ++i) inputs[i] = static_cast<int32_t>(100 + i % 900);
-    MaskInputs(probability, seed, step, inputs);
+    // In two parts, as two ranks hold them.
+    MaskInputs(probability, seed, step, 0, inputs.Slice(0, 3));
+    MaskInputs(probability, seed, step, 3 * 2000, inputs.Slice(3, 7));
     int64_t hidden = 0;
     for (int64_t i = 0; i < inputs.size(); ++i) {
       if (inputs[i] == 0) {
@@ -225,6 +227,10 @@ TEST(BatcherTest, MaskedInputsAreAsManyAsAskedForAndDifferFromStepToStep) {
   };
   masked(0, 1, 1);
   masked(0.9, 1, 1);
+  const auto whole = arena.New<int32_t>({10, 2000});
+  for (int64_t i = 0; i < whole.size(); ++i) whole[i] = static_cast<int32_t>(100 + i % 900);
+  MaskInputs(0.1, 7, 3, 0, whole);
+  EXPECT_EQ(Numbers(whole), masked(0.1, 7, 3)) << "who holds an input makes a difference";
   EXPECT_EQ(masked(0.1, 7, 3), masked(0.1, 7, 3));
   EXPECT_NE(masked(0.1, 7, 3), masked(0.1, 7, 4));
   EXPECT_NE(masked(0.1, 7, 3), masked(0.1, 8, 3));

@@ -3,6 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstring>
+#include <string>
+#include <type_traits>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
@@ -10,6 +13,17 @@
 #include "model/language_model.h"
 
 namespace hm11 {
+namespace {
+
+static_assert(std::is_trivially_copyable_v<ScoreSum>);
+
+// The windows of one of so many ranks: neighbours, as many as any other's but for one.
+std::vector<Window> ShareOf(const std::vector<Window>& windows, int rank, int ranks) {
+  const int64_t count = static_cast<int64_t>(windows.size());
+  return {windows.begin() + count * rank / ranks, windows.begin() + count * (rank + 1) / ranks};
+}
+
+}  // namespace
 
 absl::StatusOr<ScoreMode> ScoreModeFromName(absl::string_view name) {
   if (name == "plain") return ScoreMode::kPlain;
@@ -78,6 +92,20 @@ std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t>
   return windows;
 }
 
+void ScoreSum::AddUp(RankGroup& group) {
+  const std::vector<std::string> all =
+      group.AllGather(absl::string_view(reinterpret_cast<const char*>(this), sizeof(*this)));
+  *this = ScoreSum();
+  for (const std::string& bytes : all) {
+    ScoreSum other;
+    HM_CHECK_EQ(bytes.size(), sizeof(other));
+    std::memcpy(&other, bytes.data(), sizeof(other));
+    nats_ += other.nats_;
+    bytes_ += other.bytes_;
+    tokens_ += other.tokens_;
+  }
+}
+
 Score ScoreSum::score() const {
   Score score{.loss_nats = 0, .bits_per_byte = 0, .tokens = tokens_, .bytes = bytes_};
   if (tokens_ > 0) score.loss_nats = nats_ / static_cast<double>(tokens_);
@@ -88,9 +116,10 @@ Score ScoreSum::score() const {
 template <typename T>
 Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,
-                  const std::function<void(double)>& progress) {
-  const std::vector<Window> windows =
+                  const std::function<void(double)>& progress, RankGroup* group) {
+  std::vector<Window> windows =
       LayWindows(options.mode, static_cast<int64_t>(tokens.size()), options.window, options.stride);
+  if (group != nullptr) windows = ShareOf(windows, group->rank(), group->size());
   ScoreSum sum;
   std::vector<int32_t> ids, targets;
   std::vector<Accum<T>> losses;
@@ -125,13 +154,14 @@ Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>
     if (progress) progress(static_cast<double>(first) / static_cast<double>(windows.size()));
   }
   arena.Reset();
+  if (group != nullptr) sum.AddUp(*group);
   return sum.score();
 }
 
 #define HM11_INSTANTIATE(T)                                                                       \
   template Score ScoreTokens<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,               \
                                 std::span<const uint16_t>, const ByteTable&, const ScoreOptions&, \
-                                const std::function<void(double)>&);
+                                const std::function<void(double)>&, RankGroup*);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)

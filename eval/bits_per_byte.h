@@ -18,6 +18,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/arena.h"
+#include "core/rank_group.h"
 #include "data/byte_table.h"
 #include "model/config.h"
 #include "model/weights.h"
@@ -71,6 +72,8 @@ class ScoreSum {
     bytes_ += bytes;
     ++tokens_;
   }
+  // Of all ranks of a group, added up in rank order; every rank gets the same. Collective.
+  void AddUp(RankGroup& group);
   Score score() const;
 
  private:
@@ -80,10 +83,11 @@ class ScoreSum {
 };
 
 // `progress` gets the share done, from 0 to 1; may be empty. The arena is reset before each forward pass.
+// With a `group` each rank scores its share of the windows, and all get the score of all: collective.
 template <typename T>
 Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,
-                  const std::function<void(double)>& progress = {});
+                  const std::function<void(double)>& progress = {}, RankGroup* group = nullptr);
 
 }  // namespace hm11
 

@@ -7,6 +7,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "core/check.h"
 #include "model/language_model.h"
 #include "ops/matmul.h"
 
@@ -57,29 +58,30 @@ std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelSaved<T>& s
 
 template <typename T>
 HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                           const Batcher& batcher, int64_t first_step, int64_t tokens) {
+                           const Batcher& batcher, int64_t first_step, int64_t tokens,
+                           const Communicator& ranks) {
   const BatchPlan& plan = batcher.plan();
   const int64_t rows = plan.batch * plan.time, passes = (tokens + rows - 1) / rows;
   arena.Reset();
   std::map<std::vector<std::string>, Tensor<Accum<T>>> sums;  // over visits and passes
   std::vector<int32_t> ids(static_cast<size_t>(rows)), targets(static_cast<size_t>(rows));
   Tensor<int32_t> device_ids = arena.New<int32_t>({plan.batch, plan.time});
-  for (int64_t pass = 0; pass < passes; ++pass) {
-    batcher.Fill(first_step + pass / plan.micro_batches, 0, pass % plan.micro_batches,
+  // The widths, and so the sums, are known from a pass that is only planned.
+  Arena planned = Arena::Plan();
+  ModelSaved<T> shapes;
+  HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
+  for (const Input<T>& input : InputsOf(config, shapes)) {
+    Tensor<Accum<T>>& sum = sums[input.matrices];
+    if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
+  }
+  HM_CHECK_EQ(plan.ranks, ranks.size());
+  for (int64_t pass = ranks.rank(); pass < passes; pass += ranks.size()) {
+    const int64_t turn = pass / ranks.size();
+    batcher.Fill(first_step + turn / plan.micro_batches, ranks.rank(), turn % plan.micro_batches,
                  Tensor<int32_t>(ids.data(), {plan.batch, plan.time}),
                  Tensor<int32_t>(targets.data(), {plan.batch, plan.time}));
     arena.device().CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes());
     arena.device().Synchronize();
-    if (pass == 0) {
-      // The widths, and so the sums, are known from a pass that is only planned.
-      Arena planned = Arena::Plan();
-      ModelSaved<T> shapes;
-      HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
-      for (const Input<T>& input : InputsOf(config, shapes)) {
-        Tensor<Accum<T>>& sum = sums[input.matrices];
-        if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
-      }
-    }
     Arena::Scope scope(arena);
     ModelSaved<T> saved;
     HiddenForward<T>(arena, config, weights, device_ids, &saved);
@@ -93,6 +95,7 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
   }
   HessianMap hessians;
   for (const auto& [names, sum] : sums) {
+    ranks.AllReduce(arena.device(), sum.Reshaped({sum.size()}));
     std::vector<float> values(static_cast<size_t>(sum.size()));
     arena.device().CopyToHost(values.data(), sum.data(), sum.size_bytes());
     for (const std::string& name : names) hessians[name] = values;
@@ -102,8 +105,8 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
 }
 
 template HessianMap CollectHessians<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
-                                           const Batcher&, int64_t, int64_t);
+                                           const Batcher&, int64_t, int64_t, const Communicator&);
 template HessianMap CollectHessians<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,
-                                          const Batcher&, int64_t, int64_t);
+                                          const Batcher&, int64_t, int64_t, const Communicator&);
 
 }  // namespace hm11

@@ -1,9 +1,15 @@
 // //train:hm11, the main job: trains a model, compresses it, scores what the artifact holds.
+//
+// Started by torchrun, srun or mpirun it is one rank of many; started by hand it starts a rank a GPU itself.
+#include <signal.h>
 #include <unistd.h>
 
+#include <algorithm>
+#include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <memory>
 #include <string>
 #include <utility>
 #include <vector>
@@ -11,11 +17,16 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "core/fields.h"
 #include "core/file.h"
+#include "core/launch_ranks.h"
+#include "core/rank_group.h"
+#include "core/ranks.h"
+#include "core/socket.h"
 #include "core/status.h"
 #include "data/default_corpus.h"
 #include "train/run.h"
@@ -32,6 +43,11 @@ ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model; default: the only .m
 ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME");
 ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+ABSL_FLAG(
+    std::string, gpus, "all",
+    "all, or how many GPUs of this host to train on; for a start by hand, without torchrun, srun or mpirun");
+ABSL_FLAG(double, rank_timeout, 60,
+          "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(bool, resume, false,
           "go on from the checkpoint in --out, with the configuration it was begun with");
 
@@ -46,16 +62,25 @@ absl::StatusOr<std::string> OnlyFile(const std::string& pattern, absl::string_vi
       absl::StrCat(pattern, " matches ", paths.size(), " files; choose one with --", what));
 }
 
-absl::StatusOr<RunConfig> ConfigFromFlags(const Device& device) {
+// A file that need be on rank 0's host only.
+absl::StatusOr<std::string> ReadOnRankZero(RankGroup& group, const std::string& path) {
+  std::string text;
+  if (group.rank() == 0) {
+    HM_ASSIGN_OR_RETURN(text, ReadFile(path));
+  }
+  return group.size() == 1 ? text : group.Broadcast(text);
+}
+
+absl::StatusOr<RunConfig> ConfigFromFlags(RankGroup& group, const Device& device) {
   RunConfig config;
   const std::string preset = absl::GetFlag(FLAGS_preset);
   if (absl::GetFlag(FLAGS_resume)) {
     const std::string path = absl::GetFlag(FLAGS_out) + "/config.txt";
-    if (!FileExists(path)) {
+    if (group.rank() == 0 && !FileExists(path)) {
       return absl::NotFoundError(
           absl::StrCat("nothing to resume in ", absl::GetFlag(FLAGS_out), ": there is no ", path));
     }
-    HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+    HM_ASSIGN_OR_RETURN(const std::string text, ReadOnRankZero(group, path));
     HM_RETURN_IF_ERROR(ParseFields(text, &config));
     if (!preset.empty() && preset != config.preset) {
       return absl::InvalidArgumentError(
@@ -73,13 +98,23 @@ absl::StatusOr<RunConfig> ConfigFromFlags(const Device& device) {
   return config;
 }
 
-absl::Status FindData(RunOptions* options) {
+// The default corpus, made once on each host.
+absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group) {
+  const bool makes = group.ranks().local_rank == 0;
+  const auto tell = [](absl::string_view doing) {
+    std::fprintf(stderr, "default corpus: %.*s\n", static_cast<int>(doing.size()), doing.data());
+  };
+  absl::StatusOr<CorpusPaths> corpus = absl::InternalError("");
+  if (makes) corpus = DefaultCorpus(tell);
+  if (makes && !corpus.ok()) return corpus;
+  if (group.size() > 1) group.Barrier();
+  return makes ? corpus : DefaultCorpus([](absl::string_view) {});
+}
+
+absl::Status FindData(RankGroup& group, RunOptions* options) {
   std::string data = absl::GetFlag(FLAGS_data);
   if (data.empty()) {
-    HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, DefaultCorpus([](absl::string_view doing) {
-                          std::fprintf(stderr, "default corpus: %.*s\n", static_cast<int>(doing.size()),
-                                       doing.data());
-                        }));
+    HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, CorpusOfHost(group));
     options->train_pattern = corpus.train_pattern;
     options->val_pattern = corpus.val_pattern;
     options->tokenizer_path = corpus.tokenizer_path;
@@ -123,19 +158,78 @@ absl::Status EnterCallersFolder() {
   return absl::OkStatus();
 }
 
-absl::Status Main() {
-  HM_RETURN_IF_ERROR(EnterCallersFolder());
+// A rank's device: of the GPUs that its process sees its own, or the only one.
+absl::StatusOr<Device> DeviceOfRank(const Ranks& ranks) {
+  const std::string name = absl::GetFlag(FLAGS_device);
+  if (ranks.size == 1 || (name != "auto" && name != "cuda")) return Device::FromName(name);
+  const int gpus = Device::CountGpus();
+  if (gpus == 0) return Device::FromName(name);
+  if (gpus > 1 && ranks.local_rank >= gpus) {
+    return absl::InvalidArgumentError(absl::StrCat("more ranks than GPUs: rank ", ranks.rank, " is number ",
+                                                   ranks.local_rank + 1, " on ", HostName(), ", which has ",
+                                                   gpus, " GPUs"));
+  }
+  return Device::Cuda(gpus == 1 ? 0 : ranks.local_rank);
+}
+
+volatile std::sig_atomic_t interrupted = 0;
+
+// The first signal asks for an end with a checkpoint, the second one ends at once.
+void AskForTheEnd(int number) {
+  interrupted = 1;
+  signal(number, SIG_DFL);
+}
+
+absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   if (absl::GetFlag(FLAGS_resume) && absl::GetFlag(FLAGS_out).empty()) {
     return absl::InvalidArgumentError("--resume needs --out, the folder of the run to go on with");
   }
   RunOptions options;
-  HM_ASSIGN_OR_RETURN(options.device, Device::FromName(absl::GetFlag(FLAGS_device)));
-  HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(options.device));
-  HM_RETURN_IF_ERROR(FindData(&options));
+  options.group = group;
+  options.interrupted = [] { return interrupted != 0; };
+  HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks()));
+  HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(*group, options.device));
+  HM_RETURN_IF_ERROR(FindData(*group, &options));
   options.folder =
       absl::GetFlag(FLAGS_out).empty() ? DefaultFolder(options.config.preset) : absl::GetFlag(FLAGS_out);
   options.resume = absl::GetFlag(FLAGS_resume);
   return Run(options);
+}
+
+// How many ranks this process is to start by itself; 1: it is the only one, or another's.
+absl::StatusOr<int> RanksToStart(const Ranks& ranks) {
+  const std::string wanted = absl::GetFlag(FLAGS_gpus), device = absl::GetFlag(FLAGS_device);
+  int count = 0;
+  if (wanted != "all" && (!absl::SimpleAtoi(wanted, &count) || count < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--gpus=", wanted, ": expected all or a number from 1 on"));
+  }
+  if (!ranks.launcher.empty() || count == 1 || (device != "auto" && device != "cuda")) {
+    if (count > 1 && ranks.launcher.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--gpus=", count, " with --device=", device));
+    }
+    return 1;
+  }
+  const int gpus = CountGpusApart();
+  if (count > gpus) {
+    return absl::InvalidArgumentError(absl::StrCat("--gpus=", count, ": this machine has ", gpus, " GPU(s)"));
+  }
+  return count > 0 ? count : std::max(gpus, 1);
+}
+
+absl::StatusOr<int> Start(char** argv) {
+  if (absl::GetFlag(FLAGS_rank_timeout) <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rank_timeout=", absl::GetFlag(FLAGS_rank_timeout), ": must be above 0"));
+  }
+  HM_ASSIGN_OR_RETURN(const Ranks ranks, RanksFromProcess());
+  HM_ASSIGN_OR_RETURN(const int count, RanksToStart(ranks));
+  if (count > 1) return LaunchRanks(count, argv);
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
+  HM_ASSIGN_OR_RETURN(const std::shared_ptr<RankGroup> group,
+                      RankGroup::Join(ranks, absl::GetFlag(FLAGS_rank_timeout)));
+  for (const int number : {SIGINT, SIGTERM}) signal(number, AskForTheEnd);
+  return group->Finish(Main(group));
 }
 
 }  // namespace
@@ -143,12 +237,16 @@ absl::Status Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Trains HybridMamba-11, compresses it and scores the artifact.");
+  const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
-  absl::Status status = positional.size() == 1
-                            ? hm11::Main()
-                            : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
-                                                                      "'; flags begin with --"));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  const absl::StatusOr<int> code =
+      positional.size() == 1 ? hm11::Start(const_cast<char**>(arguments.data()))
+                             : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
+                                                                       "'; flags begin with --"));
+  if (code.ok()) return *code;
+  // A rank that rank 0 did not take has nothing to say: rank 0 does.
+  if (!code.status().message().empty()) {
+    std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
+  }
   return 1;
 }

@@ -12,13 +12,10 @@
 #include "ops/elementwise.h"
 #include "train/newton_schulz.h"
 #include "train/optimizer_cuda.h"
+#include "train/sharding.h"
 
 namespace hm11 {
 namespace {
-
-static_assert(kGranule * sizeof(float) == Arena::kAlignment);
-
-int64_t WholeGranules(int64_t size) { return (size + kGranule - 1) / kGranule * kGranule; }
 
 // Updates `count` neighbouring weights, with average, working copy and zeroed gradient.
 void StepAdamRange(const StepOperands& s, UpdateRule rule, int64_t begin, int64_t count) {
@@ -158,53 +155,16 @@ absl::Status OptimizerConfig::Validate() const {
                       {"newton_schulz_steps", static_cast<double>(newton_schulz_steps), 1, 100}});
 }
 
-FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config) {
-  const int64_t begin_bytes = arena.used_bytes();
-  FlatWeights weights;
-  weights.view = NewWeights<float>(arena, config);
-  const int64_t floats = (arena.used_bytes() - begin_bytes) / static_cast<int64_t>(sizeof(float));
-  float* first = nullptr;
-  int64_t visited = 0;
-  ForEachWeight(
-      config,
-      [&](const WeightInfo&, Tensor<float>& tensor) {
-        if (visited++ == 0) first = tensor.data();
-      },
-      weights.view);
-  weights.flat = Tensor<float>(first, {floats});
-  arena.device().Zero(weights.flat.data(), weights.flat.size_bytes());  // the padding too
-  return weights;
-}
-
-ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master,
-                                   Tensor<Bf16> flat16) {
-  HM_CHECK_EQ(flat16.size(), master.flat.size());
-  ModelWeights<Bf16> view;
-  ResizeWeights(config, &view);
-  int64_t offset = 0;
-  ForEachWeight(
-      config,
-      [&](const WeightInfo& info, auto& tensor, const Tensor<float>& own) {
-        if constexpr (std::is_same_v<std::decay_t<decltype(tensor)>, Tensor<Bf16>>) {
-          tensor = flat16.Slice(offset, info.shape.size()).Reshaped(info.shape);
-        } else {
-          tensor = own;
-        }
-        offset += WholeGranules(info.shape.size());
-      },
-      view, master.view);
-  return view;
-}
-
 Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config,
                      const FlatWeights& weights, const FlatWeights& gradients, const FlatWeights& average,
-                     Tensor<Bf16> working_copy)
+                     Tensor<Bf16> working_copy, const Communicator& ranks)
     : device_(arena.device()),
       config_(config),
       weights_(weights),
       gradients_(gradients),
       average_(average),
-      working_copy_(working_copy) {
+      working_copy_(working_copy),
+      ranks_(ranks) {
   for (const FlatWeights* set : {&gradients, &average}) HM_CHECK_EQ(set->flat.size(), weights.flat.size());
   if (!working_copy.empty()) HM_CHECK_EQ(working_copy.size(), weights.flat.size());
   first_ = NewFlatWeights(arena, model);
@@ -241,25 +201,53 @@ UpdateRule Optimizer::RuleOf(WeightKind kind) const {
   return UpdateRule::kAdamControl;
 }
 
+void Optimizer::ShareWeights(const WeightLayout& layout) {
+  controls_ = layout.control_floats;
+  std::vector<WeightPart> parts;
+  for (const auto& [info, offset] : layout.weights) {
+    if (info.kind == WeightKind::kControl || info.shape.size() == 0) continue;
+    int64_t begin = offset - controls_;
+    for (int64_t rows : info.row_parts) {
+      const int64_t cols = info.shape[1];
+      const double cost = RuleOf(info.kind) == UpdateRule::kMuon
+                              ? MuonCost(rows, cols, config_.newton_schulz_steps)
+                              : AdamCost(rows * cols);
+      // Ranges begin at granules: a part that does not goes with the one before it.
+      if (begin % kGranule == 0) {
+        parts.push_back({begin, cost});
+      } else {
+        parts.back().cost += cost;
+      }
+      begin += rows * cols;
+    }
+  }
+  shares_ = ShareOut(parts, layout.floats - controls_, ranks_.size());
+}
+
 void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
-  std::vector<UpdateRule> rules;
+  const WeightLayout layout = LayOutWeights(model);
+  HM_CHECK_EQ(layout.floats, weights_.flat.size());
+  ShareWeights(layout);
+  // What others own is passed over as Muon's matrices are, and is in no batch of theirs.
+  std::vector<UpdateRule> rules(static_cast<size_t>(layout.floats / kGranule), UpdateRule::kMuon);
+  const auto is_owned = [&](int64_t offset) {
+    return offset < controls_ || (offset >= owned_begin() && offset < owned_end());
+  };
   std::map<std::pair<int64_t, int64_t>, std::vector<MuonMatrix>> batches;  // by (small, large)
-  int64_t offset = 0;
-  ForEachWeight(
-      model,
-      [&](const WeightInfo& info, Tensor<float>&) {
-        const UpdateRule rule = RuleOf(info.kind);
-        rules.insert(rules.end(), static_cast<size_t>(WholeGranules(info.shape.size()) / kGranule), rule);
-        int64_t matrix = offset;
-        for (int64_t rows : rule == UpdateRule::kMuon ? info.row_parts : std::vector<int64_t>()) {
-          const int64_t cols = info.shape[1];
-          batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
-          matrix += rows * cols;
-        }
-        offset += WholeGranules(info.shape.size());
-      },
-      weights_.view);
-  HM_CHECK_EQ(offset, weights_.flat.size());
+  for (const auto& [info, offset] : layout.weights) {
+    const UpdateRule rule = RuleOf(info.kind);
+    if (rule != UpdateRule::kMuon) {
+      if (!is_owned(offset)) continue;
+      std::fill_n(rules.begin() + offset / kGranule, WholeGranules(info.shape.size()) / kGranule, rule);
+      continue;
+    }
+    int64_t matrix = offset;
+    for (int64_t rows : info.row_parts) {
+      const int64_t cols = info.shape[1];
+      if (is_owned(matrix)) batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
+      matrix += rows * cols;
+    }
+  }
   rules_ = arena.New<UpdateRule>({static_cast<int64_t>(rules.size())});
   device_.CopyFromHost(rules_.data(), rules.data(), rules_.size_bytes());
   for (const auto& [sides, matrices] : batches) {
@@ -332,16 +320,33 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
   }
 }
 
-void Optimizer::Step(Arena& arena) {
-  {
-    Arena::Scope scope(arena);
-    const Tensor<float> squares = arena.New<float>({1});
-    SumOfSquares<float>(arena, gradients_.flat, squares);
-#if HM11_HAVE_CUDA
-    if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
-#endif
-    if (device_.is_cpu()) norm_[0] = std::sqrt(squares[0]);
+void Optimizer::MeasureGradient(Arena& arena) {
+  const Tensor<float>& gradient = gradients_.flat;
+  ranks_.AllReduce(device_, gradient.Slice(0, controls_));
+  ranks_.ReduceScatter(device_, Shared(gradient), shares_);
+  Arena::Scope scope(arena);
+  const Tensor<float> squares = arena.New<float>({1});
+  // Controls are counted once.
+  const int64_t begin = ranks_.rank() == 0 ? 0 : owned_begin();
+  if (begin < owned_end()) {
+    SumOfSquares<float>(arena, gradient.Slice(begin, owned_end() - begin), squares);
+  } else {
+    device_.Zero(squares.data(), squares.size_bytes());
   }
+  ranks_.AllReduce(device_, squares);
+#if HM11_HAVE_CUDA
+  if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
+#endif
+  if (device_.is_cpu()) norm_[0] = std::sqrt(squares[0]);
+}
+
+void Optimizer::UpdateOwned(Arena& arena) {
+  const auto forget = [&](int64_t begin, int64_t end) {
+    const Tensor<float> range = gradients_.flat.Slice(begin, end - begin);
+    device_.Zero(range.data(), range.size_bytes());
+  };
+  forget(controls_, owned_begin());
+  forget(owned_end(), gradients_.flat.size());
 #if HM11_HAVE_CUDA
   if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
 #endif
@@ -353,6 +358,24 @@ void Optimizer::Step(Arena& arena) {
       StepMuon<float>(arena, batch);  // on the plan device too: the most that any device takes
     }
   }
+}
+
+void Optimizer::Publish() {
+  if (working_copy_.empty()) {
+    ranks_.AllGather(device_, Shared(weights_.flat), shares_);
+  } else {
+    ranks_.AllGather(device_, Shared(working_copy_), shares_);
+  }
+}
+
+void Optimizer::CollectSets() {
+  for (const FlatWeights& set : Sets()) ranks_.AllGather(device_, Shared(set.flat), shares_);
+}
+
+void Optimizer::TakeSetsOfRankZero() {
+  std::vector<int64_t> all_of_rank_zero(static_cast<size_t>(ranks_.size()) + 1, weights_.flat.size());
+  all_of_rank_zero[0] = 0;
+  for (const FlatWeights& set : Sets()) ranks_.AllGather(device_, set.flat, all_of_rank_zero);
 }
 
 }  // namespace hm11

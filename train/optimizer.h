@@ -1,9 +1,8 @@
 // Optimizer: clip, Muon, AdamW, moving average and the 16-bit working copy, over weights that lie in one flat
 // block.
 //
-// Weights, gradients, moments and the average are ModelWeights<float> taken one after the other from an
-// arena, so each set is one flat tensor in which every 64 floats (Arena::kAlignment) belong to one weight or
-// to padding. One step is
+// Weights, gradients, moments and the average are each one flat tensor (model/weight_layout.h) in which every
+// granule belongs to one weight or to padding. One step is
 //
 //   norm = |grad|;  g = grad * min(1, clip / (norm + 1e-6))
 //   Muon:   m = mu m + g;  X = newton_schulz(g + mu m);  p = p (1 - lr wd) - lr sqrt(max(1, rows / cols)) X
@@ -15,6 +14,11 @@
 // With muon_equal_rows every row of g + mu m is divided by its norm first (MuonEq-R of the
 // challenge's pull request 1217).
 //
+// With more than one rank controls are every rank's own, updated alike by the same bits, and the rest is
+// shared out (train/sharding.h): gradients are summed over ranks, a matrix' where it is owned; the norm is
+// of all; a rank updates what it owns, and what the model runs on is gathered, the working copy or, without
+// one, the weights. Weights, moments and average that others own are stale until CollectSets.
+//
 // Properties:
 //   1. Parameters after three steps are the reference's.
 //   2. Every matrix in Muon moves by its learning rate times a matrix of singular values near 1, and by
@@ -23,6 +27,7 @@
 //   4. Without gradient and moments a weight only decays.
 //   5. The gradient counts only up to its clipped norm.
 //   6. A step takes the scratch that it takes on the plan device, or less.
+//   7. Ranks that each hold a part of the gradient update as one rank that holds its sum, but for rounding.
 //
 // Muon: Jordan et al. 2024, kellerjordan.github.io/posts/muon. AdamW: Loshchilov & Hutter 2019, arXiv
 // 1711.05101. All numbers that change from step to step are read from device memory (StepScalars), so that a
@@ -39,12 +44,13 @@
 
 #include "absl/status/status.h"
 #include "core/arena.h"
+#include "core/communicator.h"
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/step_graph.h"
 #include "core/tensor.h"
 #include "model/config.h"
-#include "model/weights.h"
+#include "model/weight_layout.h"
 #include "train/newton_schulz.h"
 #include "train/update_rules.h"
 
@@ -97,23 +103,13 @@ struct OptimizerConfig {
   absl::Status Validate() const;
 };
 
-// A set of float weights as one flat tensor (padding between weights included, always 0) and its named view.
-struct FlatWeights {
-  Tensor<float> flat;
-  ModelWeights<float> view;
-};
-FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config);
-
-// A view of `flat16`, which has one element for each of master.flat at the same index, as the weights a Bf16
-// model runs on: matrices from flat16, everything Accum from the float master itself.
-ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master, Tensor<Bf16> flat16);
-
 class Optimizer {
  public:
   // Takes moments and tables from the arena, all of which live as long as the arena is not reset. The weight
   // sets must be from NewFlatWeights on the same device. `working_copy` may be absent (a float model).
   Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config, const FlatWeights& weights,
-            const FlatWeights& gradients, const FlatWeights& average, Tensor<Bf16> working_copy);
+            const FlatWeights& gradients, const FlatWeights& average, Tensor<Bf16> working_copy,
+            const Communicator& ranks = Communicator());
   ~Optimizer();
   Optimizer(const Optimizer&) = delete;
   Optimizer& operator=(const Optimizer&) = delete;
@@ -123,8 +119,19 @@ class Optimizer {
   void Upload(const StepScalars& scalars);
 
   // Queues one step on the device, with scratch from the arena; capturable. gradients.flat holds the mean
-  // gradient; it is left zeroed.
-  void Step(Arena& arena);
+  // gradient, or this rank's part of it; it is left zeroed. Collective.
+  void Step(Arena& arena) {
+    MeasureGradient(arena);
+    UpdateOwned(arena);
+    Publish();
+  }
+
+  // Makes weights, moments and average whole on every rank: from their owners, or all from rank 0.
+  // Collective.
+  void CollectSets();
+  void TakeSetsOfRankZero();
+  // Floats of the weights that this rank updates.
+  int64_t owned_floats() const { return controls_ + owned_end() - owned_begin(); }
 
   // Norm of the gradient before clipping, of the last step: a device tensor [1].
   Tensor<const float> gradient_norm() const { return norm_; }
@@ -144,6 +151,20 @@ class Optimizer {
     MuonShape shape() const { return {matrices.size(), small, large, matrices.data()}; }
   };
 
+  void MeasureGradient(Arena& arena);
+  void UpdateOwned(Arena& arena);
+  void Publish();
+  std::vector<FlatWeights> Sets() const { return {weights_, average_, first_, second_}; }
+
+  // All of a flat tensor that is shared out, and of that what this rank owns, in floats of the block.
+  template <typename T>
+  Tensor<T> Shared(Tensor<T> flat) const {
+    return flat.Slice(controls_, flat.size() - controls_);
+  }
+  int64_t owned_begin() const { return controls_ + shares_[static_cast<size_t>(ranks_.rank())]; }
+  int64_t owned_end() const { return controls_ + shares_[static_cast<size_t>(ranks_.rank()) + 1]; }
+
+  void ShareWeights(const WeightLayout& layout);
   UpdateRule RuleOf(WeightKind kind) const;
   void MakeTables(Arena& arena, const ModelConfig& model);
   StepOperands Operands() const;
@@ -155,6 +176,9 @@ class Optimizer {
   OptimizerConfig config_;
   FlatWeights weights_, gradients_, average_, first_, second_;
   Tensor<Bf16> working_copy_;
+  Communicator ranks_;
+  int64_t controls_ = 0;         // floats before the part that is shared out
+  std::vector<int64_t> shares_;  // of that part: ShareOut's cuts
   Tensor<UpdateRule> rules_;     // one for every kGranule floats of the flat block
   Tensor<StepScalars> scalars_;  // [1]
   Tensor<float> norm_;           // [1]

@@ -6,6 +6,7 @@
 
 #include "core/device.h"
 #include "core/tensor.h"
+#include "model/weight_layout.h"
 #include "train/update_rules.h"
 
 namespace hm11::cuda {
@@ -13,7 +14,7 @@ namespace hm11::cuda {
 // norm[0] = sqrt(sum_of_squares[0]).
 void FinishNorm(const Device& device, const float* sum_of_squares, float* norm);
 
-// AdamW with average, working copy and zeroed gradient for all 64 floats of each granule that is not Muon's.
+// AdamW with average, working copy and zeroed gradient for all floats of each granule that is not Muon's.
 void StepAdam(const Device& device, const StepOperands& operands, Tensor<const UpdateRule> rules);
 
 // A matrix is worked on in square tiles, a block each.

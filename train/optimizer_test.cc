@@ -311,25 +311,6 @@ RC_GTEST_PROP(OptimizerTest, PaddingStaysZeroGradientIsZeroedAndTheCopyIsRounded
   }
 }
 
-TEST(OptimizerTest, WorkingCopyViewIsMatricesOfTheCopyAndTheMastersOwnVectors) {
-  const ModelConfig model = SmallModel();
-  Arena arena = Arena::Cpu();
-  const FlatWeights master = NewFlatWeights(arena, model);
-  const Tensor<Bf16> flat16 = arena.New<Bf16>(master.flat.shape());
-  const ModelWeights<Bf16> view = WorkingCopyView(model, master, flat16);
-  ForEachWeight(
-      model,
-      [&](const WeightInfo& info, const auto& tensor, const Tensor<float>& own) {
-        EXPECT_EQ(tensor.shape(), own.shape()) << info.name;
-        if constexpr (std::is_same_v<std::decay_t<decltype(tensor)>, Tensor<Bf16>>) {
-          EXPECT_EQ(tensor.data() - flat16.data(), own.data() - master.flat.data()) << info.name;
-        } else {
-          EXPECT_EQ(tensor.data(), own.data()) << info.name;
-        }
-      },
-      view, master.view);
-}
-
 TEST(OptimizerTest, WithoutGradientAndMomentsAWeightOnlyDecays) {
   const ModelConfig model = SmallModel();
   OptimizerConfig config;

@@ -11,7 +11,7 @@
 
 #include "core/arena.h"
 #include "model/config.h"
-#include "model/weights.h"
+#include "model/weight_layout.h"
 #include "testing/devices.h"
 #include "train/optimizer.h"
 

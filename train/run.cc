@@ -4,14 +4,17 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
+#include <cstring>
 #include <memory>
 #include <optional>
+#include <set>
 #include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "core/communicator.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/lzma.h"
@@ -27,8 +30,10 @@
 #include "quant/program_size.h"
 #include "train/calibration.h"
 #include "train/checkpoint.h"
+#include "train/rank_agreement.h"
 #include "train/run_log.h"
 #include "train/snapshots.h"
+#include "train/step_decision.h"
 #include "train/trainer.h"
 
 namespace hm11 {
@@ -39,6 +44,19 @@ using Clock = std::chrono::steady_clock;
 double SecondsSince(Clock::time_point start) {
   return std::chrono::duration<double>(Clock::now() - start).count();
 }
+
+// Seconds of training: runs between Start and Stop.
+class TrainingClock {
+ public:
+  explicit TrainingClock(double seconds) : before_(seconds) {}
+  void Start() { started_ = Clock::now(); }
+  double Seconds() const { return before_ + SecondsSince(started_); }
+  double Stop() { return before_ = Seconds(); }
+
+ private:
+  double before_;
+  Clock::time_point started_;
+};
 
 // Program, data and tokenizer: what every stage reads.
 struct Inputs {
@@ -114,8 +132,13 @@ absl::StatusOr<std::string> TellSize(const RunConfig& config, const Program& pro
 template <typename T>
 class TrainingRun {
  public:
-  TrainingRun(const RunOptions& options, const Inputs& inputs, RunLog& log)
-      : options_(options), config_(options.config), inputs_(inputs), log_(log), snapshots_(options.config) {}
+  TrainingRun(const RunOptions& options, const Communicator& ranks, const Inputs& inputs, RunLog& log)
+      : options_(options),
+        config_(options.config),
+        ranks_(ranks),
+        inputs_(inputs),
+        log_(log),
+        snapshots_(options.config) {}
 
   // Goes on from the checkpoint, if any.
   absl::Status Prepare(std::optional<Checkpoint> checkpoint);
@@ -130,19 +153,30 @@ class TrainingRun {
     return absl::StrCat("last good checkpoint: ",
                         last_checkpoint_.empty() ? "none was written" : last_checkpoint_);
   }
+  bool is_first() const { return ranks_.rank() == 0; }
+  absl::StatusOr<MemoryPlan> PlanForAllRanks(const RunConfig& planned) const;
   absl::Status Resume(const Checkpoint& checkpoint);
+  StepDecision NextStep(const ScheduleConfig& schedule, const LastDone& last);
+  absl::Status Interrupted();
   absl::Status WriteCheckpointNow();
+  bool IsReported(int64_t step) const {
+    return step % config_.log_every == 0 || step <= 5 || step - reported_ == Trainer<T>::kHistory;
+  }
   absl::Status ReportSteps();
+  void EnterPhase(size_t phase);
   Score Validate(ModelWeights<T>& weights, int64_t most_tokens, ScoreMode mode);
   absl::Status CheckScore(const Score& score) const;
   absl::Status LogValidation(const Score& score);
   void ShowProgress();
   std::vector<NamedTensor> ExportedWeights();
   absl::StatusOr<HessianMap> Calibrate(const std::vector<NamedTensor>& exported);
+  std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
+  absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported, const HessianMap& hessians);
   void ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
 
   const RunOptions& options_;
   const RunConfig& config_;
+  const Communicator ranks_;
   const Inputs& inputs_;
   RunLog& log_;
   std::unique_ptr<Trainer<T>> trainer_;
@@ -157,17 +191,40 @@ class TrainingRun {
   std::string last_checkpoint_;  // path and step of the last one written, or empty
 };
 
+// One micro-batch for all: the smallest that any rank has memory for.
+template <typename T>
+absl::StatusOr<MemoryPlan> TrainingRun<T>::PlanForAllRanks(const RunConfig& planned) const {
+  HM_RETURN_IF_ERROR(CheckBatchDivides(planned, ranks_.size()));
+  const int64_t available = options_.device.free_memory_bytes();
+  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, ranks_, available));
+  if (ranks_.group() == nullptr) return plan;
+  RunConfig common = planned;
+  common.micro_batch_tokens = plan.micro_batch_tokens;
+  for (const std::string& other : ranks_.group()->AllGather(absl::StrCat(plan.micro_batch_tokens))) {
+    common.micro_batch_tokens = std::min<int64_t>(common.micro_batch_tokens, std::stoll(other));
+  }
+  return PlanMemory<T>(common, ranks_, available);
+}
+
 template <typename T>
 absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
   // On the CPU a small micro-batch keeps activations in cache; more of them cost nothing.
   RunConfig planned = config_;
   if (options_.device.is_cpu() && planned.micro_batch_tokens == 0)
     planned.micro_batch_tokens = planned.sequence;
-  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, options_.device.free_memory_bytes()));
+  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanForAllRanks(planned));
   const double mib = 1024.0 * 1024.0;
   log_.Line(absl::StrFormat("memory: state %.0f MiB, activations and scratch %.0f MiB, micro_batch_tokens:%d",
                             plan.state_bytes / mib, plan.work_bytes / mib, plan.micro_batch_tokens));
-  trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train);
+  trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train, ranks_);
+  const BatchPlan& batches = trainer_->batcher().plan();
+  log_.Line(absl::StrCat("world_size:", batches.ranks, " grad_accum_steps:", batches.micro_batches));
+  if (ranks_.group() != nullptr) {
+    const std::vector<std::string>& hosts = ranks_.group()->hosts();
+    log_.Line(absl::StrFormat("ranks:%d hosts:%d communication:%s rank 0 updates %d of %d parameters",
+                              ranks_.size(), std::set<std::string>(hosts.begin(), hosts.end()).size(),
+                              ranks_.engine(), trainer_->owned_floats(), CountParameters(config_.model)));
+  }
   if (checkpoint) HM_RETURN_IF_ERROR(Resume(*checkpoint));
   const Clock::time_point start = Clock::now();
   trainer_->WarmUp(config_.warmup_steps);
@@ -178,9 +235,14 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
 
 template <typename T>
 absl::Status TrainingRun<T>::Resume(const Checkpoint& checkpoint) {
-  HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
+  if (is_first()) HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
   HM_RETURN_IF_ERROR(trainer_->Load(checkpoint.state));
   position_ = checkpoint.position;
+  if (ranks_.group() != nullptr) {
+    const std::string bytes = ranks_.group()->Broadcast(
+        absl::string_view(reinterpret_cast<const char*>(&position_), sizeof(position_)));
+    std::memcpy(&position_, bytes.data(), sizeof(position_));
+  }
   reported_ = first_step_ = position_.step;
   first_elapsed_ = position_.elapsed_seconds;
   last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
@@ -193,13 +255,12 @@ absl::Status TrainingRun<T>::WriteCheckpointNow() {
   // The last step's loss was of the weights before it.
   HM_RETURN_IF_ERROR(
       CheckScore(Validate(trainer_->model_weights(), config_.sequence + 1, ScoreMode::kPlain)));
-  HM_RETURN_IF_ERROR(
-      WriteCheckpoint(CheckpointPath(options_),
-                      {.config = FormatFields(config_),
-                       .position = position_,
-                       .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
-                       .matmul_tuning = MatmulTuning(),
-                       .state = trainer_->Save()}));
+  Checkpoint checkpoint = {.config = FormatFields(config_),
+                           .position = position_,
+                           .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
+                           .matmul_tuning = MatmulTuning(),
+                           .state = trainer_->Save()};
+  if (is_first()) HM_RETURN_IF_ERROR(WriteCheckpoint(CheckpointPath(options_), checkpoint));
   last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
   return absl::OkStatus();
 }
@@ -242,7 +303,8 @@ Score TrainingRun<T>::Validate(ModelWeights<T>& weights, int64_t most_tokens, Sc
        .window = config_.sequence,
        .stride = 64,
        .rows_at_once = trainer_->plan().micro_batch_tokens},
-      [&](double share) { log_.Progress(absl::StrFormat("validating %.0f %%", share * 100)); });
+      [&](double share) { log_.Progress(absl::StrFormat("validating %.0f %%", share * 100)); },
+      ranks_.group());
 }
 
 template <typename T>
@@ -280,6 +342,34 @@ void TrainingRun<T>::ShowProgress() {
                                 FormatDuration(left)));
 }
 
+// Rank 0's clock and signals decide for all; the others learn both from it. It is a few steps ahead of the
+// device, as they are, so that nothing on a device waits for words between hosts.
+template <typename T>
+StepDecision TrainingRun<T>::NextStep(const ScheduleConfig& schedule, const LastDone& last) {
+  const bool interrupted = options_.interrupted && options_.interrupted();
+  StepDecision next = DecideStep(config_, schedule, position_, last, interrupted);
+  if (ranks_.group() == nullptr) return next;
+  const std::string bytes =
+      ranks_.group()->Broadcast(absl::string_view(reinterpret_cast<const char*>(&next), sizeof(next)));
+  std::memcpy(&next, bytes.data(), sizeof(next));
+  position_ = next.position;
+  return next;
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::Interrupted() {
+  HM_RETURN_IF_ERROR(WriteCheckpointNow());
+  return absl::CancelledError(absl::StrCat("interrupted; go on with --resume; ", LastGoodCheckpoint()));
+}
+
+template <typename T>
+void TrainingRun<T>::EnterPhase(size_t phase) {
+  if (phase == phase_) return;
+  phase_ = phase;
+  log_.Line(absl::StrFormat("phase: %s sequence:%d looped:%d", StepOf(position_.step),
+                            phases_[phase].sequence, phases_[phase].looped));
+}
+
 template <typename T>
 absl::Status TrainingRun<T>::Train() {
   ScheduleConfig schedule = config_.schedule;
@@ -291,65 +381,52 @@ absl::Status TrainingRun<T>::Train() {
                               config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
                               schedule.time_limit_seconds * 1e3));
   }
-  const OptimizerConfig& optimizer = config_.optimizer;
-  double next_validation = position_.elapsed_seconds + config_.validation_seconds;
-  double next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
+  LastDone last = {position_.elapsed_seconds, position_.elapsed_seconds};
   if (position_.step == 0) {
     HM_RETURN_IF_ERROR(
         LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
   }
-  trainer_->Synchronize();
-  Clock::time_point resumed = Clock::now();  // the training clock runs from here
-  double before = position_.elapsed_seconds;
+  TrainingClock clock(position_.elapsed_seconds);
   const auto pause = [&] {
     trainer_->Synchronize();
-    position_.elapsed_seconds = before + SecondsSince(resumed);
+    position_.elapsed_seconds = clock.Stop();
+    return ReportSteps();
   };
   const auto go_on = [&] {
     trainer_->Synchronize();
-    before = position_.elapsed_seconds;
-    resumed = Clock::now();
+    clock.Start();
   };
-  while (!RunIsOver(schedule, position_)) {
-    const double t = static_cast<double>(position_.step) + 1;
-    const double lr_scale = LearningRateScale(schedule, position_);
-    const size_t phase = PhaseAt(phases_, Progress(schedule, position_));
-    if (phase != phase_) {
-      phase_ = phase;
-      log_.Line(absl::StrFormat("phase: %s sequence:%d looped:%d", StepOf(position_.step),
-                                phases_[phase].sequence, phases_[phase].looped));
+  trainer_->Synchronize();
+  clock.Start();
+  while (true) {
+    const StepDecision next = NextStep(schedule, last);
+    if (next.over) {
+      HM_RETURN_IF_ERROR(pause());
+      if (next.interrupted) return Interrupted();
+      break;
     }
-    trainer_->Step(position_.step,
-                   {.lr_scale = static_cast<float>(lr_scale),
-                    .muon_momentum = static_cast<float>(MuonMomentum(schedule, position_)),
-                    .adam_correction1 = static_cast<float>(1 - std::pow(optimizer.beta1, t)),
-                    .adam_correction2 = static_cast<float>(1 - std::pow(optimizer.beta2, t)),
-                    .average_decay = static_cast<float>(AverageDecay(schedule, position_))},
-                   phase);
-    ++position_.step;
-    position_.elapsed_seconds = before + SecondsSince(resumed);
-    ShowProgress();
-    if (snapshots_.Wanted(position_.step, lr_scale)) snapshots_.Take(trainer_->work(), trainer_->master());
-    const bool last = RunIsOver(schedule, position_);
-    if (last) pause();
-    if (last || position_.step % config_.log_every == 0 || position_.step <= 5 ||
-        position_.step - reported_ == Trainer<T>::kHistory) {
-      HM_RETURN_IF_ERROR(ReportSteps());
-    }
-    if (!last && config_.validation_seconds > 0 && position_.elapsed_seconds >= next_validation) {
-      pause();
-      HM_RETURN_IF_ERROR(ReportSteps());
+    if (IsReported(position_.step)) HM_RETURN_IF_ERROR(ReportSteps());
+    if (next.validate) {
+      HM_RETURN_IF_ERROR(pause());
       HM_RETURN_IF_ERROR(
           LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
+      last.validation_seconds = position_.elapsed_seconds;
       go_on();
-      next_validation = position_.elapsed_seconds + config_.validation_seconds;
     }
-    if (!last && config_.checkpoint_seconds > 0 && position_.elapsed_seconds >= next_checkpoint) {
-      pause();
-      HM_RETURN_IF_ERROR(ReportSteps());
+    if (next.checkpoint) {
+      HM_RETURN_IF_ERROR(pause());
       HM_RETURN_IF_ERROR(WriteCheckpointNow());
+      last.checkpoint_seconds = position_.elapsed_seconds;
       go_on();
-      next_checkpoint = position_.elapsed_seconds + config_.checkpoint_seconds;
+    }
+    EnterPhase(next.phase);
+    trainer_->Step(position_.step, next.scalars, next.phase);
+    ++position_.step;
+    position_.elapsed_seconds = clock.Seconds();
+    ShowProgress();
+    if (snapshots_.Wanted(position_.step, next.lr_scale)) {
+      trainer_->CollectState();
+      snapshots_.Take(trainer_->work(), trainer_->master());
     }
   }
   if (position_.step < schedule.max_steps) {
@@ -366,6 +443,7 @@ absl::Status TrainingRun<T>::Train() {
 
 template <typename T>
 std::vector<NamedTensor> TrainingRun<T>::ExportedWeights() {
+  trainer_->CollectState();
   FlatWeights& exported =
       config_.export_average && config_.schedule.average_decay > 0 ? trainer_->average() : trainer_->master();
   if (snapshots_.count() > 0) {
@@ -407,27 +485,22 @@ absl::StatusOr<HessianMap> TrainingRun<T>::Calibrate(const std::vector<NamedTens
   if (config_.calibration_tokens == 0) return HessianMap();
   const Clock::time_point start = Clock::now();
   HessianMap hessians = CollectHessians<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
-                                           position_.step, config_.calibration_tokens);
+                                           position_.step, config_.calibration_tokens, ranks_);
   log_.Line(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs", hessians.size(), SecondsSince(start)));
   return hessians;
 }
 
-// Export, artifact, and the score of what the file holds.
+// Quantizes and writes the artifact; rank 0's. Gives its bytes.
 template <typename T>
-absl::Status TrainingRun<T>::Finish() {
-  std::vector<NamedTensor> exported = ExportedWeights();
-  HM_RETURN_IF_ERROR(
-      WriteSafetensors(options_.folder + "/model.safetensors",
-                       {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
-  HM_ASSIGN_OR_RETURN(const HessianMap hessians, Calibrate(exported));
+absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTensor> exported,
+                                                          const HessianMap& hessians) {
   const Clock::time_point packing = Clock::now();
   log_.Progress("quantizing");
   const int64_t code = inputs_.program.size_bytes();
-  HM_ASSIGN_OR_RETURN(const EncodedArtifact packed,
+  HM_ASSIGN_OR_RETURN(EncodedArtifact packed,
                       PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
                                 QuantBeside(config_, code), hessians.empty() ? nullptr : &hessians));
-  const std::string path = options_.folder + "/artifact.hm11";
-  HM_RETURN_IF_ERROR(WriteFile(path, packed.bytes));
+  HM_RETURN_IF_ERROR(WriteFile(ArtifactPath(), packed.bytes));
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
   log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f",
                             SecondsSince(packing), packed.bits_per_code, packed.step_multiplier));
@@ -439,21 +512,41 @@ absl::Status TrainingRun<T>::Finish() {
   log_.Line(absl::StrFormat("artifact cap: %d bytes, %s by %d", kArtifactCapBytes,
                             weights + code <= kArtifactCapBytes ? "kept, under" : "EXCEEDED, over",
                             std::abs(kArtifactCapBytes - weights - code)));
+  return std::move(packed.bytes);
+}
 
-  HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(path));
+// Export, artifact, and the score of what the file holds.
+template <typename T>
+absl::Status TrainingRun<T>::Finish() {
+  std::vector<NamedTensor> exported = ExportedWeights();
+  if (is_first()) {
+    HM_RETURN_IF_ERROR(
+        WriteSafetensors(options_.folder + "/model.safetensors",
+                         {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
+  }
+  HM_ASSIGN_OR_RETURN(const HessianMap hessians, Calibrate(exported));
+  std::string bytes;
+  if (is_first()) {
+    HM_ASSIGN_OR_RETURN(bytes, WriteArtifact(std::move(exported), hessians));
+  }
+  if (ranks_.group() != nullptr) bytes = ranks_.group()->Broadcast(bytes);
+  // Rank 0 scores what its file holds.
+  HM_ASSIGN_OR_RETURN(const UnpackedModel model,
+                      is_first() ? ReadModel(ArtifactPath()) : UnpackModel(bytes, ArtifactPath()));
   Arena state(options_.device, WeightBytes<float>(model.config.model) + WeightBytes<T>(model.config.model));
   HM_ASSIGN_OR_RETURN(ModelWeights<T> placed, PlaceWeights<T>(state, model.config.model, model.tensors));
   const Clock::time_point start = Clock::now();
   const Score score = Validate(placed, 0, ScoreMode::kPlain);
   HM_RETURN_IF_ERROR(CheckScore(score));
   const double eval_ms = SecondsSince(start) * 1e3;
+  if (!is_first()) return absl::OkStatus();
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
   HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
                             8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
                             text.size()));
   ShowSample(trainer_->work(), model.config.model, placed);
-  log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d", path, score.tokens, score.bytes));
+  log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d", ArtifactPath(), score.tokens, score.bytes));
   for (const char* name : {"final_int6_roundtrip", "final_int8_zlib_roundtrip"}) {
     log_.Line(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f eval_time:%.0fms", name, score.loss_nats,
                               score.bits_per_byte, eval_ms));
@@ -462,14 +555,14 @@ absl::Status TrainingRun<T>::Finish() {
   }
   log_.Metric(absl::StrFormat(
       R"({"final": true, "val_loss": %.8f, "val_bpb": %.8f, "artifact_bytes": %d, "program_bytes": %d})",
-      score.loss_nats, score.bits_per_byte, weights, code));
+      score.loss_nats, score.bits_per_byte, bytes.size(), inputs_.program.size_bytes()));
   return log_.status();
 }
 
 template <typename T>
-absl::Status RunAs(const RunOptions& options, const Inputs& inputs, std::optional<Checkpoint> checkpoint,
-                   RunLog& log) {
-  TrainingRun<T> run(options, inputs, log);
+absl::Status RunAs(const RunOptions& options, const Communicator& ranks, const Inputs& inputs,
+                   std::optional<Checkpoint> checkpoint, RunLog& log) {
+  TrainingRun<T> run(options, ranks, inputs, log);
   HM_RETURN_IF_ERROR(run.Prepare(std::move(checkpoint)));
   HM_RETURN_IF_ERROR(run.Train());
   return run.Finish();
@@ -488,10 +581,28 @@ void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
                         " train_shards:", inputs.train.shards().size(), " tokens:", inputs.train.size()));
   log.Line(absl::StrCat("val_loader:shards pattern=", options.val_pattern, " tokens:", inputs.val.size()));
   log.Line(absl::StrCat("model_params:", CountParameters(config.model)));
-  log.Line(
-      absl::StrCat("world_size:1 grad_accum_steps:",
-                   config.micro_batch_tokens == 0 ? 1 : config.batch_tokens / config.micro_batch_tokens));
   log.Line(absl::StrCat("seed:", config.seed));
+}
+
+// The run's folder with all that is known before training; the log.
+absl::StatusOr<RunLog> OpenFolder(const RunOptions& options, const Inputs& inputs) {
+  HM_RETURN_IF_ERROR(MakeFolders(options.folder));
+  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
+  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
+  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kPackedProgramName), inputs.program.packed));
+  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kLauncherName), inputs.program.launcher));
+  return RunLog::Open(options.folder, options.resume);
+}
+
+absl::Status CompareRanks(const RunOptions& options, const Inputs& inputs) {
+  const auto crc = [](absl::string_view bytes) { return absl::StrFormat("%016x", Crc64(bytes)); };
+  AgreementFields fields = ConfigFields(options.config);
+  fields.emplace_back("program", absl::StrFormat("%016x", inputs.program.crc64()));
+  fields.emplace_back("tokenizer", crc(inputs.tokenizer.model()));
+  fields.emplace_back("training data", StreamFingerprint(inputs.train));
+  fields.emplace_back("validation data", StreamFingerprint(inputs.val));
+  fields.emplace_back("--resume", absl::StrCat(options.resume));
+  return CheckAgreement(*options.group, fields);
 }
 
 }  // namespace
@@ -500,18 +611,25 @@ absl::Status Run(const RunOptions& options) {
   HM_RETURN_IF_ERROR(options.config.Validate());
   HM_ASSIGN_OR_RETURN(const Inputs inputs, OpenInputs(options));
   HM_ASSIGN_OR_RETURN(const std::string size, TellSize(options.config, inputs.program));
-  // Before anything is written: a run that cannot go on stays as it is.
-  HM_ASSIGN_OR_RETURN(std::optional<Checkpoint> checkpoint, CheckpointToResume(options, inputs));
-  HM_RETURN_IF_ERROR(MakeFolders(options.folder));
-  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
-  HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
-  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kPackedProgramName), inputs.program.packed));
-  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kLauncherName), inputs.program.launcher));
-  HM_ASSIGN_OR_RETURN(RunLog log, RunLog::Open(options.folder, options.resume));
+  Communicator ranks;
+  if (options.group != nullptr && options.group->size() > 1) {
+    HM_RETURN_IF_ERROR(CompareRanks(options, inputs));
+    HM_ASSIGN_OR_RETURN(ranks, Communicator::Connect(options.group, options.device));
+  }
+  const bool is_first = ranks.rank() == 0;
+  // Before anything is written: a run that cannot go on stays as it is. What others go on from is rank 0's.
+  std::optional<Checkpoint> checkpoint;
+  if (is_first) {
+    HM_ASSIGN_OR_RETURN(checkpoint, CheckpointToResume(options, inputs));
+  } else if (options.resume) {
+    checkpoint.emplace();
+  }
+  HM_RETURN_IF_ERROR(CheckBatchDivides(options.config, ranks.size()));
+  HM_ASSIGN_OR_RETURN(RunLog log, is_first ? OpenFolder(options, inputs) : RunLog::Silent());
   LogHeader(options, inputs, log);
   log.Line(size);
-  return options.device.is_cuda() ? RunAs<Bf16>(options, inputs, std::move(checkpoint), log)
-                                  : RunAs<float>(options, inputs, std::move(checkpoint), log);
+  return options.device.is_cuda() ? RunAs<Bf16>(options, ranks, inputs, std::move(checkpoint), log)
+                                  : RunAs<float>(options, ranks, inputs, std::move(checkpoint), log);
 }
 
 }  // namespace hm11

@@ -1,15 +1,21 @@
 // Run: the main job from data to scored artifact. Train, export, quantize, reload, score, show a sample.
 //
+// With a group of ranks all train and score together; rank 0's clock decides, and rank 0 alone writes. What
+// must be alike on all ranks is compared at the start (train/rank_agreement.h).
+//
 // The run's folder receives config.txt, train.log, metrics.jsonl, tokenizer.model, checkpoint.safetensors,
 // model.safetensors (the exported weights under the reference's names), artifact.hm11, and program.tar.xz and
 // train_gpt.py, the program that the artifact's size is counted with (quant/program_size.h).
 #ifndef HM11_TRAIN_RUN_H_
 #define HM11_TRAIN_RUN_H_
 
+#include <functional>
+#include <memory>
 #include <string>
 
 #include "absl/status/status.h"
 #include "core/device.h"
+#include "core/rank_group.h"
 #include "train/config.h"
 
 namespace hm11 {
@@ -21,7 +27,11 @@ struct RunOptions {
   std::string val_pattern;
   std::string tokenizer_path;
   std::string folder;
-  bool resume = false;  // go on from the folder's checkpoint
+  bool resume = false;               // go on from the folder's checkpoint
+  std::shared_ptr<RankGroup> group;  // null: one rank
+  // Whether somebody asks for the end; then rank 0's answer makes the run stop with a checkpoint and an error
+  // that says so. May be empty.
+  std::function<bool()> interrupted;
 };
 
 absl::Status Run(const RunOptions& options);

@@ -56,16 +56,19 @@ void RunLog::Write(std::FILE* file, const char* name, absl::string_view text) {
 }
 
 void RunLog::Line(absl::string_view text) {
+  if (silent()) return;
   Progress("");
   std::printf("%.*s\n", static_cast<int>(text.size()), text.data());
   std::fflush(stdout);
   Write(log_, "train.log", text);
 }
 
-void RunLog::Metric(absl::string_view json) { Write(metrics_, "metrics.jsonl", json); }
+void RunLog::Metric(absl::string_view json) {
+  if (!silent()) Write(metrics_, "metrics.jsonl", json);
+}
 
 void RunLog::Progress(absl::string_view text) {
-  if (!terminal_ || (text.empty() && !progress_shown_)) return;
+  if (silent() || !terminal_ || (text.empty() && !progress_shown_)) return;
   std::fprintf(stderr, "\r\x1b[K%.*s", static_cast<int>(text.size()), text.data());
   std::fflush(stderr);
   progress_shown_ = !text.empty();

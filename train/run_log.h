@@ -16,6 +16,8 @@ class RunLog {
  public:
   // Appends to folder/train.log and folder/metrics.jsonl when `append`, else begins them anew.
   static absl::StatusOr<RunLog> Open(const std::string& folder, bool append);
+  // Of a rank that tells nothing.
+  static RunLog Silent() { return RunLog("", nullptr, nullptr); }
   RunLog(RunLog&& other) noexcept;
   RunLog& operator=(RunLog&&) = delete;
   ~RunLog();
@@ -32,6 +34,8 @@ class RunLog {
  private:
   RunLog(std::string folder, std::FILE* log, std::FILE* metrics);
   void Write(std::FILE* file, const char* name, absl::string_view text);
+
+  bool silent() const { return log_ == nullptr; }
 
   std::string folder_;
   std::FILE* log_;

@@ -27,20 +27,22 @@ struct StateTensors {
 };
 
 template <typename T>
-StateTensors NewState(Arena& arena, const RunConfig& config, int64_t micro_batch_tokens, int64_t history) {
+StateTensors NewState(Arena& arena, const RunConfig& config, const Communicator& ranks,
+                      int64_t micro_batch_tokens, int64_t history) {
+  const int64_t tokens = config.batch_tokens / ranks.size();
   StateTensors state;
   state.master = NewFlatWeights(arena, config.model);
   state.gradients = NewFlatWeights(arena, config.model);
   state.average = NewFlatWeights(arena, config.model);
   if constexpr (std::is_same_v<T, Bf16>) state.working_copy = arena.NewZero<Bf16>(state.master.flat.shape());
-  state.ids = arena.New<int32_t>({config.batch_tokens});
-  state.targets = arena.New<int32_t>({config.batch_tokens});
-  for (Tensor<int32_t>& batch : state.incoming) batch = arena.New<int32_t>({2, config.batch_tokens});
-  state.micro_losses = arena.New<float>({config.batch_tokens / micro_batch_tokens});
+  state.ids = arena.New<int32_t>({tokens});
+  state.targets = arena.New<int32_t>({tokens});
+  for (Tensor<int32_t>& batch : state.incoming) batch = arena.New<int32_t>({2, tokens});
+  state.micro_losses = arena.New<float>({tokens / micro_batch_tokens});
   state.loss = arena.New<float>({1});
   state.history = arena.NewZero<float>({history, 2});
   state.optimizer = std::make_unique<Optimizer>(arena, config.model, config.optimizer, state.master,
-                                                state.gradients, state.average, state.working_copy);
+                                                state.gradients, state.average, state.working_copy, ranks);
   return state;
 }
 
@@ -55,42 +57,47 @@ ModelWeights<T> ModelView(const ModelConfig& config, const FlatWeights& master, 
   }
 }
 
-// ids, targets: [sequences * sequence] of a step.
+// ids, targets: [sequences * sequence] of this rank in a step. loss: the mean over all ranks; gradients: this
+// rank's part of the mean.
 template <typename T>
-void QueuePasses(Arena& work, const ModelConfig& model, int64_t sequence, const ModelWeights<T>& weights,
-                 Tensor<const int32_t> ids, Tensor<const int32_t> targets, ModelWeights<float>& gradients,
-                 Tensor<float> micro_losses, Tensor<float> loss) {
+void QueuePasses(Arena& work, const Communicator& ranks, const ModelConfig& model, int64_t sequence,
+                 const ModelWeights<T>& weights, Tensor<const int32_t> ids, Tensor<const int32_t> targets,
+                 ModelWeights<float>& gradients, Tensor<float> micro_losses, Tensor<float> loss) {
   const int64_t micro_batches = micro_losses.size(), tokens = ids.size() / micro_batches;
   const Shape shape = {tokens / sequence, sequence};
+  const float share = 1.0f / static_cast<float>(micro_batches * ranks.size());
   for (int64_t m = 0; m < micro_batches; ++m) {
     LossAndGradient<T>(work, model, weights, ids.Slice(m * tokens, tokens).Reshaped(shape),
-                       targets.Slice(m * tokens, tokens).Reshaped(shape),
-                       1.0f / static_cast<float>(micro_batches), gradients, micro_losses.Slice(m, 1));
+                       targets.Slice(m * tokens, tokens).Reshaped(shape), share, gradients,
+                       micro_losses.Slice(m, 1));
   }
-  Sum<float>(work, micro_losses, 1.0f / static_cast<float>(micro_batches), loss);
+  Sum<float>(work, micro_losses, share, loss);
+  ranks.AllReduce(work.device(), loss);
 }
 
 template <typename T>
-MemoryPlan PlanFor(const RunConfig& config, int64_t micro_batch_tokens) {
+MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t micro_batch_tokens) {
   Arena state = Arena::Plan(), work = Arena::Plan();
-  StateTensors tensors = NewState<T>(state, config, micro_batch_tokens, Trainer<T>::kHistory);
+  StateTensors tensors = NewState<T>(state, config, ranks, micro_batch_tokens, Trainer<T>::kHistory);
   const ModelWeights<T> weights = ModelView<T>(config.model, tensors.master, tensors.working_copy);
   for (const Phase& phase : config.Phases()) {
     work.Reset();
-    QueuePasses<T>(work, config.ModelIn(phase), phase.sequence, weights, tensors.ids, tensors.targets,
+    QueuePasses<T>(work, ranks, config.ModelIn(phase), phase.sequence, weights, tensors.ids, tensors.targets,
                    tensors.gradients.view, tensors.micro_losses, tensors.loss);
   }
   tensors.optimizer->Step(work);
   return {.micro_batch_tokens = micro_batch_tokens,
           .state_bytes = state.high_water_bytes(),
-          .work_bytes = work.high_water_bytes()};
+          .work_bytes = work.high_water_bytes(),
+          .undo_bytes = 4 * tensors.master.flat.size_bytes()};
 }
 
 }  // namespace
 
 template <typename T>
-absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, int64_t available_bytes) {
-  const int64_t sequences = config.batch_tokens / config.sequence;
+absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
+                                      int64_t available_bytes) {
+  const int64_t sequences = config.batch_tokens / ranks.size() / config.sequence;
   std::vector<int64_t> candidates;  // divisors of the batch, largest first
   for (int64_t parts = 1; parts <= sequences; ++parts) {
     if (sequences % parts == 0) candidates.push_back(sequences / parts * config.sequence);
@@ -100,14 +107,14 @@ absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, int64_t available
   MemoryPlan plan;
   for (int64_t tokens : candidates) {
     if (asked != 0 && tokens > asked) continue;
-    plan = PlanFor<T>(config, tokens);
+    plan = PlanFor<T>(config, ranks, tokens);
     const bool fits = plan.total_bytes() <= usable;
     if (fits && (asked == 0 || tokens == asked)) return plan;
     if (fits) {
       return absl::ResourceExhaustedError(absl::StrFormat(
           "micro_batch_tokens=%d needs %.1f GiB and the device has %.1f GiB free; micro_batch_tokens=%d "
           "would fit",
-          asked, static_cast<double>(PlanFor<T>(config, asked).total_bytes() + kReserveBytes) / kGib,
+          asked, static_cast<double>(PlanFor<T>(config, ranks, asked).total_bytes() + kReserveBytes) / kGib,
           static_cast<double>(available_bytes) / kGib, tokens));
     }
   }
@@ -118,24 +125,27 @@ absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, int64_t available
 }
 
 template <typename T>
-Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream)
+Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream,
+                    const Communicator& ranks)
     : config_(config),
       plan_(plan),
       device_(device),
+      ranks_(ranks),
       state_(device, device.is_cuda() ? plan.state_bytes : int64_t{1} << 40),
       work_(device, device.is_cuda() ? plan.work_bytes : int64_t{1} << 40),
       copies_(device.is_cuda() ? Device::FromName(device.name()).value() : device) {
   for (const Phase& phase : config_.Phases()) {
-    const BatchPlan batches = {.batch = plan.micro_batch_tokens / phase.sequence,
-                               .time = phase.sequence,
-                               .micro_batches = config_.batch_tokens / plan.micro_batch_tokens,
-                               .ranks = 1,
-                               .shuffled_block = config_.shuffle ? config_.sequence : 0,
-                               .seed = static_cast<uint64_t>(config_.seed)};
+    const BatchPlan batches = {
+        .batch = plan.micro_batch_tokens / phase.sequence,
+        .time = phase.sequence,
+        .micro_batches = config_.batch_tokens / ranks_.size() / plan.micro_batch_tokens,
+        .ranks = ranks_.size(),
+        .shuffled_block = config_.shuffle ? config_.sequence : 0,
+        .seed = static_cast<uint64_t>(config_.seed)};
     phases_.push_back(
         {.model = config_.ModelIn(phase), .batcher = Batcher(stream, batches), .graph = nullptr});
   }
-  StateTensors state = NewState<T>(state_, config_, plan.micro_batch_tokens, kHistory);
+  StateTensors state = NewState<T>(state_, config_, ranks_, plan.micro_batch_tokens, kHistory);
   master_ = state.master;
   gradients_ = state.gradients;
   average_ = state.average;
@@ -158,7 +168,20 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
   const std::vector<NamedTensor> initial = InitialWeights(config_.model, static_cast<uint64_t>(config_.seed));
   HM_CHECK(ImportWeights<float>(state_, config_.model, initial, &master_.view).ok());
   device_.CopyOnDevice(average_.flat.data(), master_.flat.data(), master_.flat.size_bytes());
-  if constexpr (std::is_same_v<T, Bf16>) Cast<float, Bf16>(work_, master_.flat, working_copy_);
+  RefreshWorkingCopy();
+}
+
+template <typename T>
+std::vector<Tensor<float>> Trainer<T>::WeightSets() const {
+  return {master_.flat, average_.flat, optimizer_->first_moment().flat, optimizer_->second_moment().flat};
+}
+
+template <typename T>
+void Trainer<T>::RefreshWorkingCopy() {
+  if constexpr (std::is_same_v<T, Bf16>) {
+    Arena::Scope scope(work_);
+    Cast<float, Bf16>(work_, master_.flat, working_copy_);
+  }
 }
 
 template <typename T>
@@ -172,7 +195,7 @@ Trainer<T>::~Trainer() {
 template <typename T>
 void Trainer<T>::QueueStep(const PhaseSteps& phase) {
   work_.Reset();
-  QueuePasses<T>(work_, phase.model, phase.batcher.plan().time, model_weights_, ids_, targets_,
+  QueuePasses<T>(work_, ranks_, phase.model, phase.batcher.plan().time, model_weights_, ids_, targets_,
                  gradients_.view, micro_losses_, loss_);
   optimizer_->Step(work_);
 }
@@ -185,13 +208,14 @@ void Trainer<T>::Prefetch(int64_t step, size_t phase) {
   const int64_t batch = batcher.plan().batch, time = batcher.plan().time, count = batch * time;
   int32_t* const ids = incoming.host;
   int32_t* const targets = incoming.host + ids_.size();
+  const bool read_again = batcher.EpochsBefore(step) >= 1;
   for (int64_t m = 0; m < batcher.plan().micro_batches; ++m) {
-    batcher.Fill(step, 0, m, Tensor<int32_t>(ids + m * count, {batch, time}),
-                 Tensor<int32_t>(targets + m * count, {batch, time}));
-  }
-  if (batcher.EpochsBefore(step) >= 1) {
-    MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step,
-               Tensor<int32_t>(ids, ids_.shape()));
+    const Tensor<int32_t> inputs(ids + m * count, {batch, time});
+    batcher.Fill(step, ranks_.rank(), m, inputs, Tensor<int32_t>(targets + m * count, {batch, time}));
+    if (read_again) {
+      MaskInputs(config_.input_mask, static_cast<uint64_t>(config_.seed), step,
+                 batcher.PlaceInStep(ranks_.rank(), m), inputs);
+    }
   }
   incoming.taken->Hold(copies_);
   copies_.CopyFromHost(incoming.batch.data(), incoming.host, incoming.batch.size_bytes());
@@ -227,9 +251,26 @@ void Trainer<T>::Step(int64_t step, const StepScalars& scalars, size_t phase) {
   if (device_.is_cuda()) Prefetch(step + 1, phase);
 }
 
+// Every rank with every other's choices; where several have one, the first rank's.
+template <typename T>
+void Trainer<T>::AgreeOnMatmulTuning() {
+  if (ranks_.group() == nullptr || !device_.is_cuda()) return;
+  const std::vector<std::string> texts = ranks_.group()->AllGather(MatmulTuning());
+  std::string all = texts[0].substr(0, texts[0].find('\n') + 1);  // the version
+  // Later lines win.
+  for (size_t rank = texts.size(); rank-- > 0;) all += texts[rank].substr(texts[rank].find('\n') + 1);
+  const absl::Status status = SetMatmulTuning(all);
+  if (!status.ok()) ranks_.group()->Fail(status.message());
+}
+
 template <typename T>
 void Trainer<T>::WarmUp(int64_t steps) {
-  const TrainingState before = Save();
+  Arena before(device_, plan_.undo_bytes);
+  std::vector<Tensor<float>> kept;
+  for (const Tensor<float>& set : WeightSets()) {
+    kept.push_back(before.New<float>(set.shape()));
+    device_.CopyOnDevice(kept.back().data(), set.data(), set.size_bytes());
+  }
   // A phase's first step runs unrecorded in any case: libraries load and choose their algorithms in it.
   const int64_t first_steps = device_.is_cuda() ? static_cast<int64_t>(phases_.size()) : 0;
   for (int64_t step = 0; step < std::max(steps, first_steps); ++step) {
@@ -240,10 +281,14 @@ void Trainer<T>::WarmUp(int64_t steps) {
     if (!first) continue;
     Synchronize();
     TuneMatmuls(false);
+    AgreeOnMatmulTuning();
     phases_[phase].graph = std::make_unique<StepGraph>(device_, [this, phase] { QueueStep(phases_[phase]); });
   }
+  for (size_t i = 0; i < kept.size(); ++i) {
+    device_.CopyOnDevice(WeightSets()[i].data(), kept[i].data(), kept[i].size_bytes());
+  }
+  RefreshWorkingCopy();
   Synchronize();
-  HM_CHECK(Load(before).ok());
 }
 
 template <typename T>
@@ -261,6 +306,7 @@ std::vector<typename Trainer<T>::StepReport> Trainer<T>::Reports(int64_t first_s
 
 template <typename T>
 TrainingState Trainer<T>::Save() {
+  CollectState();
   FlatWeights first = optimizer_->first_moment(), second = optimizer_->second_moment();
   return {.weights = ExportWeights<float>(state_, config_.model, master_.view),
           .first_moment = ExportWeights<float>(state_, config_.model, first.view),
@@ -271,20 +317,20 @@ TrainingState Trainer<T>::Save() {
 template <typename T>
 absl::Status Trainer<T>::Load(const TrainingState& state) {
   FlatWeights first = optimizer_->first_moment(), second = optimizer_->second_moment();
-  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.weights, &master_.view));
-  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.first_moment, &first.view));
-  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.second_moment, &second.view));
-  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.average, &average_.view));
-  if constexpr (std::is_same_v<T, Bf16>) {
-    Arena::Scope scope(work_);
-    Cast<float, Bf16>(work_, master_.flat, working_copy_);
+  if (ranks_.rank() == 0) {
+    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.weights, &master_.view));
+    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.first_moment, &first.view));
+    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.second_moment, &second.view));
+    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.average, &average_.view));
   }
+  optimizer_->TakeSetsOfRankZero();
+  RefreshWorkingCopy();
   Synchronize();
   return absl::OkStatus();
 }
 
-template absl::StatusOr<MemoryPlan> PlanMemory<float>(const RunConfig&, int64_t);
-template absl::StatusOr<MemoryPlan> PlanMemory<Bf16>(const RunConfig&, int64_t);
+template absl::StatusOr<MemoryPlan> PlanMemory<float>(const RunConfig&, const Communicator&, int64_t);
+template absl::StatusOr<MemoryPlan> PlanMemory<Bf16>(const RunConfig&, const Communicator&, int64_t);
 template class Trainer<float>;
 template class Trainer<Bf16>;
 

@@ -1,4 +1,9 @@
-// Trainer: one model in training on one device. Memory planned once, a step recorded once and replayed.
+// Trainer: one model in training on one device of each rank. Memory planned once, a step recorded once and
+// replayed.
+//
+// With more than one rank each trains on its share of a step's sequences and owns its share of the weights'
+// updates (train/optimizer.h); R ranks of M micro-batches do what one of R M does, but for rounding. Step,
+// WarmUp, Save, Load and CollectState are then collective.
 //
 // A step is all micro-batches' forward and backward passes, clip, Muon, AdamW, average and working copy. T is
 // what the model computes in: Bf16 on a GPU, float on the CPU; master weights, gradients and moments are
@@ -14,6 +19,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/arena.h"
+#include "core/communicator.h"
 #include "core/device.h"
 #include "core/named_tensor.h"
 #include "core/step_graph.h"
@@ -29,13 +35,15 @@ struct MemoryPlan {
   int64_t micro_batch_tokens = 0;
   int64_t state_bytes = 0;  // weights, gradients, moments, average, tokens
   int64_t work_bytes = 0;   // activations and scratch of one micro-batch, and of the optimizer
-  int64_t total_bytes() const { return state_bytes + work_bytes; }
+  int64_t undo_bytes = 0;   // what the warm-up is undone from; given back after it
+  int64_t total_bytes() const { return state_bytes + work_bytes + undo_bytes; }
 };
 
-// The plan of the configuration, with its micro_batch_tokens or, where that is 0, the largest that fits in
+// The plan of one rank, with its micro_batch_tokens or, where that is 0, the largest that fits in
 // `available_bytes`. ResourceExhausted says what does not fit, and which micro-batch would.
 template <typename T>
-absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, int64_t available_bytes);
+absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
+                                      int64_t available_bytes);
 
 // Everything a run goes on from: a checkpoint's tensors.
 struct TrainingState {
@@ -46,7 +54,8 @@ template <typename T>
 class Trainer {
  public:
   // Weights are InitialWeights(config.model, config.seed). The stream outlives the trainer.
-  Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream);
+  Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream,
+          const Communicator& ranks);
   ~Trainer();
 
   // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records a step of
@@ -69,7 +78,12 @@ class Trainer {
   std::vector<StepReport> Reports(int64_t first_step, int64_t count);
 
   TrainingState Save();
+  // `state` is rank 0's; the others' is not read.
   absl::Status Load(const TrainingState& state);
+  // Makes master() and average() whole on every rank.
+  void CollectState() { optimizer_->CollectSets(); }
+  // Floats of the weights that this rank updates.
+  int64_t owned_floats() const { return optimizer_->owned_floats(); }
 
   // The weights the model runs on; for evaluation between steps, on work().
   ModelWeights<T>& model_weights() { return model_weights_; }
@@ -89,6 +103,9 @@ class Trainer {
     std::unique_ptr<StepGraph> graph;
   };
 
+  std::vector<Tensor<float>> WeightSets() const;  // all that a step changes and the next one reads
+  void RefreshWorkingCopy();
+  void AgreeOnMatmulTuning();
   void QueueStep(const PhaseSteps& phase);  // what a graph records
   void Prefetch(int64_t step, size_t phase);
   void TakeBatch(int64_t step, size_t phase);
@@ -96,13 +113,14 @@ class Trainer {
   RunConfig config_;
   MemoryPlan plan_;
   Device device_;
+  Communicator ranks_;
   std::vector<PhaseSteps> phases_;
   Arena state_;
   Arena work_;
   FlatWeights master_, gradients_, average_;
   Tensor<Bf16> working_copy_;
   ModelWeights<T> model_weights_;
-  Tensor<int32_t> ids_, targets_;  // [batch_tokens], of whatever length sequences have
+  Tensor<int32_t> ids_, targets_;  // [batch_tokens / ranks], of whatever length sequences have
   Tensor<float> micro_losses_;     // [micro_batches]
   Tensor<float> loss_;             // [1]
   Tensor<float> history_;          // [kHistory, 2]: loss and gradient norm
@@ -113,7 +131,7 @@ class Trainer {
     int64_t step = -1;  // none
     size_t phase = 0;
     int32_t* host = nullptr;          // ids, then targets
-    Tensor<int32_t> batch;            // [2, batch_tokens], on the device
+    Tensor<int32_t> batch;            // [2, batch_tokens / ranks], on the device
     std::unique_ptr<Fence> arrived;   // recorded on copies_
     std::unique_ptr<Fence> taken;     // by the step, recorded on device_
     std::unique_ptr<Fence> finished;  // the step

@@ -19,10 +19,8 @@ struct StepScalars {
   float average_decay = 0;     // 0: the average is the weights themselves
 };
 
-// Floats of the flat block that share a rule: what weights are aligned to.
-inline constexpr int64_t kGranule = 64;
-
-// How a weight is updated. The Adam rules differ in their rates only.
+// How a weight is updated: a rule for each granule of the flat block. The Adam rules differ in their rates
+// only.
 enum class UpdateRule : uint8_t { kMuon, kAdamEmbedding, kAdamControl, kAdamMatrix, kAdamHead };
 inline constexpr int kUpdateRules = 5;
 
