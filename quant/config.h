@@ -26,14 +26,14 @@ struct QuantConfig {
   int64_t max_bits = 8;
   // With calibration, steps by what errors cost the loss (quant/step_plan.h); 0 to 1 each.
   double sensitivity = 1;
-  double row_sensitivity = 1;
+  double row_sensitivity = 0.8;
   double column_steps = 1;
   double rate_lambda = 0;  // squared steps of rounding error that a bit saved is worth; 0: round to nearest
-  double hessian_damping = 0.01;  // added to Hessians' diagonals, in their means (quant/gptq.h)
+  double hessian_damping = 0.05;  // added to Hessians' diagonals, in their means (quant/gptq.h)
   double embedding_identity =
-      0.5;                         // share of a multiple of the identity in the Hessian of fine_names' tables
-  int64_t small_elements = 65536;  // tensors of at most so many numbers are float16
-  int64_t float16_mantissa = 10;   // bits kept of float16 tensors' mantissas, 1 to 10
+      0.5;                        // share of a multiple of the identity in the Hessian of fine_names' tables
+  int64_t small_elements = 8192;  // tensors of at most so many numbers are float16
+  int64_t float16_mantissa = 10;  // bits kept of float16 tensors' mantissas, 1 to 10
   // Parts of names, separated by spaces.
   std::string fine_names = "emb lm_head";
   std::string float16_names = "A_log ssm.D bias conv1d";

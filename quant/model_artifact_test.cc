@@ -337,31 +337,6 @@ TEST(ModelArtifactTest, AHessianLowersTheWeightedError) {
   EXPECT_LT(errors[1], 0.75 * errors[0]);
 }
 
-// As if each matrix's inputs were independent, of unequal strength, and its rows mattered unequally.
-Calibration SomeCalibration(const ArtifactContents& contents) {
-  Calibration calibration;
-  for (const NamedTensor& tensor : contents.tensors) {
-    if (tensor.shape.size() < 2) continue;
-    const bool bank = tensor.shape.size() == 3 && absl::EndsWith(tensor.name, "_bank");
-    const int64_t matrices = bank ? tensor.shape[0] : 1;
-    const int64_t rows = bank ? tensor.shape[1] : tensor.shape[0];
-    const int64_t cols = SizeOf(tensor.shape) / matrices / rows;
-    for (int64_t i = 0; i < matrices; ++i) {
-      const std::string name = bank ? absl::StrCat(tensor.name, ".", i) : tensor.name;
-      const auto strength = [&](uint64_t stream, int64_t j) {
-        return std::exp(RandomNormal(StreamOf(name), stream, static_cast<uint64_t>(j)));
-      };
-      std::vector<float>& hessian = calibration.hessians[name];
-      hessian.assign(cols * cols, 0.0f);
-      for (int64_t c = 0; c < cols; ++c) hessian[c * cols + c] = static_cast<float>(strength(1, c));
-      for (int64_t r = 0; r < rows; ++r) {
-        calibration.gradients[name].push_back(strength(2, 0) * strength(3, r));
-      }
-    }
-  }
-  return calibration;
-}
-
 // What the loss would rise by, to second order, but for a factor.
 double LossOf(const ArtifactContents& contents, const ArtifactContents& decoded,
               const Calibration& calibration) {
@@ -385,7 +360,7 @@ double LossOf(const ArtifactContents& contents, const ArtifactContents& decoded,
 
 TEST(ModelArtifactTest, StepsByWhatErrorsCostLoseLess) {
   const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
-  const Calibration calibration = SomeCalibration(contents);
+  const Calibration calibration = CalibrationLike(contents.tensors);
   const QuantConfig config = QuarterConfig(800000);
   std::vector<double> losses;
   for (const Calibration* known : {static_cast<const Calibration*>(nullptr), &calibration}) {
@@ -400,7 +375,7 @@ TEST(ModelArtifactTest, StepsByWhatErrorsCostLoseLess) {
 
 TEST(ModelArtifactTest, TheBudgetIsFilledAndNeverExceededWhenCalibrated) {
   const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
-  const Calibration calibration = SomeCalibration(contents);
+  const Calibration calibration = CalibrationLike(contents.tensors);
   double finer = 0;
   for (const int64_t budget : {1200000, 900000, 500000}) {
     const absl::StatusOr<EncodedArtifact> encoded =
@@ -415,7 +390,7 @@ TEST(ModelArtifactTest, TheBudgetIsFilledAndNeverExceededWhenCalibrated) {
 // Training can say how large its artifact will be though it is calibrated only at its end.
 TEST(ModelArtifactTest, SizesAreToldWithinThreePercentOfCalibratedOnes) {
   const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
-  const Calibration calibration = SomeCalibration(contents);
+  const Calibration calibration = CalibrationLike(contents.tensors);
   for (const int64_t budget : {900000, 1 << 23}) {
     const QuantConfig config = QuarterConfig(budget);
     const absl::StatusOr<SizeEstimate> estimate = EstimateSize(contents, config);

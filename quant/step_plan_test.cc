@@ -6,8 +6,8 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cmath>
-#include <string>
 #include <vector>
 
 #include "core/random.h"
@@ -56,7 +56,9 @@ Uses SomeUses(int64_t count, uint64_t seed) {
 
 RC_GTEST_PROP(StepPlanTest, AStepsErrorCostsTheSameEverywhere, ()) {
   const Uses some = SomeUses(*rc::gen::inRange<int64_t>(1, 5), *Seed());
-  const std::vector<MatrixSteps> plan = PlanSteps(some.uses, QuantConfig(), 0.4);
+  QuantConfig config;
+  config.sensitivity = config.row_sensitivity = config.column_steps = 1;
+  const std::vector<MatrixSteps> plan = PlanSteps(some.uses, config, 0.4);
   double least = 1e30, most = -1e30;
   for (size_t i = 0; i < plan.size(); ++i) {
     const MatrixUse& use = some.uses[i];
