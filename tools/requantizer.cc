@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "core/communicator.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/status.h"
@@ -124,7 +125,7 @@ class Requantizer {
     if (options_.device.is_cpu() && planned.micro_batch_tokens == 0) {
       planned.micro_batch_tokens = planned.sequence;
     }
-    HM_ASSIGN_OR_RETURN(plan_, PlanMemory<T>(planned, options_.device.free_memory_bytes()));
+    HM_ASSIGN_OR_RETURN(plan_, PlanMemory<T>(planned, Communicator(), options_.device.free_memory_bytes()));
     work_ = std::make_unique<Arena>(options_.device,
                                     options_.device.is_cuda() ? plan_.work_bytes : int64_t{1} << 40);
     HM_ASSIGN_OR_RETURN(before_, ScoreOf(run_.tensors));
@@ -184,7 +185,9 @@ class Requantizer {
     const Batcher batcher(run_.train, {.batch = micro / config.sequence,
                                        .time = config.sequence,
                                        .micro_batches = config.batch_tokens / micro,
-                                       .ranks = 1});
+                                       .ranks = 1,
+                                       .shuffled_block = config.shuffle ? config.sequence : 0,
+                                       .seed = static_cast<uint64_t>(config.seed)});
     calibration_.gradients.clear();
     calibration_.hessians = CollectHessians<T>(*work_, config.model, weights, batcher, options_.first_step,
                                                config.calibration_tokens);

@@ -48,7 +48,7 @@ struct RunConfig {
   int64_t lawa_every = 100;                     // steps between those
   int64_t calibration_tokens = 262144;          // of training text that quantization is fitted to; 0: none
   int64_t calibration_gradient_tokens = 65536;  // of it that steps are shared out by; 0: by deviations alone
-  double calibration_seconds = 1;               // kept back for it from the time limit
+  double calibration_seconds = 3;               // kept back for it from the time limit
   int64_t sample_tokens = 120;                  // of generated text shown at the end
 
   template <typename Self, typename F>
