@@ -35,6 +35,7 @@ cp -L "$(type -P false)" "$contents/ops/bad_test"
 cp -L "$(type -P env)" "$contents/ops/env_test"
 cp -L "$(type -P echo)" "$contents/ops/echo_benchmark"
 cp -L "$(type -P xz)" "$contents/train/xz"
+cp -L "$(type -P true)" "$contents/ops/engine.so"
 echo "golden values" >"$contents/testing/golden/values.txt"
 export RUNFILES_DIR="$work/runfiles"
 unset BUILD_WORKING_DIRECTORY BUILD_WORKSPACE_DIRECTORY HM11_GOLDEN_DIR HM11_REQUIRE_CUDA LD_LIBRARY_PATH
@@ -53,6 +54,7 @@ tar -C "$work/elsewhere" -xf "$work/made/a.tar.xz"
 readonly bundle="$work/elsewhere/hm11_bundle"
 check "carries shared libraries" test -e "$bundle"/lib/liblzma.so.*
 check "but not the C library" test ! -e "$bundle/lib/libc.so.6"
+check "nor what programs load where they find it" test ! -e "$bundle/ops/engine.so"
 check "carries data" has "$bundle/testing/golden/values.txt" "golden values"
 check "does not carry itself" test ! -e "$bundle/tools/bundle.sh"
 
@@ -85,6 +87,12 @@ readonly wheel="$HOME/.local/lib/python3.11/site-packages/nvidia/cublas/lib"
 mkdir -p "$wheel" && touch "$wheel/libcublas.so.99"
 check "Python's packages are searched" code_is 0 "$bundle/run_tests.sh" env_
 check "and found" has "$bundle/logs/ops.env_test.log" "LD_LIBRARY_PATH=$bundle/lib:$wheel"
+nccl="$HOME/.local/lib/python3.11/site-packages/nvidia/nccl/lib"
+mkdir -p "$nccl" && touch "$nccl/libnccl.so.2"
+check "NCCL too" code_is 0 "$bundle/run_tests.sh" env_
+if ! PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q -F "libnccl.so.2 "; then
+  check "where the loader does not" grep -q '^HM11_NCCL=/.*/libnccl.so.2$' "$bundle/logs/ops.env_test.log"
+fi
 
 echo GLIBC_99.0 >"$bundle/glibc_version.txt"
 check "a C library too old is an error" code_is 1 "$bundle/run_benchmarks.sh"

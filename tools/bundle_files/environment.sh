@@ -52,6 +52,16 @@ while read -r library; do
 done <"$bundle/cuda_libraries.txt"
 [[ -z $missing ]] || fail "not found on this machine:$missing; looked along the loader's path, in /usr/local/cuda* and in Python's nvidia packages"
 
+# More than one GPU also takes NCCL, which programs load by name when they need it.
+if [[ -z ${HM11_NCCL:-} ]] && ! grep -q -F 'libnccl.so.2 ' <<<"$known"; then
+  while read -r folder; do
+    if [[ -e $folder/libnccl.so.2 ]]; then
+      export HM11_NCCL="$folder/libnccl.so.2"
+      break
+    fi
+  done < <(tr ':' '\n' <<<"$library_path"; cuda_folders)
+fi
+
 export LD_LIBRARY_PATH="$library_path"
 [[ -d $bundle/testing/golden ]] && export HM11_GOLDEN_DIR="${HM11_GOLDEN_DIR:-$bundle/testing/golden}"
 commit="$(cat "$bundle/commit.txt")"
