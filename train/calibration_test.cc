@@ -1,0 +1,110 @@
+// Calibration: what is collected is named and sized as matrices are stored, adds up over text, and is the
+// squared gradient.
+#include "train/calibration.h"
+
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <stdlib.h>
+
+#include <cmath>
+#include <optional>
+#include <string>
+#include <vector>
+
+#include "data/token_stream.h"
+#include "eval/artifact_model.h"
+#include "model/language_model.h"
+#include "model/weights.h"
+#include "quant/model_artifact_test_weights.h"
+#include "testing/matchers.h"
+#include "train/run_test_data.h"
+
+namespace hm11 {
+namespace {
+
+class CalibrationTest : public testing::Test {
+ protected:
+  void SetUp() override {
+    std::string pattern = testing::TempDir() + "/hm11_calibration_XXXXXX";
+    const std::string folder = mkdtemp(pattern.data());
+    ASSERT_THAT(WriteSmallData(folder), IsOk());
+    config_ = SmallRun(folder, "run").config.model;
+    stream_ = *TokenStream::Open(folder + "/t_train_*.bin", config_.vocab);
+    exported_ = TrainedLikeWeights(config_);  // none is zero, so that all have gradients
+    weights_ = *PlaceWeights<float>(state_, config_, exported_);
+  }
+
+  Batcher BatchesOf(int64_t batch) const {
+    return Batcher(*stream_, {.batch = batch, .time = 16, .micro_batches = 1});
+  }
+  GradientMap Gradients(int64_t batch, int64_t first_step, int64_t tokens) {
+    return CollectGradientSquares<float>(work_, config_, weights_, BatchesOf(batch), first_step, tokens);
+  }
+
+  ModelConfig config_;
+  std::optional<TokenStream> stream_;
+  std::vector<NamedTensor> exported_;
+  Arena state_ = Arena::Cpu(), work_ = Arena::Cpu();
+  ModelWeights<float> weights_;
+};
+
+TEST_F(CalibrationTest, EveryStoredMatrixHasAGradientForEachRow) {
+  const GradientMap gradients = Gradients(1, 0, 32);
+  size_t matrices = 0;
+  for (const NamedTensor& tensor : exported_) {
+    if (tensor.shape.size() < 2) continue;
+    const bool bank = tensor.shape.size() == 3 && tensor.name.ends_with("_bank");
+    for (int64_t i = 0; i < (bank ? tensor.shape[0] : 1); ++i, ++matrices) {
+      const std::string name = bank ? tensor.name + "." + std::to_string(i) : tensor.name;
+      ASSERT_TRUE(gradients.contains(name)) << name;
+      EXPECT_EQ(static_cast<int64_t>(gradients.at(name).size()), tensor.shape[bank ? 1 : 0]) << name;
+      double sum = 0;
+      for (const double g : gradients.at(name)) sum += g;
+      EXPECT_GT(sum, 0) << name;
+    }
+  }
+  EXPECT_EQ(gradients.size(), matrices);
+}
+
+TEST_F(CalibrationTest, SequencesAddUp) {
+  const GradientMap first = Gradients(1, 0, 16), second = Gradients(1, 1, 16), both = Gradients(1, 0, 32);
+  for (const auto& [name, rows] : both) {
+    for (size_t r = 0; r < rows.size(); ++r) {
+      EXPECT_NEAR(rows[r], first.at(name)[r] + second.at(name)[r], 1e-9 * rows[r]) << name << " " << r;
+    }
+  }
+}
+
+TEST_F(CalibrationTest, ASequencesRowsAreTheSquaresOfItsGradient) {
+  const GradientMap collected = Gradients(1, 0, 16);
+  std::vector<int32_t> ids(16), targets(16);
+  const Tensor<int32_t> inputs(ids.data(), {1, 16}), next(targets.data(), {1, 16});
+  BatchesOf(1).Fill(0, 0, 0, inputs, next);
+  Arena own = Arena::Cpu();
+  ModelWeights<float> gradient = NewWeights<float>(own, config_);
+  LossAndGradient<float>(work_, config_, weights_, inputs, next, 1, gradient, own.New<float>({1}));
+  for (const NamedTensor& tensor : ExportWeights<float>(work_, config_, gradient)) {
+    if (tensor.name != "qo_bank" && tensor.name != "tok_emb.weight") continue;
+    const int64_t cols = tensor.shape.back(), rows = static_cast<int64_t>(tensor.values.size()) / cols;
+    const int64_t each = tensor.name == "qo_bank" ? tensor.shape[1] : rows;
+    for (int64_t r = 0; r < rows; ++r) {
+      double squares = 0;
+      for (int64_t c = 0; c < cols; ++c) squares += std::pow(tensor.values[r * cols + c], 2);
+      const std::string name = tensor.name == "qo_bank" ? "qo_bank." + std::to_string(r / each) : tensor.name;
+      EXPECT_NEAR(collected.at(name)[r % each], squares, 1e-6 * squares) << name << " " << r;
+    }
+  }
+}
+
+TEST_F(CalibrationTest, TheHeadsHessianIsThatOfTheTokenTable) {
+  const HessianMap hessians = CollectHessians<float>(work_, config_, weights_, BatchesOf(2), 0, 32);
+  ASSERT_TRUE(hessians.contains("tok_emb.weight"));
+  const std::vector<float>& head = hessians.at("tok_emb.weight");
+  ASSERT_EQ(static_cast<int64_t>(head.size()), config_.dim * config_.dim);
+  double trace = 0;
+  for (int64_t c = 0; c < config_.dim; ++c) trace += head[c * config_.dim + c];
+  EXPECT_NEAR(trace, 32.0 * static_cast<double>(config_.dim), 0.01 * trace) << "hidden states are normed";
+}
+
+}  // namespace
+}  // namespace hm11
