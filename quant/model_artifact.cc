@@ -79,24 +79,29 @@ class Encoder {
   absl::StatusOr<EncodedArtifact> Fit() {
     const int64_t budget = config_.budget_bytes;
     const int64_t tolerance = ToleranceBytes(budget);
-    // Bytes beyond the codes' entropy.
-    HM_ASSIGN_OR_RETURN(double others, OtherBytes(artifact_, quantizer_, &kept_));
+    HM_ASSIGN_OR_RETURN(const double others, OtherBytes(artifact_, quantizer_, &kept_));
     double aim = static_cast<double>(budget - tolerance / 2);
-    double multiplier = 1;
+    double multiplier = 1, target = 8 * (aim - others);  // of CodeBits
+    double last_size = 0, last_bits = 0, slope = 1;      // bytes that a byte of CodeBits turns out to be
     std::optional<EncodedArtifact> best;
     for (int round = 0; round < 10; ++round) {
-      multiplier =
-          SolveMultiplier(quantizer_, 8 * (aim - others), static_cast<double>(tolerance), multiplier);
+      multiplier = SolveMultiplier(quantizer_, target, static_cast<double>(tolerance), multiplier);
       HM_ASSIGN_OR_RETURN(EncodedArtifact encoded, Encode(multiplier));
       const int64_t size = static_cast<int64_t>(encoded.bytes.size());
       const bool done = size <= budget &&
                         (size >= budget - tolerance || multiplier <= 1.0001 * quantizer_.finest_multiplier());
       if (size > budget && multiplier >= kCoarsestMultiplier) return DoesNotFit(size);
-      others = static_cast<double>(size) - quantizer_.CodeBits(multiplier) / 8;
+      const double bits = quantizer_.CodeBits(multiplier), bytes = static_cast<double>(size);
+      if (round > 0 && std::fabs(bits - last_bits) > static_cast<double>(8 * tolerance)) {
+        slope = std::clamp(8 * (bytes - last_size) / (bits - last_bits), 0.5, 1.5);
+      }
+      last_size = bytes;
+      last_bits = bits;
       // Where size moves in leaps, one aims lower and lower.
-      if (size > budget && round >= 2) aim -= static_cast<double>(tolerance << (round - 2));
+      if (size > budget && round >= 3) aim -= static_cast<double>(tolerance << (round - 3));
+      target = bits + 8 * (aim - bytes) / slope;
       if (size <= budget && (!best || multiplier < best->step_multiplier)) best = std::move(encoded);
-      if (done || (best && round >= 4)) break;
+      if (done || (best && round >= 5)) break;
     }
     if (best) return std::move(*best);
     HM_ASSIGN_OR_RETURN(EncodedArtifact coarsest, Encode(kCoarsestMultiplier));

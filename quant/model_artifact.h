@@ -4,7 +4,7 @@
 // The scheme "sigma" fills its budget: all steps are scaled by one factor, found so that the coded size comes
 // to within budget_bytes / 4000 under the budget (or less, when 8 bits are fine enough for less). Size falls
 // as the factor grows, smoothly; each round of the search solves for the factor with the entropy of the
-// codes, codes with it, and corrects the difference.
+// codes, codes with it, and corrects by the difference and by what the last two sizes say of the slope.
 //
 // Properties:
 //   1. DecodeArtifact(EncodeArtifact(contents)) has the same text, names and shapes; tensors of float16 and

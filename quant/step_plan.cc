@@ -34,7 +34,8 @@ MatrixSteps StepsOf(const MatrixUse& use, const QuantConfig& config) {
   for (const double g : *use.gradients) mean_gradient += g / static_cast<double>(rows);
   mean_gradient = std::max(mean_gradient, 1e-30);
   for (const double g : *use.gradients) {
-    const double own = std::max(g, 1e-3 * mean_gradient);
+    // A row may go unused in the little text that gradients come from, as rare tokens' do.
+    const double own = g + 0.02 * mean_gradient;
     const double blended =
         config.row_sensitivity * std::log2(own) + (1 - config.row_sensitivity) * std::log2(mean_gradient);
     steps.octaves.push_back(-0.5 * (blended - std::log2(use.trace) + std::log2(weight)));
