@@ -32,11 +32,11 @@ ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence, std::vec
 
 absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
                                           const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
-                                          const QuantConfig& quant, const HessianMap* hessians) {
+                                          const QuantConfig& quant, const Calibration* calibration) {
   ArtifactContents contents = ContentsOf(model, sequence, std::move(tensors));
   contents.tokenizer_crc = Crc64(tokenizer.model());
   contents.vocab_size = tokenizer.vocab();
-  return EncodeArtifact(contents, quant, hessians);
+  return EncodeArtifact(contents, quant, calibration);
 }
 
 absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_t sequence,

@@ -33,7 +33,7 @@ struct ArtifactConfig {
 // Quantizes and packs. `tensors` are ExportWeights' of `model`; heads that are only for training are dropped.
 absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
                                           const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
-                                          const QuantConfig& quant, const HessianMap* hessians = nullptr);
+                                          const QuantConfig& quant, const Calibration* calibration = nullptr);
 
 // What PackModel would make of trained weights, told before there are any.
 absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_t sequence,

@@ -4,11 +4,11 @@
 //
 //   offset  bytes  what
 //        0      8  "HM11.ART"
-//        8      4  version of the format: 1
+//        8      4  version of the format: 2
 //       12      4  pieces of the tokenizer's vocabulary
 //       16      8  CRC-64 (ECMA-182) of the tokenizer's file
 //       24      8  bytes of the whole file
-//       32         six sections
+//       32         seven sections
 //   size-8      8  CRC-64 of all bytes before
 //
 // A section is 1 byte, its coder, 4 bytes, the size of what follows, and then that. In this order:
@@ -16,12 +16,15 @@
 //   configuration  text, "key=value" lines
 //   directory      4 bytes, number of tensors; for each: 2 bytes, length of its name; the name; 1 byte, its
 //   storage
-//                  (0 float32, 1 float16, 2 codes); 1 byte, bits of a code, or 0; 1 byte, number of axes, at
-//                  most 8; 4 bytes an axis
+//                  (0 float32, 1 float16, 2 codes); 1 byte, bits of a code, and 128 more where columns have
+//                  scales, or 0; 1 byte, number of axes, at most 8; 4 bytes an axis
 //   scales         a float16 for each row of each tensor of codes; row is the first axis
+//   columns        for each tensor of codes whose columns have scales, a signed byte a column: the scale is
+//                  2^(byte / 4)
 //   float16        the numbers of float16 tensors
 //   float32        the numbers of float32 tensors
 //   codes          the numbers of tensors of codes: value = code * scale of the row
+//                  * scale of the column
 //
 // Coders: 0 none; 1 LZMA (container of core/lzma.h); 2 range coder (quant/code_models.h); 3 range coder, for
 // float16, lower byte given upper. Without coder or with LZMA a code is a signed byte, configuration and
@@ -76,6 +79,7 @@ struct SectionSizes {
   int64_t config = 0;
   int64_t directory = 0;
   int64_t scales = 0;
+  int64_t columns = 0;
   int64_t float16 = 0;
   int64_t float32 = 0;
   int64_t codes = 0;
@@ -96,8 +100,8 @@ absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCode
 // `source`, a path say, is named in errors.
 absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source);
 
-// The checksum that an artifact ends with, which tells artifacts apart (that of the whole file does not: it is
-// one number for all that end with their own). Nothing when the bytes before it have another.
+// The checksum that an artifact ends with, which tells artifacts apart (that of the whole file does not: it
+// is one number for all that end with their own). Nothing when the bytes before it have another.
 std::optional<uint64_t> ArtifactChecksum(absl::string_view artifact);
 
 }  // namespace hm11

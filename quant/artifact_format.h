@@ -7,6 +7,7 @@
 #include <bit>
 #include <cstddef>
 #include <cstdint>
+#include <span>
 #include <type_traits>
 #include <vector>
 
@@ -20,11 +21,13 @@ namespace hm11::artifact_format {
 static_assert(std::endian::native == std::endian::little);
 
 inline constexpr absl::string_view kMagic = "HM11.ART";
-inline constexpr uint32_t kVersion = 1;
+inline constexpr uint32_t kVersion = 2;
 inline constexpr size_t kHeaderBytes = 32;
 inline constexpr size_t kCrcBytes = 8;
 inline constexpr size_t kMaxTextBytes = size_t{1} << 24;   // configuration and directory, each
 inline constexpr int64_t kMaxElements = int64_t{1} << 28;  // of all tensors
+
+inline constexpr uint8_t kHasColumns = 0x80;  // beside the bits of a code
 
 enum Coder : uint8_t { kNone = 0, kLzma = 1, kRange = 2, kRangeGivenUpper = 3 };
 
@@ -40,6 +43,17 @@ std::vector<BasicHalfMatrix<ConstAs<Fp16, AnyArtifact>>> ScalesOf(AnyArtifact& a
     matrices.push_back({tensor.codes.scales.data(), static_cast<int64_t>(tensor.codes.scales.size()), 1});
   }
   return matrices;
+}
+
+template <typename AnyArtifact>
+std::vector<std::span<ConstAs<int8_t, AnyArtifact>>> ColumnsOf(AnyArtifact& artifact) {
+  std::vector<std::span<ConstAs<int8_t, AnyArtifact>>> rows;
+  for (auto& tensor : artifact.tensors) {
+    if (tensor.storage == Storage::kCodes && !tensor.codes.column_exponents.empty()) {
+      rows.emplace_back(tensor.codes.column_exponents);
+    }
+  }
+  return rows;
 }
 
 template <typename AnyArtifact>

@@ -3,6 +3,7 @@
 #include <cstdlib>
 #include <cstring>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -107,6 +108,9 @@ absl::Status TakeEntry(Cursor* cursor, StoredTensor* tensor, int64_t* elements) 
       tensor->halves.resize(size);
       break;
     case Storage::kCodes:
+      if ((bits & kHasColumns) != 0 && size > 0)
+        tensor->codes.column_exponents.resize(size / tensor->shape[0]);
+      bits &= static_cast<uint8_t>(~kHasColumns);
       if (bits < 2 || bits > 8 || rank < 1 || size == 0) return wrong;
       tensor->codes.bits = bits;
       tensor->codes.rows = tensor->shape[0];
@@ -149,6 +153,18 @@ absl::Status ReadHalves(const PackedSection& section, const std::vector<HalfMatr
     const size_t part = matrix.size * sizeof(Fp16);
     if (part > 0) std::memcpy(matrix.values, next, part);
     next += part;
+  }
+  return absl::OkStatus();
+}
+
+absl::Status ReadColumns(const PackedSection& section, const std::vector<std::span<int8_t>>& rows) {
+  if (section.coder != kRange) return Damaged("its column exponents have an unknown coder");
+  const absl::Status status = DecodeExponents(section.bytes, rows);
+  if (!status.ok()) return Damaged(status.message());
+  for (const std::span<int8_t> row : rows) {
+    for (const int8_t exponent : row) {
+      if (std::abs(int{exponent}) > kLargestExponent) return Damaged("a column exponent is out of range");
+    }
   }
   return absl::OkStatus();
 }
@@ -219,7 +235,7 @@ absl::StatusOr<Artifact> Parse(absl::string_view bytes) {
   absl::string_view body;
   HM_RETURN_IF_ERROR(CheckFrame(bytes, &artifact, &body));
   Cursor cursor(body);
-  std::array<PackedSection, 6> sections;
+  std::array<PackedSection, 7> sections;
   for (PackedSection& section : sections) {
     uint32_t size = 0;
     if (!cursor.Take(&section.coder) || !cursor.Take(&size) || !cursor.TakeBytes(size, &section.bytes)) {
@@ -230,9 +246,10 @@ absl::StatusOr<Artifact> Parse(absl::string_view bytes) {
   HM_ASSIGN_OR_RETURN(artifact.config_text, Unpack(sections[0], kMaxTextBytes, "configuration"));
   HM_RETURN_IF_ERROR(ParseDirectory(sections[1], &artifact));
   HM_RETURN_IF_ERROR(ReadHalves(sections[2], ScalesOf(artifact), "scales"));
-  HM_RETURN_IF_ERROR(ReadHalves(sections[3], HalvesOf(artifact), "float16 numbers"));
-  HM_RETURN_IF_ERROR(ReadFloats(sections[4], &artifact));
-  HM_RETURN_IF_ERROR(ReadCodes(sections[5], CodesOf(artifact)));
+  HM_RETURN_IF_ERROR(ReadColumns(sections[3], ColumnsOf(artifact)));
+  HM_RETURN_IF_ERROR(ReadHalves(sections[4], HalvesOf(artifact), "float16 numbers"));
+  HM_RETURN_IF_ERROR(ReadFloats(sections[5], &artifact));
+  HM_RETURN_IF_ERROR(ReadCodes(sections[6], CodesOf(artifact)));
   return artifact;
 }
 

@@ -40,7 +40,11 @@ StoredTensor RandomTensor(int64_t index, Storage storage, std::vector<int64_t> s
     for (int64_t i = 0; i < size; ++i) values.push_back(normal(i));
     const MatrixView view = {values.data(), shape[0], size / shape[0]};
     const int bits = 2 + static_cast<int>(RandomIndex(seed, 99, static_cast<uint64_t>(index), 7));
-    tensor.codes = QuantizeRows(view, DeviationScales(RowDeviations(view), 0.4), bits);
+    std::vector<int8_t> exponents;
+    for (int64_t c = 0; c < view.cols && bits % 2 == 0; ++c) {
+      exponents.push_back(static_cast<int8_t>(RandomIndex(seed, 98, static_cast<uint64_t>(c), 30) - 15));
+    }
+    tensor.codes = QuantizeOnGrid(view, DeviationScales(RowDeviations(view), 0.4), exponents, bits);
   }
   return tensor;
 }
@@ -70,7 +74,8 @@ bool SameHalves(const std::vector<Fp16>& a, const std::vector<Fp16>& b) {
 bool SameTensor(const StoredTensor& a, const StoredTensor& b) {
   return a.name == b.name && a.shape == b.shape && a.storage == b.storage && a.floats == b.floats &&
          SameHalves(a.halves, b.halves) && SameHalves(a.codes.scales, b.codes.scales) &&
-         a.codes.codes == b.codes.codes && a.codes.rows == b.codes.rows && a.codes.cols == b.codes.cols &&
+         a.codes.column_exponents == b.codes.column_exponents && a.codes.codes == b.codes.codes &&
+         a.codes.rows == b.codes.rows && a.codes.cols == b.codes.cols &&
          (a.storage != Storage::kCodes || a.codes.bits == b.codes.bits);
 }
 
@@ -110,8 +115,8 @@ RC_GTEST_PROP(ArtifactTest, WhatWasWrittenIsRead, ()) {
   SectionSizes sizes;
   const absl::StatusOr<std::string> bytes = SerializeArtifact(artifact, coder, &sizes);
   RC_ASSERT(bytes.ok());
-  RC_ASSERT(sizes.config + sizes.directory + sizes.scales + sizes.float16 + sizes.float32 + sizes.codes +
-                40 ==
+  RC_ASSERT(sizes.config + sizes.directory + sizes.scales + sizes.columns + sizes.float16 + sizes.float32 +
+                sizes.codes + 40 ==
             static_cast<int64_t>(bytes->size()));
   const absl::StatusOr<Artifact> read = ParseArtifact(*bytes, "memory");
   if (!read.ok()) RC_FAIL(std::string(read.status().message()));
@@ -156,10 +161,13 @@ TEST(ArtifactTest, FaultsAreTold) {
   std::string altered = good;
   altered[good.size() / 2] ^= 1;
   EXPECT_THAT(ParseArtifact(altered, "f"), StatusIs(absl::StatusCode::kDataLoss, "f: altered: "));
-  std::string newer = good;
-  newer[kVersionOffset] = 2;
-  SetCrc(&newer);
-  EXPECT_THAT(ParseArtifact(newer, "f"), StatusIs(absl::StatusCode::kFailedPrecondition, "version 2"));
+  for (const char version : {1, 3}) {
+    std::string other = good;
+    other[kVersionOffset] = version;
+    SetCrc(&other);
+    EXPECT_THAT(ParseArtifact(other, "f"), StatusIs(absl::StatusCode::kFailedPrecondition,
+                                                    absl::StrCat("version ", int{version}, " of")));
+  }
 }
 
 TEST(ArtifactTest, CodesBeyondTheirBitsAreRejected) {

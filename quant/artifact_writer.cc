@@ -1,6 +1,7 @@
 // Writes the format of artifact.h.
 #include <cstring>
 #include <limits>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -73,7 +74,9 @@ std::string DirectoryOf(const Artifact& artifact) {
     Append<uint16_t>(&out, static_cast<uint16_t>(tensor.name.size()));
     out.append(tensor.name);
     Append(&out, tensor.storage);
-    Append<uint8_t>(&out, tensor.storage == Storage::kCodes ? static_cast<uint8_t>(tensor.codes.bits) : 0);
+    const int columns = tensor.codes.column_exponents.empty() ? 0 : kHasColumns;
+    Append<uint8_t>(
+        &out, static_cast<uint8_t>(tensor.storage == Storage::kCodes ? tensor.codes.bits | columns : 0));
     Append<uint8_t>(&out, static_cast<uint8_t>(tensor.shape.size()));
     for (const int64_t extent : tensor.shape) Append<uint32_t>(&out, static_cast<uint32_t>(extent));
   }
@@ -102,6 +105,12 @@ absl::StatusOr<std::string> HalvesSection(const std::vector<ConstHalfMatrix>& ma
   HM_RETURN_IF_ERROR(section.OfferLzma(planes, 0));
   section.Offer(kRange, EncodeHalves(matrices, /*lower_given_upper=*/false));
   section.Offer(kRangeGivenUpper, EncodeHalves(matrices, /*lower_given_upper=*/true));
+  return section.Finish();
+}
+
+absl::StatusOr<std::string> ColumnsSection(const std::vector<std::span<const int8_t>>& rows) {
+  Section section;
+  section.Offer(kRange, EncodeExponents(rows));
   return section.Finish();
 }
 
@@ -144,6 +153,7 @@ absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCode
   HM_ASSIGN_OR_RETURN(const std::string config, TextSection(artifact.config_text));
   HM_ASSIGN_OR_RETURN(const std::string directory, TextSection(DirectoryOf(artifact)));
   HM_ASSIGN_OR_RETURN(const std::string scales, HalvesSection(ScalesOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const std::string columns, ColumnsSection(ColumnsOf(artifact)));
   HM_ASSIGN_OR_RETURN(const std::string codes, CodesSection(CodesOf(artifact), coder));
 
   std::string out(kMagic);
@@ -151,14 +161,14 @@ absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCode
   Append<uint32_t>(&out, static_cast<uint32_t>(artifact.vocab_size));
   Append<uint64_t>(&out, artifact.tokenizer_crc);
   Append<uint64_t>(&out, 0);  // the size, below
-  absl::StrAppend(&out, config, directory, scales, others.float16, others.float32);
+  absl::StrAppend(&out, config, directory, scales, columns, others.float16, others.float32);
   out += codes;
   const uint64_t size = out.size() + kCrcBytes;
   std::memcpy(&out[kHeaderBytes - sizeof(size)], &size, sizeof(size));
   Append<uint64_t>(&out, Crc64(out));
   if (sizes != nullptr) {
     const auto count = [](const std::string& section) { return static_cast<int64_t>(section.size()); };
-    *sizes = {count(config),         count(directory),      count(scales),
+    *sizes = {count(config),         count(directory),      count(scales), count(columns),
               count(others.float16), count(others.float32), count(codes)};
   }
   return out;

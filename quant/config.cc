@@ -1,6 +1,8 @@
 // Checks of quantizer settings.
 #include "quant/config.h"
 
+#include <utility>
+
 #include "absl/strings/str_cat.h"
 
 namespace hm11 {
@@ -25,6 +27,17 @@ absl::Status QuantConfig::Validate() const {
   if (!(sigma_k >= 0.1 && sigma_k <= 1000)) return Wrong("sigma_k", absl::StrCat(sigma_k), "0.1 to 1000");
   if (!(embedding_k >= 0.1 && embedding_k <= 1000)) {
     return Wrong("embedding_k", absl::StrCat(embedding_k), "0.1 to 1000");
+  }
+  const std::pair<const char*, double> shares[] = {{"sensitivity", sensitivity},
+                                                   {"row_sensitivity", row_sensitivity},
+                                                   {"column_steps", column_steps},
+                                                   {"rate_lambda", rate_lambda},
+                                                   {"embedding_identity", embedding_identity}};
+  for (const auto& [field, value] : shares) {
+    if (!(value >= 0 && value <= 1)) return Wrong(field, absl::StrCat(value), "0 to 1");
+  }
+  if (!(hessian_damping >= 1e-6 && hessian_damping <= 10)) {
+    return Wrong("hessian_damping", absl::StrCat(hessian_damping), "1e-6 to 10");
   }
   if (small_elements < 0) return Wrong("small_elements", absl::StrCat(small_elements), "0 or more");
   if (float16_mantissa < 1 || float16_mantissa > 10) {

@@ -24,8 +24,16 @@ struct QuantConfig {
   double embedding_k = 20;
   // A matrix whose clipped outliers would cost 1 % of its squared rounding error gets more bits, up to these.
   int64_t max_bits = 8;
-  int64_t small_elements = 65536;  // tensors of at most so many numbers are float16
-  int64_t float16_mantissa = 10;   // bits kept of float16 tensors' mantissas, 1 to 10
+  // With calibration, steps by what errors cost the loss (quant/step_plan.h); 0 to 1 each.
+  double sensitivity = 1;
+  double row_sensitivity = 0.8;
+  double column_steps = 1;
+  double rate_lambda = 0;  // squared steps of rounding error that a bit saved is worth; 0: round to nearest
+  double hessian_damping = 0.05;  // added to Hessians' diagonals, in their means (quant/gptq.h)
+  double embedding_identity =
+      0.5;                        // share of a multiple of the identity in the Hessian of fine_names' tables
+  int64_t small_elements = 8192;  // tensors of at most so many numbers are float16
+  int64_t float16_mantissa = 10;  // bits kept of float16 tensors' mantissas, 1 to 10
   // Parts of names, separated by spaces.
   std::string fine_names = "emb lm_head";
   std::string float16_names = "A_log ssm.D bias conv1d";
@@ -44,6 +52,12 @@ struct QuantConfig {
     f("embedding_bits", self.embedding_bits);
     f("embedding_k", self.embedding_k);
     f("max_bits", self.max_bits);
+    f("sensitivity", self.sensitivity);
+    f("row_sensitivity", self.row_sensitivity);
+    f("column_steps", self.column_steps);
+    f("rate_lambda", self.rate_lambda);
+    f("hessian_damping", self.hessian_damping);
+    f("embedding_identity", self.embedding_identity);
     f("small_elements", self.small_elements);
     f("float16_mantissa", self.float16_mantissa);
     f("fine_names", self.fine_names);

@@ -70,18 +70,48 @@ std::vector<float> InverseFactor(std::span<const float> hessian, const std::vect
   return std::vector<float>(inverse.begin(), inverse.end());
 }
 
+// How the codes of one row are chosen.
+struct RowRule {
+  float scale;
+  float largest;
+  int deviation_class;  // of RateCosts, the row's part
+};
+
 // Rounds columns [begin, end) of one row from the last to the first, passing errors on within the block.
-void RoundBlock(float* row, int64_t begin, int64_t end, float scale, float largest, const float* inverse,
-                int64_t n, float* codes, float* errors) {
+void RoundBlock(float* row, int64_t begin, int64_t end, const RowRule& rule, const float* column_scales,
+                const int* column_classes, const RateCosts* rates, const float* inverse, int64_t n,
+                float* codes, float* errors) {
   for (int64_t j = end - 1; j >= begin; --j) {
     const float* u = inverse + j * n;
-    float code = scale > 0 ? std::nearbyint(row[j] / scale) : 0.0f;
-    code = std::min(std::max(code, -largest), largest);
+    const float step = rule.scale * column_scales[j];
+    float code = 0;
+    if (step > 0 && rates != nullptr) {
+      code = rates->Round(row[j] / step, rule.deviation_class + column_classes[j], rule.largest);
+    } else if (step > 0) {
+      code = std::min(std::max(std::nearbyint(row[j] / step), -rule.largest), rule.largest);
+    }
     codes[j] = code;
-    const float error = (row[j] - code * scale) / u[j];
+    const float error = (row[j] - code * step) / u[j];
     errors[j - begin] = error;
     for (int64_t k = begin; k < j; ++k) row[k] -= error * u[k];
   }
+}
+
+// Root mean square of each column, its rows divided by their scales.
+std::vector<double> ColumnDeviations(const MatrixView& matrix, const std::vector<Fp16>& scales) {
+  std::vector<double> sums(static_cast<size_t>(matrix.cols), 0.0);
+  double rows = 0;
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    const float scale = static_cast<float>(scales[r]);
+    if (scale == 0) continue;
+    ++rows;
+    for (int64_t c = 0; c < matrix.cols; ++c) {
+      const double value = matrix.values[r * matrix.cols + c] / scale;
+      sums[c] += value * value;
+    }
+  }
+  for (double& sum : sums) sum = std::sqrt(sum / std::max(1.0, rows));
+  return sums;
 }
 
 }  // namespace
@@ -103,48 +133,92 @@ std::vector<double> WeightedErrors(const MatrixView& matrix, const QuantizedMatr
   return weighted;
 }
 
-QuantizedMatrix QuantizeWithHessian(const MatrixView& matrix, std::span<const float> hessian,
-                                    std::vector<Fp16> scales, int bits, double damping) {
-  const int64_t rows = matrix.rows;
-  const int64_t n = matrix.cols;
-  HM_CHECK_EQ(static_cast<int64_t>(hessian.size()), n * n);
-  QuantizedMatrix plain = QuantizeRows(matrix, scales, bits);
-  std::vector<int64_t> order(n);
-  std::iota(order.begin(), order.end(), 0);
-  std::stable_sort(order.begin(), order.end(),
-                   [&](int64_t a, int64_t b) { return hessian[a * n + a] < hessian[b * n + b]; });
-  const std::vector<float> inverse = InverseFactor(hessian, order, damping);
-  if (inverse.empty()) return plain;
-
-  std::vector<float> work(rows * n);
-  std::vector<float> codes(rows * n);
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < n; ++c) work[r * n + c] = matrix.values[r * n + order[c]];
+std::optional<HessianFactor> HessianFactor::Create(std::span<const float> hessian, int64_t cols,
+                                                   double damping) {
+  HM_CHECK_EQ(static_cast<int64_t>(hessian.size()), cols * cols);
+  HessianFactor factor;
+  factor.order_.resize(cols);
+  std::iota(factor.order_.begin(), factor.order_.end(), 0);
+  std::stable_sort(factor.order_.begin(), factor.order_.end(),
+                   [&](int64_t a, int64_t b) { return hessian[a * cols + a] < hessian[b * cols + b]; });
+  factor.inverse_ = InverseFactor(hessian, factor.order_, damping);
+  if (factor.inverse_.empty()) return std::nullopt;
+  factor.weights_.resize(cols);
+  for (int64_t j = 0; j < cols; ++j) {
+    factor.weights_[factor.order_[j]] = 1 / factor.inverse_[j * cols + j];
   }
-  std::vector<float> errors(rows * kBlock);
-  const float largest = static_cast<float>(LargestCode(bits));
+  return factor;
+}
+
+QuantizedMatrix RoundWithFactor(const MatrixView& matrix, const HessianFactor& factor, QuantizedMatrix grid,
+                                const RateCosts* rates) {
+  const int64_t rows = matrix.rows, n = matrix.cols;
+  HM_CHECK_EQ(factor.cols(), n);
+  HM_CHECK_EQ(static_cast<int64_t>(grid.scales.size()), rows);
+  const std::vector<int64_t>& order = factor.order_;
+  std::vector<float> column_scales(n, 1.0f);
+  std::vector<int> column_classes(n, 0), row_classes(rows, 0);
+  for (int64_t j = 0; j < n && !grid.column_exponents.empty(); ++j) {
+    column_scales[j] = ColumnScale(grid.column_exponents[order[j]]);
+  }
+  if (rates != nullptr) {
+    const std::vector<double> columns = ColumnDeviations(matrix, grid.scales);
+    double squares = 0;
+    for (const double deviation : columns) squares += deviation * deviation / static_cast<double>(n);
+    for (int64_t j = 0; j < n; ++j)
+      column_classes[j] = RateCosts::ClassOf(columns[order[j]] / column_scales[j]);
+    const std::vector<float> deviations = RowDeviations(matrix);
+    const double mean = std::sqrt(squares);  // of all rows, in their steps
+    for (int64_t r = 0; r < rows; ++r) {
+      const double scale = static_cast<float>(grid.scales[r]);
+      row_classes[r] = scale > 0 && mean > 0 ? RateCosts::ClassOf(deviations[r] / scale / mean) : 0;
+    }
+  }
+
+  std::vector<float> work(rows * n), codes(rows * n), errors(rows * kBlock);
+  ParallelFor(rows, 16, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t c = 0; c < n; ++c) work[r * n + c] = matrix.values[r * n + order[c]];
+    }
+  });
   for (int64_t end = n; end > 0;) {
     const int64_t begin = std::max<int64_t>(0, end - kBlock);
     ParallelFor(rows, 16, [&](int64_t first, int64_t last) {
       for (int64_t r = first; r < last; ++r) {
-        RoundBlock(&work[r * n], begin, end, static_cast<float>(scales[r]), largest, inverse.data(), n,
-                   &codes[r * n], &errors[r * kBlock]);
+        const RowRule rule = {static_cast<float>(grid.scales[r]), static_cast<float>(LargestCode(grid.bits)),
+                              row_classes[r]};
+        RoundBlock(&work[r * n], begin, end, rule, column_scales.data(), column_classes.data(), rates,
+                   factor.inverse_.data(), n, &codes[r * n], &errors[r * kBlock]);
       }
     });
     if (begin > 0) {
       cblas_sgemm(CblasRowMajor, CblasNoTrans, CblasNoTrans, rows, begin, end - begin, -1.0f, errors.data(),
-                  kBlock, &inverse[begin * n], n, 1.0f, work.data(), n);
+                  kBlock, &factor.inverse_[begin * n], n, 1.0f, work.data(), n);
     }
     end = begin;
   }
+  grid.rows = rows;
+  grid.cols = n;
+  grid.codes.resize(rows * n);
+  ParallelFor(rows, 16, [&](int64_t first, int64_t last) {
+    for (int64_t r = first; r < last; ++r) {
+      for (int64_t c = 0; c < n; ++c) grid.codes[r * n + order[c]] = static_cast<int8_t>(codes[r * n + c]);
+    }
+  });
+  return grid;
+}
 
-  QuantizedMatrix best = plain;
-  for (int64_t r = 0; r < rows; ++r) {
-    for (int64_t c = 0; c < n; ++c) best.codes[r * n + order[c]] = static_cast<int8_t>(codes[r * n + c]);
-  }
+QuantizedMatrix QuantizeWithHessian(const MatrixView& matrix, std::span<const float> hessian,
+                                    std::vector<Fp16> scales, int bits, double damping) {
+  const int64_t n = matrix.cols;
+  const std::optional<HessianFactor> factor = HessianFactor::Create(hessian, n, damping);
+  QuantizedMatrix plain = QuantizeRows(matrix, scales, bits);
+  if (!factor) return plain;
+  QuantizedMatrix best =
+      RoundWithFactor(matrix, *factor, {.bits = bits, .scales = std::move(scales)}, nullptr);
   const std::vector<double> before = WeightedErrors(matrix, plain, hessian);
   const std::vector<double> after = WeightedErrors(matrix, best, hessian);
-  for (int64_t r = 0; r < rows; ++r) {
+  for (int64_t r = 0; r < matrix.rows; ++r) {
     if (after[r] < before[r]) continue;
     std::copy_n(&plain.codes[r * n], n, &best.codes[r * n]);
   }

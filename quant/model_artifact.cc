@@ -143,9 +143,9 @@ bool Continues(const NamedTensor& bank, const StoredTensor& next) {
 }  // namespace
 
 absl::StatusOr<EncodedArtifact> EncodeArtifact(const ArtifactContents& contents, const QuantConfig& config,
-                                               const HessianMap* hessians) {
+                                               const Calibration* calibration) {
   HM_ASSIGN_OR_RETURN(const TensorQuantizer quantizer,
-                      TensorQuantizer::Create(contents.tensors, config, hessians));
+                      TensorQuantizer::Create(contents.tensors, config, calibration));
   Encoder encoder(contents, config, quantizer);
   return config.scheme == "sigma" && config.budget_bytes > 0 ? encoder.Fit() : encoder.Encode(1);
 }

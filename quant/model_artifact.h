@@ -43,7 +43,7 @@ struct EncodedArtifact {
 };
 
 absl::StatusOr<EncodedArtifact> EncodeArtifact(const ArtifactContents& contents, const QuantConfig& config,
-                                               const HessianMap* hessians = nullptr);
+                                               const Calibration* calibration = nullptr);
 
 // Errors begin with `source`, the file's path.
 absl::StatusOr<ArtifactContents> DecodeArtifact(absl::string_view bytes, absl::string_view source);

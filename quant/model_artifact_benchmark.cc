@@ -9,6 +9,7 @@
 #include "model/config.h"
 #include "model/weights.h"
 #include "quant/model_artifact.h"
+#include "quant/model_artifact_test_weights.h"
 
 namespace hm11 {
 namespace {
@@ -40,6 +41,14 @@ void BM_Encode(benchmark::State& state) {
   state.counters["bits_per_code"] = bits;
 }
 BENCHMARK(BM_Encode)->Arg(0)->Arg(15700000)->Unit(benchmark::kMillisecond)->UseRealTime();
+
+void BM_EncodeCalibrated(benchmark::State& state) {
+  static const Calibration* const calibration = new Calibration(CalibrationLike(Hm11().tensors));
+  double bits = 0;
+  for (auto _ : state) bits = EncodeArtifact(Hm11(), QuantConfig(), calibration)->bits_per_code;
+  state.counters["bits_per_code"] = bits;
+}
+BENCHMARK(BM_EncodeCalibrated)->Unit(benchmark::kMillisecond)->UseRealTime();
 
 void BM_Decode(benchmark::State& state) {
   const EncodedArtifact encoded = *EncodeArtifact(Hm11(), QuantConfig());

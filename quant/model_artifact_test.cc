@@ -319,10 +319,10 @@ TEST(ModelArtifactTest, AHessianLowersTheWeightedError) {
   const int64_t cols = 32;
   std::vector<float> hessian(cols * cols);
   for (int64_t i = 0; i < cols * cols; ++i) hessian[i] = i / cols == i % cols ? 2.0f : 1.0f;
-  const HessianMap hessians = {{matrix.name, hessian}};
+  const Calibration calibration = {.hessians = {{matrix.name, hessian}}, .gradients = {}};
   std::vector<double> errors;
-  for (const HessianMap* map : {static_cast<const HessianMap*>(nullptr), &hessians}) {
-    const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, SmallConfig(), map);
+  for (const Calibration* known : {static_cast<const Calibration*>(nullptr), &calibration}) {
+    const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, SmallConfig(), known);
     ASSERT_THAT(encoded, IsOk());
     const absl::StatusOr<Artifact> artifact = ParseArtifact(encoded->bytes, "memory");
     ASSERT_THAT(artifact, IsOk());
@@ -335,6 +335,71 @@ TEST(ModelArtifactTest, AHessianLowersTheWeightedError) {
     errors.push_back(error);
   }
   EXPECT_LT(errors[1], 0.75 * errors[0]);
+}
+
+// What the loss would rise by, to second order, but for a factor.
+double LossOf(const ArtifactContents& contents, const ArtifactContents& decoded,
+              const Calibration& calibration) {
+  double loss = 0;
+  for (size_t t = 0; t < contents.tensors.size(); ++t) {
+    const NamedTensor &before = contents.tensors[t], &after = decoded.tensors[t];
+    const auto gradients = calibration.gradients.find(before.name);
+    if (gradients == calibration.gradients.end()) continue;
+    const std::vector<float>& hessian = calibration.hessians.at(before.name);
+    const int64_t rows = before.shape[0], cols = SizeOf(before.shape) / rows;
+    double trace = 0;
+    for (int64_t c = 0; c < cols; ++c) trace += hessian[c * cols + c];
+    for (int64_t i = 0; i < rows * cols; ++i) {
+      const double error = after.values[i] - before.values[i];
+      const int64_t c = i % cols;
+      loss += gradients->second[i / cols] / trace * error * error * hessian[c * cols + c];
+    }
+  }
+  return loss;
+}
+
+TEST(ModelArtifactTest, StepsByWhatErrorsCostLoseLess) {
+  const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
+  const Calibration calibration = CalibrationLike(contents.tensors);
+  const QuantConfig config = QuarterConfig(800000);
+  std::vector<double> losses;
+  for (const Calibration* known : {static_cast<const Calibration*>(nullptr), &calibration}) {
+    const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, config, known);
+    ASSERT_THAT(encoded, IsOk());
+    const absl::StatusOr<ArtifactContents> decoded = DecodeArtifact(encoded->bytes, "memory");
+    ASSERT_THAT(decoded, IsOk());
+    losses.push_back(LossOf(contents, *decoded, calibration));
+  }
+  EXPECT_LT(losses[1], 0.5 * losses[0]);
+}
+
+TEST(ModelArtifactTest, TheBudgetIsFilledAndNeverExceededWhenCalibrated) {
+  const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
+  const Calibration calibration = CalibrationLike(contents.tensors);
+  double finer = 0;
+  for (const int64_t budget : {1200000, 900000, 500000}) {
+    const absl::StatusOr<EncodedArtifact> encoded =
+        EncodeArtifact(contents, QuarterConfig(budget), &calibration);
+    ASSERT_THAT(encoded, IsOk());
+    EXPECT_THAT(static_cast<int64_t>(encoded->bytes.size()), AllOf(Le(budget), Ge(budget - budget / 1000)));
+    EXPECT_GT(encoded->step_multiplier, finer);
+    finer = encoded->step_multiplier;
+  }
+}
+
+// Training can say how large its artifact will be though it is calibrated only at its end.
+TEST(ModelArtifactTest, SizesAreToldWithinThreePercentOfCalibratedOnes) {
+  const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
+  const Calibration calibration = CalibrationLike(contents.tensors);
+  for (const int64_t budget : {900000, 1 << 23}) {
+    const QuantConfig config = QuarterConfig(budget);
+    const absl::StatusOr<SizeEstimate> estimate = EstimateSize(contents, config);
+    const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, config, &calibration);
+    ASSERT_THAT(estimate, IsOk());
+    ASSERT_THAT(encoded, IsOk());
+    EXPECT_NEAR(static_cast<double>(estimate->size_bytes) / static_cast<double>(encoded->bytes.size()), 1,
+                0.03);
+  }
 }
 
 TEST(ModelArtifactTest, BadInputIsNamed) {

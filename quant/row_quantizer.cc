@@ -112,6 +112,31 @@ QuantizedMatrix QuantizeRows(const MatrixView& matrix, std::vector<Fp16> scales,
   return quantized;
 }
 
+float ColumnScale(int exponent) {
+  // 2^0, 2^(1/4), 2^(1/2), 2^(3/4), to float.
+  constexpr std::array<float, 4> kQuarters = {1.0f, 1.18920707f, 1.41421354f, 1.68179286f};
+  const int octave = exponent >> 2;  // rounds down
+  return std::ldexp(kQuarters[static_cast<size_t>(exponent - 4 * octave)], octave);
+}
+
+QuantizedMatrix QuantizeOnGrid(const MatrixView& matrix, std::vector<Fp16> scales,
+                               std::vector<int8_t> column_exponents, int bits) {
+  if (column_exponents.empty()) return QuantizeRows(matrix, std::move(scales), bits);
+  HM_CHECK_EQ(static_cast<int64_t>(column_exponents.size()), matrix.cols);
+  std::vector<float> scaled(matrix.values, matrix.values + matrix.rows * matrix.cols);
+  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+    for (int64_t r = begin; r < end; ++r) {
+      for (int64_t c = 0; c < matrix.cols; ++c) {
+        scaled[r * matrix.cols + c] /= ColumnScale(column_exponents[c]);
+      }
+    }
+  });
+  QuantizedMatrix quantized =
+      QuantizeRows({scaled.data(), matrix.rows, matrix.cols}, std::move(scales), bits);
+  quantized.column_exponents = std::move(column_exponents);
+  return quantized;
+}
+
 std::array<int64_t, 128> MagnitudeCounts(const QuantizedMatrix& matrix) {
   // Four tables, so that equal neighbours do not wait for each other.
   std::array<std::array<int64_t, 256>, 4> counts = {};
@@ -210,11 +235,16 @@ QuantizedMatrix QuantizePublished8(const MatrixView& matrix) {
 
 std::vector<float> Dequantize(const QuantizedMatrix& matrix) {
   std::vector<float> values(matrix.codes.size());
+  std::vector<float> columns(static_cast<size_t>(matrix.cols), 1.0f);
+  for (size_t c = 0; c < matrix.column_exponents.size(); ++c) {
+    columns[c] = ColumnScale(matrix.column_exponents[c]);
+  }
   ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float scale = static_cast<float>(matrix.scales[r]);
-      for (int64_t c = r * matrix.cols; c < (r + 1) * matrix.cols; ++c) {
-        values[c] = static_cast<float>(matrix.codes[c]) * scale;
+      for (int64_t c = 0; c < matrix.cols; ++c) {
+        const int64_t i = r * matrix.cols + c;
+        values[i] = static_cast<float>(matrix.codes[i]) * scale * columns[c];
       }
     }
   });

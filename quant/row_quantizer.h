@@ -47,7 +47,14 @@ struct QuantizedMatrix {
   int bits = 8;                    // 2 to 8
   std::vector<int8_t> codes = {};  // [rows, cols]
   std::vector<Fp16> scales = {};   // [rows]
+  // [cols], or none: value = code * scale * 2^(exponent / 4). Within -kLargestExponent..kLargestExponent.
+  std::vector<int8_t> column_exponents = {};
 };
+
+inline constexpr int kLargestExponent = 120;
+
+// 2^(exponent / 4), the same float on every machine.
+float ColumnScale(int exponent);
 
 // Each row's root mean square, its standard deviation around zero, taken to the nearest 2^(i/8).
 std::vector<float> RowDeviations(const MatrixView& matrix);
@@ -57,6 +64,9 @@ std::vector<Fp16> DeviationScales(const std::vector<float>& deviations, double s
 
 // Codes for given scales. Where a scale is 0 so are the codes.
 QuantizedMatrix QuantizeRows(const MatrixView& matrix, std::vector<Fp16> scales, int bits);
+// The same with a scale for each column.
+QuantizedMatrix QuantizeOnGrid(const MatrixView& matrix, std::vector<Fp16> scales,
+                               std::vector<int8_t> column_exponents, int bits);
 
 // How often each magnitude 0..127 occurs.
 std::array<int64_t, 128> MagnitudeCounts(const QuantizedMatrix& matrix);

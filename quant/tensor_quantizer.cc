@@ -71,12 +71,26 @@ std::vector<float> StandIns(const std::string& name, int64_t size) {
 }
 
 constexpr int kAllBits = 8;
+constexpr double kLargestHalf = 65504;
+
+double Trace(const std::vector<float>& hessian, int64_t cols) {
+  double trace = 0;
+  for (int64_t c = 0; c < cols; ++c) trace += hessian[c * cols + c];
+  return trace;
+}
+
+// (1 - share) H + share * trace(H) / cols * I: of the same trace.
+void MixWithIdentity(double share, double trace, int64_t cols, std::vector<float>* hessian) {
+  for (float& value : *hessian) value *= static_cast<float>(1 - share);
+  const float added = static_cast<float>(share * trace / static_cast<double>(cols));
+  for (int64_t c = 0; c < cols; ++c) (*hessian)[c * cols + c] += added;
+}
 
 }  // namespace
 
 absl::StatusOr<TensorQuantizer> TensorQuantizer::Create(const std::vector<NamedTensor>& tensors,
                                                         const QuantConfig& config,
-                                                        const HessianMap* hessians) {
+                                                        const Calibration* calibration) {
   HM_RETURN_IF_ERROR(config.Validate());
   TensorQuantizer quantizer(config);
   for (const NamedTensor& tensor : tensors) {
@@ -84,7 +98,7 @@ absl::StatusOr<TensorQuantizer> TensorQuantizer::Create(const std::vector<NamedT
     const float* values = tensor.values.empty() ? nullptr : tensor.values.data();
     if (values != nullptr) HM_CHECK_EQ(static_cast<int64_t>(tensor.values.size()), size);
     if (!IsBank(tensor)) {
-      HM_RETURN_IF_ERROR(quantizer.Add({tensor.name, tensor.shape, values, size}, hessians));
+      HM_RETURN_IF_ERROR(quantizer.Add({tensor.name, tensor.shape, values, size}, calibration));
       continue;
     }
     const int64_t part_size = tensor.shape[1] * tensor.shape[2];
@@ -93,13 +107,14 @@ absl::StatusOr<TensorQuantizer> TensorQuantizer::Create(const std::vector<NamedT
                                         {tensor.shape[1], tensor.shape[2]},
                                         values == nullptr ? nullptr : values + i * part_size,
                                         part_size},
-                                       hessians));
+                                       calibration));
     }
   }
+  quantizer.Plan();
   return quantizer;
 }
 
-absl::Status TensorQuantizer::Add(Part part, const HessianMap* hessians) {
+absl::Status TensorQuantizer::Add(Part part, const Calibration* calibration) {
   const int64_t known = part.values == nullptr ? 0 : part.size;
   if (!std::all_of(part.values, part.values + known, [](float value) { return std::isfinite(value); })) {
     return absl::InvalidArgumentError(
@@ -109,13 +124,51 @@ absl::Status TensorQuantizer::Add(Part part, const HessianMap* hessians) {
   part.fine = NameHolds(part.name, config_.fine_names);
   if (part.storage == Storage::kCodes && part.values != nullptr) {
     part.deviations = RowDeviations(part.matrix());
-    if (hessians != nullptr) {
-      const auto found = hessians->find(part.name);
-      if (found != hessians->end()) part.hessian = &found->second;
+    if (calibration != nullptr) {
+      const auto hessian = calibration->hessians.find(part.name);
+      if (hessian != calibration->hessians.end()) part.hessian = &hessian->second;
+      const auto gradients = calibration->gradients.find(part.name);
+      if (gradients != calibration->gradients.end()) part.gradients = &gradients->second;
     }
   }
   parts_.push_back(std::move(part));
   return absl::OkStatus();
+}
+
+void TensorQuantizer::Plan() {
+  if (config_.scheme != "sigma") return;
+  std::vector<MatrixUse> uses;
+  std::vector<Part*> planned;
+  const std::vector<float>* last = nullptr;  // Hessian of the factor made last, which matrices often share
+  std::shared_ptr<const HessianFactor> factor;
+  for (Part& part : parts_) {
+    if (part.storage != Storage::kCodes || part.gradients == nullptr || part.values == nullptr) continue;
+    const int64_t cols = part.matrix().cols;
+    MatrixUse use = {.matrix = part.matrix(),
+                     .deviations = &part.deviations,
+                     .gradients = part.gradients,
+                     .trace = static_cast<double>(cols)};
+    if (part.hessian != nullptr) {
+      std::vector<float> hessian = *part.hessian;
+      const double trace = Trace(hessian, cols);
+      if (part.fine) MixWithIdentity(config_.embedding_identity, trace, cols, &hessian);
+      if (last == nullptr || part.fine || *last != *part.hessian) {
+        std::optional<HessianFactor> made = HessianFactor::Create(hessian, cols, config_.hessian_damping);
+        factor = made ? std::make_shared<const HessianFactor>(*std::move(made)) : nullptr;
+        last = part.fine ? nullptr : part.hessian;
+      }
+      part.factor = factor;
+      if (factor != nullptr) {
+        use.trace = trace;
+        use.weights = &factor->weights();
+      }
+    }
+    uses.push_back(use);
+    planned.push_back(&part);
+  }
+  const int bits = static_cast<int>(config_.matrix_bits);
+  std::vector<MatrixSteps> steps = PlanSteps(uses, config_, config_.sigma_k / LargestCode(bits));
+  for (size_t i = 0; i < planned.size(); ++i) planned[i]->steps = std::move(steps[i]);
 }
 
 Storage TensorQuantizer::StorageOf(const Part& part) const {
@@ -129,6 +182,11 @@ Storage TensorQuantizer::StorageOf(const Part& part) const {
   return sensitive || part.shape.size() < 2 ? small : Storage::kCodes;
 }
 
+double TensorQuantizer::FinestStep() const {
+  const int64_t most = std::max(config_.max_bits, config_.matrix_bits);
+  return config_.sigma_k / LargestCode(static_cast<int>(most));
+}
+
 double TensorQuantizer::StepOf(const Part& part, double step_multiplier) const {
   const int bits = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
   const int most = std::max<int>(bits, static_cast<int>(config_.max_bits));
@@ -136,11 +194,35 @@ double TensorQuantizer::StepOf(const Part& part, double step_multiplier) const {
   return std::max(step_multiplier * k / LargestCode(bits), config_.sigma_k / LargestCode(most));
 }
 
+std::vector<Fp16> TensorQuantizer::PlannedScales(const Part& part, double step_multiplier) const {
+  const double finest = FinestStep(), coarsest = std::max(2.0, StepOf(part, step_multiplier));
+  std::vector<Fp16> scales;
+  for (size_t r = 0; r < part.deviations.size(); ++r) {
+    const double deviation = part.deviations[r];
+    const double step = std::exp2(part.steps->octaves[r]) * step_multiplier;
+    scales.push_back(Fp16(static_cast<float>(
+        std::min(std::clamp(step, finest * deviation, coarsest * deviation), kLargestHalf))));
+  }
+  return scales;
+}
+
+QuantizedMatrix TensorQuantizer::QuantizePlanned(const Part& part, double step_multiplier) const {
+  const MatrixView matrix = part.matrix();
+  std::vector<Fp16> scales = PlannedScales(part, step_multiplier);
+  std::vector<int8_t> columns = WithoutOverflow(matrix, scales, part.steps->column_exponents);
+  if (part.factor == nullptr) return QuantizeOnGrid(matrix, std::move(scales), std::move(columns), kAllBits);
+  return RoundWithFactor(
+      matrix, *part.factor,
+      {.bits = kAllBits, .scales = std::move(scales), .column_exponents = std::move(columns)},
+      config_.rate_lambda > 0 ? &rates_ : nullptr);
+}
+
 QuantizedMatrix TensorQuantizer::QuantizeMatrix(const Part& part, double step_multiplier) const {
   const MatrixView matrix = part.matrix();
   if (config_.scheme == "published") {
     return IsPublished6(part.name) ? QuantizePublished6(matrix) : QuantizePublished8(matrix);
   }
+  if (part.steps) return QuantizePlanned(part, step_multiplier);
   const int least = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
   const int most = static_cast<int>(config_.max_bits);
   std::vector<Fp16> scales = DeviationScales(part.deviations, StepOf(part, step_multiplier));
@@ -198,7 +280,9 @@ double TensorQuantizer::CodeBits(double step_multiplier) const {
   for (const Part& part : parts_) {
     if (part.storage != Storage::kCodes) continue;
     const double step = StepOf(part, step_multiplier);
-    if (part.values == nullptr) {
+    if (part.steps) {
+      bits += PlannedBits(*part.steps, step_multiplier);
+    } else if (part.values == nullptr) {
       bits += NormalCodeBits(step) * static_cast<double>(part.size);
     } else if (config_.scheme == "published") {
       bits += EntropyBits(MagnitudeCounts(QuantizeMatrix(part, step_multiplier)));
@@ -216,7 +300,12 @@ double TensorQuantizer::finest_multiplier() const {
   const double fine = config_.sigma_k * LargestCode(static_cast<int>(config_.embedding_bits)) /
                       (config_.embedding_k * largest);
   for (const Part& part : parts_) {
-    if (part.storage == Storage::kCodes && part.fine) finest = std::min(finest, fine);
+    if (part.storage != Storage::kCodes) continue;
+    if (part.fine && !part.steps) finest = std::min(finest, fine);
+    for (size_t r = 0; part.steps && r < part.deviations.size(); ++r) {
+      if (part.deviations[r] == 0) continue;
+      finest = std::min(finest, FinestStep() * part.deviations[r] / std::exp2(part.steps->octaves[r]));
+    }
   }
   return finest;
 }

@@ -10,35 +10,39 @@
 // sigma_k / L(max_bits) standard deviations. The published scheme has no steps to multiply: it stores the
 // attention layers' banks and the Mamba layers' MLP-down projections in 6 bits and other large tensors in 8.
 //
+// Matrices whose gradients are known from calibration have 8 bits, and steps by what errors cost the loss
+// (quant/step_plan.h) within those bounds, whatever sigma_k and embedding_k say of their shares.
+//
 // Banks, tensors of three axes whose name ends in "_bank", are stored as their matrices, named
 // "<bank>.<index>".
 #ifndef HM11_QUANT_TENSOR_QUANTIZER_H_
 #define HM11_QUANT_TENSOR_QUANTIZER_H_
 
 #include <cstdint>
-#include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
 #include "core/named_tensor.h"
 #include "quant/artifact.h"
+#include "quant/calibration.h"
 #include "quant/config.h"
+#include "quant/gptq.h"
+#include "quant/rate_costs.h"
+#include "quant/step_plan.h"
 
 namespace hm11 {
-
-// By name of a stored matrix [rows, cols]: the second moment [cols, cols] of the inputs it sees in training
-// (quant/gptq.h).
-using HessianMap = std::map<std::string, std::vector<float>>;
 
 class TensorQuantizer {
  public:
   // InvalidArgument names a tensor with a number that is not finite, or a bad setting. The tensors and
-  // `hessians`, which may be null, must outlive this. Tensors without values stand for ones with normal rows:
-  // only sizes may be asked for then.
+  // `calibration`, which may be null, must outlive this. Tensors without values stand for ones with normal
+  // rows: only sizes may be asked for then.
   static absl::StatusOr<TensorQuantizer> Create(const std::vector<NamedTensor>& tensors,
                                                 const QuantConfig& config,
-                                                const HessianMap* hessians = nullptr);
+                                                const Calibration* calibration = nullptr);
 
   std::vector<StoredTensor> Quantize(double step_multiplier) const;
   // The same with no rows in the matrices of codes; normal numbers stand in for values that are not there.
@@ -63,18 +67,28 @@ class TensorQuantizer {
     bool fine = false;
     std::vector<float> deviations = {};
     const std::vector<float>* hessian = nullptr;
+    const std::vector<double>* gradients = nullptr;
+    std::shared_ptr<const HessianFactor> factor = nullptr;  // of the Hessian, where steps are planned
+    std::optional<MatrixSteps> steps = std::nullopt;        // planned, where gradients are known
 
     MatrixView matrix() const { return {values, shape[0], size / shape[0]}; }
   };
 
-  explicit TensorQuantizer(QuantConfig config) : config_(std::move(config)) {}
-  absl::Status Add(Part part, const HessianMap* hessians);
+  explicit TensorQuantizer(QuantConfig config) : config_(std::move(config)), rates_(config_.rate_lambda) {}
+  absl::Status Add(Part part, const Calibration* calibration);
+  void Plan();
   Storage StorageOf(const Part& part) const;
   StoredTensor Store(const Part& part, double step_multiplier) const;
+  double FinestStep() const;  // in deviations
   double StepOf(const Part& part, double step_multiplier) const;
+  // Of each row, in its deviations: no finer than codes of max_bits allow, no coarser than 2 or, where that
+  // is more, the scheme's step without calibration.
+  std::vector<Fp16> PlannedScales(const Part& part, double step_multiplier) const;
+  QuantizedMatrix QuantizePlanned(const Part& part, double step_multiplier) const;
   QuantizedMatrix QuantizeMatrix(const Part& part, double step_multiplier) const;
 
   QuantConfig config_;
+  RateCosts rates_;
   std::vector<Part> parts_;
 };
 

@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
+#include "core/communicator.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/status.h"
@@ -124,7 +125,7 @@ class Requantizer {
     if (options_.device.is_cpu() && planned.micro_batch_tokens == 0) {
       planned.micro_batch_tokens = planned.sequence;
     }
-    HM_ASSIGN_OR_RETURN(plan_, PlanMemory<T>(planned, options_.device.free_memory_bytes()));
+    HM_ASSIGN_OR_RETURN(plan_, PlanMemory<T>(planned, Communicator(), options_.device.free_memory_bytes()));
     work_ = std::make_unique<Arena>(options_.device,
                                     options_.device.is_cuda() ? plan_.work_bytes : int64_t{1} << 40);
     HM_ASSIGN_OR_RETURN(before_, ScoreOf(run_.tensors));
@@ -145,16 +146,16 @@ class Requantizer {
     HM_ASSIGN_OR_RETURN(EncodedArtifact packed,
                         PackModel(config.model, config.sequence, run_.tokenizer, run_.tensors,
                                   QuantBeside(config, run_.program_bytes),
-                                  config.calibration_tokens > 0 ? &hessians_ : nullptr));
+                                  config.calibration_tokens > 0 ? &calibration_ : nullptr));
     const double seconds = SecondsSince(start);
     HM_ASSIGN_OR_RETURN(const UnpackedModel model, UnpackModel(packed.bytes, "the trial's artifact"));
     HM_ASSIGN_OR_RETURN(const Score after, ScoreOf(model.tensors));
     line_(absl::StrFormat(
         "trial:'%s' bytes:%d bits_per_code:%.4f step_multiplier:%.4f val_bpb:%.6f -> %.6f lost:%.6f "
-        "quantized in %.1fs (codes %d, scales %d, float16 %d, float32 %d bytes)",
+        "quantized in %.1fs (codes %d, scales %d, columns %d, float16 %d, float32 %d bytes)",
         settings, packed.bytes.size(), packed.bits_per_code, packed.step_multiplier, before_.bits_per_byte,
         after.bits_per_byte, after.bits_per_byte - before_.bits_per_byte, seconds, packed.sections.codes,
-        packed.sections.scales, packed.sections.float16, packed.sections.float32));
+        packed.sections.scales, packed.sections.columns, packed.sections.float16, packed.sections.float32));
     if (options_.sensitivity) HM_RETURN_IF_ERROR(ShowSensitivity(model.tensors));
     *artifact = std::move(packed.bytes);
     return absl::OkStatus();
@@ -174,9 +175,9 @@ class Requantizer {
 
   // Collects what the configuration asks for, unless it is what was collected last.
   absl::Status Calibrate(const RunConfig& config) {
-    if (config.calibration_tokens == calibrated_tokens_ || config.calibration_tokens == 0) {
-      return absl::OkStatus();
-    }
+    if (config.calibration_tokens == 0) return absl::OkStatus();
+    const std::pair<int64_t, int64_t> asked = {config.calibration_tokens, config.calibration_gradient_tokens};
+    if (asked == calibrated_) return absl::OkStatus();
     const Clock::time_point start = Clock::now();
     Arena state(options_.device, WeightBytes<float>(config.model) + WeightBytes<T>(config.model));
     HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config.model, run_.tensors));
@@ -184,11 +185,20 @@ class Requantizer {
     const Batcher batcher(run_.train, {.batch = micro / config.sequence,
                                        .time = config.sequence,
                                        .micro_batches = config.batch_tokens / micro,
-                                       .ranks = 1});
-    hessians_ = CollectHessians<T>(*work_, config.model, weights, batcher, options_.first_step,
-                                   config.calibration_tokens);
-    calibrated_tokens_ = config.calibration_tokens;
-    line_(absl::StrFormat("calibrated on %d tokens in %.2fs", calibrated_tokens_, SecondsSince(start)));
+                                       .ranks = 1,
+                                       .shuffled_block = config.shuffle ? config.sequence : 0,
+                                       .seed = static_cast<uint64_t>(config.seed)});
+    calibration_.gradients.clear();
+    calibration_.hessians = CollectHessians<T>(*work_, config.model, weights, batcher, options_.first_step,
+                                               config.calibration_tokens);
+    const double seconds = SecondsSince(start);
+    if (config.calibration_gradient_tokens > 0) {
+      calibration_.gradients = CollectGradientSquares<T>(
+          *work_, config.model, weights, batcher, options_.first_step, config.calibration_gradient_tokens);
+    }
+    calibrated_ = asked;
+    line_(absl::StrFormat("calibrated: Hessians of %d tokens in %.2fs, gradients of %d in %.2fs", asked.first,
+                          seconds, asked.second, SecondsSince(start) - seconds));
     return absl::OkStatus();
   }
 
@@ -221,8 +231,8 @@ class Requantizer {
   MemoryPlan plan_;
   std::unique_ptr<Arena> work_;
   Score before_;
-  HessianMap hessians_;
-  int64_t calibrated_tokens_ = 0;
+  Calibration calibration_;
+  std::pair<int64_t, int64_t> calibrated_ = {0, 0};  // tokens that it was collected from
 };
 
 template <typename T>

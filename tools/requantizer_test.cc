@@ -65,21 +65,21 @@ TEST_F(RequantizerTest, TheRunsOwnSettingsGiveTheRunsArtifact) {
 
 TEST_F(RequantizerTest, EachTrialIsALineAndASmallerBudgetCostsMore) {
   RequantizeOptions options = Options();
-  options.trials = {"budget_bytes=60000", "budget_bytes=12500", "budget_bytes=60000"};
+  options.trials = {"budget_bytes=60000", "budget_bytes=9000", "budget_bytes=60000"};
   ASSERT_THAT(Try(options), IsOk());
   std::vector<std::string> trials;
   for (const std::string& line : lines_) {
     if (line.starts_with("trial:")) trials.push_back(line);
   }
   ASSERT_EQ(trials.size(), 3u);
-  EXPECT_LE(NumberIn(trials[1], "bytes:"), 12500);
+  EXPECT_LE(NumberIn(trials[1], "bytes:"), 9000);
   EXPECT_GT(NumberIn(trials[1], "lost:"), NumberIn(trials[0], "lost:"));
   EXPECT_EQ(NumberIn(trials[0], "lost:"), NumberIn(trials[2], "lost:")) << "a trial leaves nothing behind";
 }
 
 TEST_F(RequantizerTest, WhatEachKindCostsAloneIsShown) {
   RequantizeOptions options = Options();
-  options.trials = {"budget_bytes=12500"};
+  options.trials = {"budget_bytes=9000"};
   options.sensitivity = true;
   ASSERT_THAT(Try(options), IsOk());
   EXPECT_THAT(lines_, testing::Contains(testing::HasSubstr("only kv_bank (v)")));

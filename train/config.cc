@@ -26,6 +26,7 @@ RunConfig PublishedPreset() {
   config.schedule.average_decay = 0.997;
   config.quant.scheme = "published";
   config.calibration_tokens = 0;
+  config.calibration_gradient_tokens = 0;
   return config;
 }
 
@@ -99,6 +100,7 @@ RunConfig TinyPreset() {
   config.validation_tokens = 65536;
   config.checkpoint_seconds = 30;
   config.calibration_tokens = 16384;
+  config.calibration_gradient_tokens = 8192;
   config.schedule.max_steps = 4000;
   config.schedule.time_limit_seconds = 120;
   return config;
@@ -126,9 +128,13 @@ absl::Status RunConfig::Validate() const {
                             " that divides batch_tokens=", batch_tokens));
   }
   const std::pair<const char*, int64_t> counts[] = {
-      {"warmup_steps", warmup_steps},   {"validation_tokens", validation_tokens},
-      {"swa_every", swa_every},         {"lawa_snapshots", lawa_snapshots},
-      {"sample_tokens", sample_tokens}, {"calibration_tokens", calibration_tokens},
+      {"warmup_steps", warmup_steps},
+      {"validation_tokens", validation_tokens},
+      {"swa_every", swa_every},
+      {"lawa_snapshots", lawa_snapshots},
+      {"sample_tokens", sample_tokens},
+      {"calibration_tokens", calibration_tokens},
+      {"calibration_gradient_tokens", calibration_gradient_tokens},
   };
   for (const auto& [field, value] : counts) {
     if (value < 0) return bad(field, value, "must not be negative");

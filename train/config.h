@@ -44,11 +44,12 @@ struct RunConfig {
   bool export_average = false;     // the moving average is what is exported, not the last weights
   int64_t swa_every = 0;  // steps between snapshots averaged while the rate is under swa_lr_scale; 0: off
   double swa_lr_scale = 0.2;
-  int64_t lawa_snapshots = 0;           // export the mean of the last so many snapshots; 0: off
-  int64_t lawa_every = 100;             // steps between those
-  int64_t calibration_tokens = 262144;  // of training text that quantization is fitted to; 0: none
-  double calibration_seconds = 1;       // kept back for it from the time limit
-  int64_t sample_tokens = 120;          // of generated text shown at the end
+  int64_t lawa_snapshots = 0;                   // export the mean of the last so many snapshots; 0: off
+  int64_t lawa_every = 100;                     // steps between those
+  int64_t calibration_tokens = 262144;          // of training text that quantization is fitted to; 0: none
+  int64_t calibration_gradient_tokens = 65536;  // of it that steps are shared out by; 0: by deviations alone
+  double calibration_seconds = 3;               // kept back for it from the time limit
+  int64_t sample_tokens = 120;                  // of generated text shown at the end
 
   template <typename Self, typename F>
   static void ForEachField(Self& self, F&& f) {
@@ -72,6 +73,7 @@ struct RunConfig {
     f("lawa_snapshots", self.lawa_snapshots);
     f("lawa_every", self.lawa_every);
     f("calibration_tokens", self.calibration_tokens);
+    f("calibration_gradient_tokens", self.calibration_gradient_tokens);
     f("calibration_seconds", self.calibration_seconds);
     f("sample_tokens", self.sample_tokens);
     ModelConfig::ForEachField(self.model, f);

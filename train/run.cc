@@ -169,9 +169,10 @@ class TrainingRun {
   absl::Status LogValidation(const Score& score);
   void ShowProgress();
   std::vector<NamedTensor> ExportedWeights();
-  absl::StatusOr<HessianMap> Calibrate(const std::vector<NamedTensor>& exported);
+  absl::StatusOr<Calibration> Calibrate(const std::vector<NamedTensor>& exported);
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
-  absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported, const HessianMap& hessians);
+  absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported,
+                                            const Calibration& calibration);
   void ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
 
   const RunOptions& options_;
@@ -474,7 +475,7 @@ void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const Mod
 // Scores the weights to be exported where they are not those last validated, and collects what their matrices
 // read.
 template <typename T>
-absl::StatusOr<HessianMap> TrainingRun<T>::Calibrate(const std::vector<NamedTensor>& exported) {
+absl::StatusOr<Calibration> TrainingRun<T>::Calibrate(const std::vector<NamedTensor>& exported) {
   Arena state(options_.device, WeightBytes<float>(config_.model) + WeightBytes<T>(config_.model));
   HM_ASSIGN_OR_RETURN(ModelWeights<T> weights, PlaceWeights<T>(state, config_.model, exported));
   if (config_.export_average || snapshots_.count() > 0) {
@@ -482,24 +483,34 @@ absl::StatusOr<HessianMap> TrainingRun<T>::Calibrate(const std::vector<NamedTens
     log_.Line(absl::StrFormat("pre-quantization post-ema val_loss:%.8f val_bpb:%.8f", score.loss_nats,
                               score.bits_per_byte));
   }
-  if (config_.calibration_tokens == 0) return HessianMap();
+  Calibration calibration;
+  if (config_.calibration_tokens == 0) return calibration;
   const Clock::time_point start = Clock::now();
-  HessianMap hessians = CollectHessians<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
-                                           position_.step, config_.calibration_tokens, ranks_);
-  log_.Line(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs", hessians.size(), SecondsSince(start)));
-  return hessians;
+  calibration.hessians = CollectHessians<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
+                                            position_.step, config_.calibration_tokens, ranks_);
+  const double seconds = SecondsSince(start);
+  if (config_.calibration_gradient_tokens > 0) {
+    calibration.gradients =
+        CollectGradientSquares<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
+                                  position_.step, config_.calibration_gradient_tokens, ranks_);
+  }
+  log_.Line(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs, gradients of %d matrices in %.2fs",
+                            calibration.hessians.size(), seconds, calibration.gradients.size(),
+                            SecondsSince(start) - seconds));
+  return calibration;
 }
 
 // Quantizes and writes the artifact; rank 0's. Gives its bytes.
 template <typename T>
 absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTensor> exported,
-                                                          const HessianMap& hessians) {
+                                                          const Calibration& calibration) {
   const Clock::time_point packing = Clock::now();
   log_.Progress("quantizing");
   const int64_t code = inputs_.program.size_bytes();
-  HM_ASSIGN_OR_RETURN(EncodedArtifact packed,
-                      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
-                                QuantBeside(config_, code), hessians.empty() ? nullptr : &hessians));
+  HM_ASSIGN_OR_RETURN(
+      EncodedArtifact packed,
+      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
+                QuantBeside(config_, code), config_.calibration_tokens > 0 ? &calibration : nullptr));
   HM_RETURN_IF_ERROR(WriteFile(ArtifactPath(), packed.bytes));
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
   log_.Line(absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f",
@@ -524,10 +535,10 @@ absl::Status TrainingRun<T>::Finish() {
         WriteSafetensors(options_.folder + "/model.safetensors",
                          {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
   }
-  HM_ASSIGN_OR_RETURN(const HessianMap hessians, Calibrate(exported));
+  HM_ASSIGN_OR_RETURN(const Calibration calibration, Calibrate(exported));
   std::string bytes;
   if (is_first()) {
-    HM_ASSIGN_OR_RETURN(bytes, WriteArtifact(std::move(exported), hessians));
+    HM_ASSIGN_OR_RETURN(bytes, WriteArtifact(std::move(exported), calibration));
   }
   if (ranks_.group() != nullptr) bytes = ranks_.group()->Broadcast(bytes);
   // Rank 0 scores what its file holds.
