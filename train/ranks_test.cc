@@ -100,7 +100,9 @@ class RanksTest : public testing::Test {
   // Training loss and gradient norm of every step.
   static HostTensor<float> Steps(const std::string& name) {
     HostTensor<float> steps;
-    for (const std::string& line : absl::StrSplit(File(name, "metrics.jsonl"), '\n', absl::SkipEmpty())) {
+    const std::vector<std::string> lines =
+        absl::StrSplit(File(name, "metrics.jsonl"), '\n', absl::SkipEmpty());
+    for (const std::string& line : lines) {
       const nlohmann::json metrics = nlohmann::json::parse(line);
       if (!metrics.contains("train_loss")) continue;
       for (const char* key : {"train_loss", "gradient_norm"}) steps.values.push_back(metrics.at(key));
