@@ -1,4 +1,4 @@
-// LaunchRanks: fork, exec, wait.
+// RunRanks: fork, exec, wait.
 #include "core/launch_ranks.h"
 
 #include <signal.h>
@@ -16,8 +16,10 @@
 #include <thread>
 #include <vector>
 
-#include "core/device.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
 #include "core/socket.h"
+#include "core/status.h"
 
 namespace hm11 {
 namespace {
@@ -101,6 +103,10 @@ int CountGpusApart() {
   return WIFEXITED(status) ? WEXITSTATUS(status) : 0;
 }
 
+namespace {
+
+// Starts `count` ranks and waits for all. The exit code: 0 when all ended with 0. A rank that ended without
+// having said why is named, with this host, on standard error.
 int LaunchRanks(int count, char** argv) {
   int port = 0;
   {
@@ -138,6 +144,65 @@ int LaunchRanks(int count, char** argv) {
                  WTERMSIG(children[static_cast<size_t>(first_bad)].status));
   }
   return 1;
+}
+
+// How many ranks this process is to start by itself; 1: it is the only one, or another's.
+absl::StatusOr<int> RanksToStart(const Ranks& ranks, const RankFlags& flags) {
+  const std::string &wanted = flags.gpus, &device = flags.device;
+  int count = 0;
+  if (wanted != "all" && (!absl::SimpleAtoi(wanted, &count) || count < 1)) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--gpus=", wanted, ": expected all or a number from 1 on"));
+  }
+  if (!ranks.launcher.empty() || count == 1 || (device != "auto" && device != "cuda")) {
+    if (count > 1 && ranks.launcher.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--gpus=", count, " with --device=", device));
+    }
+    return 1;
+  }
+  const int gpus = CountGpusApart();
+  if (count > gpus) {
+    return absl::InvalidArgumentError(absl::StrCat("--gpus=", count, ": this machine has ", gpus, " GPU(s)"));
+  }
+  return count > 0 ? count : std::max(gpus, 1);
+}
+
+absl::StatusOr<int> RunOrStart(char** argv, const RankFlags& flags,
+                               const std::function<absl::Status(const std::shared_ptr<RankGroup>&)>& main) {
+  if (flags.rank_timeout <= 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("--rank_timeout=", flags.rank_timeout, ": must be above 0"));
+  }
+  HM_ASSIGN_OR_RETURN(const Ranks ranks, RanksFromProcess());
+  HM_ASSIGN_OR_RETURN(const int count, RanksToStart(ranks, flags));
+  if (count > 1) return LaunchRanks(count, argv);
+  HM_ASSIGN_OR_RETURN(const std::shared_ptr<RankGroup> group, RankGroup::Join(ranks, flags.rank_timeout));
+  return group->Finish(main(group));
+}
+
+}  // namespace
+
+int RunRanks(char** argv, const RankFlags& flags,
+             const std::function<absl::Status(const std::shared_ptr<RankGroup>&)>& main) {
+  const absl::StatusOr<int> code = RunOrStart(argv, flags, main);
+  if (code.ok()) return *code;
+  // A rank that rank 0 did not take has nothing to say: rank 0 does.
+  if (!code.status().message().empty()) {
+    std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
+  }
+  return 1;
+}
+
+absl::StatusOr<Device> DeviceOfRank(const Ranks& ranks, absl::string_view name) {
+  if (ranks.size == 1 || (name != "auto" && name != "cuda")) return Device::FromName(name);
+  const int gpus = Device::CountGpus();
+  if (gpus == 0) return Device::FromName(name);
+  if (gpus > 1 && ranks.local_rank >= gpus) {
+    return absl::InvalidArgumentError(absl::StrCat("more ranks than GPUs: rank ", ranks.rank, " is number ",
+                                                   ranks.local_rank + 1, " on ", HostName(), ", which has ",
+                                                   gpus, " GPUs"));
+  }
+  return Device::Cuda(gpus == 1 ? 0 : ranks.local_rank);
 }
 
 }  // namespace hm11

@@ -24,7 +24,6 @@ struct Nccl {
   decltype(&ncclGetVersion) get_version;
   decltype(&ncclGetUniqueId) get_unique_id;
   decltype(&ncclCommInitRank) init_rank;
-  decltype(&ncclCommDestroy) destroy;
   decltype(&ncclAllReduce) all_reduce;
   decltype(&ncclReduceScatter) reduce_scatter;
   decltype(&ncclReduce) reduce;
@@ -58,7 +57,7 @@ absl::StatusOr<Nccl> OpenNccl() {
     if (Find(library, "ncclGetVersion", &nccl.get_version) &&
         Find(library, "ncclGetUniqueId", &nccl.get_unique_id) &&
         Find(library, "ncclCommInitRank", &nccl.init_rank) &&
-        Find(library, "ncclCommDestroy", &nccl.destroy) && Find(library, "ncclAllReduce", &nccl.all_reduce) &&
+        Find(library, "ncclAllReduce", &nccl.all_reduce) &&
         Find(library, "ncclReduceScatter", &nccl.reduce_scatter) &&
         Find(library, "ncclReduce", &nccl.reduce) && Find(library, "ncclAllGather", &nccl.all_gather) &&
         Find(library, "ncclBroadcast", &nccl.broadcast) &&
@@ -74,15 +73,11 @@ absl::StatusOr<Nccl> OpenNccl() {
                                              absl::StrJoin(tried, "; ")));
 }
 
+// Its communicator ends with the process: to destroy it is to wait for ranks that may be gone.
 class NcclEngine : public CollectiveEngine {
  public:
   NcclEngine(const Nccl& nccl, std::shared_ptr<RankGroup> group, const Device& device)
       : nccl_(nccl), group_(std::move(group)), device_(device) {}
-  ~NcclEngine() override {
-    if (communicator_ == nullptr) return;
-    device_.Synchronize();
-    nccl_.destroy(communicator_);
-  }
 
   absl::Status Connect() {
     ncclUniqueId id = {};

@@ -13,6 +13,8 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/launch_ranks.h"
+#include "core/rank_group.h"
 #include "core/status.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -34,6 +36,11 @@ ABSL_FLAG(bool, isolate_documents, false,
           "score every document as if it were alone: plain, sliding or stateful");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
+ABSL_FLAG(
+    std::string, gpus, "all",
+    "all, or how many GPUs of this host to score on, in modes plain and sliding with documents together");
+ABSL_FLAG(double, rank_timeout, 60,
+          "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 
 namespace hm11 {
@@ -53,8 +60,9 @@ int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
 }
 
 template <typename T>
-absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, const TokenStream& stream,
-                              const Tokenizer& tokenizer, const ScorerOptions& options) {
+absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const UnpackedModel& model,
+                              const TokenStream& stream, const Tokenizer& tokenizer,
+                              const ScorerOptions& options) {
   const ModelConfig& config = model.config.model;
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
@@ -65,7 +73,7 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
   }
   Arena work(device, work_bytes);
   const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
-  const bool terminal = isatty(STDERR_FILENO) == 1;
+  const bool terminal = group.rank() == 0 && isatty(STDERR_FILENO) == 1;
   const auto start = std::chrono::steady_clock::now();
   const auto progress = [&](double share) {
     if (!terminal) return;
@@ -78,7 +86,8 @@ absl::StatusOr<Score> ScoreAs(const Device& device, const UnpackedModel& model, 
         NewScorer<T>(work, config, weights, static_cast<int64_t>(tokens.size()), options);
     return RunScorer(*scorer, tokens, tokenizer.byte_table(), progress);
   }
-  return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress);
+  return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress,
+                        group.size() > 1 ? &group : nullptr);
 }
 
 ScorerRequest Request() {
@@ -90,7 +99,14 @@ ScorerRequest Request() {
           .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
 }
 
-absl::Status Main() {
+// Whether ranks can share the windows out.
+bool IsCut() {
+  const std::string mode = absl::GetFlag(FLAGS_mode);
+  return (mode == "plain" || mode == "sliding" || mode == "sliding_published") &&
+         !absl::GetFlag(FLAGS_isolate_documents);
+}
+
+absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
     return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
   }
@@ -99,9 +115,13 @@ absl::Status Main() {
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
     if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
   }
+  if (group->size() > 1 && !IsCut()) {
+    return absl::InvalidArgumentError(absl::StrCat(
+        "--mode=", absl::GetFlag(FLAGS_mode), " with these flags runs on one rank, not on ", group->size()));
+  }
   // Before anything is read, though the length of a window is not known yet.
   HM_RETURN_IF_ERROR(ScorerOptionsFor(Request(), /*sequence=*/1, /*rows_at_once=*/1).status());
-  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+  HM_ASSIGN_OR_RETURN(const Device device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
   HM_ASSIGN_OR_RETURN(ScorerOptions options,
                       ScorerOptionsFor(Request(), model.config.sequence, device.is_cuda() ? 65536 : 4096));
@@ -114,10 +134,12 @@ absl::Status Main() {
   const auto start = std::chrono::steady_clock::now();
   // Test-time training needs weights that small steps change.
   const bool half = device.is_cuda() && !options.ttt;
-  HM_ASSIGN_OR_RETURN(const Score score, half ? ScoreAs<Bf16>(device, model, stream, tokenizer, options)
-                                              : ScoreAs<float>(device, model, stream, tokenizer, options));
+  HM_ASSIGN_OR_RETURN(const Score score,
+                      half ? ScoreAs<Bf16>(*group, device, model, stream, tokenizer, options)
+                           : ScoreAs<float>(*group, device, model, stream, tokenizer, options));
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
+  if (group->rank() != 0) return absl::OkStatus();
   std::string how = absl::StrCat("mode:", absl::GetFlag(FLAGS_mode), " window:", options.score.window);
   if (options.stateful) {
     absl::StrAppend(&how, " overlap:", options.stateful->Overlap(options.score.window));
@@ -136,12 +158,15 @@ absl::Status Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Scores an artifact: bits per byte of validation shards.");
+  const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
-  const absl::Status status = positional.size() == 1
-                                  ? hm11::Main()
-                                  : absl::InvalidArgumentError(absl::StrCat(
-                                        "unexpected argument '", positional[1], "'; flags begin with --"));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  if (positional.size() == 1) {
+    return hm11::RunRanks(const_cast<char**>(arguments.data()),
+                          {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",
+                           .device = absl::GetFlag(FLAGS_device),
+                           .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                          hm11::Main);
+  }
+  std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
   return 1;
 }

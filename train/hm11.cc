@@ -4,7 +4,6 @@
 #include <signal.h>
 #include <unistd.h>
 
-#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
@@ -17,7 +16,6 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -25,8 +23,6 @@
 #include "core/file.h"
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
-#include "core/ranks.h"
-#include "core/socket.h"
 #include "core/status.h"
 #include "data/default_corpus.h"
 #include "train/run.h"
@@ -158,20 +154,6 @@ absl::Status EnterCallersFolder() {
   return absl::OkStatus();
 }
 
-// A rank's device: of the GPUs that its process sees its own, or the only one.
-absl::StatusOr<Device> DeviceOfRank(const Ranks& ranks) {
-  const std::string name = absl::GetFlag(FLAGS_device);
-  if (ranks.size == 1 || (name != "auto" && name != "cuda")) return Device::FromName(name);
-  const int gpus = Device::CountGpus();
-  if (gpus == 0) return Device::FromName(name);
-  if (gpus > 1 && ranks.local_rank >= gpus) {
-    return absl::InvalidArgumentError(absl::StrCat("more ranks than GPUs: rank ", ranks.rank, " is number ",
-                                                   ranks.local_rank + 1, " on ", HostName(), ", which has ",
-                                                   gpus, " GPUs"));
-  }
-  return Device::Cuda(gpus == 1 ? 0 : ranks.local_rank);
-}
-
 volatile std::sig_atomic_t interrupted = 0;
 
 // The first signal asks for an end with a checkpoint, the second one ends at once.
@@ -181,55 +163,21 @@ void AskForTheEnd(int number) {
 }
 
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
+  for (const int number : {SIGINT, SIGTERM}) signal(number, AskForTheEnd);
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   if (absl::GetFlag(FLAGS_resume) && absl::GetFlag(FLAGS_out).empty()) {
     return absl::InvalidArgumentError("--resume needs --out, the folder of the run to go on with");
   }
   RunOptions options;
   options.group = group;
   options.interrupted = [] { return interrupted != 0; };
-  HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks()));
+  HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(*group, options.device));
   HM_RETURN_IF_ERROR(FindData(*group, &options));
   options.folder =
       absl::GetFlag(FLAGS_out).empty() ? DefaultFolder(options.config.preset) : absl::GetFlag(FLAGS_out);
   options.resume = absl::GetFlag(FLAGS_resume);
   return Run(options);
-}
-
-// How many ranks this process is to start by itself; 1: it is the only one, or another's.
-absl::StatusOr<int> RanksToStart(const Ranks& ranks) {
-  const std::string wanted = absl::GetFlag(FLAGS_gpus), device = absl::GetFlag(FLAGS_device);
-  int count = 0;
-  if (wanted != "all" && (!absl::SimpleAtoi(wanted, &count) || count < 1)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--gpus=", wanted, ": expected all or a number from 1 on"));
-  }
-  if (!ranks.launcher.empty() || count == 1 || (device != "auto" && device != "cuda")) {
-    if (count > 1 && ranks.launcher.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("--gpus=", count, " with --device=", device));
-    }
-    return 1;
-  }
-  const int gpus = CountGpusApart();
-  if (count > gpus) {
-    return absl::InvalidArgumentError(absl::StrCat("--gpus=", count, ": this machine has ", gpus, " GPU(s)"));
-  }
-  return count > 0 ? count : std::max(gpus, 1);
-}
-
-absl::StatusOr<int> Start(char** argv) {
-  if (absl::GetFlag(FLAGS_rank_timeout) <= 0) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("--rank_timeout=", absl::GetFlag(FLAGS_rank_timeout), ": must be above 0"));
-  }
-  HM_ASSIGN_OR_RETURN(const Ranks ranks, RanksFromProcess());
-  HM_ASSIGN_OR_RETURN(const int count, RanksToStart(ranks));
-  if (count > 1) return LaunchRanks(count, argv);
-  HM_RETURN_IF_ERROR(EnterCallersFolder());
-  HM_ASSIGN_OR_RETURN(const std::shared_ptr<RankGroup> group,
-                      RankGroup::Join(ranks, absl::GetFlag(FLAGS_rank_timeout)));
-  for (const int number : {SIGINT, SIGTERM}) signal(number, AskForTheEnd);
-  return group->Finish(Main(group));
 }
 
 }  // namespace
@@ -239,14 +187,13 @@ int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("Trains HybridMamba-11, compresses it and scores the artifact.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
-  const absl::StatusOr<int> code =
-      positional.size() == 1 ? hm11::Start(const_cast<char**>(arguments.data()))
-                             : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
-                                                                       "'; flags begin with --"));
-  if (code.ok()) return *code;
-  // A rank that rank 0 did not take has nothing to say: rank 0 does.
-  if (!code.status().message().empty()) {
-    std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
+  if (positional.size() == 1) {
+    return hm11::RunRanks(const_cast<char**>(arguments.data()),
+                          {.gpus = absl::GetFlag(FLAGS_gpus),
+                           .device = absl::GetFlag(FLAGS_device),
+                           .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                          hm11::Main);
   }
+  std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
   return 1;
 }

@@ -10,14 +10,17 @@
 #include <chrono>
 #include <cmath>
 #include <csignal>
+#include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "core/rank_group.h"
 #include "model/safetensors.h"
+#include "testing/devices.h"
 #include "testing/matchers.h"
 #include "testing/rank_processes.h"
 #include "train/checkpoint.h"
@@ -94,6 +97,20 @@ class RanksTest : public testing::Test {
     return std::sqrt(difference / norm);
   }
 
+  // Training loss and gradient norm of every step.
+  static HostTensor<float> Steps(const std::string& name) {
+    HostTensor<float> steps;
+    const std::vector<std::string> lines =
+        absl::StrSplit(File(name, "metrics.jsonl"), '\n', absl::SkipEmpty());
+    for (const std::string& line : lines) {
+      const nlohmann::json metrics = nlohmann::json::parse(line);
+      if (!metrics.contains("train_loss")) continue;
+      for (const char* key : {"train_loss", "gradient_norm"}) steps.values.push_back(metrics.at(key));
+    }
+    steps.shape = {static_cast<int64_t>(steps.values.size())};
+    return steps;
+  }
+
   static std::string* folder_;
 };
 
@@ -109,6 +126,8 @@ TEST_F(RanksTest, RanksTrainWhatOneRankOfAsManyMicroBatchesDoes) {
     const std::string name = absl::StrCat("ranks", ranks);
     Train(ranks, name, settings);
     EXPECT_LT(WeightsDiffer("one", name), 1e-5) << ranks;
+    EXPECT_EQ(Steps(name).size(), 40);
+    EXPECT_THAT(Steps(name), IsNear(Steps("one"), 1e-5)) << ranks;
     EXPECT_NEAR(Logged(name, "step:20/20 val_loss:"), before, 1e-4);
     EXPECT_NEAR(Logged(name, "final_int8_zlib_roundtrip_exact val_loss:"), loss, 2e-3 * loss);
     EXPECT_THAT(File(name, "train.log"),
