@@ -33,13 +33,32 @@ PieceKind KindOf(const sentencepiece::SentencePieceProcessor& processor, int tok
   return PieceKind::kNormal;
 }
 
+// Of a piece behind its leading space. Spaces further on, which the challenge's tokenizers do not have, are a
+// byte each too.
+size_t TextBytes(absl::string_view piece) {
+  size_t bytes = piece.size();
+  for (size_t at = piece.find(kSpaceMark); at != absl::string_view::npos;
+       at = piece.find(kSpaceMark, at + kSpaceMark.size())) {
+    bytes -= kSpaceMark.size() - 1;
+  }
+  return bytes;
+}
+
 void AppendToByteTable(PieceKind kind, absl::string_view piece, ByteTable* table) {
   const bool is_text = kind == PieceKind::kNormal;
   const bool is_byte = kind == PieceKind::kByte;
   const bool leading_space = is_text && absl::ConsumePrefix(&piece, kSpaceMark);
-  table->base.push_back(is_byte ? 1 : is_text ? static_cast<int16_t>(piece.size()) : 0);
+  table->base.push_back(is_byte ? 1 : is_text ? static_cast<int16_t>(TextBytes(piece)) : 0);
   table->leading_space.push_back(leading_space);
   table->boundary.push_back(!is_text && !is_byte);
+}
+
+// Whether bytes of text can be counted piece by piece: without a piece for a space by itself, three byte
+// pieces stand for one.
+absl::Status CheckSpaces(const std::string& name, const std::vector<std::string>& pieces) {
+  if (std::find(pieces.begin(), pieces.end(), kSpaceMark) != pieces.end()) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(
+      "tokenizer ", name, ": it has no piece for a space by itself, so the bytes of text cannot be counted"));
 }
 
 // Hands documents to SentencePiece in sentences that it does not find too long.
@@ -156,6 +175,7 @@ absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model, const std::str
     tokenizer.kinds_.push_back(KindOf(processor, token));
     AppendToByteTable(tokenizer.kinds_.back(), tokenizer.pieces_.back(), &tokenizer.bytes_);
   }
+  HM_RETURN_IF_ERROR(CheckSpaces(name, tokenizer.pieces_));
   tokenizer.model_ = std::move(model);
   return tokenizer;
 }

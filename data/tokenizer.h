@@ -37,7 +37,8 @@ struct TokenizerTraining {
 class Tokenizer {
  public:
   // `vocab` 0 takes any size. Errors: no such file; not a SentencePiece model; another size than asked for;
-  // more than 65,536 pieces, as tokens are uint16; BOS is not token 1.
+  // more than 65,536 pieces, as tokens are uint16; BOS is not token 1; no piece for a space by itself,
+  // without which bytes of text cannot be counted piece by piece.
   static absl::StatusOr<Tokenizer> Load(const std::string& path, int64_t vocab = 0);
   // The same from a model's bytes; `name` stands for the path in errors.
   static absl::StatusOr<Tokenizer> FromModel(std::string model, const std::string& name, int64_t vocab = 0);

@@ -13,6 +13,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "absl/strings/str_replace.h"
 #include "core/file.h"
 #include "data/byte_table.h"
 #include "data/trained_model.h"
@@ -74,6 +75,14 @@ TEST(ByteTableTest, CountsLikeTheDefinitionByHand) {
   const std::vector<uint16_t> tokens = {1, 0, 2, 2, 3, 1};
   EXPECT_EQ(table.Count(tokens), 0 + 2 + 3 + 1 + 2);
   EXPECT_EQ(table.Count({}), 0);
+}
+
+TEST(TokenizerTest, OneThatHidesSpacesIsRefused) {
+  // Without a space in the text no piece is one: a space would be three byte pieces.
+  std::vector<std::string> texts = TrainingText(30);
+  for (std::string& text : texts) absl::StrReplaceAll({{" ", ""}, {"\n", ""}}, &text);
+  EXPECT_THAT(TrainOn(texts, 290), StatusIs(absl::StatusCode::kInvalidArgument,
+                                            "tokenizer just trained: it has no piece for a space by itself"));
 }
 
 // The id of a piece that the model has.
@@ -146,6 +155,11 @@ TEST(WordEncoderTest, ATokenizerWithPiecesAcrossWordsIsLeftAlone) {
   model.replace(model.find("\xe2\x96\x81the"), 6, "t\xe2\x96\x81he");
   const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::FromModel(model, "across.model");
   ASSERT_THAT(tokenizer.status(), IsOk());
+  for (int64_t id = 0; id < tokenizer->vocab(); ++id) {
+    if (tokenizer->piece(id) == "t\xe2\x96\x81he") {
+      EXPECT_EQ(tokenizer->byte_table().base[id], 4);
+    }
+  }
   WordEncoder encoder(*tokenizer);
   EXPECT_FALSE(encoder.remembers_words());
   std::vector<uint16_t> expected, tokens;

@@ -112,6 +112,18 @@ absl::StatusOr<AuditReport> AuditAs(const Device& device, const UnpackedModel& m
   return AuditScorer(factory, tokens, options);
 }
 
+// Nothing scored, or nothing probed, is nothing audited.
+absl::Status CheckAuditable(const std::vector<uint16_t>& tokens, const ByteTable& bytes,
+                            const AuditOptions& options) {
+  if (options.probes < 1) {
+    return absl::InvalidArgumentError(absl::StrCat("--probes=", options.probes, ": must be at least 1"));
+  }
+  Score most;  // that can be scored of these tokens
+  most.tokens = std::max<int64_t>(0, static_cast<int64_t>(tokens.size()) - 1 - options.free_tail);
+  most.bytes = bytes.Count(tokens);
+  return CheckScored(most, absl::GetFlag(FLAGS_data));
+}
+
 absl::StatusOr<bool> Main() {
   const auto start = Clock::now();
   AuditOptions options{.allowed = OpenFilesAndSockets()};
@@ -145,6 +157,7 @@ absl::StatusOr<bool> Main() {
   options.time_counts = device.is_cuda();
   options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
   const std::vector<uint16_t> tokens = stream.Read(0, count);
+  HM_RETURN_IF_ERROR(CheckAuditable(tokens, tokenizer.byte_table(), options));
   const bool half = device.is_cuda() && !scorer.ttt;
   HM_ASSIGN_OR_RETURN(const AuditReport report, half
                                                     ? AuditAs<Bf16>(device, model, scorer, tokens, options)

@@ -113,6 +113,18 @@ Score ScoreSum::score() const {
   return score;
 }
 
+absl::Status CheckScored(const Score& score, absl::string_view data) {
+  if (score.tokens == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data ", data, ": no target was scored, it is shorter than a window"));
+  }
+  if (score.bytes == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("data ", data, ": its ", score.tokens, " targets stand for no text"));
+  }
+  return absl::OkStatus();
+}
+
 template <typename T>
 Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,

@@ -15,6 +15,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/arena.h"
@@ -31,6 +32,10 @@ struct Score {
   int64_t tokens = 0;  // targets scored, counted as often as they were
   int64_t bytes = 0;
 };
+
+// InvalidArgument, naming `data`, where nothing was scored or what was stands for no text: an empty sum is no
+// score.
+absl::Status CheckScored(const Score& score, absl::string_view data);
 
 enum class ScoreMode { kPlain, kSliding, kSlidingPublished };
 absl::StatusOr<ScoreMode> ScoreModeFromName(absl::string_view name);

@@ -136,7 +136,13 @@ TEST(ScoreSumTest, BitsPerByteAreNatsOverBytesInBits) {
   EXPECT_DOUBLE_EQ(sum.score().loss_nats, std::log(2.0) * 3);
   EXPECT_EQ(sum.score().tokens, 2);
   EXPECT_EQ(sum.score().bytes, 3);
-  EXPECT_EQ(ScoreSum().score().bits_per_byte, 0);
+  EXPECT_THAT(CheckScored(sum.score(), "d"), IsOk());
+  EXPECT_THAT(CheckScored(ScoreSum().score(), "d"),
+              StatusIs(absl::StatusCode::kInvalidArgument, "data d: no target was scored"));
+  ScoreSum empty;
+  empty.Add(1, 0);
+  EXPECT_THAT(CheckScored(empty.score(), "d"),
+              StatusIs(absl::StatusCode::kInvalidArgument, "data d: its 1 targets stand for no text"));
 }
 
 TEST(ScoreModeTest, AnUnknownModeIsNamed) {

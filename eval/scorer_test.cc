@@ -443,7 +443,8 @@ TEST(ScorerTest, ARequestIsFilledInOrRefusedByName) {
   ASSERT_THAT(options, IsOk());
   EXPECT_EQ(options->score.window, 256);
   EXPECT_EQ(options->score.rows_at_once, 512);
-  EXPECT_EQ(ScorerOptionsFor({.mode = "stateful", .overlap = 9, .window = 32}, 256, 64)->stateful->overlap, 9);
+  EXPECT_EQ(ScorerOptionsFor({.mode = "stateful", .overlap = 9, .window = 32}, 256, 64)->stateful->overlap,
+            9);
   const std::pair<ScorerRequest, const char*> wrong[] = {
       {{.mode = "plain", .window = -1}, "--window=-1"},
       {{.mode = "plain", .rows_at_once = -5}, "--rows_at_once=-5"},

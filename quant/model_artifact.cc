@@ -70,8 +70,9 @@ class Encoder {
     artifact_.tensors = quantizer_.Quantize(step_multiplier);
     HM_ASSIGN_OR_RETURN(encoded.bytes, SerializeArtifact(artifact_, coder_, &encoded.sections, &kept_));
     encoded.step_multiplier = step_multiplier;
-    const double count = static_cast<double>(std::max<int64_t>(1, quantizer_.code_count()));
-    encoded.bits_per_code = 8 * static_cast<double>(encoded.sections.codes) / count;
+    if (const int64_t count = quantizer_.code_count(); count > 0) {
+      encoded.bits_per_code = 8 * static_cast<double>(encoded.sections.codes) / static_cast<double>(count);
+    }
     return encoded;
   }
 

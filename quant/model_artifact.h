@@ -38,7 +38,7 @@ struct ArtifactContents {
 struct EncodedArtifact {
   std::string bytes;           // the file
   double step_multiplier = 1;  // 1: steps of exactly sigma_k and embedding_k
-  double bits_per_code = 0;    // of the section of codes
+  double bits_per_code = 0;    // of the section of codes; 0 without codes
   SectionSizes sections;
 };
 

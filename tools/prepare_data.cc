@@ -115,10 +115,14 @@ absl::StatusOr<PrepareOptions> OptionsFromFlags(const std::vector<std::string>& 
 void PrintSplit(absl::string_view split, const PreparedSplit& prepared) {
   const EncodedCounts& counts = prepared.counts;
   if (counts.documents == 0) return;
-  absl::PrintF(
-      "%s: %d documents, %d tokens, %d bytes of text, %d bytes scored (%.4f tokens a byte), %d shard(s)\n",
-      split, counts.documents, counts.tokens, counts.text_bytes, counts.token_bytes,
-      static_cast<double>(counts.tokens) / static_cast<double>(counts.token_bytes), prepared.shards.size());
+  const std::string rate =
+      counts.token_bytes == 0
+          ? ""
+          : absl::StrFormat(" (%.4f tokens a byte)",
+                            static_cast<double>(counts.tokens) / static_cast<double>(counts.token_bytes));
+  absl::PrintF("%s: %d documents, %d tokens, %d bytes of text, %d bytes scored%s, %d shard(s)\n", split,
+               counts.documents, counts.tokens, counts.text_bytes, counts.token_bytes, rate,
+               prepared.shards.size());
 }
 
 }  // namespace

@@ -90,6 +90,8 @@ class Trainer {
   FlatWeights& master() { return master_; }
   FlatWeights& average() { return average_; }
   Arena& work() { return work_; }
+  // The most that was ever in use at once, of the plan's total_bytes().
+  int64_t used_bytes() const { return state_.high_water_bytes() + work_.high_water_bytes(); }
   const Device& device() const { return device_; }
   const MemoryPlan& plan() const { return plan_; }
   const Batcher& batcher() const { return phases_.back().batcher; }  // of the last phase
