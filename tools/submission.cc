@@ -16,9 +16,9 @@
 #include "core/file.h"
 #include "core/status.h"
 #include "nlohmann/json.hpp"
-#include "tools/compliance_checks.h"
+#include "tools/compliance/checks.h"
+#include "tools/compliance/packed_code.h"
 #include "tools/machine.h"
-#include "tools/packed_code.h"
 
 namespace hm11 {
 namespace {

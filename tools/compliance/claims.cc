@@ -1,5 +1,5 @@
 // Reading submission.json as people write it.
-#include "tools/submission_claims.h"
+#include "tools/compliance/claims.h"
 
 #include <algorithm>
 #include <cmath>

@@ -6,8 +6,8 @@
 // val_bpb:1.22`, `quantized_ttt_phased val_loss:... eval_time:515283ms`, `Total submission size
 // quantized+brotli: 15991932 bytes`, `GPTQ:collected 67 Hessians in 4.7s`, `train_shards: 80`, `val_tokens:
 // 40540160`, `  key: value` settings.
-#ifndef HM11_TOOLS_RUN_LOG_H_
-#define HM11_TOOLS_RUN_LOG_H_
+#ifndef HM11_TOOLS_COMPLIANCE_RUN_LOG_H_
+#define HM11_TOOLS_COMPLIANCE_RUN_LOG_H_
 
 #include <cstdint>
 #include <map>
@@ -82,4 +82,4 @@ uint64_t SourceHash(absl::string_view text);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_RUN_LOG_H_
+#endif  // HM11_TOOLS_COMPLIANCE_RUN_LOG_H_

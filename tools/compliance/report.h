@@ -4,7 +4,7 @@
 
 #include <string>
 
-#include "tools/compliance_checks.h"
+#include "tools/compliance/checks.h"
 
 namespace hm11 {
 

@@ -1,5 +1,5 @@
 // Reading logs of training runs, a line at a time.
-#include "tools/run_log.h"
+#include "tools/compliance/run_log.h"
 
 #include <algorithm>
 #include <cerrno>

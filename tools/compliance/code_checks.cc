@@ -7,7 +7,7 @@
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
-#include "tools/compliance_checks.h"
+#include "tools/compliance/checks.h"
 
 namespace hm11 {
 namespace {

@@ -1,5 +1,5 @@
 // Reading Python literals and undoing the encodings and compressions in them.
-#include "tools/packed_code.h"
+#include "tools/compliance/packed_code.h"
 
 #include <brotli/decode.h>
 #include <lzma.h>

@@ -15,8 +15,8 @@
 
 #include "absl/status/statusor.h"
 #include "quant/config.h"
-#include "tools/shard_overlap.h"
-#include "tools/submission_folder.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/shard_overlap.h"
 
 namespace hm11 {
 

@@ -1,8 +1,8 @@
 // What a submission.json claims. The challenge has no schema for it: fields are null, missing, renamed, texts
 // where numbers should be, seeds a list or a dictionary. Whatever can be understood is taken, the rest passed
 // over.
-#ifndef HM11_TOOLS_SUBMISSION_CLAIMS_H_
-#define HM11_TOOLS_SUBMISSION_CLAIMS_H_
+#ifndef HM11_TOOLS_COMPLIANCE_CLAIMS_H_
+#define HM11_TOOLS_COMPLIANCE_CLAIMS_H_
 
 #include <cstdint>
 #include <map>
@@ -47,4 +47,4 @@ bool LooksLikeFileName(absl::string_view text);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SUBMISSION_CLAIMS_H_
+#endif  // HM11_TOOLS_COMPLIANCE_CLAIMS_H_

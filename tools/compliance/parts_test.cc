@@ -18,12 +18,12 @@
 #include "core/file.h"
 #include "core/lzma.h"
 #include "data/shard.h"
-#include "tools/packed_code.h"
-#include "tools/run_log.h"
-#include "tools/shard_overlap.h"
-#include "tools/significance.h"
-#include "tools/submission_claims.h"
-#include "tools/submission_folder.h"
+#include "tools/compliance/claims.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/packed_code.h"
+#include "tools/compliance/run_log.h"
+#include "tools/compliance/shard_overlap.h"
+#include "tools/compliance/significance.h"
 
 namespace hm11 {
 namespace {

@@ -12,8 +12,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "tools/compliance_checks.h"
-#include "tools/significance.h"
+#include "tools/compliance/checks.h"
+#include "tools/compliance/significance.h"
 #include "tools/svg_chart.h"
 
 namespace hm11 {

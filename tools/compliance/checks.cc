@@ -1,5 +1,5 @@
 // Sizes, times, and what is put together from all conditions.
-#include "tools/compliance_checks.h"
+#include "tools/compliance/checks.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,5 +1,5 @@
 // The report of an audit.
-#include "tools/compliance_report.h"
+#include "tools/compliance/report.h"
 
 #include <algorithm>
 #include <vector>

@@ -20,9 +20,9 @@
 #include "core/file.h"
 #include "core/lzma.h"
 #include "nlohmann/json.hpp"
-#include "tools/compliance_checks.h"
-#include "tools/compliance_report.h"
-#include "tools/submission_folder.h"
+#include "tools/compliance/checks.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/report.h"
 
 namespace hm11 {
 namespace {
@@ -503,7 +503,8 @@ class ComplianceProgramTest : public ComplianceTest {
  protected:
   int RunProgram(const std::string& arguments) {
     const std::string out = NewFolder() + "/out";
-    const int state = std::system(absl::StrCat("tools/compliance ", arguments, " >", out, " 2>&1").c_str());
+    const int state =
+        std::system(absl::StrCat("tools/compliance/compliance ", arguments, " >", out, " 2>&1").c_str());
     output_ = *ReadFile(out);
     return WIFEXITED(state) ? WEXITSTATUS(state) : -1;
   }

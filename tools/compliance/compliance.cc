@@ -14,11 +14,11 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "core/status.h"
-#include "tools/compliance_checks.h"
-#include "tools/compliance_report.h"
+#include "tools/compliance/checks.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/report.h"
+#include "tools/compliance/shard_overlap.h"
 #include "tools/machine.h"
-#include "tools/shard_overlap.h"
-#include "tools/submission_folder.h"
 
 ABSL_FLAG(std::string, folder, "", "the submission's folder");
 ABSL_FLAG(std::string, against, "", "another submission's folder: is this one better by more than chance?");

@@ -1,7 +1,7 @@
 // A submission of the challenge as it lies on disk: its files, its programs with what they use of each other,
 // its claims, its logs, and the files it names but lacks.
-#ifndef HM11_TOOLS_SUBMISSION_FOLDER_H_
-#define HM11_TOOLS_SUBMISSION_FOLDER_H_
+#ifndef HM11_TOOLS_COMPLIANCE_FOLDER_H_
+#define HM11_TOOLS_COMPLIANCE_FOLDER_H_
 
 #include <cstdint>
 #include <optional>
@@ -9,9 +9,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "tools/packed_code.h"
-#include "tools/run_log.h"
-#include "tools/submission_claims.h"
+#include "tools/compliance/claims.h"
+#include "tools/compliance/packed_code.h"
+#include "tools/compliance/run_log.h"
 
 namespace hm11 {
 
@@ -56,4 +56,4 @@ std::vector<std::string> ExpandBraces(const std::string& text);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SUBMISSION_FOLDER_H_
+#endif  // HM11_TOOLS_COMPLIANCE_FOLDER_H_

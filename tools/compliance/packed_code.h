@@ -1,7 +1,7 @@
 // Packed Python sources, unpacked without running them: string literals and the layers of base64, base85 or
 // hex and of LZMA, zlib, gzip or brotli in them that hide further source text from a reader.
-#ifndef HM11_TOOLS_PACKED_CODE_H_
-#define HM11_TOOLS_PACKED_CODE_H_
+#ifndef HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_
+#define HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_
 
 #include <cstdint>
 #include <map>
@@ -55,4 +55,4 @@ std::optional<std::string> Decompress(absl::string_view bytes, int64_t max_bytes
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_PACKED_CODE_H_
+#endif  // HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_

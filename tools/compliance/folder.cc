@@ -1,5 +1,5 @@
 // Reading a submission's folder.
-#include "tools/submission_folder.h"
+#include "tools/compliance/folder.h"
 
 #include <algorithm>
 #include <filesystem>
