@@ -90,6 +90,12 @@ bool AllSettled(const AuditNumbers& numbers) {
   });
 }
 
+// Tokens that are a part of the text by the submission's own numbers: a known vocabulary's ratio, nearly, and
+// a tenth or more of the text not there.
+bool IsPartByRatio(const Fingerprint& print) {
+  return print.text_bytes && print.distance < 0.05 && *print.text_bytes < 0.9 * kTextBytes;
+}
+
 // A whole text's count of tokens; null when the count is not known.
 const FullText* WholeText(int64_t tokens) {
   for (const FullText& text : kFullTexts) {
@@ -214,6 +220,12 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
     }
   }
   for (const Fingerprint& print : subject.numbers.fingerprints) {
+    if (IsPartByRatio(print)) {
+      part = true;
+      condition->Add(absl::StrFormat("these tokens are %.0f bytes of the text's %.0f by the scores",
+                                     *print.text_bytes, kTextBytes),
+                     {print.place}, Sureness::kWorkedOut);
+    }
     if (!IsTextBytes(print) || whole) continue;
     whole = true;
     condition->Add(
@@ -257,6 +269,10 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
     if (run->val_tokens && IsPart(*run->val_tokens)) {
       return condition->Add("a part of the text has a ratio of its own", {run->At("val_tokens")});
     }
+  }
+  for (const Fingerprint& print : numbers.fingerprints) {
+    if (IsPartByRatio(print))
+      return condition->Add("a part of the text has a ratio of its own", {print.place});
   }
   const double worst = WorstOff(numbers);
   const std::string other_text = OtherText(subject);

@@ -21,7 +21,9 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   for (const LoggedRun* run : runs) {
     if (!run->total_bytes()) continue;
     // Without a total behind it a size is that of the model before compression.
-    logged = std::max(logged, run->model_bytes());
+    if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
+      logged = std::max(logged, run->model_bytes());
+    }
     if (numbers->claimed_bytes && *run->total_bytes() <= *numbers->claimed_bytes) continue;
     numbers->claimed_bytes = run->total_bytes();
     numbers->claimed_bytes_place = run->total_place();

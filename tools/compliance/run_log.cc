@@ -513,10 +513,24 @@ std::optional<int64_t> BytesOf(const LoggedBytes* line) {
 
 }  // namespace
 
-std::optional<int64_t> LoggedRun::total_bytes() const { return BytesOf(LastQualified(totals)); }
+namespace {
+
+// The counted total of a run. Published trainers print the model as it is in memory first, with a total
+// without a qualifier; that is no artifact's.
+const LoggedBytes* CountedTotal(const LoggedRun& run) {
+  constexpr int64_t kSurelyRaw = 40000000;
+  const LoggedBytes* total = LastQualified(run.totals);
+  if (total == nullptr || !total->qualifier.empty()) return total;
+  const bool two_bytes_a_weight = run.parameters && total->bytes > *run.parameters * 19 / 10;
+  return two_bytes_a_weight || total->bytes > kSurelyRaw ? nullptr : total;
+}
+
+}  // namespace
+
+std::optional<int64_t> LoggedRun::total_bytes() const { return BytesOf(CountedTotal(*this)); }
 
 Place LoggedRun::total_place() const {
-  const LoggedBytes* total = LastQualified(totals);
+  const LoggedBytes* total = CountedTotal(*this);
   return {path, total == nullptr ? 0 : total->line};
 }
 
