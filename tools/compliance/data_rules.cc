@@ -107,11 +107,16 @@ const FullText* WholeText(int64_t tokens) {
 // Counts that are known to be a part of the text: 10,000 of its documents; a preparation that lost some.
 bool IsPart(int64_t tokens) { return tokens == 9662464 || tokens == 36562944; }
 
-// The claimed runs, and where these only evaluate, the logs of their training.
+// The claimed runs, and the logs of their seeds' training where these only evaluate.
 std::vector<const LoggedRun*> RunsAndTheirTraining(const Case& subject) {
   std::vector<const LoggedRun*> runs = subject.runs;
-  for (const LoggedRun* run : subject.TimedRuns()) {
-    if (std::find(runs.begin(), runs.end(), run) == runs.end()) runs.push_back(run);
+  for (const LoggedRun* other : subject.others) {
+    const bool trains_a_claimed_one =
+        other->train_shards &&
+        std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* run) {
+          return !run->train_shards && run->seed && run->seed == other->seed;
+        });
+    if (trains_a_claimed_one) runs.push_back(other);
   }
   return runs;
 }

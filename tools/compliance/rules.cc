@@ -11,6 +11,19 @@
 namespace hm11 {
 namespace {
 
+// Whether a log that prints the sizes of several artifacts prints the claimed one among them: its last total
+// then is another's.
+bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
+  if (!folder.claims || run.totals.size() < 2) return false;
+  std::optional<int64_t> claimed = folder.claims->bytes_total;
+  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
+  if (seed != folder.claims->seeds.end() && seed->second.artifact_bytes)
+    claimed = seed->second.artifact_bytes;
+  return std::any_of(run.totals.begin(), run.totals.end(),
+                     [&](const LoggedBytes& total) { return total.bytes == claimed; }) &&
+         run.total_bytes() != claimed;
+}
+
 void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                   AuditNumbers* numbers) {
   if (folder.claims && folder.claims->bytes_total) {
@@ -19,7 +32,7 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   }
   std::optional<int64_t> logged;
   for (const LoggedRun* run : runs) {
-    if (!run->total_bytes()) continue;
+    if (!run->total_bytes() || PrintsClaimedTotal(folder, *run)) continue;
     // Without a total behind it a size is that of the model before compression.
     if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
       logged = std::max(logged, run->model_bytes());

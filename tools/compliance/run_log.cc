@@ -228,6 +228,7 @@ class LogReader {
     ReadScore(line, lower);
     ReadAdaptation(lower);
     ReadBytes(line, "Total submission size", &run_.totals);
+    ReadBytes(line, "Total mixed submission", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
     ReadBytes(line, "Code size", &run_.codes);
     if (absl::StartsWith(line, "Traceback (most recent call last)")) run_.failed = true;
