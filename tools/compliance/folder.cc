@@ -28,8 +28,8 @@ constexpr size_t kMostExpansions = 1000;
 constexpr size_t kMostNames = 2000;
 constexpr int64_t kLargestText = int64_t{4} << 20;     // of a program or a README
 constexpr int64_t kMostTextBytes = int64_t{24} << 20;  // of all programs
-constexpr int64_t kLargestLog = int64_t{64} << 20;     // real ones have at most a few MiB
-constexpr int64_t kMostLogBytes = int64_t{256} << 20;
+constexpr int64_t kLargestLog = int64_t{16} << 20;     // real ones have at most a few MiB
+constexpr int64_t kMostLogBytes = int64_t{48} << 20;
 
 bool EndsWithAny(absl::string_view name, std::initializer_list<absl::string_view> endings) {
   return std::any_of(endings.begin(), endings.end(),

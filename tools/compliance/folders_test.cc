@@ -11,6 +11,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "core/file.h"
 #include "tools/compliance/made_up_submission.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/rules.h"
@@ -353,6 +354,14 @@ TEST(MiniaturesTest, EveryRuleThatReadsFilesIsTried) {
     const bool tried = std::any_of(std::begin(kMiniatures), std::end(kMiniatures),
                                    [&](const Miniature& each) { return each.condition == rule.number; });
     EXPECT_TRUE(tried) << rule.number;
+  }
+}
+
+TEST(MiniaturesTest, TheReadmeExplainsEveryCondition) {
+  const auto readme = ReadFile("tools/compliance/README.md");
+  ASSERT_TRUE(readme.ok()) << readme.status();
+  for (const Rule& rule : Rules()) {
+    EXPECT_THAT(*readme, ::testing::HasSubstr(absl::StrCat("**", rule.number, " ", rule.title, ".**")));
   }
 }
 

@@ -170,6 +170,7 @@ class LogReader {
 
   void AddLine(absl::string_view line) {
     ++line_;
+    if (runs_.size() >= kMostRuns) return;
     if (IsRuleLine(line)) {
       CloseSection();
       return;
