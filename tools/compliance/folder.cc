@@ -292,7 +292,8 @@ void FollowUses(SubmissionFolder* folder) {
   }
   for (size_t i = 0; i < reached.size(); ++i) {
     const Named named = NamesOf(*reached[i]);
-    FindData(named, folder);
+    // What a packed program names is packed with it.
+    if (!IsPackedProgram(reached[i]->name)) FindData(named, folder);
     for (ProgramFile& program : folder->programs) {
       if (program.used_by_entry || !Uses(named, program.name)) continue;
       // Packed sources include their own files, not the copies beside them.
