@@ -289,6 +289,18 @@ TEST_F(PartsTest, WhatTheProgramsTextSaysIsNotTheRuns) {
   EXPECT_EQ(logs[0].total_bytes(), 7);  // the one that says what it is of
 }
 
+TEST_F(PartsTest, AProgramMayEndWithoutARule) {
+  const std::string program = "import torch\nprint(f'step:{step}/{total} train_time:{ms}ms')\n";
+  const auto with_header = ParseRunLogs(
+      program + "Python 3.12.3 (main) [GCC 13.3.0] PyTorch 2.8\nstep:5/9 train_time:1000ms\n", "a.log");
+  ASSERT_THAT(with_header, SizeIs(1));
+  EXPECT_EQ(with_header[0].steps, 5);
+  EXPECT_EQ(with_header[0].source_hash, SourceHash(program));
+  const auto with_steps = ParseRunLogs(program + "warm-up\nstep:5/9 train_time:1000ms\n", "a.log");
+  ASSERT_THAT(with_steps, SizeIs(1));
+  EXPECT_EQ(with_steps[0].source_hash, 0u) << "where the program ends is not known";
+}
+
 TEST_F(PartsTest, OneFileMayHoldSeveralRuns) {
   const std::string run = "seed:@\nstep:9/9 train_time:1000ms\nfinal_exact val_loss:2.0 val_bpb:1.@\n";
   const std::vector<LoggedRun> logs =

@@ -163,6 +163,16 @@ std::optional<int64_t> StepOf(absl::string_view line) {
   return step;
 }
 
+// The first line of a report that follows a program: a header, or a step with its time.
+bool BeginsReport(absl::string_view line) {
+  if (StepOf(line)) return NumberAfter(line, "train_time").has_value();
+  if (absl::StartsWith(line, "Python 3.") || absl::StartsWith(line, "val_bpb:enabled") ||
+      absl::StartsWith(line, "Hyperparameters:") || absl::StartsWith(line, "train_loader:dataset:")) {
+    return true;
+  }
+  return absl::StartsWith(line, "model_params:") && NumberAfter(line, "model_params").has_value();
+}
+
 // Reads the lines of one file.
 class LogReader {
  public:
@@ -174,6 +184,13 @@ class LogReader {
     if (IsRuleLine(line)) {
       CloseSection();
       return;
+    }
+    // Not every log has a rule behind its program; no program has such lines outside strings.
+    if (section_is_source_ && BeginsReport(line)) {
+      const bool at_once = !StepOf(line);
+      const uint64_t known = run_.source_hash;
+      CloseSection();
+      if (!at_once) run_.source_hash = known;
     }
     section_hasher_.AddLine(line);
     section_bytes_ += static_cast<int64_t>(line.size()) + 1;

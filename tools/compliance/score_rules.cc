@@ -440,6 +440,12 @@ void JudgeDisclosure(const Case& subject, Condition* condition) {
   }
   std::set<int64_t> logged = LoggedSeeds(subject.runs);
   const auto& claimed = subject.folder.claims->seeds;
+  const bool none_logged = std::none_of(claimed.begin(), claimed.end(),
+                                        [&](const auto& each) { return logged.count(each.first) > 0; });
+  if (none_logged && claimed.begin()->first == 1 &&
+      claimed.rbegin()->first == static_cast<int64_t>(claimed.size())) {
+    return condition->Add(absl::StrCat(subject.folder.claims_file, " numbers its runs and names no seeds"));
+  }
   for (const auto& [seed, claim] : claimed) {
     if (logged.count(seed) > 0) continue;
     condition->strict = Verdict::kFail;
