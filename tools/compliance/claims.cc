@@ -273,6 +273,11 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   CollectFiles(root, 0, &claims.files);
   CollectReferenceLogs(root, &claims.reference_logs);
   FindLines(json, root, &claims.lines);
+  if (claims.bytes_total) {
+    // The largest of several stands below a seed, not where the first field of that name is.
+    const size_t at = json.find(absl::StrCat(*claims.bytes_total));
+    if (at != absl::string_view::npos) claims.lines["bytes_total"] = LineOf(json, at);
+  }
   return claims;
 }
 

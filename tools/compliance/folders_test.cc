@@ -54,6 +54,10 @@ const Miniature kMiniatures[] = {
     {"SizeInTheJson", 1, kPass, kPass, "claimed: 15,950,000", "submission.json", [](Submission&) {}},
     {"SizeOverTheCap", 1, kFail, kFail, "16,000,001", "submission.json",
      [](Submission& s) { s.claims["bytes_total"] = 16000001; }},
+    {"LargestSizeOfASeed", 1, kFail, kFail, "16,000,002", "submission.json:12",
+     [](Submission& s) {
+       s.claims["seed_results"] = {{"40", {{"artifact_bytes", 15900000}}}, {"41", {{"artifact_bytes", 16000002}}}};
+     }},
     {"SizeUnknown", 1, kCannotTell, kCannotTell, "neither in the folder nor in a log", "",
      [](Submission& s) { s.runs.clear(), s.claims.erase("bytes_total"); }},
     {"SizeOverTheCapOnlyAsShipped", 1, kFail, kPass, "counts as code", "helper.py",
