@@ -142,6 +142,18 @@ const char* VerdictName(Verdict verdict) {
   return "";
 }
 
+std::vector<double> AuditNumbers::Scores() const {
+  std::vector<double> scores;
+  for (const auto& [seed, bpb] : bpb_by_seed) scores.push_back(bpb);
+  return scores;
+}
+
+double AuditNumbers::MeanScore() const {
+  double sum = 0;
+  for (const auto& [seed, bpb] : bpb_by_seed) sum += bpb;
+  return bpb_by_seed.empty() ? 0 : sum / static_cast<double>(bpb_by_seed.size());
+}
+
 std::vector<const LoggedRun*> Case::TimedRuns() const {
   std::vector<const LoggedRun*> timed;
   for (const auto* list : {&runs, &others}) {

@@ -92,6 +92,9 @@ struct AuditNumbers {
   // Of the logs, else of submission.json; seeds below 0 where none is named.
   std::map<int64_t, double> bpb_by_seed = {};
   bool scores_logged = false;
+
+  std::vector<double> Scores() const;
+  double MeanScore() const;  // 0 when there is none
 };
 
 // Everything a rule may look at.
