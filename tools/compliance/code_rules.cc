@@ -53,7 +53,10 @@ std::string Excerpt(const PythonStatement& statement) {
 void AddPlacesWith(const Case& subject, std::initializer_list<absl::string_view> words,
                    const std::string& what, Condition* condition) {
   const auto found = Statements(subject.folder, [&](const PythonStatement& statement) {
-    return HasAny(absl::AsciiStrToLower(statement.code), words);
+    const absl::string_view code = absl::StripLeadingAsciiWhitespace(statement.code);
+    const bool declares = absl::StartsWith(code, "def ") || absl::StartsWith(code, "class ") ||
+                          absl::StrContains(code, "environ");
+    return !declares && HasAny(absl::AsciiStrToLower(code), words);
   });
   if (found.empty()) return;
   std::vector<Place> places;
