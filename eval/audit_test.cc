@@ -6,8 +6,10 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
+#include <algorithm>
 #include <cmath>
 #include <cstdio>
+#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -437,6 +439,40 @@ TEST(AuditTest, DocumentsIsolatedAreScoredLegally) {
     options.isolate_documents = true;
     const AuditReport report = audit.Audit(options);
     EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
+  }
+}
+
+// Nats of each target, by its position.
+std::map<int64_t, double> NatsOf(GoldenAudit& audit, const ScorerOptions& options) {
+  std::map<int64_t, double> nats;
+  const auto scorer = audit.New(static_cast<int64_t>(audit.stream.size()), options);
+  for (int64_t end = scorer->NextEnd(); end > 0; end = scorer->NextEnd()) {
+    const ScoredRows rows = scorer->Score(Tokens(audit.stream).first(static_cast<size_t>(end)));
+    for (size_t i = 0; i < rows.targets.size(); ++i) nats[rows.targets[i]] = rows.nats[i];
+  }
+  return nats;
+}
+
+// The control of the test above: a scorer that does not isolate is as legal, but gives other scores.
+TEST(AuditTest, IsolatingDocumentsChangesWhatFollowsABorderAndNothingBefore) {
+  GoldenAudit audit;
+  const auto second = std::find(audit.stream.begin() + 1, audit.stream.end(), kBosToken);
+  const int64_t border = second - audit.stream.begin();
+  ASSERT_GT(border, 1);
+  for (const char* mode : {"plain", "sliding", "stateful"}) {
+    ScorerOptions options = GoldenAudit::OptionsFor(mode);
+    const std::map<int64_t, double> together = NatsOf(audit, options);
+    options.isolate_documents = true;
+    const std::map<int64_t, double> isolated = NatsOf(audit, options);
+    double before = 0, after = 0;
+    for (const auto& [target, nats] : isolated) {
+      const auto other = together.find(target);
+      if (other == together.end()) continue;
+      double& largest = target < border ? before : after;
+      largest = std::max(largest, std::abs(static_cast<double>(nats - other->second)));
+    }
+    EXPECT_LT(before, 1e-4) << mode;
+    EXPECT_GT(after, 1e-3) << mode;
   }
 }
 

@@ -11,7 +11,7 @@
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
 #include "quant/program_size.h"
-#include "tools/run_log.h"
+#include "tools/compliance/run_log.h"
 #include "train/config.h"
 
 namespace hm11 {

@@ -16,9 +16,9 @@
 #include "core/file.h"
 #include "core/status.h"
 #include "nlohmann/json.hpp"
-#include "tools/compliance_checks.h"
+#include "tools/compliance/packed_code.h"
+#include "tools/compliance/rules.h"
 #include "tools/machine.h"
-#include "tools/packed_code.h"
 
 namespace hm11 {
 namespace {
@@ -120,8 +120,10 @@ absl::Status AuditFiles(const std::string& folder) {
   const Audit audit = AuditSubmission({.folder = &read});
   for (const Condition& condition : audit.conditions) {
     if (condition.strict != Verdict::kFail) continue;
-    return absl::FailedPreconditionError(absl::StrCat("condition ", condition.number, " (", condition.title,
-                                                      ") fails: ", absl::StrJoin(condition.details, "; ")));
+    const auto text = [](std::string* out, const Fact& fact) { out->append(fact.text); };
+    return absl::FailedPreconditionError(
+        absl::StrCat("condition ", condition.number, " (", condition.title,
+                     ") fails: ", absl::StrJoin(condition.facts, "; ", text)));
   }
   return absl::OkStatus();
 }

@@ -18,7 +18,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "core/status.h"
-#include "tools/compliance_report.h"
+#include "tools/compliance/report.h"
 #include "tools/machine.h"
 #include "tools/submission.h"
 

@@ -24,9 +24,9 @@
 #include "nlohmann/json.hpp"
 #include "quant/artifact.h"
 #include "testing/matchers.h"
-#include "tools/compliance_checks.h"
+#include "tools/compliance/rules.h"
+#include "tools/compliance/packed_code.h"
 #include "tools/machine.h"
-#include "tools/packed_code.h"
 #include "train/run_test_data.h"
 
 namespace hm11 {

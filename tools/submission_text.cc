@@ -8,7 +8,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "nlohmann/json.hpp"
-#include "tools/compliance_checks.h"
+#include "tools/compliance/rules.h"
 #include "tools/svg_chart.h"
 
 namespace hm11 {

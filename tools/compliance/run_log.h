@@ -6,8 +6,8 @@
 // val_bpb:1.22`, `quantized_ttt_phased val_loss:... eval_time:515283ms`, `Total submission size
 // quantized+brotli: 15991932 bytes`, `GPTQ:collected 67 Hessians in 4.7s`, `train_shards: 80`, `val_tokens:
 // 40540160`, `  key: value` settings.
-#ifndef HM11_TOOLS_RUN_LOG_H_
-#define HM11_TOOLS_RUN_LOG_H_
+#ifndef HM11_TOOLS_COMPLIANCE_RUN_LOG_H_
+#define HM11_TOOLS_COMPLIANCE_RUN_LOG_H_
 
 #include <cstdint>
 #include <map>
@@ -17,6 +17,7 @@
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
+#include "tools/compliance/fact.h"
 
 namespace hm11 {
 
@@ -28,12 +29,22 @@ struct LoggedScore {
   int loss_decimals = 0;  // digits after the point, as printed
   int bpb_decimals = 0;
   std::optional<double> eval_seconds = {};
+  int64_t line = 0;
+};
+
+// A line that gives the time of an evaluation after training: "eval_time:515283ms",
+// "ngram_eval_time:895349ms".
+struct LoggedTime {
+  std::string label = {};  // of the score beside it, or the time's own name
+  double seconds = 0;
+  int64_t line = 0;
 };
 
 // A line "<what> <qualifier>: N bytes".
 struct LoggedBytes {
   std::string qualifier = {};  // "int8+zlib", "quantized+brotli", "" for none
   int64_t bytes = 0;
+  int64_t line = 0;
 };
 
 struct LoggedRun {
@@ -45,9 +56,13 @@ struct LoggedRun {
   std::optional<double> hessian_seconds = {};  // collecting them from data, all together
   bool uses_hessians = false;                  // GPTQ is mentioned
   bool calibrates_on_own_text = false;         // self-generated calibration: reads no training data
-  bool trains_before_quantizing = false;       // a line of adaptation on validation text before quantizing
+  // Epochs of test-time training that are printed before the model is quantized: it trained on the validation
+  // text and sealed that into the artifact. 0 when there are none.
+  int64_t adapts_before_sealing_line = 0;
   std::optional<double> total_eval_seconds = {};
-  std::vector<LoggedScore> finals = {};  // scores after training, diagnostics left out
+  std::vector<LoggedTime> evaluations = {};  // each once, though a log may print its tail twice
+  std::vector<LoggedScore> finals = {};      // scores after training, diagnostics left out
+  std::vector<LoggedScore> others = {};      // scores on the way, diagnostics, summaries
   std::optional<LoggedScore> unquantized = {};
   std::vector<LoggedBytes> totals = {};  // "Total submission size"
   std::vector<LoggedBytes> models = {};  // "Serialized model"
@@ -62,19 +77,29 @@ struct LoggedRun {
   std::map<std::string, std::string> settings = {};
   uint64_t source_hash = 0;  // of the program's text in the log; 0 when it holds none
   int64_t source_bytes = 0;
-  bool failed = false;  // a Python traceback
+  bool failed = false;                        // a Python traceback
+  std::map<std::string, int64_t> lines = {};  // of "seed", "train_time", "hessians", "total_eval_time", ...
 
+  // Where a fact of that name was read.
+  Place At(const std::string& name) const {
+    const auto found = lines.find(name);
+    return {path, found == lines.end() ? 0 : found->second};
+  }
   // The score that counts: the last one; null when the log ends before it.
   const LoggedScore* final_score() const { return finals.empty() ? nullptr : &finals.back(); }
   // The counted size: the last total with a qualifier, else the last.
   std::optional<int64_t> total_bytes() const;
+  Place total_place() const;
   std::optional<int64_t> model_bytes() const;
   std::optional<int64_t> code_bytes() const;
 };
 
 // Reads a log a line at a time; memory doesn't depend on its size. One file may hold several runs, each
-// beginning with its seed. Nothing is returned for a text that holds no run.
-absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, const std::string& name);
+// beginning with its seed. Nothing is returned for a text that holds no run. What lies beyond `most_bytes` is
+// not read.
+absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, const std::string& name,
+                                                   int64_t most_bytes = int64_t{256} << 20);
+std::vector<LoggedRun> ParseRunLogs(absl::string_view text, const std::string& name);
 
 // The hash that a log's embedded program has, of a program's own file: blanks at the ends of lines don't
 // count.
@@ -82,4 +107,4 @@ uint64_t SourceHash(absl::string_view text);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_RUN_LOG_H_
+#endif  // HM11_TOOLS_COMPLIANCE_RUN_LOG_H_

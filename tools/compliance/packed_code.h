@@ -1,7 +1,7 @@
 // Packed Python sources, unpacked without running them: string literals and the layers of base64, base85 or
 // hex and of LZMA, zlib, gzip or brotli in them that hide further source text from a reader.
-#ifndef HM11_TOOLS_PACKED_CODE_H_
-#define HM11_TOOLS_PACKED_CODE_H_
+#ifndef HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_
+#define HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_
 
 #include <cstdint>
 #include <map>
@@ -24,17 +24,18 @@ struct UnpackedCode {
   std::string text = {};                 // the source and below it every text found in it, outermost first
   std::vector<PackedLayer> layers = {};  // what was unpacked, outermost first
   std::vector<PackedLayer> opaque = {};  // long literals that hold something else
+  bool cut_off = false;                  // a bound was met; more may be packed in it
   bool packed() const { return !layers.empty(); }
   int64_t innermost_bytes() const { return layers.empty() ? 0 : layers.back().unpacked_bytes; }
 };
 
-// Repeats until nothing more unpacks. Bounded against sources made to unpack forever: 16 layers, 64 MiB in
-// all.
-UnpackedCode UnpackCode(absl::string_view source);
+// Repeats until nothing more unpacks. Bounded against sources made to unpack forever: 16 layers, 500
+// literals, `most_bytes` in all.
+UnpackedCode UnpackCode(absl::string_view source, int64_t most_bytes = int64_t{64} << 20);
 
 // The same for a file that is packed as a whole (.xz, .lzma, .gz, .br, base85, a tar archive in them); texts
 // as they are.
-UnpackedCode UnpackFile(absl::string_view bytes);
+UnpackedCode UnpackFile(absl::string_view bytes, int64_t most_bytes = int64_t{64} << 20);
 
 // The files of a tar archive, by name; nothing when it is none, or cut off.
 std::optional<std::map<std::string, std::string>> FilesOfTar(absl::string_view bytes);
@@ -55,4 +56,4 @@ std::optional<std::string> Decompress(absl::string_view bytes, int64_t max_bytes
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_PACKED_CODE_H_
+#endif  // HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_

@@ -1,5 +1,5 @@
 // Comparing validation and training documents.
-#include "tools/shard_overlap.h"
+#include "tools/compliance/shard_overlap.h"
 
 #include <algorithm>
 #include <array>

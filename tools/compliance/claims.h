@@ -1,12 +1,13 @@
 // What a submission.json claims. The challenge has no schema for it: fields are null, missing, renamed, texts
 // where numbers should be, seeds a list or a dictionary. Whatever can be understood is taken, the rest passed
 // over.
-#ifndef HM11_TOOLS_SUBMISSION_CLAIMS_H_
-#define HM11_TOOLS_SUBMISSION_CLAIMS_H_
+#ifndef HM11_TOOLS_COMPLIANCE_CLAIMS_H_
+#define HM11_TOOLS_COMPLIANCE_CLAIMS_H_
 
 #include <cstdint>
 #include <map>
 #include <optional>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -19,6 +20,7 @@ struct SeedClaim {
   std::optional<double> val_loss = {};
   std::optional<double> val_bpb = {};
   std::optional<int64_t> artifact_bytes = {};
+  std::string log_file = {};  // where it says which one
 };
 
 struct SubmissionClaims {
@@ -30,16 +32,21 @@ struct SubmissionClaims {
   std::string hardware = {};
   std::optional<double> val_loss = {};  // nats a token, mean over the seeds
   std::optional<double> val_bpb = {};
+  std::string no_score = {};                // what stands for val_bpb in place of a number: "TBD"
   std::optional<int64_t> bytes_total = {};  // the largest where there are several
   std::optional<int64_t> bytes_code = {};
   std::optional<int64_t> bytes_model = {};
   std::optional<double> train_seconds = {};  // "wallclock_seconds"
   std::map<int64_t, SeedClaim> seeds = {};
-  std::map<std::string, bool> compliance = {};  // its own answers: no_slot, train_under_600s, ...
-  std::vector<std::string> files = {};          // texts anywhere in it that look like names of files
+  std::map<std::string, bool> compliance = {};   // its own answers: no_slot, train_under_600s, ...
+  std::vector<std::string> files = {};           // texts anywhere in it that look like names of files
+  std::set<std::string> reference_logs = {};     // named below a key that sets them apart from the claim
+  int64_t LineOf(const std::string& key) const;  // where a field stands, from 1; 0 when it does not
+  std::map<std::string, int64_t> lines = {};
 };
 
-// InvalidArgument says where the text stops being JSON, or that it is no object.
+// InvalidArgument says where the text stops being JSON, or that it is no object, longer than a MiB or nested
+// more than 64 deep.
 absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json);
 
 // Whether a text reads like the name of a file that a submission has: no blanks, a known ending.
@@ -47,4 +54,4 @@ bool LooksLikeFileName(absl::string_view text);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SUBMISSION_CLAIMS_H_
+#endif  // HM11_TOOLS_COMPLIANCE_CLAIMS_H_

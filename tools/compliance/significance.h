@@ -1,6 +1,6 @@
 // Whether one set of scores is better than another by more than chance: Welch's t-test, one-sided.
-#ifndef HM11_TOOLS_SIGNIFICANCE_H_
-#define HM11_TOOLS_SIGNIFICANCE_H_
+#ifndef HM11_TOOLS_COMPLIANCE_SIGNIFICANCE_H_
+#define HM11_TOOLS_COMPLIANCE_SIGNIFICANCE_H_
 
 #include <vector>
 
@@ -27,4 +27,4 @@ WelchResult WelchTest(const std::vector<double>& better, const std::vector<doubl
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SIGNIFICANCE_H_
+#endif  // HM11_TOOLS_COMPLIANCE_SIGNIFICANCE_H_

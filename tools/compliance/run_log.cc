@@ -1,5 +1,5 @@
 // Reading logs of training runs, a line at a time.
-#include "tools/run_log.h"
+#include "tools/compliance/run_log.h"
 
 #include <algorithm>
 #include <cerrno>
@@ -16,12 +16,16 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "tools/compliance/log_numbers.h"
 
 namespace hm11 {
 namespace {
 
 constexpr size_t kLongestLine = 8192;  // what lies beyond is text of a program, not of a report
 constexpr size_t kMostSettings = 2000;
+constexpr size_t kLongestValue = 200;   // of a setting, a name, a label
+constexpr size_t kMostRuns = 64;        // in one file
+constexpr size_t kMostOthers = 1000;    // scores on the way
 constexpr size_t kMostLinesKept = 200;  // of one kind
 constexpr uint64_t kHashStart = 14695981039346656037u;
 
@@ -50,76 +54,14 @@ class SourceHasher {
   int64_t empty_lines_ = 0;
 };
 
-// A number at the beginning of the text, digits grouped by commas or not; how many decimals it has.
-std::optional<double> LeadingNumber(absl::string_view text, int* decimals = nullptr) {
-  text = absl::StripLeadingAsciiWhitespace(text);
-  size_t end = 0;
-  size_t point = absl::string_view::npos;
-  for (; end < text.size(); ++end) {
-    const char c = text[end];
-    const bool sign = (c == '-' || c == '+') && (end == 0 || text[end - 1] == 'e');
-    const bool comma = c == ',' && end > 0 && end + 3 < text.size() + 0 &&
-                       absl::ascii_isdigit(text[end - 1]) && absl::ascii_isdigit(text[end + 1]) &&
-                       absl::ascii_isdigit(text[end + 2]) && absl::ascii_isdigit(text[end + 3]);
-    const bool exponent = c == 'e' && end > 0 && absl::ascii_isdigit(text[end - 1]);
-    if (c == '.' && point == absl::string_view::npos) {
-      point = end;
-    } else if (!absl::ascii_isdigit(c) && !sign && !comma && !exponent) {
-      break;
-    }
-  }
-  double value = 0;
-  const std::string digits = absl::StrReplaceAll(text.substr(0, end), {{",", ""}});
-  if (!absl::SimpleAtod(digits, &value)) {
-    if (!absl::SimpleAtod(absl::string_view(digits).substr(0, digits.find_first_of("e-+")), &value))
-      return std::nullopt;
-  }
-  if (decimals != nullptr) {
-    *decimals = point == absl::string_view::npos ? 0 : static_cast<int>(end - point - 1);
-  }
-  return value;
+// Runs may be printed twice, a summary repeats a line: the same time of the same thing counts once.
+bool IsNew(const LoggedTime& time, const std::vector<LoggedTime>& known) {
+  return std::none_of(known.begin(), known.end(),
+                      [&](const LoggedTime& other) { return other.seconds == time.seconds; });
 }
 
-bool IsNameCharacter(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
-
-// What follows "key:" or "key=" (blanks allowed), where the key is a whole word.
-std::optional<absl::string_view> After(absl::string_view line, absl::string_view key) {
-  for (size_t at = line.find(key); at != absl::string_view::npos; at = line.find(key, at + 1)) {
-    if (at > 0 && IsNameCharacter(line[at - 1])) continue;
-    const absl::string_view rest = absl::StripLeadingAsciiWhitespace(line.substr(at + key.size()));
-    if (!rest.empty() && (rest[0] == ':' || rest[0] == '='))
-      return absl::StripLeadingAsciiWhitespace(rest.substr(1));
-  }
-  return std::nullopt;
-}
-
-std::optional<double> NumberAfter(absl::string_view line, absl::string_view key, int* decimals = nullptr) {
-  const std::optional<absl::string_view> rest = After(line, key);
-  return rest ? LeadingNumber(*rest, decimals) : std::nullopt;
-}
-
-std::optional<int64_t> WholeAfter(absl::string_view line, absl::string_view key) {
-  const std::optional<double> value = NumberAfter(line, key);
-  if (!value || *value < 0 || *value > 9e15) return std::nullopt;
-  return static_cast<int64_t>(*value);
-}
-
-// "596137ms", "591.4s", "0.9m", "591.4 seconds"; a number without unit is in `bare` seconds.
-std::optional<double> Seconds(absl::string_view text, double bare) {
-  const std::optional<double> value = LeadingNumber(text);
-  if (!value) return std::nullopt;
-  text = absl::StripLeadingAsciiWhitespace(text);
-  const absl::string_view unit = absl::StripLeadingAsciiWhitespace(
-      text.substr(std::min(text.size(), text.find_first_not_of("0123456789.,+-e"))));
-  if (absl::StartsWith(unit, "ms")) return *value * 1e-3;
-  if (absl::StartsWith(unit, "s")) return *value;
-  if (absl::StartsWith(unit, "m")) return *value * 60;
-  return *value * bare;
-}
-
-std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key, double bare) {
-  const std::optional<absl::string_view> rest = After(line, key);
-  return rest ? Seconds(*rest, bare) : std::nullopt;
+std::string Short(absl::string_view text) {
+  return std::string(absl::StripAsciiWhitespace(text.substr(0, kLongestValue)));
 }
 
 bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
@@ -150,15 +92,34 @@ std::optional<int64_t> StepOf(absl::string_view line) {
   return step;
 }
 
+// The first line of a report that follows a program: a header, or a step with its time.
+bool BeginsReport(absl::string_view line) {
+  if (StepOf(line)) return NumberAfter(line, "train_time").has_value();
+  if (absl::StartsWith(line, "Python 3.") || absl::StartsWith(line, "val_bpb:enabled") ||
+      absl::StartsWith(line, "Hyperparameters:") || absl::StartsWith(line, "train_loader:dataset:")) {
+    return true;
+  }
+  return absl::StartsWith(line, "model_params:") && NumberAfter(line, "model_params").has_value();
+}
+
 // Reads the lines of one file.
 class LogReader {
  public:
   explicit LogReader(std::string name) : name_(std::move(name)) { run_.path = name_; }
 
   void AddLine(absl::string_view line) {
+    ++line_;
+    if (runs_.size() >= kMostRuns) return;
     if (IsRuleLine(line)) {
       CloseSection();
       return;
+    }
+    // Not every log has a rule behind its program; no program has such lines outside strings.
+    if (section_is_source_ && BeginsReport(line)) {
+      const bool at_once = !StepOf(line);
+      const uint64_t known = run_.source_hash;
+      CloseSection();
+      if (!at_once) run_.source_hash = known;
     }
     section_hasher_.AddLine(line);
     section_bytes_ += static_cast<int64_t>(line.size()) + 1;
@@ -195,7 +156,7 @@ class LogReader {
 
   void FinishRun() {
     const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty();
-    if (is_run) runs_.push_back(run_);
+    if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
   }
 
   void ReadLine(absl::string_view line, absl::string_view whole) {
@@ -204,6 +165,7 @@ class LogReader {
     if (const auto step = StepOf(line); step && !absl::StrContains(line, "stopping_early")) {
       run_.steps = std::max(*step, run_.steps.value_or(0));
       TakeTrainTime(line);
+      if (absl::StrContains(line, "val_bpb")) ReadScoreOnTheWay(line);
       return;
     }
     ReadSetting(line, whole);
@@ -211,7 +173,9 @@ class LogReader {
     ReadIdentity(line, lower);
     ReadTimes(line, lower);
     ReadScore(line, lower);
+    ReadAdaptation(lower);
     ReadBytes(line, "Total submission size", &run_.totals);
+    ReadBytes(line, "Total mixed submission", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
     ReadBytes(line, "Code size", &run_.codes);
     if (absl::StartsWith(line, "Traceback (most recent call last)")) run_.failed = true;
@@ -245,7 +209,9 @@ class LogReader {
   }
 
   void AddSetting(absl::string_view key, absl::string_view value) {
-    if (run_.settings.size() < kMostSettings) run_.settings[std::string(key)] = std::string(value);
+    if (run_.settings.size() >= kMostSettings) return;
+    run_.settings[Short(key)] = Short(value);
+    run_.lines[absl::StrCat("setting ", Short(key))] = line_;
   }
 
   void ReadIdentity(absl::string_view line, const std::string& lower) {
@@ -254,10 +220,14 @@ class LogReader {
       if (const auto seed = WholeAfter(lower, "seed")) {
         if (!run_.finals.empty() && run_.seed && *run_.seed != *seed) StartNextRun();
         run_.seed = *seed;
+        run_.lines["seed"] = line_;
       }
     }
     const auto take = [&](absl::string_view key, std::optional<int64_t>* value) {
-      if (const auto found = WholeAfter(line, key)) *value = found;
+      if (const auto found = WholeAfter(line, key)) {
+        *value = found;
+        run_.lines[std::string(key == "tokens" ? "val_tokens" : key)] = line_;
+      }
     };
     take("train_shards", &run_.train_shards);
     take("val_tokens", &run_.val_tokens);
@@ -265,14 +235,16 @@ class LogReader {
     take("world_size", &run_.world_size);
     if (absl::StartsWith(line, "val_loader:")) take("tokens", &run_.val_tokens);
     if (absl::StartsWith(line, "train_loader:dataset:")) {
-      run_.dataset = std::string(line.substr(21, line.find_first_of(" \t", 21) - 21));
+      run_.dataset = Short(line.substr(21, line.find_first_of(" \t", 21) - 21));
     }
     if (const auto path = After(line, "tokenizer_path")) {
-      run_.tokenizer = std::string(path->substr(0, path->find_first_of(" ,\t")));
+      run_.tokenizer = Short(path->substr(0, path->find_first_of(" ,\t")));
     }
     if (const size_t at = line.find("NVIDIA "); at != absl::string_view::npos && run_.gpu.empty()) {
       const absl::string_view name = line.substr(at, line.find_first_of("|,;", at) - at);
-      if (!absl::StrContains(name, "NVIDIA-SMI")) run_.gpu = std::string(name.substr(0, name.find("  ")));
+      if (absl::StrContains(name, "NVIDIA-SMI")) return;
+      run_.gpu = Short(name.substr(0, name.find("  ")));
+      run_.lines["gpu"] = line_;
     }
   }
 
@@ -287,14 +259,21 @@ class LogReader {
     next.dataset = run_.dataset;
     next.source_hash = run_.source_hash;
     next.source_bytes = run_.source_bytes;
+    next.lines = run_.lines;
     run_ = std::move(next);
+    adapts_line_ = 0;
+    sealed_ = false;
   }
 
   void TakeTrainTime(absl::string_view line) {
     const auto seconds = SecondsAfter(line, "train_time", /*bare=*/1e-3);
     if (!seconds) return;
-    run_.train_seconds = std::max(*seconds, run_.train_seconds.value_or(0));
+    if (*seconds >= run_.train_seconds.value_or(0)) {
+      run_.train_seconds = seconds;
+      run_.lines["train_time"] = line_;
+    }
     if (!absl::StrContains(line, "stopping_early")) return;
+    run_.lines["train_time"] = line_;
     run_.stopped_by_clock = true;
     run_.train_seconds = seconds;  // milliseconds, where other lines may have minutes
     if (const auto step = StepOf(line)) run_.steps = std::max(*step, run_.steps.value_or(0));
@@ -302,62 +281,157 @@ class LogReader {
 
   void ReadTimes(absl::string_view line, const std::string& lower) {
     TakeTrainTime(line);
-    if (const auto seconds = SecondsAfter(line, "total_eval_time", /*bare=*/1))
+    if (const auto seconds = SecondsAfter(line, "total_eval_time", /*bare=*/1)) {
       run_.total_eval_seconds = seconds;
+      run_.lines["total_eval_time"] = line_;
+    }
     if (absl::StrContains(lower, "hessian")) {
       run_.uses_hessians = true;
       const size_t in = lower.find(" in ", lower.find("hessian"));
       if (in != std::string::npos && ContainsAny(lower, {"collect", "hessians"})) {
-        if (const auto seconds = Seconds(absl::string_view(lower).substr(in + 4), /*bare=*/1)) {
+        const auto seconds = Seconds(absl::string_view(lower).substr(in + 4), /*bare=*/1);
+        if (seconds && *seconds >= 0 && *seconds < 1e6) {
           run_.hessian_seconds = run_.hessian_seconds.value_or(0) + *seconds;
+          run_.lines["hessians"] = line_;
         }
       }
     }
-    if (ContainsAny(lower, {"gptq"})) run_.uses_hessians = true;
+    if (ContainsAny(lower, {"gptq"}) && !ContainsAny(lower, {"gptq-lite", "gptq_lite"})) {
+      run_.uses_hessians = true;
+    }
     if (ContainsAny(lower,
                     {"self-gen", "self_gen", "selfgen", "ar self", "autoregressive calib", "ar calib"})) {
       run_.calibrates_on_own_text = true;
     }
-    if (ContainsAny(lower,
-                    {"prequant_ttt", "pre_quant_ttt", "prequant-ttt", "pre-quant ttt", "prequant ttt"}) &&
-        ContainsAny(lower, {"epoch", "step", "loss"}) &&
-        !ContainsAny(lower, {"enabled:false", "enabled: false"})) {
-      run_.trains_before_quantizing = true;
+    if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) SealAt();
+  }
+
+  // The times of evaluation on a line: after a name that ends in eval_time, whatever stands before that.
+  void ReadEvaluationTimes(absl::string_view line, const std::string& label) {
+    for (size_t at = line.find("eval_time"); at != absl::string_view::npos;
+         at = line.find("eval_time", at + 1)) {
+      size_t begin = at;
+      while (begin > 0 && IsNameCharacter(line[begin - 1])) --begin;
+      absl::string_view name = line.substr(begin, at + 9 - begin);
+      if (name == "total_eval_time") continue;
+      absl::string_view rest = line.substr(at + 9);
+      const bool is_ms = absl::ConsumePrefix(&rest, "_ms");
+      const bool is_s =
+          !is_ms && (absl::ConsumePrefix(&rest, "_seconds") || absl::ConsumePrefix(&rest, "_s"));
+      rest = absl::StripLeadingAsciiWhitespace(rest);
+      if (!absl::ConsumePrefix(&rest, ":") && !absl::ConsumePrefix(&rest, "=")) continue;
+      const auto seconds = Seconds(rest, is_s ? 1 : 1e-3);
+      if (!seconds || *seconds <= 0 || *seconds > 1e7 || run_.evaluations.size() >= kMostLinesKept) continue;
+      const LoggedTime time = {label.empty() ? Short(name) : label, *seconds, line_};
+      if (IsNew(time, run_.evaluations)) run_.evaluations.push_back(time);
     }
   }
 
-  void ReadScore(absl::string_view line, const std::string& lower) {
-    LoggedScore score;
+  // "ttt_adamw:epoch 3/6 loss:1.92": settings ("ttt_epochs: 3") and plans ("epochs=6") are no progress.
+  void ReadAdaptation(const std::string& lower) {
+    if (sealed_ || adapts_line_ > 0 || !absl::StrContains(lower, "ttt")) return;
+    const bool scored_after = StartsLikeScoreAfterAdaptation(lower);
+    for (size_t at = lower.find("epoch"); at != std::string::npos || scored_after;
+         at = lower.find("epoch", at + 1)) {
+      if (scored_after) {
+        adapts_line_ = line_;
+        return;
+      }
+      const size_t digit = lower.find_first_not_of(" :=_", at + 5);
+      if (digit == std::string::npos || !absl::ascii_isdigit(static_cast<unsigned char>(lower[digit])))
+        continue;
+      const size_t end = lower.find_first_not_of("0123456789", digit);
+      if (end != std::string::npos && (lower[end] == '/' || absl::StrContains(lower, "loss"))) {
+        adapts_line_ = line_;
+        return;
+      }
+    }
+  }
+
+  static bool StartsLikeScoreAfterAdaptation(const std::string& lower) {
+    return absl::StrContains(lower, "val_bpb") &&
+           ContainsAny(lower.substr(0, 60), {"post-prequant-ttt", "post_prequant_ttt", "post-prequant_ttt"});
+  }
+
+  // From here on the artifact is made: what adapted before is in it. Test-time training belongs after it.
+  void SealAt() {
+    if (adapts_line_ > 0 && run_.adapts_before_sealing_line == 0 && run_.train_seconds) {
+      run_.adapts_before_sealing_line = adapts_line_;
+    }
+    sealed_ = sealed_ || run_.train_seconds.has_value();
+  }
+
+  void ReadScoreOnTheWay(absl::string_view line) {
+    LoggedScore score = {.label = "on the way", .line = line_};
     const auto bpb = NumberAfter(line, "val_bpb", &score.bpb_decimals);
-    if (!bpb || *bpb <= 0) return;
+    if (!bpb || *bpb <= 0 || *bpb > 100 || run_.others.size() >= kMostOthers) return;
+    score.val_bpb = *bpb;
+    score.val_loss = NumberAfter(line, "val_loss", &score.loss_decimals).value_or(0);
+    run_.others.push_back(score);
+  }
+
+  void ReadScore(absl::string_view line, const std::string& lower) {
+    LoggedScore score = {.line = line_};
+    const auto bpb = NumberAfter(line, "val_bpb", &score.bpb_decimals);
+    if (!bpb || *bpb <= 0 || *bpb > 100) {
+      ReadEvaluationTimes(line, "");
+      ReadNamedScores(line, lower);
+      return;
+    }
     const auto loss = NumberAfter(line, "val_loss", &score.loss_decimals);
     score.val_bpb = *bpb;
     score.val_loss = loss.value_or(0);
     score.eval_seconds = SecondsAfter(line, "eval_time", /*bare=*/1e-3);
-    score.label = std::string(
-        absl::StripAsciiWhitespace(line.substr(0, std::min(line.find("val_loss"), line.find("val_bpb")))));
-    score.label = score.label.substr(0, 100);
+    score.label = Short(line.substr(0, std::min(line.find("val_loss"), line.find("val_bpb"))));
     const bool unquantized =
         ContainsAny(lower, {"pre-quant", "prequant", "pre_quant", "post-ema", "post_ema"});
     if (absl::StrContains(lower, "train_time")) return;  // on the way
     if (unquantized) {
       run_.unquantized = score;
-    } else if (!ContainsAny(lower, {"diagnostic", "best_", "baseline", "target", "delta"})) {
-      // The trainer prints a score rounded and then exactly; without a loss it is a summary's.
-      if (loss && run_.finals.size() < kMostLinesKept) run_.finals.push_back(score);
+      if (run_.others.size() < kMostOthers) run_.others.push_back(score);
+    } else if (ContainsAny(lower, {"diagnostic", "best_", "baseline", "target", "delta"}) ||
+               (!loss && !ContainsAny(lower.substr(0, 40), {"final", "quantized", "legal_ttt"}))) {
+      // Without a loss it is a summary's, unless it says that it is final.
+      if (run_.others.size() < kMostOthers) run_.others.push_back(score);
+    } else {
+      // The trainer prints a score rounded and then exactly; a log may hold its tail twice.
+      const bool again = std::any_of(run_.finals.begin(), run_.finals.end(), [&](const LoggedScore& known) {
+        return known.label == score.label && known.val_bpb == score.val_bpb &&
+               known.val_loss == score.val_loss && known.eval_seconds == score.eval_seconds;
+      });
+      if (!again && run_.finals.size() < kMostLinesKept) run_.finals.push_back(score);
+      ReadEvaluationTimes(line, score.label);
+      sealed_ =
+          true;  // a score after training, and none without quantizing: test-time training has its place
     }
   }
 
-  static void ReadBytes(absl::string_view line, absl::string_view what, std::vector<LoggedBytes>* lines) {
+  // Scores under names of their own: "ppm_mix_bpb:0.83", "ngram_bpb=0.32".
+  void ReadNamedScores(absl::string_view line, const std::string& lower) {
+    if (!run_.train_seconds && run_.finals.empty()) return;
+    if (ContainsAny(lower, {"progress", "running", "chunk", "%", "delta", "improvement"})) return;
+    for (size_t at = lower.find("bpb"); at != std::string::npos; at = lower.find("bpb", at + 1)) {
+      size_t begin = at;
+      while (begin > 0 && IsNameCharacter(lower[begin - 1])) --begin;
+      LoggedScore score = {.label = Short(line.substr(begin, at + 3 - begin)), .line = line_};
+      const auto bpb = NumberAfter(line.substr(begin), score.label, &score.bpb_decimals);
+      if (!bpb || *bpb <= 0 || *bpb > 100 || run_.others.size() >= kMostOthers) continue;
+      score.val_bpb = *bpb;
+      run_.others.push_back(score);
+    }
+  }
+
+  void ReadBytes(absl::string_view line, absl::string_view what, std::vector<LoggedBytes>* lines) {
     const size_t at = line.find(what);
     if (at == absl::string_view::npos || lines->size() >= kMostLinesKept) return;
     const absl::string_view rest = line.substr(at + what.size());
     const size_t colon = rest.find(':');
     if (colon == absl::string_view::npos) return;
     const std::optional<double> bytes = LeadingNumber(rest.substr(colon + 1));
-    if (!bytes || *bytes < 0) return;
-    lines->push_back({.qualifier = std::string(absl::StripAsciiWhitespace(rest.substr(0, colon))),
-                      .bytes = static_cast<int64_t>(*bytes)});
+    if (!bytes || *bytes < 0 || *bytes > 9e15) return;
+    lines->push_back(
+        {.qualifier = Short(rest.substr(0, colon)), .bytes = static_cast<int64_t>(*bytes), .line = line_});
+    if (lines == &run_.totals || lines == &run_.models) SealAt();
   }
 
   std::string name_;
@@ -369,6 +443,9 @@ class LogReader {
   int64_t section_lines_ = 0;
   bool section_is_source_ = false;
   bool in_settings_ = false;
+  int64_t line_ = 0;
+  int64_t adapts_line_ = 0;  // of the first sign of test-time training
+  bool sealed_ = false;      // the artifact is made, or being made
 };
 
 const LoggedBytes* LastQualified(const std::vector<LoggedBytes>& lines) {
@@ -384,7 +461,26 @@ std::optional<int64_t> BytesOf(const LoggedBytes* line) {
 
 }  // namespace
 
-std::optional<int64_t> LoggedRun::total_bytes() const { return BytesOf(LastQualified(totals)); }
+namespace {
+
+// The counted total of a run. Published trainers print the model as it is in memory first, with a total
+// without a qualifier; that is no artifact's.
+const LoggedBytes* CountedTotal(const LoggedRun& run) {
+  constexpr int64_t kSurelyRaw = 40000000;
+  const LoggedBytes* total = LastQualified(run.totals);
+  if (total == nullptr || !total->qualifier.empty()) return total;
+  const bool two_bytes_a_weight = run.parameters && total->bytes > *run.parameters * 19 / 10;
+  return two_bytes_a_weight || total->bytes > kSurelyRaw ? nullptr : total;
+}
+
+}  // namespace
+
+std::optional<int64_t> LoggedRun::total_bytes() const { return BytesOf(CountedTotal(*this)); }
+
+Place LoggedRun::total_place() const {
+  const LoggedBytes* total = CountedTotal(*this);
+  return {path, total == nullptr ? 0 : total->line};
+}
 
 std::optional<int64_t> LoggedRun::model_bytes() const { return BytesOf(LastQualified(models)); }
 
@@ -393,7 +489,8 @@ std::optional<int64_t> LoggedRun::code_bytes() const {
   return codes.empty() ? std::nullopt : std::optional<int64_t>(codes.back().bytes);
 }
 
-absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, const std::string& name) {
+absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, const std::string& name,
+                                                   int64_t most_bytes) {
   const std::unique_ptr<std::FILE, int (*)(std::FILE*)> file(std::fopen(path.c_str(), "rb"), std::fclose);
   if (file == nullptr)
     return absl::NotFoundError(absl::StrCat("cannot read ", path, ": ", std::strerror(errno)));
@@ -402,7 +499,8 @@ absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, cons
   std::string buffer(1 << 20, '\0');
   constexpr size_t kLongestKept = size_t{4} << 20;
   size_t count = 0;
-  while ((count = std::fread(buffer.data(), 1, buffer.size(), file.get())) > 0) {
+  while (most_bytes > 0 && (count = std::fread(buffer.data(), 1, buffer.size(), file.get())) > 0) {
+    most_bytes -= static_cast<int64_t>(count);
     absl::string_view rest(buffer.data(), count);
     for (size_t end = rest.find('\n'); end != absl::string_view::npos; end = rest.find('\n')) {
       line.append(rest.data(), std::min(end, kLongestKept - std::min(kLongestKept, line.size())));
@@ -414,6 +512,16 @@ absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, cons
   }
   if (std::ferror(file.get())) return absl::UnknownError(absl::StrCat("cannot read ", path));
   if (!line.empty()) reader.AddLine(line);
+  return reader.Finish();
+}
+
+std::vector<LoggedRun> ParseRunLogs(absl::string_view text, const std::string& name) {
+  LogReader reader(name);
+  while (!text.empty()) {
+    const size_t end = text.find('\n');
+    reader.AddLine(text.substr(0, end));
+    text.remove_prefix(end == absl::string_view::npos ? text.size() : end + 1);
+  }
   return reader.Finish();
 }
 

@@ -1,5 +1,5 @@
 // Reading Python literals and undoing the encodings and compressions in them.
-#include "tools/packed_code.h"
+#include "tools/compliance/packed_code.h"
 
 #include <brotli/decode.h>
 #include <lzma.h>
@@ -17,7 +17,7 @@ namespace hm11 {
 namespace {
 
 constexpr int kMostLayers = 16;
-constexpr int64_t kMostBytes = int64_t{64} << 20;
+constexpr int kMostLiterals = 500;      // tried to be unpacked
 constexpr size_t kShortestPacked = 80;  // characters; shorter literals are names, formats and messages
 constexpr size_t kShortestOpaque = 400;
 
@@ -466,17 +466,24 @@ std::optional<std::map<std::string, std::string>> FilesOfTar(absl::string_view b
   return files;
 }
 
-UnpackedCode UnpackCode(absl::string_view source) {
+UnpackedCode UnpackCode(absl::string_view source, int64_t most_bytes) {
   UnpackedCode code;
   code.text = std::string(source);
   // Texts still to be searched; each unpacked literal is one more.
   std::vector<std::string> texts = {code.text};
-  int64_t left = kMostBytes;
+  int64_t left = most_bytes;
+  int tried = 0;
   for (size_t i = 0; i < texts.size() && i < kMostLayers; ++i) {
     const std::string text = texts[i];
     for (const std::string& literal : PythonLiterals(text)) {
       if (literal.size() < kShortestPacked) continue;
-      std::optional<Unpacked> unpacked = UnpackLiteral(literal, left);
+      if (++tried > kMostLiterals || left <= 0) {
+        code.cut_off = true;
+        continue;
+      }
+      // Source text does not shrink to a fiftieth.
+      const auto most = std::min(left, 65536 + 50 * static_cast<int64_t>(literal.size()));
+      std::optional<Unpacked> unpacked = UnpackLiteral(literal, most);
       PackedLayer layer = {.packed_bytes = static_cast<int64_t>(literal.size())};
       if (unpacked) {
         layer.how = unpacked->how;
@@ -493,13 +500,13 @@ UnpackedCode UnpackCode(absl::string_view source) {
   return code;
 }
 
-UnpackedCode UnpackFile(absl::string_view bytes) {
+UnpackedCode UnpackFile(absl::string_view bytes, int64_t most_bytes) {
   const std::string contents(bytes);
-  if (LooksLikeSource(bytes)) return UnpackCode(bytes);
+  if (LooksLikeSource(bytes)) return UnpackCode(bytes, most_bytes);
   PackedLayer layer = {.packed_bytes = static_cast<int64_t>(bytes.size())};
-  std::optional<Unpacked> unpacked = UnpackLiteral(contents, kMostBytes);
+  std::optional<Unpacked> unpacked = UnpackLiteral(contents, most_bytes);
   if (!unpacked) return {.opaque = {layer}};
-  UnpackedCode code = UnpackCode(unpacked->text);
+  UnpackedCode code = UnpackCode(unpacked->text, most_bytes);
   layer.how = unpacked->how;
   layer.unpacked_bytes = static_cast<int64_t>(unpacked->text.size());
   code.layers.insert(code.layers.begin(), layer);

@@ -20,9 +20,10 @@
 #include "core/file.h"
 #include "core/lzma.h"
 #include "nlohmann/json.hpp"
-#include "tools/compliance_checks.h"
-#include "tools/compliance_report.h"
-#include "tools/submission_folder.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/made_up_submission.h"
+#include "tools/compliance/report.h"
+#include "tools/compliance/rules.h"
 
 namespace hm11 {
 namespace {
@@ -31,84 +32,17 @@ using ::testing::Contains;
 using ::testing::HasSubstr;
 using Json = nlohmann::json;
 
-constexpr double kTokensAByte = 0.2683384;  // SP8192
 constexpr Verdict kPass = Verdict::kPass, kFail = Verdict::kFail, kCannotTell = Verdict::kCannotTell;
 
-// One run of a made-up submission.
-struct MadeUpRun {
-  int seed = 42;
-  double bpb = 1.08;
-  double tokens_a_byte = kTokensAByte;
-  std::string program = {};
-  std::string settings = "  matrix_lr: 0.026\n";
-  std::string gpu = "NVIDIA H100 80GB HBM3";
-  int world_size = 8;
-  int64_t train_ms = 590000;
-  std::string hessians = "GPTQ:collected 67 Hessians in 4.0s\n";
-  int64_t eval_ms = 300000;
-  int64_t model_bytes = 15900000;
-  int64_t total_bytes = 15950000;
-  int64_t train_shards = 80;
-  int64_t val_tokens = 40540160;
-  std::string more = {};
-};
-
-std::string LogOf(const MadeUpRun& run) {
-  const std::string rule(100, '=');
-  const double loss = run.bpb * std::numbers::ln2 / run.tokens_a_byte;
-  return absl::StrCat(rule, "\nHyperparameters:\n", run.settings, "  seed: ", run.seed, "\n", rule, "\n",
-                      run.program, rule, "\n|   0  ", run.gpu, "    On  |\n", rule,
-                      "\ntrain_shards: ", run.train_shards, "\nval_tokens: ", run.val_tokens,
-                      "\nworld_size:", run.world_size, " grad_accum_steps:1\nseed:", run.seed,
-                      "\n4000/20000 val_loss: 2.4 val_bpb: 1.10\n",
-                      "stopping_early: wallclock_cap train_time: ", run.train_ms, "ms step: 4945/20000\n",
-                      run.more, run.hessians, "Serialized model quantized+brotli: ", run.model_bytes,
-                      " bytes\nTotal submission size quantized+brotli: ", run.total_bytes, " bytes\n",
-                      absl::StrFormat("quantized_exact val_loss:%.8f val_bpb:%.8f eval_time:%dms\n", loss,
-                                      run.bpb, run.eval_ms));
+std::vector<std::string> TextsOf(const Condition& condition) {
+  std::vector<std::string> texts;
+  for (const Fact& fact : condition.facts) texts.push_back(fact.text);
+  return texts;
 }
-
-// A submission of three seeds that keeps every condition; tests change it before it is written.
-struct Submission {
-  Submission() {
-    for (int i = 0; i < 3; ++i)
-      runs.push_back({.seed = 40 + i, .bpb = 1.08 + 0.0001 * i, .program = program});
-    claims = {{"author", "A"},           {"github_id", "a"},      {"name", "SP8192 and more"},
-              {"date", "2026-04-09"},    {"track", "10min_16mb"}, {"val_bpb", 1.0801},
-              {"bytes_total", 15950000}, {"seeds", {40, 41, 42}}};
-  }
-  void SetProgram(const std::string& text) {
-    program = text;
-    for (MadeUpRun& run : runs) run.program = text;
-  }
-  std::string program = "import torch\nimport helper\n\n\ndef main():\n    print('no')\n\n\nmain()\n";
-  std::vector<MadeUpRun> runs;
-  Json claims;
-  std::map<std::string, std::string> files = {{"README.md", "# It\n## Files\n- `train_gpt.py` runs it\n"},
-                                              {"helper.py", "import math\n"}};
-};
 
 class ComplianceTest : public ::testing::Test {
  protected:
   void SetUp() override { folder_ = NewFolder(); }
-
-  static std::string NewFolder() {
-    std::string name = ::testing::TempDir() + "/submission_XXXXXX";
-    EXPECT_NE(mkdtemp(name.data()), nullptr);
-    return name;
-  }
-  static void Put(const std::string& folder, const std::string& name, const std::string& text) {
-    const std::string path = absl::StrCat(folder, "/", name);
-    EXPECT_TRUE(MakeFolders(path.substr(0, path.rfind('/'))).ok());
-    EXPECT_TRUE(WriteFile(path, text).ok());
-  }
-  static void Put(const std::string& folder, const Submission& submission) {
-    for (const auto& [name, text] : submission.files) Put(folder, name, text);
-    if (!submission.program.empty()) Put(folder, "train_gpt.py", submission.program);
-    if (!submission.claims.is_null()) Put(folder, "submission.json", submission.claims.dump());
-    for (const MadeUpRun& run : submission.runs)
-      Put(folder, absl::StrCat("train_seed", run.seed, ".log"), LogOf(run));
-  }
 
   // Writes the submission with the change and audits it.
   void AuditWith(const std::function<void(Submission&)>& change) {
@@ -134,7 +68,7 @@ class ComplianceTest : public ::testing::Test {
     EXPECT_STREQ(VerdictName(condition.strict), VerdictName(strict)) << number;
     EXPECT_STREQ(VerdictName(condition.practised), VerdictName(practised)) << number;
     if (!detail.empty()) {
-      EXPECT_THAT(condition.details, Contains(HasSubstr(detail))) << number;
+      EXPECT_THAT(TextsOf(condition), Contains(HasSubstr(detail))) << number;
     }
   }
 
@@ -148,12 +82,12 @@ TEST_F(ComplianceTest, ASoundSubmissionFailsNowhereAndAllConditionsAreThere) {
   AuditWith([](Submission&) {});
   EXPECT_EQ(audit_.strict, kPass) << AuditText(input_, audit_);
   EXPECT_EQ(audit_.practised, kPass);
-  ASSERT_EQ(audit_.conditions.size(), 27u);
-  for (int i = 0; i < 27; ++i) {
+  ASSERT_EQ(audit_.conditions.size(), 28u);
+  for (int i = 0; i < 28; ++i) {
     EXPECT_EQ(audit_.conditions[static_cast<size_t>(i)].number, i + 1);
     EXPECT_FALSE(audit_.conditions[static_cast<size_t>(i)].title.empty());
   }
-  for (int number : {1, 3, 5, 15, 16, 21, 25, 26, 27}) Expect(number, kPass, kPass);
+  for (int number : {1, 3, 5, 15, 16, 21, 25, 26, 27, 28}) Expect(number, kPass, kPass);
   for (int number : {2, 7, 8, 19, 23}) Expect(number, kCannotTell, kPass);
   for (int number : {4, 6, 9, 10, 11, 12, 13, 14, 17, 18, 20, 22, 24})
     Expect(number, kCannotTell, kCannotTell);
@@ -193,14 +127,14 @@ TEST_F(ComplianceTest, SizesAreJudgedAsClaimedAndAsShipped) {
 }
 
 TEST_F(ComplianceTest, ReachingOutIsSeenEvenInPackedCode) {
-  const std::string reaching = "import urllib.request\n\n\ndef main():\n    pass\n";
+  const std::string reaching = "import urllib.request\n\n\nx = urllib.request.urlopen('http://a')\n";
   AuditWith([&](Submission& s) { s.SetProgram(reaching); });
-  Expect(2, kFail, kCannotTell, "urllib");
+  Expect(2, kFail, kCannotTell, "urlopen");
   AuditWith([&](Submission& s) {
     s.SetProgram(absl::StrCat("import lzma,base64\nexec(lzma.decompress(base64.b64decode('",
                               absl::Base64Escape(*XzCompress(reaching)), "')))\n"));
   });
-  Expect(2, kFail, kCannotTell, "urllib");
+  Expect(2, kFail, kCannotTell, "urlopen");
   AuditWith([&](Submission& s) { s.files["download_data.py"] = reaching; });  // not used by the program
   Expect(2, kCannotTell, kPass);
 }
@@ -238,7 +172,7 @@ TEST_F(ComplianceTest, EvaluationTimeIsThatOfAllScores) {
   AuditWith([](Submission& s) {
     s.runs[0].more = "quantized_sliding val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n";
   });
-  Expect(5, kFail, kPass, "700.0 s");
+  Expect(5, kCannotTell, kPass, "700.0 s");
   AuditWith([](Submission& s) {  // a score before quantizing is no evaluation of the artifact
     s.runs[0].more = "pre-quantization post-ema val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n";
   });
@@ -256,8 +190,13 @@ TEST_F(ComplianceTest, ValidationTextBeforeSealingIsSeenWhereTheLogSaysSo) {
 }
 
 TEST_F(ComplianceTest, OverlapIsTakenFromShardsOrFromTheMarksOfBadData) {
-  AuditWith([](Submission& s) { s.runs[0].train_shards = 1499; });
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.train_shards = 1499, run.val_tokens = 47851520;
+  });
   Expect(7, kFail, kFail, "1499");
+  AuditWith(
+      [](Submission& s) { s.runs[0].train_shards = 1499; });  // of a vocabulary with no published shards
+  Expect(7, kCannotTell, kCannotTell, "1499");
   AuditWith([](Submission& s) { s.runs[0].val_tokens = 9662464; });
   Expect(7, kFail, kFail);
   Expect(8, kFail, kFail);
@@ -265,7 +204,7 @@ TEST_F(ComplianceTest, OverlapIsTakenFromShardsOrFromTheMarksOfBadData) {
   const auto with = [&](int64_t documents, int64_t passages) {
     ShardOverlap overlap = {
         .val_documents = 1000, .shared_documents = documents, .shared_passages = passages};
-    return CheckOverlap({.folder = &read_, .overlap = overlap});
+    return AuditSubmission({.folder = &read_, .overlap = overlap}).conditions[6];
   };
   EXPECT_EQ(with(0, 3).strict, kPass);  // a passage that stands in many texts
   EXPECT_EQ(with(1, 1).strict, kFail);
@@ -273,9 +212,9 @@ TEST_F(ComplianceTest, OverlapIsTakenFromShardsOrFromTheMarksOfBadData) {
   EXPECT_EQ(with(0, 20).strict, kFail);
   EXPECT_EQ(with(11, 0).practised, kFail);
   const Condition broken =
-      CheckOverlap({.folder = &read_, .overlap = absl::DataLossError("shard x: cut off")});
+      AuditSubmission({.folder = &read_, .overlap = absl::DataLossError("shard x: cut off")}).conditions[6];
   EXPECT_EQ(broken.strict, kCannotTell);
-  EXPECT_THAT(broken.details, Contains(HasSubstr("shard x")));
+  EXPECT_THAT(TextsOf(broken), Contains(HasSubstr("shard x")));
 }
 
 TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
@@ -283,6 +222,11 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
   Expect(8, kFail, kFail, "36,562,944");
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.val_tokens = 5000000;
+  });
+  Expect(8, kFail, kFail, "bytes of the text's");
+  Expect(16, kCannotTell, kCannotTell, "a part of the text");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.val_tokens = 45000000;
   });
   Expect(8, kCannotTell, kCannotTell);
   AuditWith([](Submission& s) {
@@ -312,10 +256,10 @@ TEST_F(ComplianceTest, TheFingerprintTellsWrongBytes) {
   });
   Expect(16, kCannotTell, kPass);
   AuditWith([](Submission& s) {
-    s.claims["name"] = "SP10240 vocabulary";
-    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.25;
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.25, run.val_tokens = 37770223;
   });
-  Expect(16, kCannotTell, kCannotTell, "not known");
+  Expect(16, kPass, kPass,
+         "151080892 bytes of text");  // any vocabulary, where the tokens are the whole text's
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) {
       run.tokens_a_byte = 0.25;
@@ -355,13 +299,13 @@ TEST_F(ComplianceTest, SeedsAreOfOneProgramAndOneConfiguration) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.program = "import other\n";
   });
-  Expect(21, kFail, kPass, "is not the train_gpt.py");
+  Expect(21, kFail, kPass, "is not the one in the folder");
   AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.03\n"; });
-  Expect(21, kFail, kFail, "matrix_lr 0.026 and 0.03");
+  Expect(21, kFail, kFail, "matrix_lr is 0.026 and 0.03");
   AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.026\n  run_id: other\n"; });
   Expect(21, kPass, kPass);
   AuditWith([](Submission& s) { s.runs.pop_back(); });  // claimed, but without its log
-  Expect(21, kFail, kPass);
+  Expect(21, kFail, kCannotTell);
   Expect(23, kFail, kCannotTell, "seed 42 is claimed");
   AuditWith([](Submission& s) { s.claims["seeds"] = {40, 41}; });
   Expect(23, kFail, kCannotTell, "seed 42 has a log");
@@ -374,7 +318,7 @@ TEST_F(ComplianceTest, SignificanceIsOfTheGainOverTheOther) {
     const std::string folder = NewFolder();
     Put(folder, other);
     const SubmissionFolder read = *ReadSubmissionFolder(folder);
-    return CheckSignificance({.folder = &read_, .against = &read}, audit_.numbers);
+    return AuditSubmission({.folder = &read_, .against = &read}).conditions[21];
   };
   AuditWith([](Submission&) {});
   EXPECT_EQ(against(0.01, 0.0001).strict, kPass);
@@ -386,7 +330,8 @@ TEST_F(ComplianceTest, SignificanceIsOfTheGainOverTheOther) {
   EXPECT_EQ(against(-0.01, 0.0001).practised, kFail);
   AuditWith([](Submission& s) { s.runs.resize(1); });
   EXPECT_EQ(against(0.01, 0.0001).strict, kCannotTell);
-  Expect(22, kCannotTell, kCannotTell, "--against");
+  Expect(22, kCannotTell, kCannotTell);
+  EXPECT_THAT(At(22).settle, HasSubstr("--against"));
 }
 
 TEST_F(ComplianceTest, NumbersAndFilesAgree) {
@@ -399,7 +344,7 @@ TEST_F(ComplianceTest, NumbersAndFilesAgree) {
   Expect(25, kFail, kPass, "in place of the mean");
   AuditWith([](Submission& s) { s.claims["val_bpb"] = 1.05; });
   Expect(25, kFail, kFail, "claims 1.05000");
-  AuditWith([](Submission& s) { s.claims["seed_results"] = {{"41", {{"val_bpb", 1.07}}}}; });
+  AuditWith([](Submission& s) { s.claims["seed_results"] = {{"41", {{"val_bpb", 1.09}}}}; });
   Expect(25, kFail, kFail, "seed 41");
   AuditWith([](Submission& s) { s.claims["bytes_total"] = 15000000; });
   Expect(25, kFail, kPass, "a log says 15950000");
@@ -419,9 +364,9 @@ TEST_F(ComplianceTest, NumbersAndFilesAgree) {
   AuditWith([](Submission& s) { s.claims = nullptr; });
   Expect(25, kFail, kFail, "no submission.json");
   AuditWith([](Submission& s) { s.runs.clear(); });
-  Expect(25, kFail, kPass, "no log");
+  Expect(25, kFail, kCannotTell, "no log");
   AuditWith([](Submission& s) { s.claims["val_bpb"] = nullptr; });
-  Expect(25, kFail, kPass, "no val_bpb");
+  Expect(25, kFail, kPass, "no field val_bpb");
 }
 
 TEST_F(ComplianceTest, PackedCodeNeedsReadableSourceBesideIt) {
@@ -489,11 +434,13 @@ TEST_F(ComplianceTest, TheJsonHoldsEveryVerdict) {
   AuditWith([](Submission& s) { s.claims["val_bpb"] = 1.05; });
   const Json json = Json::parse(AuditJson(input_, audit_));
   EXPECT_EQ(json["verdict"]["strict"], "fail");
-  EXPECT_EQ(json["conditions"].size(), 27u);
+  EXPECT_EQ(json["schema"], 2);
+  EXPECT_EQ(json["conditions"].size(), 28u);
   EXPECT_EQ(json["conditions"][24]["practised"], "fail");
   EXPECT_EQ(json["numbers"]["bytes_claimed"], 15950000);
   EXPECT_EQ(json["runs"].size(), 3u);
-  EXPECT_THAT(AuditText(input_, audit_), HasSubstr("verdict: strict FAIL (25), as practised FAIL (25)"));
+  EXPECT_THAT(AuditText(input_, audit_),
+              HasSubstr("verdict: strict FAIL (25, 28), as practised FAIL (25, 28)"));
 }
 
 // --- the program
@@ -503,7 +450,8 @@ class ComplianceProgramTest : public ComplianceTest {
  protected:
   int RunProgram(const std::string& arguments) {
     const std::string out = NewFolder() + "/out";
-    const int state = std::system(absl::StrCat("tools/compliance ", arguments, " >", out, " 2>&1").c_str());
+    const int state =
+        std::system(absl::StrCat("tools/compliance/compliance ", arguments, " >", out, " 2>&1").c_str());
     output_ = *ReadFile(out);
     return WIFEXITED(state) ? WEXITSTATUS(state) : -1;
   }
@@ -554,7 +502,7 @@ TEST_F(ComplianceProgramTest, BrokenFilesAreNamedAndTheRestIsAudited) {
               s.files["train_seed43.log"] = LogOf(s.runs[0]).substr(0, LogOf(s.runs[0]).size() - 150);
             }),
             1);
-  EXPECT_THAT(output_, HasSubstr("train_seed43.log: ends before the final score"));
+  EXPECT_THAT(output_, HasSubstr("train_seed43.log: no score after training"));
   EXPECT_EQ(RunOn([](Submission& s) { s.files["train_seed43.log"] = "Hyperparameters:\n  seed: 43\n"; }), 1);
   EXPECT_THAT(output_, HasSubstr("train_seed43.log: holds no step of a run"));
   EXPECT_EQ(RunOn([](Submission&) {}, "--train='/no/*.bin' --val='/no/*.bin'"), 0) << output_;

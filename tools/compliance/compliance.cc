@@ -3,8 +3,7 @@
 //
 //   compliance --folder=DIR [--against=DIR] [--train=GLOB --val=GLOB] [--json=FILE]
 //
-// Exit codes: 0 no condition fails; 1 one fails in the strict reading only; 2 one fails as practised too; 3
-// nothing could be audited, with one line that says why.
+// Exit codes stand in --help.
 #include <cstdio>
 #include <string>
 
@@ -14,11 +13,11 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "core/status.h"
-#include "tools/compliance_checks.h"
-#include "tools/compliance_report.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/report.h"
+#include "tools/compliance/rules.h"
+#include "tools/compliance/shard_overlap.h"
 #include "tools/machine.h"
-#include "tools/shard_overlap.h"
-#include "tools/submission_folder.h"
 
 ABSL_FLAG(std::string, folder, "", "the submission's folder");
 ABSL_FLAG(std::string, against, "", "another submission's folder: is this one better by more than chance?");
@@ -56,7 +55,10 @@ absl::StatusOr<int> Main() {
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
     HM_RETURN_IF_ERROR(WriteFile(path, AuditJson(input, audit)));
   }
-  return audit.practised == Verdict::kFail ? 2 : audit.strict == Verdict::kFail ? 1 : 0;
+  const auto bad = [](Verdict verdict) {
+    return verdict == Verdict::kFail || verdict == Verdict::kImplausible;
+  };
+  return bad(audit.practised) ? 2 : bad(audit.strict) ? 1 : 0;
 }
 
 }  // namespace
@@ -64,7 +66,16 @@ absl::StatusOr<int> Main() {
 
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage(
-      "audits a submission folder: compliance --folder=DIR [--against=DIR] [--json=FILE]");
+      "Audits a submission folder of the Parameter Golf challenge by its files.\n"
+      "  compliance --folder=DIR [--against=DIR] [--train=GLOB --val=GLOB] [--json=FILE]\n"
+      "Each condition is read strictly and as practised at the submission's date; each verdict cites file "
+      "and "
+      "line.\n"
+      "Exit codes:\n"
+      "  0  no condition fails (the last line says whether anything passes)\n"
+      "  1  one fails in the strict reading only\n"
+      "  2  one fails as practised too, or the score is implausible\n"
+      "  3  nothing could be audited; one line says why");
   absl::ParseCommandLine(argc, argv);
   hm11::GoToCallersFolder();
   const absl::StatusOr<int> code = hm11::Main();

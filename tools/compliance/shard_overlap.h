@@ -1,6 +1,6 @@
 // Whether validation text is in the training data: shards split into documents, documents compared by hash.
-#ifndef HM11_TOOLS_SHARD_OVERLAP_H_
-#define HM11_TOOLS_SHARD_OVERLAP_H_
+#ifndef HM11_TOOLS_COMPLIANCE_SHARD_OVERLAP_H_
+#define HM11_TOOLS_COMPLIANCE_SHARD_OVERLAP_H_
 
 #include <cstdint>
 #include <string>
@@ -32,4 +32,4 @@ absl::StatusOr<ShardOverlap> FindShardOverlap(const std::vector<std::string>& tr
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SHARD_OVERLAP_H_
+#endif  // HM11_TOOLS_COMPLIANCE_SHARD_OVERLAP_H_

@@ -1,5 +1,5 @@
 // Welch's test over the incomplete beta function.
-#include "tools/significance.h"
+#include "tools/compliance/significance.h"
 
 #include <algorithm>
 #include <cmath>

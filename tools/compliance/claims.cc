@@ -1,5 +1,5 @@
 // Reading submission.json as people write it.
-#include "tools/submission_claims.h"
+#include "tools/compliance/claims.h"
 
 #include <algorithm>
 #include <cmath>
@@ -18,9 +18,17 @@ namespace {
 
 using Json = nlohmann::json;
 
+constexpr size_t kLongestJson = size_t{1} << 20;
+constexpr int kDeepest = 64;
+constexpr size_t kMostNames = 1000;
+constexpr size_t kMostSeeds = 1000;
+
 // 15863489, "15863489", "15,863,489 bytes", 1.5863489e7; {"mean": ...} gives its mean.
 std::optional<double> NumberOf(const Json& value) {
-  if (value.is_number()) return value.get<double>();
+  if (value.is_number()) {
+    const double number = value.get<double>();
+    return std::isfinite(number) ? std::optional<double>(number) : std::nullopt;
+  }
   if (value.is_object()) {
     for (const char* key : {"mean", "value", "max"}) {
       if (const auto found = value.find(key); found != value.end() && found->is_number())
@@ -32,7 +40,7 @@ std::optional<double> NumberOf(const Json& value) {
   const absl::string_view stripped = absl::StripAsciiWhitespace(text);
   double number = 0;
   if (absl::SimpleAtod(absl::StripAsciiWhitespace(absl::StripSuffix(stripped, "bytes")), &number))
-    return number;
+    return std::isfinite(number) ? std::optional<double>(number) : std::nullopt;
   return std::nullopt;
 }
 
@@ -75,9 +83,9 @@ std::string FirstText(const Json& object, std::initializer_list<const char*> key
   for (const char* key : keys) {
     const auto found = object.find(key);
     if (found == object.end()) continue;
-    if (found->is_string()) return found->get<std::string>();
+    if (found->is_string()) return found->get<std::string>().substr(0, 1000);
     if (found->is_array() || found->is_number())
-      return found->dump(-1, ' ', false, Json::error_handler_t::replace);
+      return found->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 1000);
   }
   return "";
 }
@@ -93,12 +101,18 @@ std::optional<int64_t> SeedOf(absl::string_view text) {
 }
 
 void ReadSeedResult(const Json& value, SeedClaim* claim) {
-  if (value.is_number()) claim->val_bpb = value.get<double>();
+  if (value.is_number()) claim->val_bpb = NumberOf(value);
   if (!value.is_object()) return;
+  for (const char* key : {"log_file", "log", "train_log", "logfile"}) {
+    const auto found = value.find(key);
+    if (found != value.end() && found->is_string())
+      claim->log_file = found->get<std::string>().substr(0, 300);
+  }
   if (const auto loss = FirstNumber(value, {"val_loss", "val_loss_nats", "loss", "final_val_loss"}))
     claim->val_loss = loss;
   if (const auto bpb =
-          FirstNumber(value, {"val_bpb", "bpb", "final_val_bpb", "val_bpb_exact", "post_ttt_val_bpb"})) {
+          FirstNumber(value, {"val_bpb", "bpb", "final_val_bpb", "val_bpb_exact", "post_ttt_val_bpb",
+                              "ttt_val_bpb", "sliding_val_bpb", "post_ttt_bpb", "ttt_bpb", "sliding_bpb"})) {
     claim->val_bpb = bpb;
   }
   if (const auto bytes = LargestWhole(value, {"artifact_bytes", "bytes_total", "total_bytes", "bytes"})) {
@@ -108,6 +122,7 @@ void ReadSeedResult(const Json& value, SeedClaim* claim) {
 
 // Seeds as [42, 7], as {"42": {...}}, as [{"seed": 42, ...}] or as one number.
 void ReadSeeds(const Json& value, std::map<int64_t, SeedClaim>* seeds) {
+  if (seeds->size() > kMostSeeds) return;
   if (value.is_number_integer()) (*seeds)[value.get<int64_t>()];
   if (value.is_string()) {
     if (const auto seed = SeedOf(value.get<std::string>())) (*seeds)[*seed];
@@ -119,6 +134,7 @@ void ReadSeeds(const Json& value, std::map<int64_t, SeedClaim>* seeds) {
   }
   if (!value.is_array()) return;
   for (const Json& entry : value) {
+    if (seeds->size() > kMostSeeds) return;
     if (entry.is_object()) {
       const auto seed = entry.find("seed");
       if (seed == entry.end()) continue;
@@ -130,11 +146,55 @@ void ReadSeeds(const Json& value, std::map<int64_t, SeedClaim>* seeds) {
 }
 
 void CollectFiles(const Json& value, int depth, std::vector<std::string>* files) {
-  if (depth > 8) return;
+  if (depth > 8 || files->size() > kMostNames) return;
   if (value.is_string() && LooksLikeFileName(value.get<std::string>()))
     files->push_back(value.get<std::string>());
   if (value.is_structured()) {
     for (const Json& inner : value) CollectFiles(inner, depth + 1, files);
+  }
+}
+
+// Logs that are there for comparison, or are not counted, by the words of the key above them.
+void CollectReferenceLogs(const Json& object, std::set<std::string>* logs) {
+  for (const auto& [key, value] : object.items()) {
+    const std::string lower = absl::AsciiStrToLower(key);
+    const bool apart = absl::StrContains(lower, "reference") || absl::StrContains(lower, "superseded") ||
+                       absl::StrContains(lower, "excluded") || absl::StrContains(lower, "hardening") ||
+                       absl::StrContains(lower, "not_included") || absl::StrContains(lower, "ablation");
+    std::vector<std::string> names;
+    if (apart) CollectFiles(value, 0, &names);
+    logs->insert(names.begin(), names.end());
+  }
+}
+
+// How deep brackets nest outside strings; the parser must not be given what its destructor cannot take.
+int NestingOf(absl::string_view json) {
+  int depth = 0, deepest = 0;
+  bool in_string = false;
+  for (size_t i = 0; i < json.size(); ++i) {
+    const char c = json[i];
+    if (in_string) {
+      if (c == '\\') ++i;
+      in_string = c != '"';
+    } else if (c == '"') {
+      in_string = true;
+    } else if (c == '[' || c == '{') {
+      deepest = std::max(deepest, ++depth);
+    } else if (c == ']' || c == '}') {
+      --depth;
+    }
+  }
+  return deepest;
+}
+
+// The line of each field's first appearance, to be cited.
+void FindLines(absl::string_view json, const Json& root, std::map<std::string, int64_t>* lines) {
+  size_t fields = 0;
+  for (const auto& [key, value] : root.items()) {
+    if (++fields > 200 || key.size() > 100) continue;
+    const size_t at = json.find(absl::StrCat("\"", key, "\""));
+    if (at == absl::string_view::npos) continue;
+    (*lines)[key] = 1 + std::count(json.begin(), json.begin() + static_cast<int64_t>(at), '\n');
   }
 }
 
@@ -157,12 +217,25 @@ bool LooksLikeFileName(absl::string_view text) {
   return false;
 }
 
+int64_t SubmissionClaims::LineOf(const std::string& key) const {
+  const auto found = lines.find(key);
+  return found == lines.end() ? 0 : found->second;
+}
+
 absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
+  if (json.size() > kLongestJson) {
+    return absl::InvalidArgumentError(absl::StrCat(json.size(), " bytes; more than a MiB is not read"));
+  }
+  if (NestingOf(json) > kDeepest) {
+    return absl::InvalidArgumentError(absl::StrCat("nested more than ", kDeepest, " deep; not read"));
+  }
   Json root;
   try {
     root = Json::parse(json.begin(), json.end());
   } catch (const Json::parse_error& error) {
     return absl::InvalidArgumentError(absl::StrCat("not JSON from line ", LineOf(json, error.byte), " on"));
+  } catch (const Json::exception&) {
+    return absl::InvalidArgumentError("JSON with a number that is out of range");
   }
   if (!root.is_object()) return absl::InvalidArgumentError("JSON, but not an object");
 
@@ -177,6 +250,9 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
       root, {"val_loss", "val_loss_mean", "mean_val_loss", "val_loss_nats", "val_loss_nats_mean"});
   claims.val_bpb =
       FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact", "final_val_bpb", "bpb"});
+  if (const auto found = root.find("val_bpb"); found != root.end() && !claims.val_bpb && !found->is_null()) {
+    claims.no_score = found->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 40);
+  }
   claims.bytes_total = LargestWhole(
       root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
              "total_submission_bytes", "submission_bytes", "artifact_bytes_mean"});
@@ -195,6 +271,13 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
     }
   }
   CollectFiles(root, 0, &claims.files);
+  CollectReferenceLogs(root, &claims.reference_logs);
+  FindLines(json, root, &claims.lines);
+  if (claims.bytes_total) {
+    // The largest of several stands below a seed, not where the first field of that name is.
+    const size_t at = json.find(absl::StrCat(*claims.bytes_total));
+    if (at != absl::string_view::npos) claims.lines["bytes_total"] = LineOf(json, at);
+  }
   return claims;
 }
 

@@ -1,7 +1,10 @@
 // A submission of the challenge as it lies on disk: its files, its programs with what they use of each other,
 // its claims, its logs, and the files it names but lacks.
-#ifndef HM11_TOOLS_SUBMISSION_FOLDER_H_
-#define HM11_TOOLS_SUBMISSION_FOLDER_H_
+//
+// Whatever is read is bounded, and what was not read is listed: links out of the folder and files that are no
+// regular files are not opened.
+#ifndef HM11_TOOLS_COMPLIANCE_FOLDER_H_
+#define HM11_TOOLS_COMPLIANCE_FOLDER_H_
 
 #include <cstdint>
 #include <optional>
@@ -9,9 +12,11 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "tools/packed_code.h"
-#include "tools/run_log.h"
-#include "tools/submission_claims.h"
+#include "tools/compliance/claims.h"
+#include "tools/compliance/fact.h"
+#include "tools/compliance/packed_code.h"
+#include "tools/compliance/python_source.h"
+#include "tools/compliance/run_log.h"
 
 namespace hm11 {
 
@@ -27,6 +32,13 @@ struct ProgramFile {
   bool used_by_entry = false;  // the trainer, or reached from it by imports, includes and names of files
   bool for_readers = false;    // not used, but word for word in a packed program that is: its readable copy
   UnpackedCode code = {};
+  std::vector<PythonStatement> statements = {};  // of code.text, where that is Python
+  int64_t own_lines = 0;                         // lines beyond these were packed
+
+  // Where a line of code.text is: "train_gpt.py:12", "train_gpt.py (unpacked):7".
+  Place At(int64_t line) const {
+    return line <= own_lines ? Place{name, line} : Place{name + " (unpacked)", line - own_lines};
+  }
 };
 
 struct SubmissionFolder {
@@ -35,17 +47,23 @@ struct SubmissionFolder {
   std::vector<ProgramFile> programs = {};
   std::string entry = {};                   // train_gpt.py, or the only program; "" when there is none
   std::optional<FolderFile> artifact = {};  // the compressed model, where it was handed in
+  std::vector<FolderFile> data = {};        // other files that the used programs name: tables, dictionaries
   std::optional<SubmissionClaims> claims = {};
+  std::string claims_file = "submission.json";
   std::string claims_problem = {};  // why there are none
   std::string readme = {};
+  std::string readme_file = {};
   std::vector<LoggedRun> logs = {};
   std::vector<std::string> problems = {};  // a line each: files that can't be read or are cut off
+  std::vector<std::string> not_read = {};  // a line each: what was left out to bound time and memory
   std::vector<std::string> absent = {};    // files named as part of the folder that are not in it
 
   int64_t used_code_bytes() const;  // of the programs that the entry uses, as shipped
   const ProgramFile* entry_program() const;
   std::string used_code() const;  // texts of those programs, unpacked
   bool is_record() const;         // of the ten-minute track, as far as folder and claims say
+  std::string name() const;       // its last path component
+  std::string date() const;       // "2026-04-09" of the claims, else of the folder's name; "" when unknown
 };
 
 // NotFound when the folder is missing, FailedPrecondition when it is no folder or holds no file.
@@ -54,6 +72,12 @@ absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path);
 // "train_seed{42,7}.log" -> "train_seed42.log", "train_seed7.log"
 std::vector<std::string> ExpandBraces(const std::string& text);
 
+// Whether a name fits a pattern in which * stands for any text; the time is at most their lengths' product.
+bool FitsPattern(absl::string_view pattern, absl::string_view name);
+
+// The seed in a log's name: "train_seed42.log", "run_s7.txt".
+std::optional<int64_t> SeedInName(absl::string_view name);
+
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SUBMISSION_FOLDER_H_
+#endif  // HM11_TOOLS_COMPLIANCE_FOLDER_H_

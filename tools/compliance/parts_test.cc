@@ -18,12 +18,12 @@
 #include "core/file.h"
 #include "core/lzma.h"
 #include "data/shard.h"
-#include "tools/packed_code.h"
-#include "tools/run_log.h"
-#include "tools/shard_overlap.h"
-#include "tools/significance.h"
-#include "tools/submission_claims.h"
-#include "tools/submission_folder.h"
+#include "tools/compliance/claims.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/packed_code.h"
+#include "tools/compliance/run_log.h"
+#include "tools/compliance/shard_overlap.h"
+#include "tools/compliance/significance.h"
 
 namespace hm11 {
 namespace {
@@ -287,6 +287,18 @@ TEST_F(PartsTest, WhatTheProgramsTextSaysIsNotTheRuns) {
   EXPECT_FALSE(logs[0].seed.has_value());
   EXPECT_EQ(logs[0].final_score(), nullptr);
   EXPECT_EQ(logs[0].total_bytes(), 7);  // the one that says what it is of
+}
+
+TEST_F(PartsTest, AProgramMayEndWithoutARule) {
+  const std::string program = "import torch\nprint(f'step:{step}/{total} train_time:{ms}ms')\n";
+  const auto with_header = ParseRunLogs(
+      program + "Python 3.12.3 (main) [GCC 13.3.0] PyTorch 2.8\nstep:5/9 train_time:1000ms\n", "a.log");
+  ASSERT_THAT(with_header, SizeIs(1));
+  EXPECT_EQ(with_header[0].steps, 5);
+  EXPECT_EQ(with_header[0].source_hash, SourceHash(program));
+  const auto with_steps = ParseRunLogs(program + "warm-up\nstep:5/9 train_time:1000ms\n", "a.log");
+  ASSERT_THAT(with_steps, SizeIs(1));
+  EXPECT_EQ(with_steps[0].source_hash, 0u) << "where the program ends is not known";
 }
 
 TEST_F(PartsTest, OneFileMayHoldSeveralRuns) {

@@ -1,0 +1,529 @@
+// Reading a submission's folder.
+#include "tools/compliance/folder.h"
+
+#include <algorithm>
+#include <filesystem>
+#include <set>
+#include <system_error>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
+#include "absl/strings/strip.h"
+#include "core/file.h"
+#include "core/status.h"
+
+namespace hm11 {
+namespace {
+
+namespace fs = std::filesystem;
+
+constexpr size_t kMostFiles = 5000;
+constexpr size_t kMostPrograms = 500;
+constexpr size_t kMostLogs = 500;
+constexpr size_t kMostExpansions = 1000;
+constexpr size_t kMostNames = 2000;
+constexpr int64_t kLargestText = int64_t{4} << 20;     // of a program or a README
+constexpr int64_t kMostTextBytes = int64_t{24} << 20;  // of all programs
+constexpr int64_t kLargestLog = int64_t{16} << 20;     // real ones have at most a few MiB
+constexpr int64_t kMostLogBytes = int64_t{48} << 20;
+
+bool EndsWithAny(absl::string_view name, std::initializer_list<absl::string_view> endings) {
+  return std::any_of(endings.begin(), endings.end(),
+                     [&](absl::string_view ending) { return absl::EndsWithIgnoreCase(name, ending); });
+}
+
+bool IsSource(absl::string_view name) {
+  return EndsWithAny(name, {".py", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp"});
+}
+
+// Machine code and packed sources: of no interest unless a program names them.
+bool IsPackedProgram(absl::string_view name) {
+  return EndsWithAny(name, {".so", ".tar", ".tar.xz", ".tar.gz", ".tgz", ".txz", ".xz", ".lzma", ".gz",
+                            ".zlib", ".br", ".b85", ".b64", ".pyc", ".pyz", ".zip"});
+}
+
+bool IsLogName(absl::string_view name) {
+  return EndsWithAny(name, {".log", ".txt", ".out"}) && !EndsWithAny(name, {"requirements.txt"});
+}
+
+bool IsArtifactName(absl::string_view name) {
+  if (EndsWithAny(name, {".tar.xz", ".tar.br", ".tar.lzma"})) return false;
+  return EndsWithAny(
+      name, {".ptz", ".pt", ".pth", ".hm11", ".safetensors", ".npz", ".bin", ".lzma", ".xz", ".zst", ".br"});
+}
+
+std::string BaseName(absl::string_view name) { return std::string(name.substr(name.rfind('/') + 1)); }
+
+// A regular file of the folder. Links may lead to one; anywhere else they are not followed.
+bool StaysInside(const fs::directory_entry& entry, SubmissionFolder* folder) {
+  std::error_code error;
+  const std::string name = entry.path().lexically_relative(folder->path).string();
+  if (!entry.is_symlink(error)) {
+    if (!entry.is_regular_file(error) && !entry.is_directory(error)) {
+      folder->not_read.push_back(absl::StrCat(name, ": no regular file"));
+    }
+    return entry.is_regular_file(error);
+  }
+  const fs::path root = fs::canonical(folder->path, error);
+  const fs::path target = error ? fs::path() : fs::canonical(entry.path(), error);
+  const bool inside = !error && absl::StartsWith(target.string(), absl::StrCat(root.string(), "/"));
+  if (!inside || !fs::is_regular_file(target, error)) {
+    folder->not_read.push_back(absl::StrCat(name, ": a link to elsewhere"));
+    return false;
+  }
+  return true;
+}
+
+absl::Status ListFiles(SubmissionFolder* folder) {
+  std::error_code error;
+  const fs::file_status status = fs::status(folder->path, error);
+  if (!fs::exists(status)) return absl::NotFoundError(absl::StrCat(folder->path, ": no such folder"));
+  if (!fs::is_directory(status)) {
+    return absl::FailedPreconditionError(absl::StrCat(folder->path, ": a file, not a folder"));
+  }
+  fs::recursive_directory_iterator at(folder->path, fs::directory_options::skip_permission_denied, error),
+      end;
+  for (; !error && at != end; at.increment(error)) {
+    if (at->path().filename() == ".git" || at->path().filename() == "__pycache__")
+      at.disable_recursion_pending();
+    std::error_code of_file;
+    if (!StaysInside(*at, folder)) continue;
+    folder->files.push_back({.name = at->path().lexically_relative(folder->path).string(),
+                             .bytes = static_cast<int64_t>(at->file_size(of_file))});
+    if (folder->files.size() >= kMostFiles) {
+      folder->not_read.push_back(absl::StrCat("files beyond the first ", kMostFiles));
+      break;
+    }
+  }
+  if (error) return absl::UnknownError(absl::StrCat("cannot list ", folder->path, ": ", error.message()));
+  if (folder->files.empty()) {
+    return absl::FailedPreconditionError(absl::StrCat(folder->path, ": empty folder, nothing to audit"));
+  }
+  std::sort(folder->files.begin(), folder->files.end(),
+            [](const auto& a, const auto& b) { return a.name < b.name; });
+  return absl::OkStatus();
+}
+
+// The text of a file; a problem is noted and nothing returned when it can't be read or is no text of sane
+// size.
+std::optional<std::string> ReadText(const FolderFile& file, SubmissionFolder* folder) {
+  if (file.bytes > kLargestText) {
+    folder->not_read.push_back(absl::StrCat(file.name, ": ", file.bytes, " bytes are too many for a text"));
+    return std::nullopt;
+  }
+  absl::StatusOr<std::string> text = ReadFile(absl::StrCat(folder->path, "/", file.name));
+  if (!text.ok()) {
+    folder->problems.push_back(std::string(text.status().message()));
+    return std::nullopt;
+  }
+  return *std::move(text);
+}
+
+// submission.json, or what is named almost so: "submission_ternary.json".
+const FolderFile* FindClaimsFile(const SubmissionFolder& folder) {
+  const FolderFile* found = nullptr;
+  for (const FolderFile& file : folder.files) {
+    if (file.name == "submission.json") return &file;
+    if (found == nullptr && absl::StartsWith(file.name, "submission") && absl::EndsWith(file.name, ".json")) {
+      found = &file;
+    }
+  }
+  return found;
+}
+
+void ReadClaims(SubmissionFolder* folder) {
+  folder->claims_problem = "there is no submission.json";
+  const FolderFile* file = FindClaimsFile(*folder);
+  if (file == nullptr) return;
+  folder->claims_file = file->name;
+  const std::optional<std::string> text = ReadText(*file, folder);
+  if (!text) {
+    folder->claims_problem = absl::StrCat(file->name, " cannot be read");
+    return;
+  }
+  absl::StatusOr<SubmissionClaims> claims = ParseClaims(*text);
+  if (claims.ok()) {
+    folder->claims = *std::move(claims);
+    folder->claims_problem.clear();
+  } else {
+    folder->claims_problem = absl::StrCat(file->name, ": ", claims.status().message());
+  }
+}
+
+void ReadLog(const FolderFile& file, int64_t most_bytes, SubmissionFolder* folder) {
+  absl::StatusOr<std::vector<LoggedRun>> logs =
+      ReadRunLogs(absl::StrCat(folder->path, "/", file.name), file.name, most_bytes);
+  if (!logs.ok()) {
+    folder->problems.push_back(std::string(logs.status().message()));
+    return;
+  }
+  if (logs->empty() && absl::StartsWith(BaseName(file.name), "train") && absl::EndsWith(file.name, ".log")) {
+    folder->problems.push_back(absl::StrCat(file.name, ": holds no step of a run; cut off?"));
+  }
+  for (LoggedRun& log : *logs) {
+    if (!log.seed && logs->size() == 1) log.seed = SeedInName(file.name);
+    if (log.final_score() == nullptr && log.steps) {
+      folder->problems.push_back(absl::StrCat(file.name, ": no score after training",
+                                              log.failed ? ", but an error" : "", "; cut off?"));
+    }
+    if (folder->logs.size() < kMostLogs) folder->logs.push_back(std::move(log));
+  }
+}
+
+void ReadLogs(SubmissionFolder* folder) {
+  int64_t left = kMostLogBytes;
+  size_t read = 0;
+  for (const FolderFile& file : folder->files) {
+    if (!IsLogName(file.name)) continue;
+    if (++read > kMostLogs || left <= 0) {
+      folder->not_read.push_back(absl::StrCat(file.name, ": one log too many"));
+      if (read > kMostLogs + 3) return;
+      continue;
+    }
+    const int64_t most = std::min(left, kLargestLog);
+    if (file.bytes > most) {
+      folder->not_read.push_back(absl::StrCat(file.name, ": what follows the first ", most, " bytes"));
+    }
+    ReadLog(file, most, folder);
+    left -= std::min(file.bytes, most);
+  }
+}
+
+// train_gpt.py; else the only program; else one called train...
+void FindEntry(SubmissionFolder* folder) {
+  std::vector<const ProgramFile*> sources;
+  for (const ProgramFile& program : folder->programs) {
+    if (IsSource(program.name)) sources.push_back(&program);
+    if (program.name == "train_gpt.py") folder->entry = program.name;
+  }
+  if (folder->entry.empty() && sources.size() == 1) folder->entry = sources[0]->name;
+  for (const ProgramFile* source : sources) {
+    if (!folder->entry.empty()) break;
+    const std::string base = BaseName(source->name);
+    if (absl::StartsWith(base, "train") && absl::EndsWith(base, ".py")) folder->entry = source->name;
+  }
+}
+
+// What a program names of the files beside it.
+struct Named {
+  std::set<std::string> modules = {};      // "ngram_tilt", "pkg.part"
+  std::set<std::string> files = {};        // last parts of paths in its strings and includes
+  std::vector<std::string> patterns = {};  // strings with a *
+};
+
+void NameFiles(absl::string_view text, Named* named) {
+  // A string may be a path or a command with paths in it.
+  for (absl::string_view word : absl::StrSplit(text, absl::ByAnyChar(" \t\n,;=\"'()<>"), absl::SkipEmpty())) {
+    if (word.size() > 200 || !absl::StrContains(word, '.')) continue;
+    const std::string base = BaseName(word);
+    if (named->files.size() < 100000) named->files.insert(base);
+    if (absl::StrContains(base, '*') && named->patterns.size() < 50) named->patterns.push_back(base);
+  }
+}
+
+Named NamesOf(const ProgramFile& program) {
+  Named named;
+  for (const PythonStatement& statement : program.statements) {
+    for (std::string& module : ImportedModules(statement)) named.modules.insert(std::move(module));
+    const bool by_name = HasWord(statement.code, "import_module") || HasWord(statement.code, "__import__") ||
+                         HasWord(statement.code, "run_module");
+    for (const std::string& text : statement.strings) {
+      if (by_name) named.modules.insert(text);
+      NameFiles(text, &named);
+    }
+  }
+  for (absl::string_view line : absl::StrSplit(program.code.text, '\n')) {
+    line = absl::StripLeadingAsciiWhitespace(line.substr(0, 1000));
+    if (absl::ConsumePrefix(&line, "#include")) NameFiles(line, &named);
+  }
+  return named;
+}
+
+bool Uses(const Named& named, const std::string& name) {
+  const std::string base = BaseName(name);
+  if (absl::EndsWith(base, ".py")) {
+    const std::string stem = base.substr(0, base.size() - 3);
+    const std::string path = absl::StrReplaceAll(name.substr(0, name.size() - 3), {{"/", "."}});
+    for (const std::string& module : named.modules) {
+      // "import a.b" runs a/__init__.py and a/b.py.
+      const bool whole = absl::EndsWith(absl::StrCat(".", path), absl::StrCat(".", module));
+      const bool first = module.substr(0, module.find('.')) == stem;
+      if (whole || first || absl::EndsWith(path, absl::StrCat(module, ".__init__"))) return true;
+    }
+  }
+  if (named.files.count(base) > 0) return true;
+  return std::any_of(named.patterns.begin(), named.patterns.end(),
+                     [&](const std::string& pattern) { return FitsPattern(pattern, base); });
+}
+
+// Whether `program` is what `packed` has in it anyway, to be read where that is run.
+bool IsReadableCopy(const ProgramFile& program, const ProgramFile& packed) {
+  return IsPackedProgram(packed.name) && !IsPackedProgram(program.name) && !program.code.text.empty() &&
+         absl::StrContains(packed.code.text, program.code.text);
+}
+
+// Tables and dictionaries that a used program names. Tokenizers were never counted, and what a program writes
+// itself (its model, its logs) is no part of it.
+void FindData(const Named& named, SubmissionFolder* folder) {
+  for (const FolderFile& file : folder->files) {
+    const std::string base = BaseName(file.name);
+    if (named.files.count(base) == 0 || IsSource(file.name) || IsPackedProgram(file.name) ||
+        IsLogName(base) || IsArtifactName(base) ||
+        EndsWithAny(base, {".json", ".md", ".model", ".vocab", ".jsonl", ".csv", ".png", ".sh", ".toml",
+                           ".yaml", ".yml"})) {
+      continue;
+    }
+    const bool known = std::any_of(folder->data.begin(), folder->data.end(),
+                                   [&](const FolderFile& each) { return each.name == file.name; });
+    if (!known) folder->data.push_back(file);
+  }
+}
+
+void FollowUses(SubmissionFolder* folder) {
+  std::vector<ProgramFile*> reached;
+  for (ProgramFile& program : folder->programs) {
+    if (program.name != folder->entry) continue;
+    program.used_by_entry = true;
+    reached.push_back(&program);
+  }
+  for (size_t i = 0; i < reached.size(); ++i) {
+    const Named named = NamesOf(*reached[i]);
+    // What a packed program names is packed with it.
+    if (!IsPackedProgram(reached[i]->name)) FindData(named, folder);
+    for (ProgramFile& program : folder->programs) {
+      if (program.used_by_entry || !Uses(named, program.name)) continue;
+      // Packed sources include their own files, not the copies beside them.
+      if (IsReadableCopy(program, *reached[i])) continue;
+      program.used_by_entry = true;
+      reached.push_back(&program);
+    }
+  }
+  for (ProgramFile& program : folder->programs) {
+    program.for_readers =
+        !program.used_by_entry && std::any_of(reached.begin(), reached.end(), [&](const ProgramFile* packed) {
+          return IsReadableCopy(program, *packed);
+        });
+  }
+}
+
+void ReadPrograms(SubmissionFolder* folder) {
+  int64_t left = kMostTextBytes;
+  for (const FolderFile& file : folder->files) {
+    const bool packed = IsPackedProgram(file.name);
+    if (!packed && !IsSource(file.name)) continue;
+    if (folder->artifact && file.name == folder->artifact->name) continue;
+    ProgramFile program = {.name = file.name, .bytes = file.bytes};
+    if (left < file.bytes || folder->programs.size() >= kMostPrograms) {
+      folder->not_read.push_back(absl::StrCat(file.name, ": one program too many"));
+    } else if (const std::optional<std::string> text = ReadText(file, folder)) {
+      const bool python = absl::EndsWith(file.name, ".py");
+      program.code = packed   ? UnpackFile(*text, left)
+                     : python ? UnpackCode(*text, left)
+                              : UnpackedCode{.text = *text};
+      program.own_lines = packed ? 0 : 1 + std::count(text->begin(), text->end(), '\n');
+      if (packed || python) program.statements = PythonStatements(program.code.text);
+      if (program.code.cut_off)
+        folder->not_read.push_back(absl::StrCat(file.name, ": not all that is packed in it"));
+      left -= static_cast<int64_t>(program.code.text.size());
+    }
+    if (folder->programs.size() < 2 * kMostPrograms) folder->programs.push_back(std::move(program));
+  }
+  FindEntry(folder);
+  // Packed files that nothing names are data.
+  FollowUses(folder);
+  std::erase_if(folder->programs, [](const ProgramFile& program) {
+    return !program.used_by_entry && IsPackedProgram(program.name);
+  });
+}
+
+void FindArtifact(SubmissionFolder* folder) {
+  for (const FolderFile& file : folder->files) {
+    if (!IsArtifactName(file.name)) continue;
+    // Of other formats small files are something else; this one is nothing but an artifact.
+    if (file.bytes < 100000 && !absl::EndsWithIgnoreCase(file.name, ".hm11")) continue;
+    if (!folder->artifact || file.bytes > folder->artifact->bytes) folder->artifact = file;
+  }
+}
+
+// Names in backquotes of a README's list of its files: what it says is in the folder.
+std::vector<std::string> FilesOfReadme(const std::string& readme) {
+  std::vector<std::string> names;
+  bool in_list = false;
+  for (absl::string_view line : absl::StrSplit(readme, '\n')) {
+    if (absl::StartsWith(line, "#")) {
+      const std::string title = absl::AsciiStrToLower(line);
+      in_list = absl::StrContains(title, "file") || absl::StrContains(title, "contents") ||
+                absl::StrContains(title, "included");
+    }
+    const absl::string_view item = absl::StripLeadingAsciiWhitespace(line);
+    const bool is_item =
+        absl::StartsWith(item, "-") || absl::StartsWith(item, "*") || absl::StartsWith(item, "|");
+    if (!in_list || !is_item) continue;
+    const std::vector<absl::string_view> parts = absl::StrSplit(line, '`');
+    for (size_t i = 1; i < parts.size(); i += 2) {
+      if (LooksLikeFileName(parts[i])) names.emplace_back(parts[i]);
+      // What follows the first dash after the names explains them, and may name files elsewhere.
+      if (i + 1 < parts.size() &&
+          (absl::StrContains(parts[i + 1], "—") || absl::StrContains(parts[i + 1], " - ") ||
+           absl::StrContains(parts[i + 1], ":") || absl::StrContains(parts[i + 1], "|"))) {
+        break;
+      }
+    }
+  }
+  return names;
+}
+
+bool Matches(const std::string& name, const std::string& file) {
+  return FitsPattern(name, file) || FitsPattern(absl::StrCat("*/", name), file);
+}
+
+void FindAbsent(SubmissionFolder* folder) {
+  std::set<std::string> named;
+  for (const std::string& name : FilesOfReadme(folder->readme)) {
+    for (const std::string& one : ExpandBraces(name)) {
+      if (named.size() < kMostNames) named.insert(one);
+    }
+  }
+  if (folder->claims) named.insert(folder->claims->files.begin(), folder->claims->files.end());
+  for (absl::string_view name : named) {
+    absl::ConsumePrefix(&name, "./");
+    // Paths to other places are references, not contents.
+    if (absl::StartsWith(name, "/") || absl::StrContains(name, "..") || absl::StartsWith(name, "data/") ||
+        absl::StartsWith(name, "records/") || absl::StrContains(name, "@") || absl::StrContains(name, "#")) {
+      continue;
+    }
+    const std::string wanted(name);
+    const bool found = std::any_of(folder->files.begin(), folder->files.end(),
+                                   [&](const FolderFile& file) { return Matches(wanted, file.name); });
+    if (!found) folder->absent.push_back(wanted);
+  }
+}
+
+}  // namespace
+
+bool FitsPattern(absl::string_view pattern, absl::string_view name) {
+  size_t p = 0, n = 0, star = absl::string_view::npos, star_n = 0;
+  while (n < name.size()) {
+    if (p < pattern.size() && pattern[p] == '*') {
+      star = p++;
+      star_n = n;
+    } else if (p < pattern.size() && pattern[p] == name[n]) {
+      ++p;
+      ++n;
+    } else if (star != absl::string_view::npos) {
+      // The last star takes one character more.
+      p = star + 1;
+      n = ++star_n;
+    } else {
+      return false;
+    }
+  }
+  return pattern.find_first_not_of('*', p) == absl::string_view::npos;
+}
+
+std::optional<int64_t> SeedInName(absl::string_view name) {
+  for (const absl::string_view word : {"seed", "_s", "-s"}) {
+    for (size_t at = name.find(word); at != absl::string_view::npos; at = name.find(word, at + 1)) {
+      absl::string_view rest = name.substr(at + word.size());
+      if (!absl::ConsumePrefix(&rest, "_")) absl::ConsumePrefix(&rest, "-");
+      const absl::string_view digits = rest.substr(0, rest.find_first_not_of("0123456789"));
+      int64_t seed = 0;
+      if (digits.size() <= 9 && absl::SimpleAtoi(digits, &seed)) return seed;
+    }
+  }
+  // "log_42.txt"
+  const absl::string_view stem = name.substr(0, name.rfind('.'));
+  const absl::string_view digits =
+      stem.substr(std::min(stem.size(), stem.find_last_not_of("0123456789") + 1));
+  int64_t seed = 0;
+  const bool apart = digits.size() < stem.size() && stem[stem.size() - digits.size() - 1] == '_';
+  if (apart && digits.size() <= 5 && absl::SimpleAtoi(digits, &seed)) return seed;
+  return std::nullopt;
+}
+
+std::vector<std::string> ExpandBraces(const std::string& text) {
+  const size_t open = text.find('{');
+  const size_t close = text.find('}', open == std::string::npos ? 0 : open);
+  if (open == std::string::npos || close == std::string::npos) return {text};
+  const std::vector<std::string> rests = ExpandBraces(text.substr(close + 1));
+  std::vector<std::string> result;
+  for (absl::string_view part :
+       absl::StrSplit(absl::string_view(text).substr(open + 1, close - open - 1), ',')) {
+    for (const std::string& rest : rests) {
+      if (result.size() >= kMostExpansions) return result;
+      result.push_back(absl::StrCat(text.substr(0, open), absl::StripAsciiWhitespace(part), rest));
+    }
+  }
+  return result;
+}
+
+int64_t SubmissionFolder::used_code_bytes() const {
+  int64_t bytes = 0;
+  for (const ProgramFile& program : programs) bytes += program.used_by_entry ? program.bytes : 0;
+  return bytes;
+}
+
+const ProgramFile* SubmissionFolder::entry_program() const {
+  for (const ProgramFile& program : programs) {
+    if (program.name == entry) return &program;
+  }
+  return nullptr;
+}
+
+std::string SubmissionFolder::used_code() const {
+  std::string text;
+  for (const ProgramFile& program : programs) {
+    if (program.used_by_entry) absl::StrAppend(&text, program.code.text, "\n");
+  }
+  return text;
+}
+
+std::string SubmissionFolder::name() const { return BaseName(path); }
+
+std::string SubmissionFolder::date() const {
+  const auto is_date = [](absl::string_view text) {
+    if (text.size() < 10 || text[4] != '-' || text[7] != '-') return false;
+    for (size_t i : {0, 1, 2, 3, 5, 6, 8, 9}) {
+      if (!absl::ascii_isdigit(static_cast<unsigned char>(text[i]))) return false;
+    }
+    return true;
+  };
+  // The folder's name is given when the pull request is made; the field is often that of an earlier run.
+  if (is_date(name())) return name().substr(0, 10);
+  return claims && is_date(claims->date) ? claims->date.substr(0, 10) : "";
+}
+
+bool SubmissionFolder::is_record() const {
+  const std::string track = absl::AsciiStrToLower(claims ? claims->track : "");
+  const std::string where = absl::AsciiStrToLower(path);
+  for (const std::string& text : {track, where}) {
+    if (absl::StrContains(text, "non-record") || absl::StrContains(text, "non_record") ||
+        absl::StrContains(text, "nonrecord") || absl::StrContains(text, "unlimited")) {
+      return false;
+    }
+  }
+  return true;
+}
+
+absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path) {
+  SubmissionFolder folder = {.path = path};
+  while (folder.path.size() > 1 && folder.path.back() == '/') folder.path.pop_back();
+  HM_RETURN_IF_ERROR(ListFiles(&folder));
+  ReadClaims(&folder);
+  for (const FolderFile& file : folder.files) {
+    if (!absl::EqualsIgnoreCase(file.name, "README.md")) continue;
+    folder.readme = ReadText(file, &folder).value_or("");
+    folder.readme_file = file.name;
+  }
+  ReadLogs(&folder);
+  FindArtifact(&folder);
+  ReadPrograms(&folder);
+  FindAbsent(&folder);
+  return folder;
+}
+
+}  // namespace hm11

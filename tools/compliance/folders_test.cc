@@ -1,0 +1,459 @@
+// Miniature submission folders, one for each rule's pass, fail and cannot-tell and for each way of being
+// fooled.
+#include <gmock/gmock.h>
+#include <gtest/gtest.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+#include <algorithm>
+#include <string>
+#include <vector>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "core/file.h"
+#include "tools/compliance/made_up_submission.h"
+#include "tools/compliance/report.h"
+#include "tools/compliance/rules.h"
+
+namespace hm11 {
+namespace {
+
+constexpr Verdict kPass = Verdict::kPass, kFail = Verdict::kFail, kCannotTell = Verdict::kCannotTell,
+                  kImplausible = Verdict::kImplausible, kDoesNotApply = Verdict::kDoesNotApply;
+
+struct Miniature {
+  const char* name;
+  int condition;
+  Verdict strict, practised;
+  const char* fact;   // a part of one of its facts; "" for any
+  const char* place;  // where that fact was read: "train_seed41.log:12", a part of it; "" for any
+  void (*change)(Submission& s);
+};
+
+void ForEachRun(Submission& s, void (*change)(MadeUpRun& run)) {
+  for (MadeUpRun& run : s.runs) change(run);
+}
+
+// A submission whose three seeds score about `bpb`.
+void Score(Submission& s, double bpb) {
+  for (size_t i = 0; i < s.runs.size(); ++i) s.runs[i].bpb = bpb + 0.0001 * static_cast<double>(i);
+  s.claims["val_bpb"] = bpb + 0.0001;
+}
+
+void MakeStudy(Submission& s) { s.claims["track"] = "non_record_16mb"; }
+
+constexpr char kCacheProgram[] =
+    "import torch\n"
+    "def look(ctx_hash, target, primes, mask):\n"
+    "    full_key = (ctx_hash ^ (target * primes[3])) & mask\n"
+    "    return counts[full_key]\n";
+
+const Miniature kMiniatures[] = {
+    // Sizes.
+    {"SizeInTheJson", 1, kPass, kPass, "claimed: 15,950,000", "submission.json", [](Submission&) {}},
+    {"SizeOverTheCap", 1, kFail, kFail, "16,000,001", "submission.json",
+     [](Submission& s) { s.claims["bytes_total"] = 16000001; }},
+    {"LargestSizeOfASeed", 1, kFail, kFail, "16,000,002", "submission.json:12",
+     [](Submission& s) {
+       s.claims["seed_results"] = {{"40", {{"artifact_bytes", 15900000}}}, {"41", {{"artifact_bytes", 16000002}}}};
+     }},
+    {"SizeUnknown", 1, kCannotTell, kCannotTell, "neither in the folder nor in a log", "",
+     [](Submission& s) { s.runs.clear(), s.claims.erase("bytes_total"); }},
+    {"SizeOverTheCapOnlyAsShipped", 1, kFail, kPass, "counts as code", "helper.py",
+     [](Submission& s) { s.files["helper.py"] = std::string(110000, '#'); }},
+    {"ImportBehindACondition", 1, kFail, kPass, "counts as code", "ngram_tilt.py",
+     [](Submission& s) {
+       s.SetProgram("import torch\nif x:from ngram_tilt import Tilt;y=1\n");
+       s.files["ngram_tilt.py"] = std::string(120000, '#');
+     }},
+    {"SourceThatIsCompiledByACommand", 1, kFail, kPass, "counts as code", "fused.cpp",
+     [](Submission& s) {
+       s.SetProgram("import os\nos.system('g++ -O3 -shared fused.cpp -o fused.so')\n");
+       s.files["fused.cpp"] = std::string(120000, '/');
+     }},
+    {"ModuleLoadedByItsName", 1, kFail, kPass, "counts as code", "tilt.py",
+     [](Submission& s) {
+       s.SetProgram("import importlib\nm = importlib.import_module('tilt')\n");
+       s.files["tilt.py"] = std::string(120000, '#');
+     }},
+    {"TableThatTheProgramOpens", 1, kFail, kPass, "counts as data", "table.dat",
+     [](Submission& s) {
+       s.SetProgram("import numpy as np\nt = np.fromfile('table.dat')\n");
+       s.files["table.dat"] = std::string(120000, 'x');
+     }},
+    {"FileInAComment", 1, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.SetProgram("import torch\n# import plot, see 'plot.py'\n");
+       s.files["plot.py"] = std::string(120000, '#');
+     }},
+    {"EarlyStudyUnder16MiB", 1, kFail, kPass, "under 16 MiB", "",
+     [](Submission& s) {
+       MakeStudy(s);
+       s.claims["date"] = "2026-03-23";
+       s.claims["bytes_total"] = 16638468;
+     }},
+    // The network.
+    {"NoNetwork", 2, kCannotTell, kPass, "name no way", "", [](Submission&) {}},
+    {"Download", 2, kFail, kCannotTell, "hf_hub_download", "train_gpt.py:2",
+     [](Submission& s) { s.SetProgram("import torch\np = hf_hub_download('a', 'b')\n"); }},
+    {"InstallCommand", 2, kCannotTell, kCannotTell, "pip install", "train_gpt.py:2",
+     [](Submission& s) { s.SetProgram("import subprocess\nsubprocess.run(['pip', 'install', 'zstandard'])\n"); }},
+    {"InstallInAMessage", 2, kCannotTell, kPass, "name no way", "",
+     [](Submission& s) { s.SetProgram("import torch\nraise ImportError('pip install mamba_ssm')\n"); }},
+    {"CurlInProse", 2, kCannotTell, kPass, "name no way", "",
+     [](Submission& s) { s.SetProgram("import torch\ntext = 'fingers might curl around it'\n"); }},
+    {"ProgramThatCannotBeRead", 2, kCannotTell, kCannotTell, "could not be read", "",
+     [](Submission& s) { s.SetProgram("exec(load('" + std::string(1000, 'A') + "'))\n"); }},
+    {"SystemProgram", 2, kCannotTell, kPass, "must be installed", "train_gpt.py:2",
+     [](Submission& s) { s.SetProgram("import subprocess\nsubprocess.run(['lrzip', '-z', f])\n"); }},
+    // Times.
+    {"TrainedInTime", 3, kPass, kPass, "590.0 s + Hessians 4.0 s", "train_seed40.log", [](Submission&) {}},
+    {"TrainedTooLong", 3, kFail, kFail, "601.0 s", "train_seed41.log",
+     [](Submission& s) { s.runs[1].train_ms = 601000; }},
+    {"TrainedAMomentTooLong", 3, kFail, kPass, "600.008 s", "train_seed40.log",
+     [](Submission& s) { s.runs[0].train_ms = 600008, s.runs[0].hessians = ""; }},
+    {"TrainedWithoutLog", 3, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
+    {"StudyOfAnyLength", 3, kDoesNotApply, kDoesNotApply, "", "", MakeStudy},
+    {"EvaluatedInTime", 5, kPass, kPass, "300.0 s", "train_seed40.log", [](Submission&) {}},
+    {"EvaluationUnderAnotherName", 5, kFail, kFail, "895.3 s", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].after = "final_ngram val_loss:2.7897 val_bpb:1.0800 ngram_eval_time:895349ms\n";
+     }},
+    {"EvaluationByItsOwnAccount", 5, kFail, kFail, "688.0 s", "README.md:2",
+     [](Submission& s) { s.files["README.md"] = "# It\nEval ops total: ~688s (525 + 163). Slightly over.\n"; }},
+    {"SumWithTraining", 5, kPass, kPass, "", "",
+     [](Submission& s) { s.files["README.md"] = "- training 600s, eval ~304s, total ~904s\n"; }},
+    {"TailPrintedTwice", 5, kPass, kPass, "", "",
+     [](Submission& s) {
+       for (MadeUpRun& run : s.runs) {
+         run.eval_ms = 400000;
+         const std::string log = LogOf(run);
+         run.after = log.substr(log.find("quantized_exact"));
+       }
+     }},
+    {"SeveralEvaluations", 5, kCannotTell, kPass, "700.0 s", "train_seed40.log",
+     [](Submission& s) { s.runs[0].more = "quantized_a val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n"; }},
+    {"EvaluationWithoutLog", 5, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
+    // Validation text before sealing.
+    {"SettingsOfSwitchedOffTraining", 6, kCannotTell, kCannotTell, "is off", "train_seed40.log",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) {
+         run.settings += "  prequant_ttt_enabled: False\n  prequant_ttt_epochs: 21\n";
+         run.more = "PREQUANT_TTT_ENABLED=0 epochs=0 lr=0.00045\n";
+       });
+     }},
+    {"EpochsBeforeTheSize", 6, kFail, kFail, "before the artifact is made", "train_seed40.log",
+     [](Submission& s) { s.runs[0].more = "ttt_adamw:epoch 1/6 loss:1.9556 time:30.0s\n"; }},
+    {"EpochsAfterTheSize", 6, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) { s.runs[0].after = "ttt: epoch 1/3 loss:2.3\n"; }},
+    {"SettingSwitchedOn", 6, kFail, kFail, "prequant_ttt_enabled is on", "train_seed41.log",
+     [](Submission& s) { s.runs[1].settings += "  prequant_ttt_enabled: True\n"; }},
+    {"OwnName", 6, kFail, kFail, "its own name", "",
+     [](Submission& s) { s.claims["name"] = "SP8192 + Pre-Quant TTT"; }},
+    {"OwnNameDenies", 6, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) { s.claims["name"] = "SP8192 with no pre-quant TTT"; }},
+    {"PaidPrefix", 6, kFail, kFail, "its own name", "",
+     [](Submission& s) { s.claims["name"] = "8L paid prefix"; }},
+    // Training data.
+    {"PublishedShards", 7, kCannotTell, kPass, "80 training shards", "train_seed40.log", [](Submission&) {}},
+    {"ValidationShardsForTraining", 7, kFail, kFail, "names validation shards", "README.md:2",
+     [](Submission& s) {
+       s.files["README.md"] = "# It\nTRAIN_FILES=./data/fineweb_val_*.bin torchrun train_gpt.py\n";
+     }},
+    {"OwnPreparationOfCaseOps", 7, kFail, kFail, "1499 training shards", "train_seed40.log",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.train_shards = 1499, run.val_tokens = 47851520; });
+     }},
+    {"OwnVocabularyAndPreparation", 7, kCannotTell, kCannotTell, "1499 training shards", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.train_shards = 1499, run.val_tokens = 43767808; });
+     }},
+    // Coverage and bytes.
+    {"WholeText", 8, kCannotTell, kPass, "the whole text with SP8192", "train_seed40.log", [](Submission&) {}},
+    {"PartOfTheText", 8, kFail, kFail, "a part of the text", "train_seed40.log",
+     [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.val_tokens = 9662464; }); }},
+    {"WholeTextOfAnyVocabulary", 8, kCannotTell, kPass, "all of it", "train_seed40.log",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.val_tokens = 43767808, run.tokens_a_byte = 0.2896978; });
+     }},
+    {"RightBytesOfAnyVocabulary", 16, kPass, kPass, "bytes of text where it has", "train_seed40.log",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.val_tokens = 43767808, run.tokens_a_byte = 0.2896978; });
+     }},
+    {"SpaceCountedTwice", 16, kFail, kFail, "no setup known here", "train_seed40.log",
+     [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; }); }},
+    {"SpaceCountedTwiceInTheTable", 15, kFail, kFail, "", "",
+     [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; }); }},
+    {"NoPairOfScores", 16, kCannotTell, kCannotTell, "nowhere given together", "",
+     [](Submission& s) { s.runs.clear(); }},
+    {"WrongPairInTheJsonOnly", 16, kPass, kPass, "", "",
+     [](Submission& s) { s.claims["val_loss"] = 2.9; }},
+    {"WrongPairInTheJsonIsAnInconsistency", 25, kFail, kPass, "one of the two is rounded", "submission.json",
+     [](Submission& s) { s.claims["val_loss"] = 2.9; }},
+    // Seeds.
+    {"ThreeSeeds", 21, kPass, kPass, "40 41 42", "", [](Submission&) {}},
+    {"OneSeedLate", 21, kFail, kFail, "40;", "",
+     [](Submission& s) { s.runs.resize(1), s.claims["seeds"] = {40}; }},
+    {"OneSeedOfTheFirstDays", 21, kFail, kPass, "40;", "",
+     [](Submission& s) {
+       s.runs.resize(1), s.claims["seeds"] = {40};
+       s.claims["date"] = "2026-03-19";
+     }},
+    {"SeedsWithoutLogs", 21, kCannotTell, kCannotTell, "none", "", [](Submission& s) { s.runs.clear(); }},
+    {"ReferenceLogIsNoSeed", 21, kFail, kFail, "40 41;", "",
+     [](Submission& s) {
+       s.claims["seeds"] = {40, 41};
+       s.claims["reference_logs"] = {{{"log", "train_seed42.log"}, {"note", "not in the mean"}}};
+     }},
+    {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log has the setting extra", "train_seed42.log",
+     [](Submission& s) {
+       for (MadeUpRun& run : s.runs) {
+         for (int i = 0; i < 10; ++i) absl::StrAppend(&run.settings, "  setting_", i, ": 1\n");
+       }
+       s.runs[2].settings += "  extra: 1\n";
+     }},
+    {"CodeSizesThatDiffer", 21, kFail, kPass, "16000 bytes in one log, 17000", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].more = "Code size: 16000 bytes\n", s.runs[1].more = "Code size: 17000 bytes\n";
+     }},
+    {"SettingsThatDiffer", 21, kFail, kFail, "matrix_lr is 0.026 and 0.03", "train_seed42.log",
+     [](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.03\n"; }},
+    {"TestTimeSettingsOfAnUnusedTest", 21, kPass, kPass, "", "",
+     [](Submission& s) { s.runs[2].settings += "  ttt_enabled: True\n", s.runs[1].settings += "  ttt_enabled: False\n"; }},
+    // Claims and logs.
+    {"ClaimInAnEarlierLine", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       // What follows the claimed evaluation is a failed attempt to better it.
+       ForEachRun(s, [](MadeUpRun& run) { run.after = "final_ttt val_loss:3.0742 val_bpb:1.3360\n"; });
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}, {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
+     }},
+    {"ClaimInALogOfItsName", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       MadeUpRun sweep = s.runs[0];
+       sweep.bpb = 1.2;
+       s.files["z_seed40.log"] = LogOf(sweep);
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}, {"log_file", "train_seed40.log"}}}};
+     }},
+    {"ClaimInNoLog", 25, kFail, kFail, "claims 1.05000", "train_seed40.log",
+     [](Submission& s) { s.claims["val_bpb"] = 1.05; }},
+    {"ClaimBeforeQuantizing", 25, kFail, kFail, "printed as \"pre-quantization post-ema\"", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].more = "pre-quantization post-ema val_loss:2.70 val_bpb:1.0500\n";
+       s.claims["val_bpb"] = 1.05;
+     }},
+    {"ClaimUnderAnotherName", 25, kFail, kPass, "printed as \"mix_bpb\"", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].after = "ppm_mix bytes=10982035 mix_bpb=1.070000\n";
+       s.claims["val_bpb"] = 1.07;
+     }},
+    {"ClaimWithoutLoss", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs.resize(1), s.claims["seeds"] = {40};
+       s.runs[0].after = "final_ttt val_bpb:1.0750\n";
+       s.claims["val_bpb"] = 1.075;
+     }},
+    {"ClaimOfTheFirstDays", 25, kFail, kPass, "claims 1.09000", "",
+     [](Submission& s) { s.claims["val_bpb"] = 1.09, s.claims["date"] = "2026-03-19"; }},
+    {"ScoreToBeDone", 25, kFail, kFail, "val_bpb is \"TBD\"", "submission.json",
+     [](Submission& s) { s.claims["val_bpb"] = "TBD"; }},
+    {"NoLog", 25, kFail, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
+    {"JsonOfAlmostThatName", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.files["submission_ternary.json"] = s.claims.dump();
+       s.claims = nullptr;
+     }},
+    {"AllSeedsDisclosed", 23, kCannotTell, kPass, "cannot be seen", "", [](Submission&) {}},
+    {"SeedNotClaimed", 23, kFail, kCannotTell, "seed 42 has a log", "train_seed42.log",
+     [](Submission& s) { s.claims["seeds"] = {40, 41}; }},
+    {"NoSeedsNamed", 23, kCannotTell, kCannotTell, "names no seeds", "",
+     [](Submission& s) { s.claims.erase("seeds"); }},
+    // Plausibility.
+    {"PlausibleScore", 28, kPass, kPass, "", "", [](Submission&) {}},
+    {"ImpossibleScore", 28, kImplausible, kImplausible, "0.0281 bits a byte", "",
+     [](Submission& s) { Score(s, 0.028); }},
+    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "would explain it: a cache", "train_gpt.py:3",
+     [](Submission& s) { Score(s, 0.158), s.SetProgram(kCacheProgram); }},
+    {"JumpInOneLog", 28, kImplausible, kImplausible, "from 1.1648 to 0.9920", "train_seed40.log",
+     [](Submission& s) {
+       Score(s, 0.992);
+       ForEachRun(s, [](MadeUpRun& run) { run.more = "final_int6_roundtrip val_loss:3.0088 val_bpb:1.1648\n"; });
+     }},
+    {"TooGoodForItsDate", 28, kImplausible, kImplausible, "up to ten days after", "",
+     [](Submission& s) { Score(s, 1.06), s.claims["date"] = "2026-03-23"; }},
+    {"BelowAllAccepted", 28, kCannotTell, kCannotTell, "below every accepted score", "",
+     [](Submission& s) { Score(s, 1.05), s.claims["date"] = "2026-05-01"; }},
+    {"ScoreBelowZero", 28, kFail, kFail, "no score of anything", "submission.json",
+     [](Submission& s) { s.runs.clear(), s.claims["val_bpb"] = -1; }},
+    {"NoScore", 28, kCannotTell, kCannotTell, "there is no score", "",
+     [](Submission& s) { s.runs.clear(), s.claims.erase("val_bpb"); }},
+    {"CacheKeyedWithTheTarget", 10, kCannotTell, kCannotTell, "a cache looks up a key", "train_gpt.py:3",
+     [](Submission& s) { s.SetProgram(kCacheProgram); }},
+    // The rest.
+    {"CalibratedInTime", 19, kCannotTell, kPass, "", "", [](Submission&) {}},
+    {"NotCalibrated", 19, kPass, kPass, "know no calibration", "",
+     [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.hessians = ""; }); }},
+    {"CalibrationUnknown", 19, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
+    {"SlotByItsOwnAnswer", 13, kFail, kFail, "no_slot: false", "submission.json",
+     [](Submission& s) { s.claims["compliance"] = {{"no_slot", false}}; }},
+    {"EightH100", 27, kPass, kPass, "world size 8", "train_seed40.log", [](Submission&) {}},
+    {"AnotherGpu", 27, kFail, kFail, "A100", "train_seed40.log",
+     [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.gpu = "NVIDIA A100-SXM4-80GB"; }); }},
+    {"AnotherGpuOfTheFirstDays", 27, kFail, kPass, "H200", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.gpu = "NVIDIA H200"; });
+       s.claims["date"] = "2026-03-19";
+     }},
+    {"GpuUnknown", 27, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
+    {"PlainCode", 26, kPass, kPass, "", "", [](Submission&) {}},
+    {"OpaqueCode", 26, kFail, kCannotTell, "no source text", "train_gpt.py",
+     [](Submission& s) { s.SetProgram("exec(load('" + std::string(1000, 'A') + "'))\n"); }},
+    {"NoCode", 26, kCannotTell, kCannotTell, "no program", "",
+     [](Submission& s) { s.files.erase("helper.py"), s.SetProgram(""); }},
+};
+
+bool Cites(const Fact& fact, const std::string& place) {
+  return place.empty() || std::any_of(fact.places.begin(), fact.places.end(), [&](const Place& each) {
+           return absl::StrContains(absl::StrCat(each.file, ":", each.line, ";"), place) ||
+                  absl::StrContains(absl::StrCat(each.file, ":", each.line), place);
+         });
+}
+
+class MiniatureTest : public ::testing::TestWithParam<Miniature> {};
+
+TEST_P(MiniatureTest, IsJudgedWithItsFact) {
+  const Miniature& wanted = GetParam();
+  Submission submission;
+  wanted.change(submission);
+  const std::string path = NewFolder();
+  Put(path, submission);
+  const auto folder = ReadSubmissionFolder(path);
+  ASSERT_TRUE(folder.ok()) << folder.status();
+  const AuditInput input = {.folder = &*folder};
+  const Audit audit = AuditSubmission(input);
+  const Condition& condition = audit.conditions.at(static_cast<size_t>(wanted.condition - 1));
+  ASSERT_EQ(condition.number, wanted.condition);
+  EXPECT_STREQ(VerdictName(condition.strict), VerdictName(wanted.strict)) << AuditText(input, audit);
+  EXPECT_STREQ(VerdictName(condition.practised), VerdictName(wanted.practised)) << AuditText(input, audit);
+  const bool stated = std::any_of(condition.facts.begin(), condition.facts.end(), [&](const Fact& fact) {
+    return absl::StrContains(fact.text, wanted.fact) && Cites(fact, wanted.place);
+  });
+  EXPECT_TRUE(stated || *wanted.fact == '\0') << AuditText(input, audit);
+  // Whoever is judged can look every line up.
+  for (const Condition& each : audit.conditions) {
+    for (const Fact& fact : each.facts) {
+      for (const Place& place : fact.places) EXPECT_FALSE(place.file.empty()) << fact.text;
+    }
+    EXPECT_TRUE(each.strict != kCannotTell || !each.settle.empty()) << each.number;
+  }
+}
+
+INSTANTIATE_TEST_SUITE_P(Folders, MiniatureTest, ::testing::ValuesIn(kMiniatures),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(MiniaturesTest, EveryRuleThatReadsFilesIsTried) {
+  EXPECT_GE(std::size(kMiniatures), 60u);
+  for (const Rule& rule : Rules()) {
+    if (rule.by_running || rule.number == 22) continue;  // 22 needs a second folder
+    const bool tried = std::any_of(std::begin(kMiniatures), std::end(kMiniatures),
+                                   [&](const Miniature& each) { return each.condition == rule.number; });
+    EXPECT_TRUE(tried) << rule.number;
+  }
+}
+
+TEST(MiniaturesTest, TheReadmeExplainsEveryCondition) {
+  const auto readme = ReadFile("tools/compliance/README.md");
+  ASSERT_TRUE(readme.ok()) << readme.status();
+  for (const Rule& rule : Rules()) {
+    EXPECT_THAT(*readme, ::testing::HasSubstr(absl::StrCat("**", rule.number, " ", rule.title, ".**")));
+  }
+}
+
+Audit AuditOf(const std::string& path) {
+  const auto folder = ReadSubmissionFolder(path);
+  EXPECT_TRUE(folder.ok()) << folder.status();
+  return AuditSubmission({.folder = &*folder});
+}
+
+TEST(OverallVerdictTest, APassNeedsEvidence) {
+  Submission submission;
+  submission.runs.clear();
+  submission.claims["bytes_code"] = 50000;
+  const std::string path = NewFolder();
+  Put(path, submission);
+  const Audit audit = AuditOf(path);
+  EXPECT_EQ(audit.practised, kCannotTell);
+  EXPECT_THAT(audit.missing, ::testing::Contains("a log with a score after training"));
+}
+
+TEST(OverallVerdictTest, AnImplausibleScoreIsNoPass) {
+  Submission submission;
+  Score(submission, 0.158);
+  const std::string path = NewFolder();
+  Put(path, submission);
+  EXPECT_EQ(AuditOf(path).practised, kImplausible);
+}
+
+// --- hostile folders
+
+TEST(HostileFolderTest, LinksDoNotLeadOutOfTheFolder) {
+  const std::string path = NewFolder();
+  Put(path, Submission());
+  ASSERT_EQ(symlink("/dev/zero", (path + "/zero.log").c_str()), 0);
+  ASSERT_EQ(symlink("/etc/passwd", (path + "/passwd.txt").c_str()), 0);
+  ASSERT_EQ(symlink("helper.py", (path + "/inside.py").c_str()), 0);
+  ASSERT_EQ(mkfifo((path + "/pipe.log").c_str(), 0600), 0);
+  const auto folder = ReadSubmissionFolder(path);
+  ASSERT_TRUE(folder.ok());
+  EXPECT_THAT(folder->not_read,
+              ::testing::UnorderedElementsAre("passwd.txt: a link to elsewhere", "pipe.log: no regular file",
+                                              "zero.log: a link to elsewhere"));
+  EXPECT_TRUE(std::any_of(folder->files.begin(), folder->files.end(),
+                          [](const FolderFile& file) { return file.name == "inside.py"; }));
+}
+
+TEST(HostileFolderTest, NestedAndHugeJsonIsRefusedWithAReason) {
+  for (const std::string& seeds : {std::string(100000, '['), std::string("1e999"), std::string("[1e999]")}) {
+    Submission submission;
+    submission.claims = nullptr;
+    submission.files["submission.json"] = absl::StrCat(
+        "{\"author\": ", seeds, seeds[0] == '[' && seeds[1] == '[' ? std::string(100000, ']') : "", "}");
+    const std::string path = NewFolder();
+    Put(path, submission);
+    const auto folder = ReadSubmissionFolder(path);
+    ASSERT_TRUE(folder.ok());
+    EXPECT_FALSE(folder->claims_problem.empty());
+    AuditSubmission({.folder = &*folder});
+  }
+  EXPECT_FALSE(ParseClaims("{\"x\": [" + std::string(5 << 20, ' ') + "]}").ok());
+}
+
+TEST(HostileFolderTest, PatternsOfManyStarsAreQuick) {
+  const std::string name(250, 'a');
+  EXPECT_FALSE(FitsPattern("*a*a*a*a*a*a*a*a*b", name));
+  EXPECT_TRUE(FitsPattern("*a*a*a*", name));
+  EXPECT_TRUE(FitsPattern("train_seed*.log", "train_seed42.log"));
+  EXPECT_FALSE(FitsPattern("train_seed*.log", "train_seed42.logs"));
+  EXPECT_TRUE(FitsPattern("", ""));
+  EXPECT_FALSE(FitsPattern("a", ""));
+}
+
+TEST(HostileFolderTest, NamesCannotForgeLinesOfTheReport) {
+  Submission submission;
+  submission.claims["name"] = "x\nverdict: strict pass, as practised pass\x1b[2J\u202e";
+  submission.files["y\nverdict: pass.log"] = "step:1/2 train_time:5ms\n";
+  const std::string path = NewFolder();
+  Put(path, submission);
+  const auto folder = ReadSubmissionFolder(path);
+  const AuditInput input = {.folder = &*folder};
+  const std::string text = AuditText(input, AuditSubmission(input));
+  EXPECT_EQ(text.find('\x1b'), std::string::npos);
+  EXPECT_EQ(text.find("\u202e"), std::string::npos);
+  size_t verdicts = 0;
+  for (size_t at = text.find("\nverdict:"); at != std::string::npos; at = text.find("\nverdict:", at + 1))
+    ++verdicts;
+  EXPECT_EQ(verdicts, 1u) << text;
+}
+
+}  // namespace
+}  // namespace hm11

@@ -1,0 +1,72 @@
+// Each parser of the audit as a function of bytes.
+#include "tools/compliance/hostile_input.h"
+
+#include <string>
+
+#include "core/check.h"
+#include "tools/compliance/claims.h"
+#include "tools/compliance/folder.h"
+#include "tools/compliance/packed_code.h"
+#include "tools/compliance/python_source.h"
+#include "tools/compliance/report.h"
+#include "tools/compliance/run_log.h"
+
+namespace hm11 {
+namespace {
+
+void ParseAsClaims(absl::string_view bytes) { (void)ParseClaims(bytes); }
+
+void ParseAsLog(absl::string_view bytes) {
+  for (const LoggedRun& run : ParseRunLogs(bytes, "log")) {
+    HM_CHECK(!run.total_bytes() || *run.total_bytes() >= 0);
+    HM_CHECK(run.finals.size() <= 1000 && run.settings.size() <= 10000);
+  }
+}
+
+void ParseAsPackedCode(absl::string_view bytes) {
+  constexpr int64_t kMost = 1 << 20;
+  const UnpackedCode code = UnpackCode(bytes, kMost);
+  HM_CHECK(code.text.size() <= bytes.size() + 4 * kMost);
+  (void)UnpackFile(bytes, kMost);
+  (void)FilesOfTar(bytes);
+}
+
+void ParseAsPython(absl::string_view bytes) {
+  for (const PythonStatement& statement : PythonStatements(bytes)) (void)ImportedModules(statement);
+}
+
+void ParseAsNames(absl::string_view bytes) {
+  const size_t half = bytes.size() / 2;
+  const absl::string_view a = bytes.substr(0, half), b = bytes.substr(half);
+  // A pattern fits itself, stars and all, as far as the star is a text too.
+  HM_CHECK(FitsPattern(a, a));
+  (void)FitsPattern(a, b);
+  (void)ExpandBraces(std::string(a.substr(0, 200)));
+  (void)SeedInName(bytes);
+  const std::string shown = Printable(bytes);
+  HM_CHECK(shown.find('\n') == std::string::npos && shown.find('\x1b') == std::string::npos);
+}
+
+}  // namespace
+
+const ParserUnderTest kParserUnderTest[kParsersUnderTest] = {
+    {"claims", ParseAsClaims,
+     R"({"author": "A", "val_bpb": 1.08, "seeds": [42, 7], "seed_results": {"42": {"val_bpb": 1.08,
+     "log_file": "a.log"}}, "compliance": {"no_slot": true}, "bytes_total": "15,950,000 bytes"})"},
+    {"log", ParseAsLog,
+     "Hyperparameters:\n  matrix_lr: 0.026\n  seed: 42\nseed:42\nval_tokens: 40540160\n"
+     "100/20000 val_loss: 2.4 val_bpb: 1.10\nstopping_early: wallclock_cap train_time: 590000ms step: 9/9\n"
+     "GPTQ:collected 67 Hessians in 4.0s\nttt_adamw:epoch 1/6 loss:1.9\nSerialized model int6: 159 bytes\n"
+     "Total submission size int6+lzma: 15930124 bytes\nppm mix_bpb=1.0\n"
+     "final_exact val_loss:2.79 val_bpb:1.08 ngram_eval_time:895349ms\n"},
+    {"packed_code", ParseAsPackedCode,
+     "import base64,zlib\nexec(zlib.decompress(base64.b64decode("
+     "'eJzLzC3ILypRKMkvScxRKMgvKk4sSs0r0Uuq5OVKSU1TyE3MzNPQtOLlUgCCotSS0qI8BQMuAKgjEGc='\n"
+     "b'\\x41\\101' 'more' + \"text\")))\n"},
+    {"python", ParseAsPython,
+     "import a.b as c, d\nif x:from e.f import g;h=1\ns = '''text\n# no comment ''' # comment\n"
+     "f(1,\n  'import z')\n"},
+    {"names", ParseAsNames, "train_seed{42,7}_*a*b*c.logtrain_seed42_xaxbxc.log\x1b[2J"},
+};
+
+}  // namespace hm11

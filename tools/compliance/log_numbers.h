@@ -1,0 +1,28 @@
+// Numbers in lines of logs, as people print them: "key:1.5", "key = 15,950,000", "596137ms", "0.9m".
+#ifndef HM11_TOOLS_COMPLIANCE_LOG_NUMBERS_H_
+#define HM11_TOOLS_COMPLIANCE_LOG_NUMBERS_H_
+
+#include <cstdint>
+#include <optional>
+
+#include "absl/strings/string_view.h"
+
+namespace hm11 {
+
+// A number at the beginning of the text, digits grouped by commas or not; how many decimals it has.
+std::optional<double> LeadingNumber(absl::string_view text, int* decimals = nullptr);
+
+bool IsNameCharacter(char c);
+
+// What follows "key:" or "key=" (blanks allowed), where the key is a whole word.
+std::optional<absl::string_view> After(absl::string_view line, absl::string_view key);
+std::optional<double> NumberAfter(absl::string_view line, absl::string_view key, int* decimals = nullptr);
+std::optional<int64_t> WholeAfter(absl::string_view line, absl::string_view key);
+
+// "596137ms", "591.4s", "0.9m", "591.4 seconds"; a number without unit is in `bare` seconds.
+std::optional<double> Seconds(absl::string_view text, double bare);
+std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key, double bare);
+
+}  // namespace hm11
+
+#endif  // HM11_TOOLS_COMPLIANCE_LOG_NUMBERS_H_

@@ -1,0 +1,268 @@
+// The table of conditions, and what is put together from all of them.
+#include "tools/compliance/rules.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "tools/compliance/claimed_runs.h"
+
+namespace hm11 {
+namespace {
+
+// Whether a log that prints the sizes of several artifacts prints the claimed one among them: its last total
+// then is another's.
+bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
+  if (!folder.claims || run.totals.size() < 2) return false;
+  std::optional<int64_t> claimed = folder.claims->bytes_total;
+  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
+  if (seed != folder.claims->seeds.end() && seed->second.artifact_bytes)
+    claimed = seed->second.artifact_bytes;
+  return std::any_of(run.totals.begin(), run.totals.end(),
+                     [&](const LoggedBytes& total) { return total.bytes == claimed; }) &&
+         run.total_bytes() != claimed;
+}
+
+void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
+                  AuditNumbers* numbers) {
+  if (folder.claims && folder.claims->bytes_total) {
+    numbers->claimed_bytes = folder.claims->bytes_total;
+    numbers->claimed_bytes_place = {folder.claims_file, folder.claims->LineOf("bytes_total")};
+  }
+  std::optional<int64_t> logged;
+  for (const LoggedRun* run : runs) {
+    if (!run->total_bytes() || PrintsClaimedTotal(folder, *run)) continue;
+    // Without a total behind it a size is that of the model before compression.
+    if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
+      logged = std::max(logged, run->model_bytes());
+    }
+    if (numbers->claimed_bytes && *run->total_bytes() <= *numbers->claimed_bytes) continue;
+    numbers->claimed_bytes = run->total_bytes();
+    numbers->claimed_bytes_place = run->total_place();
+  }
+  const auto take = [&](std::optional<int64_t> bytes, const char* from) {
+    if (numbers->model_bytes || !bytes || *bytes <= 0) return;
+    numbers->model_bytes = bytes;
+    numbers->model_bytes_from = from;
+  };
+  if (folder.artifact) take(folder.artifact->bytes, "the file handed in");
+  take(logged, "the logs");
+  if (folder.claims) {
+    take(folder.claims->bytes_model, "submission.json");
+    if (folder.claims->bytes_total && folder.claims->bytes_code) {
+      take(*folder.claims->bytes_total - *folder.claims->bytes_code, "submission.json, total less code");
+    }
+  }
+  numbers->code_bytes = folder.used_code_bytes();
+  for (const ProgramFile& program : folder.programs) numbers->code_files += program.used_by_entry;
+  for (const FolderFile& file : folder.data) numbers->data_bytes += file.bytes;
+  if (numbers->model_bytes && numbers->code_files > 0) {
+    numbers->shipped_bytes = *numbers->model_bytes + numbers->code_bytes + numbers->data_bytes;
+  }
+}
+
+// Digits behind the point that a number needs: its precision where only the number is left of a text.
+int DecimalsOf(double value) {
+  const std::string text = absl::StrFormat("%.10g", value);
+  const size_t point = text.find('.');
+  return point == std::string::npos ? 0 : static_cast<int>(text.size() - point - 1);
+}
+
+void MeasureScores(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
+                   AuditNumbers* numbers) {
+  int64_t unnamed = 0;
+  for (const LoggedRun* run : runs) {
+    const LoggedScore* score = CountedScore(folder, *run);
+    if (score == nullptr) continue;
+    numbers->scores_logged = true;
+    numbers->bpb_by_seed[run->seed.value_or(--unnamed)] = score->val_bpb;
+    if (score->val_loss <= 0) continue;
+    Fingerprint print =
+        FindFingerprint(score->val_loss, score->loss_decimals, score->val_bpb, score->bpb_decimals);
+    print.place = {run->path, score->line};
+    print.logged = true;
+    if (run->val_tokens) print.text_bytes = static_cast<double>(*run->val_tokens) / print.tokens_a_byte;
+    numbers->fingerprints.push_back(print);
+  }
+  if (!folder.claims) return;
+  const SubmissionClaims& claims = *folder.claims;
+  if (claims.val_loss.value_or(0) > 0 && claims.val_bpb.value_or(0) > 0) {
+    numbers->fingerprints.push_back(FindFingerprint(*claims.val_loss, DecimalsOf(*claims.val_loss),
+                                                    *claims.val_bpb, DecimalsOf(*claims.val_bpb)));
+    numbers->fingerprints.back().place = {folder.claims_file, claims.LineOf("val_loss")};
+  }
+  if (!numbers->bpb_by_seed.empty()) return;
+  for (const auto& [seed, claim] : claims.seeds) {
+    if (claim.val_bpb) numbers->bpb_by_seed[seed] = *claim.val_bpb;
+  }
+}
+
+// A pass needs evidence: that nothing fails is not enough where nothing could be read.
+std::vector<std::string> MissingEvidence(const Case& subject) {
+  std::vector<std::string> missing;
+  const SubmissionFolder& folder = subject.folder;
+  if (!folder.is_record()) {
+    // Studies of other tracks were merged on their author's word, where that was complete.
+    const bool on_word = folder.claims && folder.claims->val_bpb && !folder.readme.empty();
+    if (!on_word && !subject.numbers.scores_logged) missing.push_back("a score, logged or claimed");
+    return missing;
+  }
+  if (!subject.numbers.scores_logged) missing.push_back("a log with a score after training");
+  if (!subject.numbers.claimed_bytes && !subject.numbers.shipped_bytes) missing.push_back("a size in bytes");
+  if (subject.TimedRuns().empty()) missing.push_back("a log with a training time");
+  return missing;
+}
+
+Verdict Together(const Audit& audit, Verdict Condition::*reading) {
+  const auto has = [&](Verdict verdict) {
+    return std::any_of(audit.conditions.begin(), audit.conditions.end(),
+                       [&](const Condition& condition) { return condition.*reading == verdict; });
+  };
+  if (has(Verdict::kFail)) return Verdict::kFail;
+  if (has(Verdict::kImplausible)) return Verdict::kImplausible;
+  return audit.missing.empty() && has(Verdict::kPass) ? Verdict::kPass : Verdict::kCannotTell;
+}
+
+}  // namespace
+
+const char* VerdictName(Verdict verdict) {
+  switch (verdict) {
+    case Verdict::kPass:
+      return "pass";
+    case Verdict::kFail:
+      return "fail";
+    case Verdict::kImplausible:
+      return "implausible";
+    case Verdict::kCannotTell:
+      return "cannot tell";
+    case Verdict::kDoesNotApply:
+      return "does not apply";
+  }
+  return "";
+}
+
+std::vector<double> AuditNumbers::Scores() const {
+  std::vector<double> scores;
+  for (const auto& [seed, bpb] : bpb_by_seed) scores.push_back(bpb);
+  return scores;
+}
+
+double AuditNumbers::MeanScore() const {
+  double sum = 0;
+  for (const auto& [seed, bpb] : bpb_by_seed) sum += bpb;
+  return bpb_by_seed.empty() ? 0 : sum / static_cast<double>(bpb_by_seed.size());
+}
+
+std::vector<const LoggedRun*> Case::TimedRuns() const {
+  std::vector<const LoggedRun*> timed;
+  for (const auto* list : {&runs, &others}) {
+    for (const LoggedRun* run : *list) {
+      if (run->train_seconds) timed.push_back(run);
+    }
+    if (!timed.empty()) break;
+  }
+  return timed;
+}
+
+const std::vector<Rule>& Rules() {
+  constexpr bool kByRunning = true;
+  static const std::vector<Rule>* const rules = new std::vector<Rule>{
+      {1, "artifact and all code it needs at most 16,000,000 bytes",
+       "the model file and the log of its making", JudgeArtifactSize},
+      {2, "evaluation needs no network and no training data", "a run without network and training shards",
+       JudgeSelfContained},
+      {3, "training, all reading of training data included, at most 600 s", "a log that times each reading",
+       JudgeTrainingTime},
+      {4, "warm-up leaves no trace in weights, optimizer or data position",
+       "state compared before and after warm-up", JudgeNothing, kByRunning},
+      {5, "evaluation at most 600 s", "a log with the time from start to score", JudgeEvaluationTime},
+      {6, "no validation text used before the artifact is sealed",
+       "training and quantizing with the validation text out of reach", JudgeSealing},
+      {7, "no validation text in the training data", "--train and --val shards, compared by this program",
+       JudgeOverlap},
+      {8, "all of the validation text scored, each token once", "a map of the positions scored",
+       JudgeCoverage},
+      {9, "causal: a token's probability depends on nothing after it",
+       "scores compared with the future changed", JudgeNothing, kByRunning},
+      {10, "a full, normalized distribution over the tokens", "sums of the probabilities at random positions",
+       JudgeNormalization, kByRunning},
+      {11, "scored before anything is updated with it", "the order of scores and updates", JudgeNothing,
+       kByRunning},
+      {12, "one pass from left to right, nothing scored again", "a map of the positions scored",
+       JudgeSinglePass, kByRunning},
+      {13, "nothing optimized on the tokens being scored", "scores with one token changed",
+       JudgeOptimizedScores, kByRunning},
+      {14, "caches and gates keyed by the past alone", "scores with one token changed", JudgeNothing,
+       kByRunning},
+      {15, "bytes of each token counted right", "the tokenizer's model, and its bytes recounted",
+       JudgeByteTable},
+      {16, "val_bpb * ln 2 / val_loss is the constant of its tokenizer",
+       "val_loss and val_bpb of one evaluation, with val_tokens", JudgeFingerprint},
+      {17, "tokenizer without loss", "texts encoded and decoded", JudgeNothing, kByRunning},
+      {18, "documents isolated where that is claimed", "scores with the document before exchanged",
+       JudgeNothing, kByRunning},
+      {19, "calibration on training text within the time, or on its own", "which files were open when",
+       JudgeCalibration},
+      {20, "score from the artifact alone in a fresh process", "the artifact scored apart from training",
+       JudgeNothing, kByRunning},
+      {21, "three seeds of one program and one configuration", "three finished logs that hold the program",
+       JudgeSeeds},
+      {22, "better than the other submission by 0.005 nats a token, p < 0.01",
+       "--against=FOLDER names the submission to compare with", JudgeSignificance},
+      {23, "all seeds that were run are disclosed", "seeds in submission.json, and a register of runs",
+       JudgeDisclosure},
+      {24, "warm-up of test-time training on made-up tokens", "which files were open when", JudgeNothing,
+       kByRunning},
+      {25, "folder complete, its numbers those of its logs", "the log that prints the claimed score",
+       JudgeConsistency},
+      {26, "code that can be read", "the source that was packed", JudgeReadableCode},
+      {27, "run on eight H100", "a log that names its GPUs", JudgeHardware},
+      {28, "a score that a legal submission can have", "the artifact scored by //eval:audit's tests",
+       JudgePlausibility}};
+  return *rules;
+}
+
+const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun& run) {
+  if (!folder.claims) return run.final_score();
+  if (run.seed) {
+    const auto claim = folder.claims->seeds.find(*run.seed);
+    if (claim != folder.claims->seeds.end() && claim->second.val_bpb) {
+      if (const LoggedScore* score = FindFinal(run, *claim->second.val_bpb)) return score;
+    }
+  }
+  if (folder.claims->val_bpb) {
+    if (const LoggedScore* score = FindFinal(run, *folder.claims->val_bpb)) return score;
+  }
+  return run.final_score();
+}
+
+Audit AuditSubmission(const AuditInput& input) {
+  const SubmissionFolder& folder = *input.folder;
+  Audit audit = {.date = folder.date()};
+  ClaimedRuns claimed = FindClaimedRuns(folder);
+  Case subject = {.input = input,
+                  .folder = folder,
+                  .practice = PracticeAt(audit.date, folder.is_record()),
+                  .runs = std::move(claimed.runs),
+                  .others = std::move(claimed.others)};
+  MeasureSizes(folder, subject.runs, &subject.numbers);
+  MeasureScores(folder, subject.runs, &subject.numbers);
+  audit.other_runs = std::move(claimed.why_others);
+  for (const Rule& rule : Rules()) {
+    Condition condition = {.number = rule.number, .title = rule.title, .by_running = rule.by_running};
+    rule.judge(subject, &condition);
+    if (condition.strict == Verdict::kCannotTell || condition.practised == Verdict::kCannotTell ||
+        condition.strict == Verdict::kImplausible) {
+      condition.settle = rule.settles;
+    }
+    audit.conditions.push_back(std::move(condition));
+  }
+  audit.missing = MissingEvidence(subject);
+  audit.strict = Together(audit, &Condition::strict);
+  audit.practised = Together(audit, &Condition::practised);
+  audit.numbers = std::move(subject.numbers);
+  return audit;
+}
+
+}  // namespace hm11

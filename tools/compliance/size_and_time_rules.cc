@@ -1,0 +1,186 @@
+// Conditions on sizes, times and the machine.
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_split.h"
+#include "tools/compliance/rules.h"
+#include "tools/svg_chart.h"
+
+namespace hm11 {
+namespace {
+
+// The naive baseline was accepted at 600.04 s; the clock is looked at between steps.
+constexpr double kTrainTolerance = 0.5;
+
+std::string Bytes(int64_t bytes) { return ShortNumber(static_cast<double>(bytes)); }
+
+// Shown with as many digits as tell it from the cap.
+std::string SecondsText(double seconds) {
+  return std::abs(seconds - 600) < 0.5 ? absl::StrFormat("%.3f s", seconds)
+                                       : absl::StrFormat("%.1f s", seconds);
+}
+
+// A README's own account of its evaluation, where that is too long: "Eval ops total: ~688s".
+std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
+  int64_t line_number = 0;
+  for (absl::string_view line : absl::StrSplit(folder.readme, '\n')) {
+    ++line_number;
+    const std::string lower = absl::AsciiStrToLower(line.substr(0, 500));
+    const size_t eval = lower.find("eval"), total = lower.find("total");
+    if (absl::StrContains(lower, "train")) continue;  // a sum with the time of training
+    if (eval == std::string::npos || total == std::string::npos || eval > 40 || total < eval) continue;
+    const size_t digit = lower.find_first_of("0123456789", total);
+    if (digit == std::string::npos || digit > total + 20) continue;
+    const size_t end = lower.find_first_not_of("0123456789.", digit);
+    double seconds = 0;
+    if (end == std::string::npos || !absl::SimpleAtod(lower.substr(digit, end - digit), &seconds)) continue;
+    const bool unit = lower.compare(end, 1, "s") == 0 || lower.compare(end, 2, " s") == 0;
+    if (!unit || lower.compare(end, 5, " step") == 0 || seconds <= kEvalCapSeconds || seconds > 1e5) continue;
+    return Fact(absl::StrFormat("the README itself counts %s of evaluation", SecondsText(seconds)),
+                {{folder.readme_file, line_number}});
+  }
+  return std::nullopt;
+}
+
+}  // namespace
+
+void JudgeArtifactSize(const Case& subject, Condition* condition) {
+  const AuditNumbers& numbers = subject.numbers;
+  if (numbers.claimed_bytes) {
+    condition->Add(absl::StrCat("claimed: ", Bytes(*numbers.claimed_bytes)), {numbers.claimed_bytes_place});
+    condition->practised =
+        *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
+    if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
+      condition->Add("over the cap, but under 16 MiB, which was let pass in this track at that date");
+    }
+  }
+  if (numbers.shipped_bytes) {
+    condition->Add(
+        absl::StrCat("as shipped: ", Bytes(*numbers.shipped_bytes), " = model ", Bytes(*numbers.model_bytes),
+                     " (", numbers.model_bytes_from, ") + code ", Bytes(numbers.code_bytes), " in ",
+                     numbers.code_files, " files",
+                     numbers.data_bytes > 0 ? absl::StrCat(" + data ", Bytes(numbers.data_bytes)) : ""),
+        {}, Sureness::kWorkedOut);
+  } else {
+    condition->Add(numbers.model_bytes ? "no program in the folder: its bytes as shipped are unknown"
+                                       : "the model's bytes are neither in the folder nor in a log");
+  }
+  for (const ProgramFile& program : subject.folder.programs) {
+    if (program.used_by_entry && program.name != subject.folder.entry) {
+      condition->Add(absl::StrCat("counts as code: ", Bytes(program.bytes), " bytes that the program uses"),
+                     {{program.name, 0}});
+    }
+  }
+  for (const FolderFile& file : subject.folder.data) {
+    condition->Add(absl::StrCat("counts as data: ", Bytes(file.bytes), " bytes that the program names"),
+                   {{file.name, 0}}, Sureness::kSuspected);
+  }
+  const auto over = [](std::optional<int64_t> bytes) { return bytes && *bytes > kArtifactCapBytes; };
+  if (over(numbers.claimed_bytes) || over(numbers.shipped_bytes)) {
+    condition->strict = Verdict::kFail;
+  } else if (numbers.shipped_bytes) {
+    condition->strict = Verdict::kPass;
+  }
+}
+
+void JudgeTrainingTime(const Case& subject, Condition* condition) {
+  if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
+  bool known = false, strict_known = true;
+  double longest = 0, longest_with_hessians = 0;
+  for (const LoggedRun* run : subject.TimedRuns()) {
+    const LoggedRun& log = *run;
+    const bool reads_data = log.uses_hessians && !log.calibrates_on_own_text;
+    const double hessians = reads_data ? log.hessian_seconds.value_or(0) : 0;
+    known = true;
+    longest = std::max(longest, *log.train_seconds);
+    longest_with_hessians = std::max(longest_with_hessians, *log.train_seconds + hessians);
+    std::string text = absl::StrCat("trained ", SecondsText(*log.train_seconds));
+    std::vector<Place> places = {log.At("train_time")};
+    if (hessians > 0) {
+      absl::StrAppend(&text, " + Hessians ", SecondsText(hessians), " = ",
+                      SecondsText(*log.train_seconds + hessians));
+      places.push_back(log.At("hessians"));
+    } else if (reads_data) {
+      absl::StrAppend(&text, ", and GPTQ without a time for its Hessians");
+      strict_known = false;
+    }
+    condition->Add(text, places);
+  }
+  if (!known) return condition->Add("no log gives a training time");
+  condition->practised = longest <= kTrainCapSeconds + kTrainTolerance ? Verdict::kPass : Verdict::kFail;
+  condition->strict = longest_with_hessians > kTrainCapSeconds ? Verdict::kFail
+                      : strict_known                           ? Verdict::kPass
+                                                               : Verdict::kCannotTell;
+}
+
+void JudgeEvaluationTime(const Case& subject, Condition* condition) {
+  if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
+  bool known = false, over = false, over_together = false;
+  for (const LoggedRun* run : subject.runs) {
+    double together = 0, longest = 0;
+    Place place;
+    const LoggedScore* counted = CountedScore(subject.folder, *run);
+    std::vector<Place> places;
+    for (const LoggedTime& time : run->evaluations) {
+      together += time.seconds;
+      places.push_back({run->path, time.line});
+      // The evaluation that is counted; where the times have names of their own, the longest.
+      const bool of_score = counted != nullptr && time.line == counted->line;
+      if (!of_score && counted != nullptr && counted->eval_seconds) continue;
+      if (time.seconds > longest) {
+        longest = time.seconds;
+        place = {run->path, time.line};
+      }
+    }
+    if (run->total_eval_seconds) {
+      longest = *run->total_eval_seconds;
+      place = run->At("total_eval_time");
+      together = std::max(together, longest);
+    }
+    if (together <= 0) continue;
+    known = true;
+    if (longest > 0) condition->Add(absl::StrCat("evaluated in ", SecondsText(longest)), {place});
+    if (together > longest && places.size() > 1) {
+      condition->Add(absl::StrCat("all evaluations of the artifact took ", SecondsText(together)), places,
+                     Sureness::kWorkedOut);
+    }
+    over = over || longest > kEvalCapSeconds;
+    over_together = over_together || together > kEvalCapSeconds;
+  }
+  const std::optional<Fact> own = OverlongByOwnAccount(subject.folder);
+  if (own) {
+    condition->facts.push_back(*own);
+    over = known = true;
+  }
+  if (!known) return condition->Add("no log gives an evaluation time");
+  condition->practised = over ? Verdict::kFail : Verdict::kPass;
+  condition->strict = over ? Verdict::kFail : over_together ? Verdict::kCannotTell : Verdict::kPass;
+  if (over_together && !over) condition->Add("whether the score needs more than one of them is not said");
+}
+
+void JudgeHardware(const Case& subject, Condition* condition) {
+  if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
+  bool named = false, other = false;
+  for (const LoggedRun* run : subject.runs) {
+    if (run->gpu.empty() && !run->world_size) continue;
+    condition->Add(absl::StrCat(run->gpu.empty() ? "unnamed GPU" : run->gpu,
+                                run->world_size ? absl::StrCat(", world size ", *run->world_size) : ""),
+                   {run->At(run->gpu.empty() ? "world_size" : "gpu")});
+    const bool other_gpu = !run->gpu.empty() && !absl::StrContains(run->gpu, "H100");
+    const bool other_count = run->world_size && *run->world_size != 8;
+    other = other || other_gpu || other_count;
+    if (other_count || (other_gpu && !subject.practice.other_gpus)) condition->practised = Verdict::kFail;
+    named = named || (!run->gpu.empty() && run->world_size);
+  }
+  if (other) condition->strict = Verdict::kFail;
+  if (named && !other) condition->strict = Verdict::kPass;
+  if (named && condition->practised != Verdict::kFail) condition->practised = Verdict::kPass;
+  if (condition->facts.empty()) condition->Add("no log names its GPU");
+}
+
+}  // namespace hm11
