@@ -92,6 +92,9 @@ RunConfig TinyPreset() {
   config.micro_batch_tokens = 2048;
   // Small batches are noisy: gentler steps, so that validation falls at every report.
   config.optimizer.muon_lr = 0.018;
+  config.optimizer.muon_equal_rows = true;
+  config.optimizer.polar_express = true;
+  config.schedule.momentum_end = 0.95;
   config.optimizer.embedding_lr = 0.01;
   config.optimizer.control_lr = 0.005;
   config.warmup_steps = 2;
