@@ -52,6 +52,8 @@ TEST(BadCallsTest, TheTrainersAreOneLine) {
       {call({"--device=tpu", out}), "'tpu'"},
       {call({"stray", out}), "'stray'"},
       {call({"--resume"}), "--out"},
+      {call({"--overwrite"}), "--out"},
+      {call({"--resume", "--overwrite", out}), "--resume excludes --overwrite"},
       {call({"--resume", out}), absl::StrCat("nothing to resume in ", Out())},
   };
   for (const BadCall& bad : calls) ExpectOneLine(bad, 1);

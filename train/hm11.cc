@@ -1,7 +1,6 @@
 // //train:hm11, the main job: trains a model, compresses it, scores what the artifact holds.
 //
 // Started by torchrun, srun or mpirun it is one rank of many; started by hand it starts a rank a GPU itself.
-#include <signal.h>
 #include <unistd.h>
 
 #include <csignal>
@@ -26,6 +25,7 @@
 #include "core/status.h"
 #include "data/default_corpus.h"
 #include "train/run.h"
+#include "train/run_data.h"
 
 ABSL_FLAG(std::string, preset, "",
           "hm11, hm11_best, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");
@@ -36,7 +36,7 @@ ABSL_FLAG(
     "documentation and headers");
 ABSL_FLAG(std::string, val, "", "pattern of validation shards; default: --data's with _val_ for _train_");
 ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model; default: the only .model in --data's folder");
-ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME");
+ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME_PROCESS");
 ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(
@@ -45,7 +45,8 @@ ABSL_FLAG(
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(bool, resume, false,
-          "go on from the checkpoint in --out, with the configuration it was begun with");
+          "go on from the checkpoint in --out, with the configuration, text and tokenizer it was begun with");
+ABSL_FLAG(bool, overwrite, false, "begin anew in an --out that holds a run, and remove that one");
 
 namespace hm11 {
 namespace {
@@ -107,9 +108,29 @@ absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group) {
   return makes ? corpus : DefaultCorpus([](absl::string_view) {});
 }
 
+// Where the run in the folder found its text and tokenizer; nothing where it does not say.
+absl::Status FindDataOfRun(RankGroup& group, const std::string& folder, RunOptions* options) {
+  const std::string path = absl::StrCat(folder, "/", kRunDataName);
+  std::string known = FileExists(path) ? "yes" : "";
+  if (group.size() > 1) known = group.Broadcast(known);
+  if (known.empty()) return absl::OkStatus();
+  HM_ASSIGN_OR_RETURN(const std::string text, ReadOnRankZero(group, path));
+  RunData data;
+  HM_RETURN_IF_ERROR(ParseFields(text, &data));
+  options->train_pattern = data.train_pattern;
+  options->val_pattern = data.val_pattern;
+  options->tokenizer_path = folder + "/tokenizer.model";
+  return absl::OkStatus();
+}
+
 absl::Status FindData(RankGroup& group, RunOptions* options) {
   std::string data = absl::GetFlag(FLAGS_data);
-  if (data.empty()) {
+  if (data.empty() && options->resumes()) {
+    HM_RETURN_IF_ERROR(FindDataOfRun(group, absl::GetFlag(FLAGS_out), options));
+  }
+  if (data.empty() && !options->train_pattern.empty()) {
+    // Found.
+  } else if (data.empty()) {
     HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, CorpusOfHost(group));
     options->train_pattern = corpus.train_pattern;
     options->val_pattern = corpus.val_pattern;
@@ -138,11 +159,22 @@ absl::Status FindData(RankGroup& group, RunOptions* options) {
   return absl::OkStatus();
 }
 
+// With the process's number: runs that start in one second have folders of their own.
 std::string DefaultFolder(const std::string& preset) {
   char stamp[32];
   const std::time_t now = std::time(nullptr);
   std::strftime(stamp, sizeof(stamp), "%Y%m%d_%H%M%S", std::localtime(&now));
-  return absl::StrCat("runs/", preset, "_", stamp);
+  return absl::StrCat("runs/", preset, "_", stamp, "_", getpid());
+}
+
+absl::StatusOr<FolderUse> UseFromFlags() {
+  const bool resume = absl::GetFlag(FLAGS_resume), overwrite = absl::GetFlag(FLAGS_overwrite);
+  if (resume && overwrite) return absl::InvalidArgumentError("--resume excludes --overwrite");
+  if ((resume || overwrite) && absl::GetFlag(FLAGS_out).empty()) {
+    return absl::InvalidArgumentError(resume ? "--resume needs --out, the folder of the run to go on with"
+                                             : "--overwrite needs --out, the folder of the run to replace");
+  }
+  return resume ? FolderUse::kResume : overwrite ? FolderUse::kOverwrite : FolderUse::kNewRun;
 }
 
 // `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
@@ -165,10 +197,8 @@ void AskForTheEnd(int number) {
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   for (const int number : {SIGINT, SIGTERM}) signal(number, AskForTheEnd);
   HM_RETURN_IF_ERROR(EnterCallersFolder());
-  if (absl::GetFlag(FLAGS_resume) && absl::GetFlag(FLAGS_out).empty()) {
-    return absl::InvalidArgumentError("--resume needs --out, the folder of the run to go on with");
-  }
   RunOptions options;
+  HM_ASSIGN_OR_RETURN(options.use, UseFromFlags());
   options.group = group;
   options.interrupted = [] { return interrupted != 0; };
   HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
@@ -176,7 +206,6 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_RETURN_IF_ERROR(FindData(*group, &options));
   options.folder =
       absl::GetFlag(FLAGS_out).empty() ? DefaultFolder(options.config.preset) : absl::GetFlag(FLAGS_out);
-  options.resume = absl::GetFlag(FLAGS_resume);
   return Run(options);
 }
 

@@ -46,7 +46,7 @@ TEST(RankBody, DISABLED_Trains) {
   signal(SIGINT, [](int) { interrupted = 1; });
   RunOptions options = SmallRun(variable("DATA_FOLDER"), variable("RUN_NAME"));
   options.group = *group;
-  options.resume = !variable("RESUME").empty();
+  options.use = variable("RESUME").empty() ? FolderUse::kNewRun : FolderUse::kResume;
   options.interrupted = [] { return interrupted != 0; };
   const std::string settings =
       absl::StrCat("batch_tokens=768,micro_batch_tokens=32,max_steps=20,log_every=1000,",

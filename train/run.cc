@@ -5,9 +5,11 @@
 #include <chrono>
 #include <cmath>
 #include <cstring>
+#include <filesystem>
 #include <memory>
 #include <optional>
 #include <set>
+#include <tuple>
 #include <utility>
 #include <vector>
 
@@ -31,6 +33,8 @@
 #include "train/calibration.h"
 #include "train/checkpoint.h"
 #include "train/rank_agreement.h"
+#include "train/run_data.h"
+#include "train/run_folder.h"
 #include "train/run_log.h"
 #include "train/snapshots.h"
 #include "train/step_decision.h"
@@ -91,10 +95,30 @@ absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
 
 std::string CheckpointPath(const RunOptions& options) { return options.folder + "/checkpoint.safetensors"; }
 
+// Whether the folder's run, where it says so, read the text that this one is given.
+absl::Status CheckSameText(const std::string& folder, const Inputs& inputs) {
+  const std::string path = absl::StrCat(folder, "/", kRunDataName);
+  if (!FileExists(path)) return absl::OkStatus();
+  HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  RunData before;
+  HM_RETURN_IF_ERROR(ParseFields(text, &before));
+  const std::tuple<const char*, const std::string&, const TokenStream&> splits[] = {
+      {"training", before.train_fingerprint, inputs.train},
+      {"validation", before.val_fingerprint, inputs.val}};
+  for (const auto& [split, fingerprint, stream] : splits) {
+    const std::string now = StreamFingerprint(stream);
+    if (now == fingerprint) continue;
+    return absl::InvalidArgumentError(absl::StrCat("cannot resume the run in ", folder, ": its ", split,
+                                                   " text was ", fingerprint, "; ", stream.pattern(), " is ",
+                                                   now));
+  }
+  return absl::OkStatus();
+}
+
 // The folder's checkpoint, if it is of this model and this tokenizer; nothing when the run is a new one.
 absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& options,
                                                              const Inputs& inputs) {
-  if (!options.resume) return std::nullopt;
+  if (!options.resumes()) return std::nullopt;
   const std::string path = CheckpointPath(options);
   HM_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(path));
   RunConfig saved;
@@ -103,6 +127,7 @@ absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& o
     return absl::InvalidArgumentError(
         absl::StrCat("cannot resume from ", path, ": its model is configured differently"));
   }
+  HM_RETURN_IF_ERROR(CheckSameText(options.folder, inputs));
   if (checkpoint.tokenizer_crc64 != absl::StrFormat("%016x", Crc64(inputs.tokenizer.model()))) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot resume from ", path, ": it was trained with another tokenizer"));
@@ -607,14 +632,19 @@ void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
   log.Line(absl::StrCat("seed:", config.seed));
 }
 
-// The run's folder with all that is known before training; the log.
-absl::StatusOr<RunLog> OpenFolder(const RunOptions& options, const Inputs& inputs) {
-  HM_RETURN_IF_ERROR(MakeFolders(options.folder));
+// The run's folder, held, with all that is known before training.
+absl::StatusOr<RunFolder> OpenFolder(const RunOptions& options, const Inputs& inputs) {
+  HM_ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(options.folder, options.use));
+  const RunData data = {.train_pattern = std::filesystem::absolute(options.train_pattern).string(),
+                        .val_pattern = std::filesystem::absolute(options.val_pattern).string(),
+                        .train_fingerprint = StreamFingerprint(inputs.train),
+                        .val_fingerprint = StreamFingerprint(inputs.val)};
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
+  HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kRunDataName), FormatFields(data)));
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
   HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kPackedProgramName), inputs.program.packed));
   HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kLauncherName), inputs.program.launcher));
-  return RunLog::Open(options.folder, options.resume);
+  return folder;
 }
 
 absl::Status CompareRanks(const RunOptions& options, const Inputs& inputs) {
@@ -624,7 +654,7 @@ absl::Status CompareRanks(const RunOptions& options, const Inputs& inputs) {
   fields.emplace_back("tokenizer", crc(inputs.tokenizer.model()));
   fields.emplace_back("training data", StreamFingerprint(inputs.train));
   fields.emplace_back("validation data", StreamFingerprint(inputs.val));
-  fields.emplace_back("--resume", absl::StrCat(options.resume));
+  fields.emplace_back("--resume", absl::StrCat(options.resumes()));
   return CheckAgreement(*options.group, fields);
 }
 
@@ -644,11 +674,17 @@ absl::Status Run(const RunOptions& options) {
   std::optional<Checkpoint> checkpoint;
   if (is_first) {
     HM_ASSIGN_OR_RETURN(checkpoint, CheckpointToResume(options, inputs));
-  } else if (options.resume) {
+  } else if (options.resumes()) {
     checkpoint.emplace();
   }
   HM_RETURN_IF_ERROR(CheckBatchDivides(options.config, ranks.size()));
-  HM_ASSIGN_OR_RETURN(RunLog log, is_first ? OpenFolder(options, inputs) : RunLog::Silent());
+  std::optional<RunFolder> folder;  // held to the end
+  if (is_first) {
+    HM_ASSIGN_OR_RETURN(RunFolder opened, OpenFolder(options, inputs));
+    folder.emplace(std::move(opened));
+  }
+  HM_ASSIGN_OR_RETURN(RunLog log,
+                      is_first ? RunLog::Open(options.folder, options.resumes()) : RunLog::Silent());
   LogHeader(options, inputs, log);
   log.Line(size);
   return options.device.is_cuda() ? RunAs<Bf16>(options, ranks, inputs, std::move(checkpoint), log)

@@ -17,6 +17,7 @@
 #include "core/device.h"
 #include "core/rank_group.h"
 #include "train/config.h"
+#include "train/run_folder.h"
 
 namespace hm11 {
 
@@ -27,11 +28,13 @@ struct RunOptions {
   std::string val_pattern;
   std::string tokenizer_path;
   std::string folder;
-  bool resume = false;               // go on from the folder's checkpoint
-  std::shared_ptr<RankGroup> group;  // null: one rank
+  FolderUse use = FolderUse::kNewRun;  // with kResume, go on from the folder's checkpoint
+  std::shared_ptr<RankGroup> group;    // null: one rank
   // Whether somebody asks for the end; then rank 0's answer makes the run stop with a checkpoint and an error
   // that says so. May be empty.
   std::function<bool()> interrupted;
+
+  bool resumes() const { return use == FolderUse::kResume; }
 };
 
 absl::Status Run(const RunOptions& options);

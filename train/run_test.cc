@@ -138,7 +138,7 @@ TEST_F(RunTest, AResumedRunEndsAsOneThatWasNotInterrupted) {
   ASSERT_THAT(hm11::Run(part), IsOk());
   EXPECT_NE(*ReadFile(whole.folder + "/model.safetensors"), *ReadFile(part.folder + "/model.safetensors"));
   part.config.schedule.max_steps = 24;
-  part.resume = true;
+  part.use = FolderUse::kResume;
   ASSERT_THAT(hm11::Run(part), IsOk());
   EXPECT_EQ(ReadCheckpoint(part.folder + "/checkpoint.safetensors")->position.step, 24);
   for (const char* file : {"/model.safetensors", "/artifact.hm11"}) {
@@ -194,7 +194,7 @@ TEST_F(RunTest, BadInputIsRefusedByName) {
   options.folder = "/proc/hm11";
   refused(options, "/proc/hm11");
   options = Options("bad");
-  options.resume = true;
+  options.use = FolderUse::kResume;
   options.folder = *folder_ + "/never_run";
   refused(options, "checkpoint.safetensors");
   EXPECT_FALSE(FileExists(options.folder)) << "nothing to go on from, and yet something written";
@@ -211,7 +211,7 @@ TEST_F(RunTest, ARunThatCannotGoOnStaysAsItIs) {
     return all;
   };
   const std::string before = contents();
-  options.resume = true;
+  options.use = FolderUse::kResume;
   options.config.model.state = 8;
   EXPECT_THAT(hm11::Run(options),
               StatusIs(absl::StatusCode::kInvalidArgument, "its model is configured differently"));
@@ -221,6 +221,34 @@ TEST_F(RunTest, ARunThatCannotGoOnStaysAsItIs) {
   ASSERT_THAT(WriteFile(path, checkpoint.substr(0, checkpoint.size() / 2)), IsOk());
   EXPECT_THAT(hm11::Run(options), StatusIs(absl::StatusCode::kDataLoss, path));
   EXPECT_EQ(contents(), before);
+}
+
+TEST_F(RunTest, AUsedFolderIsNeitherMixedNorLost) {
+  RunOptions options = Options("used");
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  const std::string log = *ReadFile(options.folder + "/train.log");
+  EXPECT_THAT(hm11::Run(options),
+              StatusIs(absl::StatusCode::kAlreadyExists, options.folder + " holds a run"));
+  EXPECT_EQ(*ReadFile(options.folder + "/train.log"), log);
+  options.use = FolderUse::kOverwrite;
+  options.config.seed = 3;
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  EXPECT_NE(*ReadFile(options.folder + "/train.log"), log);
+}
+
+TEST_F(RunTest, ARunDoesNotGoOnOnOtherText) {
+  RunOptions options = Options("text");
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  const TokenStream stream = *TokenStream::Open(*folder_ + "/t_train_*.bin", 300);
+  ASSERT_THAT(WriteShard(*folder_ + "/other_000000.bin", stream.Read(1, stream.size())), IsOk());
+  options.use = FolderUse::kResume;
+  options.config.schedule.max_steps = 30;
+  options.train_pattern = *folder_ + "/other_*.bin";
+  EXPECT_THAT(hm11::Run(options), StatusIs(absl::StatusCode::kInvalidArgument, "its training text was"));
+  // The same text elsewhere is the same text.
+  ASSERT_THAT(WriteShard(*folder_ + "/copy_000000.bin", stream.Read(0, stream.size())), IsOk());
+  options.train_pattern = *folder_ + "/copy_*.bin";
+  EXPECT_THAT(hm11::Run(options), IsOk());
 }
 
 TEST_F(RunTest, TheSizeIsToldBeforeTrainingAndTheProgramIsKept) {
