@@ -41,8 +41,8 @@ RunConfig Hm11Preset() {
   return config;
 }
 
-// The best score that this family reached in minutes on one GPU: two Mamba layers, narrow, around nine of
-// attention, a vocabulary of 8192 and wide MLPs. docs/results.md says what each choice was worth.
+// Where the search for the best score in minutes on one GPU stands: two Mamba layers, narrow, around nine of
+// attention, a vocabulary of 8192 and wide MLPs. docs/results.md says what each choice was worth in a minute.
 RunConfig Hm11BestPreset() {
   RunConfig config;
   config.preset = "hm11_best";

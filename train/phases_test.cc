@@ -30,7 +30,9 @@ TEST(PhasesTest, WithoutStagesAndLoopsThereIsOne) {
 }
 
 RC_GTEST_PROP(PhasesTest, EveryStepHasTheLengthAndDepthOfItsShare, ()) {
-  const double first = *rc::gen::inRange(1, 50) / 100.0, second = first + *rc::gen::inRange(1, 50) / 100.0;
+  // Hundredths, so that each is the number that its text is read as.
+  const int hundredths = *rc::gen::inRange(1, 50);
+  const double first = hundredths / 100.0, second = (hundredths + *rc::gen::inRange(1, 50)) / 100.0;
   const double loop_from = *rc::gen::inRange(0, 100) / 100.0, progress = *rc::gen::inRange(0, 101) / 100.0;
   const bool has_loops = *rc::gen::arbitrary<bool>();
   const std::vector<Phase> phases =
