@@ -226,9 +226,17 @@ RC_GTEST_PROP(OptimizerTest, StepsAreTheFormulasOnEveryDevice, ()) {
       oracle.Step(model, config, gradient, scalars);
       training.Step(gradient, scalars);
     }
-    // Newton-Schulz stretches what is lost to rounding hundreds of times.
-    EXPECT_THAT(training.weights(), IsNear(oracle.weights, 3e-5)) << device.name();
-    EXPECT_THAT(training.average(), IsNear(oracle.average, 3e-5)) << device.name();
+    // Newton-Schulz stretches what is lost to rounding, as it does small singular values: by the product of
+    // its first coefficients, 485 or 863 times.
+    double stretch = 1;
+    for (int64_t step = 0; step < config.newton_schulz_steps; ++step) {
+      stretch *= PolynomialOfStep(config.polar_express ? NewtonSchulzPolynomials::kPolarExpress
+                                                       : NewtonSchulzPolynomials::kJordan,
+                                  step)
+                     .a;
+    }
+    EXPECT_THAT(training.weights(), IsNear(oracle.weights, 6.2e-8 * stretch)) << device.name();
+    EXPECT_THAT(training.average(), IsNear(oracle.average, 6.2e-8 * stretch)) << device.name();
     EXPECT_THAT(training.first(), IsNear(oracle.first, 1e-5)) << device.name();
     EXPECT_THAT(training.second(), IsNear(oracle.second, 1e-5)) << device.name();
     EXPECT_NEAR(training.norm(), oracle.norm, 1e-5 * oracle.norm) << device.name();
