@@ -97,23 +97,6 @@ void RoundBlock(float* row, int64_t begin, int64_t end, const RowRule& rule, con
   }
 }
 
-// Root mean square of each column, its rows divided by their scales.
-std::vector<double> ColumnDeviations(const MatrixView& matrix, const std::vector<Fp16>& scales) {
-  std::vector<double> sums(static_cast<size_t>(matrix.cols), 0.0);
-  double rows = 0;
-  for (int64_t r = 0; r < matrix.rows; ++r) {
-    const float scale = static_cast<float>(scales[r]);
-    if (scale == 0) continue;
-    ++rows;
-    for (int64_t c = 0; c < matrix.cols; ++c) {
-      const double value = matrix.values[r * matrix.cols + c] / scale;
-      sums[c] += value * value;
-    }
-  }
-  for (double& sum : sums) sum = std::sqrt(sum / std::max(1.0, rows));
-  return sums;
-}
-
 }  // namespace
 
 std::vector<double> WeightedErrors(const MatrixView& matrix, const QuantizedMatrix& quantized,
@@ -162,7 +145,8 @@ QuantizedMatrix RoundWithFactor(const MatrixView& matrix, const HessianFactor& f
     column_scales[j] = ColumnScale(grid.column_exponents[order[j]]);
   }
   if (rates != nullptr) {
-    const std::vector<double> columns = ColumnDeviations(matrix, grid.scales);
+    const std::vector<double> columns =
+        ColumnDeviations(matrix, std::vector<float>(grid.scales.begin(), grid.scales.end()));
     double squares = 0;
     for (const double deviation : columns) squares += deviation * deviation / static_cast<double>(n);
     for (int64_t j = 0; j < n; ++j)

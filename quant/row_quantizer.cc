@@ -71,6 +71,22 @@ constexpr float kPercentile8 = 0.9999984f;
 
 }  // namespace
 
+std::vector<double> ColumnDeviations(const MatrixView& matrix, const std::vector<float>& scales) {
+  std::vector<double> sums(static_cast<size_t>(matrix.cols), 0.0);
+  double rows = 0;
+  for (int64_t r = 0; r < matrix.rows; ++r) {
+    const float scale = scales[static_cast<size_t>(r)];
+    if (scale == 0) continue;
+    ++rows;
+    for (int64_t c = 0; c < matrix.cols; ++c) {
+      const double value = matrix.values[r * matrix.cols + c] / scale;
+      sums[static_cast<size_t>(c)] += value * value;
+    }
+  }
+  for (double& sum : sums) sum = std::sqrt(sum / std::max(1.0, rows));
+  return sums;
+}
+
 std::vector<float> RowDeviations(const MatrixView& matrix) {
   std::vector<float> deviations(matrix.rows);
   ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {

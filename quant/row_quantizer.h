@@ -59,6 +59,9 @@ float ColumnScale(int exponent);
 // Each row's root mean square, its standard deviation around zero, taken to the nearest 2^(i/8).
 std::vector<float> RowDeviations(const MatrixView& matrix);
 
+// Each column's root mean square, its rows divided by their scales [rows]; rows of scale 0 are left out.
+std::vector<double> ColumnDeviations(const MatrixView& matrix, const std::vector<float>& scales);
+
 // float16(step_in_deviations * deviation), at most the largest finite float16.
 std::vector<Fp16> DeviationScales(const std::vector<float>& deviations, double step_in_deviations);
 

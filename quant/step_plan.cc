@@ -43,31 +43,13 @@ MatrixSteps StepsOf(const MatrixUse& use, const QuantConfig& config) {
   return steps;
 }
 
-// Each column's root mean square in its rows' deviations.
-std::vector<double> ColumnProfile(const MatrixUse& use) {
-  const MatrixView& matrix = use.matrix;
-  std::vector<double> sums(static_cast<size_t>(matrix.cols), 0.0);
-  double rows = 0;
-  for (int64_t r = 0; r < matrix.rows; ++r) {
-    const float deviation = (*use.deviations)[r];
-    if (deviation == 0) continue;
-    ++rows;
-    for (int64_t c = 0; c < matrix.cols; ++c) {
-      const double value = matrix.values[r * matrix.cols + c] / deviation;
-      sums[c] += value * value;
-    }
-  }
-  for (double& sum : sums) sum = std::sqrt(sum / std::max(1.0, rows));
-  return sums;
-}
-
 int BinOf(double octave) {
   return static_cast<int>(
       std::clamp<double>(std::round(8 * (octave + MatrixSteps::kOffset)), 0, MatrixSteps::kBins - 1));
 }
 
 void FillHistogram(const MatrixUse& use, MatrixSteps* steps) {
-  const std::vector<double> profile = ColumnProfile(use);
+  const std::vector<double> profile = ColumnDeviations(use.matrix, *use.deviations);
   std::vector<double> rows(MatrixSteps::kBins, 0.0), cols(MatrixSteps::kBins, 0.0);
   for (size_t r = 0; r < steps->octaves.size(); ++r) {
     const float deviation = (*use.deviations)[r];

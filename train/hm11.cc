@@ -1,6 +1,7 @@
 // //train:hm11, the main job: trains a model, compresses it, scores what the artifact holds.
 //
-// Started by torchrun, srun or mpirun it is one rank of many; started by hand it starts a rank a GPU itself.
+// Started by torchrun, srun or mpirun it is one rank of many; started by hand with --gpus it starts a rank a
+// GPU itself.
 #include <unistd.h>
 
 #include <csignal>
@@ -124,21 +125,18 @@ absl::Status FindDataOfRun(RankGroup& group, const std::string& folder, RunOptio
 }
 
 absl::Status FindData(RankGroup& group, RunOptions* options) {
-  std::string data = absl::GetFlag(FLAGS_data);
+  const std::string data = absl::GetFlag(FLAGS_data);
   if (data.empty() && options->resumes()) {
     HM_RETURN_IF_ERROR(FindDataOfRun(group, absl::GetFlag(FLAGS_out), options));
   }
-  if (data.empty() && !options->train_pattern.empty()) {
-    // Found.
-  } else if (data.empty()) {
+  if (!data.empty()) {
+    const bool is_pattern = data.ends_with(".bin") || data.find('*') != std::string::npos;
+    options->train_pattern = is_pattern ? data : data + "/*_train_*.bin";
+  } else if (options->train_pattern.empty()) {
     HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, CorpusOfHost(group));
     options->train_pattern = corpus.train_pattern;
     options->val_pattern = corpus.val_pattern;
     options->tokenizer_path = corpus.tokenizer_path;
-  } else if (data.ends_with(".bin") || data.find('*') != std::string::npos) {
-    options->train_pattern = data;
-  } else {
-    options->train_pattern = data + "/*_train_*.bin";
   }
   if (!absl::GetFlag(FLAGS_val).empty()) {
     options->val_pattern = absl::GetFlag(FLAGS_val);
