@@ -37,7 +37,7 @@ ABSL_FLAG(bool, isolate_documents, false,
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
 ABSL_FLAG(
-    std::string, gpus, "1",
+    std::string, gpus, "all",
     "all, or how many GPUs of this host to score on, in modes plain and sliding with documents together");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");

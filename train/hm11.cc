@@ -41,7 +41,7 @@ ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TI
 ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(
-    std::string, gpus, "1",
+    std::string, gpus, "all",
     "all, or how many GPUs of this host to train on; for a start by hand, without torchrun, srun or mpirun");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
