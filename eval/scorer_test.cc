@@ -426,7 +426,7 @@ TEST(ScorerTest, FitsTheMemoryThatWasPlannedOnAGpu) {
     for (const char* mode : {"plain", "sliding", "stateful", "ttt"}) {
       const ScorerOptions options = GoldenEval::Options(mode);
       // An arena that is too small ends the test.
-      Arena work(gpu, ScorerWorkBytes<float>(config, options));
+      Arena work(gpu, ScorerWorkBytes<float>(config, options, gpu));
       const auto scorer = NewScorer<float>(work, config, weights, 400, options);
       const Score score = RunScorer(*scorer, std::span(eval.tokens).first(400), eval.bytes);
       EXPECT_NEAR(score.loss_nats, eval.Run(options, 400).loss_nats, 1e-4) << mode;

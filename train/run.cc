@@ -222,14 +222,14 @@ template <typename T>
 absl::StatusOr<MemoryPlan> TrainingRun<T>::PlanForAllRanks(const RunConfig& planned) const {
   HM_RETURN_IF_ERROR(CheckBatchDivides(planned, ranks_.size()));
   const int64_t available = options_.device.free_memory_bytes();
-  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, ranks_, available));
+  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, ranks_, options_.device, available));
   if (ranks_.group() == nullptr) return plan;
   RunConfig common = planned;
   common.micro_batch_tokens = plan.micro_batch_tokens;
   for (const std::string& other : ranks_.group()->AllGather(absl::StrCat(plan.micro_batch_tokens))) {
     common.micro_batch_tokens = std::min<int64_t>(common.micro_batch_tokens, std::stoll(other));
   }
-  return PlanMemory<T>(common, ranks_, available);
+  return PlanMemory<T>(common, ranks_, options_.device, available);
 }
 
 template <typename T>

@@ -5,8 +5,13 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <stdlib.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cmath>
+#include <cstdio>
+#include <cstdlib>
+#include <fstream>
 #include <string>
 
 #include "absl/strings/match.h"
@@ -280,6 +285,26 @@ TEST_F(RunTest, AModelThatCannotFitIsRefusedBeforeTraining) {
   EXPECT_THAT(std::string(status.message()), testing::HasSubstr("budget_bytes"));
   EXPECT_FALSE(FileExists(options.folder)) << "nothing is begun";
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// A process of its own, that can be given a limit. (Sanitizers reserve terabytes themselves.)
+TEST_F(RunTest, ASmallRunNeedsLittleAddressSpace) {
+  GTEST_FLAG_SET(death_test_style, "threadsafe");
+  const auto run_within = [](rlim_t more_bytes) {
+    int64_t pages = 0;
+    std::ifstream("/proc/self/statm") >> pages;
+    const rlim_t bytes = static_cast<rlim_t>(pages * getpagesize()) + more_bytes;
+    const rlimit limit = {.rlim_cur = bytes, .rlim_max = bytes};
+    setrlimit(RLIMIT_AS, &limit);
+    const absl::Status status = hm11::Run(Options("little_space"));
+    std::fprintf(stderr, "%s\n", std::string(status.message()).c_str());
+    std::exit(status.ok() ? 0 : 1);
+  };
+  EXPECT_EXIT(run_within(rlim_t{2} << 30), testing::ExitedWithCode(0), "");
+  EXPECT_EXIT(run_within(rlim_t{1} << 29), testing::ExitedWithCode(1),
+              "bytes and device cpu has [0-9]+ free");
+}
+#endif
 
 TEST_F(RunTest, ALossThatIsNotANumberStopsTheRunWithItsStep) {
   RunOptions options = Options("diverges");

@@ -34,16 +34,16 @@ namespace hm11 {
 struct MemoryPlan {
   int64_t micro_batch_tokens = 0;
   int64_t state_bytes = 0;  // weights, gradients, moments, average, tokens
-  int64_t work_bytes = 0;   // activations and scratch of one micro-batch, and of the optimizer
+  int64_t work_bytes = 0;   // the most of what a micro-batch, the optimizer, scoring and calibration take
   int64_t undo_bytes = 0;   // what the warm-up is undone from; given back after it
   int64_t total_bytes() const { return state_bytes + work_bytes + undo_bytes; }
 };
 
-// The plan of one rank, with its micro_batch_tokens or, where that is 0, the largest that fits in
-// `available_bytes`. ResourceExhausted says what does not fit, and which micro-batch would.
+// The plan of one rank on `device`, with its micro_batch_tokens or, where that is 0, the largest that fits in
+// `available_bytes`. ResourceExhausted says what does not fit, in bytes, and which micro-batch would.
 template <typename T>
 absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
-                                      int64_t available_bytes);
+                                      const Device& device, int64_t available_bytes);
 
 // Everything a run goes on from: a checkpoint's tensors.
 struct TrainingState {
