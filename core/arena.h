@@ -30,8 +30,8 @@ class Arena {
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&&) = delete;
 
-  // For tests: more address space than any of them takes.
-  static Arena Cpu() { return Arena(Device::Cpu(), int64_t{1} << 40); }
+  // For tests: more address space than any of them takes, and no more than sanitizers leave.
+  static Arena Cpu() { return Arena(Device::Cpu(), int64_t{1} << 35); }
   // Counts what the same calls would take on a GPU, or on what `of` is or plans for.
   static Arena Plan() { return Plan(Device::Plan()); }
   static Arena Plan(const Device& of) { return Arena(Device::Plan(of), int64_t{1} << 60); }
