@@ -144,12 +144,16 @@ void AddProducts(Arena& arena, const ModelConfig& config, const ModelWeights<T>&
 }  // namespace
 
 template <typename T>
-int64_t HessianWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device) {
+int64_t CalibrationWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device) {
   Arena placed = Arena::Plan(device), plan = Arena::Plan(device);
   const ModelWeights<T> weights = NewWeights<T>(placed, config);
   const Tensor<int32_t> ids = plan.New<int32_t>({batch, time});
   const Sums<T> sums = NewSums<T>(plan, config, weights, ids.shape());
   AddProducts<T>(plan, config, weights, ids, sums);
+  plan.Reset();
+  ModelWeights<Accum<T>> gradient = NewWeights<Accum<T>>(placed, config);
+  const Tensor<int32_t> one = plan.New<int32_t>({1, time}), targets = plan.New<int32_t>({1, time});
+  LossAndGradient<T>(plan, config, weights, one, targets, 1, gradient, plan.New<Accum<T>>({1}));
   return plan.high_water_bytes();
 }
 
@@ -236,8 +240,8 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
   return ByStoredMatrix(config, tensors);
 }
 
-template int64_t HessianWorkBytes<float>(const ModelConfig&, int64_t, int64_t, const Device&);
-template int64_t HessianWorkBytes<Bf16>(const ModelConfig&, int64_t, int64_t, const Device&);
+template int64_t CalibrationWorkBytes<float>(const ModelConfig&, int64_t, int64_t, const Device&);
+template int64_t CalibrationWorkBytes<Bf16>(const ModelConfig&, int64_t, int64_t, const Device&);
 template HessianMap CollectHessians<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
                                            const Batcher&, int64_t, int64_t, const Communicator&);
 template HessianMap CollectHessians<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,

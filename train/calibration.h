@@ -23,10 +23,6 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
                            const Batcher& batcher, int64_t first_step, int64_t tokens,
                            const Communicator& ranks = Communicator());
 
-// Memory that this takes of an arena on `device`, of micro-batches of that many sequences, in bytes.
-template <typename T>
-int64_t HessianWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device);
-
 // Of each matrix's rows, the squared gradients of sequences' losses, summed over sequences: a pass forward
 // and backward for each sequence of those micro-batches, until `tokens` have passed, over all `ranks`, which
 // take turns; all get the sums of all. Takes memory for gradients beside the arena, which is reset.
@@ -35,6 +31,11 @@ template <typename T>
 GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                                    const Batcher& batcher, int64_t first_step, int64_t tokens,
                                    const Communicator& ranks = Communicator());
+
+// Memory that both functions here take of an arena on `device`, of micro-batches of that many sequences, in
+// bytes.
+template <typename T>
+int64_t CalibrationWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device);
 
 }  // namespace hm11
 

@@ -2,6 +2,7 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <type_traits>
 
 #include "absl/strings/str_format.h"
@@ -91,13 +92,14 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
   // Scoring and calibration run where training did.
   const int64_t score_bytes = ScoreWorkBytes<T>(
       config.model, {.window = config.sequence, .rows_at_once = micro_batch_tokens}, device);
-  const int64_t hessian_bytes =
+  const int64_t calibration_bytes =
       config.calibration_tokens == 0
           ? 0
-          : HessianWorkBytes<T>(config.model, micro_batch_tokens / config.sequence, config.sequence, device);
+          : CalibrationWorkBytes<T>(config.model, micro_batch_tokens / config.sequence, config.sequence,
+                                    device);
   return {.micro_batch_tokens = micro_batch_tokens,
           .state_bytes = state.high_water_bytes(),
-          .work_bytes = std::max({work.high_water_bytes(), score_bytes, hessian_bytes}),
+          .work_bytes = std::max({work.high_water_bytes(), score_bytes, calibration_bytes}),
           .undo_bytes = 4 * tensors.master.flat.size_bytes()};
 }
 
@@ -271,7 +273,7 @@ void Trainer<T>::AgreeOnMatmulTuning() {
 }
 
 template <typename T>
-void Trainer<T>::WarmUp(int64_t steps) {
+int64_t Trainer<T>::WarmUp(int64_t steps, const std::function<bool(int64_t done)>& go_on) {
   Arena before(device_, plan_.undo_bytes);
   std::vector<Tensor<float>> kept;
   for (const Tensor<float>& set : WeightSets()) {
@@ -280,7 +282,14 @@ void Trainer<T>::WarmUp(int64_t steps) {
   }
   // A phase's first step runs unrecorded in any case: libraries load and choose their algorithms in it.
   const int64_t first_steps = device_.is_cuda() ? static_cast<int64_t>(phases_.size()) : 0;
-  for (int64_t step = 0; step < std::max(steps, first_steps); ++step) {
+  int64_t done = 0;
+  for (bool more = true; done < first_steps || (more && done < steps); ++done) {
+    const int64_t step = done;
+    if (done > 0 && go_on) {
+      Synchronize();
+      more = go_on(done);
+      if (!more && done >= first_steps) break;
+    }
     const size_t phase = std::min(static_cast<size_t>(step), phases_.size() - 1);
     const bool first = phases_[phase].graph == nullptr;
     if (device_.is_cuda() && first) TuneMatmuls(true);
@@ -296,6 +305,23 @@ void Trainer<T>::WarmUp(int64_t steps) {
   }
   RefreshWorkingCopy();
   Synchronize();
+  return done;
+}
+
+template <typename T>
+double Trainer<T>::EstimateStepSeconds() {
+  HM_CHECK(device_.is_cpu());
+  TakeBatch(0, 0);
+  const PhaseSteps& phase = phases_[0];
+  const int64_t tokens = ids_.size() / micro_losses_.size();
+  const auto start = std::chrono::steady_clock::now();
+  work_.Reset();
+  QueuePasses<T>(work_, Communicator(), phase.model, phase.batcher.plan().time, model_weights_,
+                 ids_.Slice(0, tokens), targets_.Slice(0, tokens), gradients_.view, micro_losses_.Slice(0, 1),
+                 loss_);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  device_.Zero(gradients_.flat.data(), gradients_.flat.size_bytes());
+  return seconds * static_cast<double>(micro_losses_.size());
 }
 
 template <typename T>

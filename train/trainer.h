@@ -13,6 +13,7 @@
 #define HM11_TRAIN_TRAINER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -58,9 +59,13 @@ class Trainer {
           const Communicator& ranks);
   ~Trainer();
 
-  // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records a step of
-  // each phase.
-  void WarmUp(int64_t steps);
+  // Runs up to `steps` steps, and at least those that a GPU needs, and undoes them: afterwards weights,
+  // moments and average are what they were. Records a step of each phase. `go_on` is asked after each step
+  // with the number of steps done, and has to answer alike on all ranks; may be empty. Gives the number of
+  // steps done.
+  int64_t WarmUp(int64_t steps, const std::function<bool(int64_t done)>& go_on = {});
+  // Seconds of a step's passes, out of one micro-batch's. On the CPU, where that is nearly all of a step.
+  double EstimateStepSeconds();
 
   // Queues step `step`, of the phase config.Phases()[phase]; returns when the step before the last one is
   // done, so that the host stays near the device.
