@@ -1,10 +1,10 @@
 #!/usr/bin/env python3
 """Measures tests by planted faults: one-line edits at random places of the sources, each built and tested.
 
-  tools/planted_faults.py --seed=1 --count=20 data/shard.cc train/schedule.cc
+  tools/planted_faults.py --seed=1 --count=20 data/shard.cc train/snapshots.cc=//train:snapshots_test
 
-An edit changes a sign, a bound, a comparison, a connective or a constant, or drops a call. The tests of the file's
-own folder that depend on it are run. Edits that do not build are drawn anew. What survives is printed as a
+An edit changes a sign, a bound, a comparison, a connective or a constant, or drops a call. The test that is
+named is run, else all tests of the file's own folder that depend on it. Edits that do not build are drawn anew. What survives is printed as a
 patch: a hole in the tests, or an edit that changes nothing. The tree is left as it was; files with changes of
 their own are refused.
 """
@@ -89,13 +89,16 @@ def main():
     parser.add_argument("sources", nargs="+")
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the file is restored
-    changed = subprocess.run(["git", "diff", "--name-only", "HEAD", "--", *options.sources], cwd=ROOT, text=True,
+    tests = {}
+    for source in options.sources:
+        path, _, test = source.partition("=")
+        tests[path] = [test] if test else tests_of(path)
+    changed = subprocess.run(["git", "diff", "--name-only", "HEAD", "--", *tests], cwd=ROOT, text=True,
                              stdout=subprocess.PIPE, check=True).stdout.split()
     if changed:
         sys.exit(f"error: {changed[0]} has changes that are not committed")
-    tests = {path: tests_of(path) for path in options.sources}
     candidates = []
-    for path in options.sources:
+    for path in tests:
         with open(os.path.join(ROOT, path)) as file:
             for number, line in enumerate(file):
                 candidates += [(path, number, line, edited) for edited in edits_of(line)]
