@@ -143,9 +143,10 @@ TEST(FileTest, TheCacheFolderFollowsTheEnvironmentAndIsMade) {
 TEST(FileTest, WithoutAHomeTheCacheIsThisUsersAlone) {
   unsetenv("XDG_CACHE_HOME");
   setenv("HOME", "/proc/nowhere", 1);
-  setenv("TMPDIR", NewFolder("temporary").c_str(), 1);
+  const std::string temporary = NewFolder("temporary");
+  setenv("TMPDIR", temporary.c_str(), 1);
   const absl::StatusOr<std::string> fallback = CacheFolder();
-  ASSERT_THAT(fallback, IsOk());
+  ASSERT_THAT(fallback, IsOkAndHolds(absl::StrCat(temporary, "/hm11-cache-", geteuid())));
   struct stat info = {};
   ASSERT_EQ(lstat(fallback->c_str(), &info), 0);
   EXPECT_TRUE(S_ISDIR(info.st_mode));

@@ -49,6 +49,13 @@ TEST(ResumeTest, EverySettingMakesAnotherRunUnlessItIsListed) {
   EXPECT_GT(named, 50);
 }
 
+TEST(ResumeTest, AChangeNamesBothValues) {
+  RunFacts before = Facts(), now = Facts();
+  now.config.seed = before.config.seed + 1;
+  now.config.optimizer.muon_lr = 0.5;
+  EXPECT_THAT(ChangesOf(before, now), ElementsAre("seed: 1337 -> 1338", "muon_lr: 0.018 -> 0.5"));
+}
+
 TEST(ResumeTest, WhatDecidesWeightsIsNotListed) {
   const std::vector<std::string> listed = SettingsThatMayChange();
   for (const char* name : {"seed", "sequence", "batch_tokens", "micro_batch_tokens", "max_steps", "muon_lr",

@@ -115,8 +115,18 @@ TEST(RunLogTest, AStandardOutputThatFailsIsTold) {
   EXPECT_THAT(log.status(), IsOk());
 }
 
+TEST(RunLogTest, ProgressIsForTerminals) {
+  RunLog log = *RunLog::Open(NewFolder(), /*go_on=*/false);
+  testing::internal::CaptureStderr();  // a file
+  log.Progress("step 1 of 2");
+  log.Progress("");
+  EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
+}
+
 TEST(RunLogTest, Durations) {
   EXPECT_EQ(FormatDuration(65), "1:05");
+  EXPECT_EQ(FormatDuration(3599), "59:59");
+  EXPECT_EQ(FormatDuration(3600), "1:00:00");
   EXPECT_EQ(FormatDuration(7384.4), "2:03:04");
   EXPECT_EQ(FormatDuration(-3), "0:00");
 }
