@@ -58,7 +58,7 @@ absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_
     return absl::DataLossError(absl::StrCat(source, ": sequence must be at least 1"));
   model.tensors = std::move(contents.tensors);
   // Import into host memory only to see that every tensor is there in its shape.
-  Arena host = Arena::Cpu();
+  Arena host(Device::Cpu(), WeightBytes<float>(model.config.model));
   ModelWeights<float> weights = NewWeights<float>(host, model.config.model);
   status = ImportWeights<float>(host, model.config.model, model.tensors, &weights);
   if (!status.ok()) return WithSource(status, source);

@@ -105,7 +105,8 @@ absl::StatusOr<AuditReport> AuditAs(const Device& device, const UnpackedModel& m
   const ModelConfig& config = model.config.model;
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
-  Arena work(device, device.is_cuda() ? ScorerWorkBytes<T>(config, scorer) : int64_t{1} << 40);
+  HM_ASSIGN_OR_RETURN(Arena work,
+                      Arena::Reserve(device, ScorerWorkBytes<T>(config, scorer, device), "scoring"));
   const ScorerFactory factory = [&](std::span<const uint16_t> stream) {
     return NewScorer<T>(work, config, weights, static_cast<int64_t>(stream.size()), scorer);
   };

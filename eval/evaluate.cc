@@ -46,19 +46,6 @@ ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 namespace hm11 {
 namespace {
 
-// Memory of one forward pass of ScoreTokens, planned on the plan device.
-template <typename T>
-int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
-  Arena plan = Arena::Plan();
-  ModelWeights<T> weights = NewWeights<T>(plan, config);
-  const int64_t before = plan.used_bytes();
-  const int64_t batch = std::max<int64_t>(1, options.rows_at_once / options.window);
-  Tensor<int32_t> ids = plan.New<int32_t>({batch, options.window});
-  Tensor<int32_t> targets = plan.New<int32_t>({batch, options.window});
-  TokenLosses<T>(plan, config, weights, ids, targets);
-  return plan.high_water_bytes() - before;
-}
-
 template <typename T>
 absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const UnpackedModel& model,
                               const TokenStream& stream, const Tokenizer& tokenizer,
@@ -67,11 +54,9 @@ absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const Unpa
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
   const bool by_scorer = options.ttt || options.stateful || options.isolate_documents;
-  int64_t work_bytes = int64_t{1} << 40;
-  if (device.is_cuda()) {
-    work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options) : ForwardBytes<T>(config, options.score);
-  }
-  Arena work(device, work_bytes);
+  const int64_t work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options, device)
+                                       : ScoreWorkBytes<T>(config, options.score, device);
+  HM_ASSIGN_OR_RETURN(Arena work, Arena::Reserve(device, work_bytes, "scoring with these --rows_at_once"));
   const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
   const bool terminal = group.rank() == 0 && isatty(STDERR_FILENO) == 1;
   const auto start = std::chrono::steady_clock::now();

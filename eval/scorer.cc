@@ -310,10 +310,10 @@ template std::unique_ptr<Scorer> NewScorer<Bf16>(Arena&, const ModelConfig&, con
                                                  int64_t, const ScorerOptions&);
 
 template <typename T>
-int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options) {
-  if (options.stateful) return StatefulScorer<T>::WorkBytes(config, options);
+int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options, const Device& device) {
+  if (options.stateful) return StatefulScorer<T>::WorkBytes(config, options, device);
   const int64_t window = options.score.window;
-  Arena plan = Arena::Plan();
+  Arena plan = Arena::Plan(device);
   ModelWeights<T> weights = NewWeights<T>(plan, config);
   const int64_t before = plan.used_bytes();
   {
@@ -335,8 +335,8 @@ int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options)
   // And the squares of the gradients, a float a tensor, with what summing them takes.
   return std::max(forward, plan.high_water_bytes() - trained) + (int64_t{16} << 20);
 }
-template int64_t ScorerWorkBytes<float>(const ModelConfig&, const ScorerOptions&);
-template int64_t ScorerWorkBytes<Bf16>(const ModelConfig&, const ScorerOptions&);
+template int64_t ScorerWorkBytes<float>(const ModelConfig&, const ScorerOptions&, const Device&);
+template int64_t ScorerWorkBytes<Bf16>(const ModelConfig&, const ScorerOptions&, const Device&);
 
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
                 const std::function<void(double)>& progress) {

@@ -109,7 +109,53 @@ GradientMap ByStoredMatrix(const ModelConfig& config, const GradientMap& tensors
   return stored;
 }
 
+// By the matrices that read the same input, over visits and passes.
+template <typename T>
+using Sums = std::map<std::vector<std::string>, Tensor<Accum<T>>>;
+
+// The widths, and so the sums, are known from a pass that is only planned.
+template <typename T>
+Sums<T> NewSums(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, Shape ids) {
+  Arena planned = Arena::Plan(arena.device());
+  ModelSaved<T> shapes;
+  HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, ids), &shapes);
+  Sums<T> sums;
+  for (const Input<T>& input : InputsOf(config, shapes)) {
+    Tensor<Accum<T>>& sum = sums[input.matrices];
+    if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
+  }
+  return sums;
+}
+
+// One pass forward, and its inputs' products.
+template <typename T>
+void AddProducts(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                 Tensor<const int32_t> ids, const Sums<T>& sums) {
+  Arena::Scope scope(arena);
+  ModelSaved<T> saved;
+  HiddenForward<T>(arena, config, weights, ids, &saved);
+  for (const Input<T>& input : InputsOf(config, saved)) {
+    MatmulBackward<T>(
+        arena,
+        {.dy = input.values, .x = input.values, .weight = {}, .dx = {}, .dweight = sums.at(input.matrices)});
+  }
+}
+
 }  // namespace
+
+template <typename T>
+int64_t CalibrationWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device) {
+  Arena placed = Arena::Plan(device), plan = Arena::Plan(device);
+  const ModelWeights<T> weights = NewWeights<T>(placed, config);
+  const Tensor<int32_t> ids = plan.New<int32_t>({batch, time});
+  const Sums<T> sums = NewSums<T>(plan, config, weights, ids.shape());
+  AddProducts<T>(plan, config, weights, ids, sums);
+  plan.Reset();
+  ModelWeights<Accum<T>> gradient = NewWeights<Accum<T>>(placed, config);
+  const Tensor<int32_t> one = plan.New<int32_t>({1, time}), targets = plan.New<int32_t>({1, time});
+  LossAndGradient<T>(plan, config, weights, one, targets, 1, gradient, plan.New<Accum<T>>({1}));
+  return plan.high_water_bytes();
+}
 
 template <typename T>
 HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
@@ -118,17 +164,9 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
   const BatchPlan& plan = batcher.plan();
   const int64_t rows = plan.batch * plan.time, passes = (tokens + rows - 1) / rows;
   arena.Reset();
-  std::map<std::vector<std::string>, Tensor<Accum<T>>> sums;  // over visits and passes
   std::vector<int32_t> ids(static_cast<size_t>(rows)), targets(static_cast<size_t>(rows));
   Tensor<int32_t> device_ids = arena.New<int32_t>({plan.batch, plan.time});
-  // The widths, and so the sums, are known from a pass that is only planned.
-  Arena planned = Arena::Plan();
-  ModelSaved<T> shapes;
-  HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
-  for (const Input<T>& input : InputsOf(config, shapes)) {
-    Tensor<Accum<T>>& sum = sums[input.matrices];
-    if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
-  }
+  const Sums<T> sums = NewSums<T>(arena, config, weights, device_ids.shape());
   HM_CHECK_EQ(plan.ranks, ranks.size());
   for (int64_t pass = ranks.rank(); pass < passes; pass += ranks.size()) {
     const int64_t turn = pass / ranks.size();
@@ -137,16 +175,7 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
                  Tensor<int32_t>(targets.data(), {plan.batch, plan.time}));
     arena.device().CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes());
     arena.device().Synchronize();
-    Arena::Scope scope(arena);
-    ModelSaved<T> saved;
-    HiddenForward<T>(arena, config, weights, device_ids, &saved);
-    for (const Input<T>& input : InputsOf(config, saved)) {
-      MatmulBackward<T>(arena, {.dy = input.values,
-                                .x = input.values,
-                                .weight = {},
-                                .dx = {},
-                                .dweight = sums.at(input.matrices)});
-    }
+    AddProducts<T>(arena, config, weights, device_ids, sums);
   }
   HessianMap hessians;
   for (const auto& [names, sum] : sums) {
@@ -211,6 +240,8 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
   return ByStoredMatrix(config, tensors);
 }
 
+template int64_t CalibrationWorkBytes<float>(const ModelConfig&, int64_t, int64_t, const Device&);
+template int64_t CalibrationWorkBytes<Bf16>(const ModelConfig&, int64_t, int64_t, const Device&);
 template HessianMap CollectHessians<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
                                            const Batcher&, int64_t, int64_t, const Communicator&);
 template HessianMap CollectHessians<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,

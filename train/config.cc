@@ -2,6 +2,7 @@
 #include "train/config.h"
 
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
@@ -148,6 +149,8 @@ absl::Status RunConfig::Validate() const {
     return bad("validation_seconds", validation_seconds, "must not be negative");
   if (!(checkpoint_seconds >= 0))
     return bad("checkpoint_seconds", checkpoint_seconds, "must not be negative");
+  if (!(calibration_seconds >= 0 && std::isfinite(calibration_seconds)))
+    return bad("calibration_seconds", calibration_seconds, "must not be negative, and a number");
   if (lawa_snapshots > 0 && swa_every > 0) return bad("lawa_snapshots", lawa_snapshots, "excludes swa_every");
   return absl::OkStatus();
 }

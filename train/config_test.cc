@@ -47,7 +47,8 @@ TEST(ConfigTest, ErrorsNamePresetKeyAndValue) {
   ASSERT_THAT(ApplyOverrides("batch_tokens=300,micro_batch_tokens=200", &config), IsOk());
   EXPECT_THAT(config.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, "micro_batch_tokens=200"));
   for (const char* setting : {"control_lr=nan", "muon_lr=-1", "muon_weight_decay=inf", "beta1=1", "clip=-1",
-                              "newton_schulz_steps=0", "warmdown_fraction=1.5"}) {
+                              "newton_schulz_steps=0", "warmdown_fraction=1.5", "calibration_seconds=-5",
+                              "calibration_seconds=nan", "calibration_seconds=inf"}) {
     RunConfig wrong;
     ASSERT_THAT(ApplyOverrides(setting, &wrong), IsOk());
     EXPECT_THAT(wrong.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, setting));

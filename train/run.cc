@@ -9,7 +9,7 @@
 #include <memory>
 #include <optional>
 #include <set>
-#include <tuple>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -33,6 +33,7 @@
 #include "train/calibration.h"
 #include "train/checkpoint.h"
 #include "train/rank_agreement.h"
+#include "train/resume.h"
 #include "train/run_data.h"
 #include "train/run_folder.h"
 #include "train/run_log.h"
@@ -52,7 +53,8 @@ double SecondsSince(Clock::time_point start) {
 // Seconds of training: runs between Start and Stop.
 class TrainingClock {
  public:
-  explicit TrainingClock(double seconds) : before_(seconds) {}
+  // Stands at `seconds` until Start.
+  explicit TrainingClock(double seconds = 0) : before_(seconds) {}
   void Start() { started_ = Clock::now(); }
   double Seconds() const { return before_ + SecondsSince(started_); }
   double Stop() { return before_ = Seconds(); }
@@ -93,31 +95,35 @@ absl::StatusOr<Inputs> OpenInputs(const RunOptions& options) {
                 std::move(val_tokens)};
 }
 
+constexpr double kWarmUpSeconds = 30;  // at most, but for what a GPU has to record; a tenth of a time limit
+
 std::string CheckpointPath(const RunOptions& options) { return options.folder + "/checkpoint.safetensors"; }
 
-// Whether the folder's run, where it says so, read the text that this one is given.
-absl::Status CheckSameText(const std::string& folder, const Inputs& inputs) {
-  const std::string path = absl::StrCat(folder, "/", kRunDataName);
-  if (!FileExists(path)) return absl::OkStatus();
-  HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
-  RunData before;
-  HM_RETURN_IF_ERROR(ParseFields(text, &before));
-  const std::tuple<const char*, const std::string&, const TokenStream&> splits[] = {
-      {"training", before.train_fingerprint, inputs.train},
-      {"validation", before.val_fingerprint, inputs.val}};
-  for (const auto& [split, fingerprint, stream] : splits) {
-    const std::string now = StreamFingerprint(stream);
-    if (now == fingerprint) continue;
-    return absl::InvalidArgumentError(absl::StrCat("cannot resume the run in ", folder, ": its ", split,
-                                                   " text was ", fingerprint, "; ", stream.pattern(), " is ",
-                                                   now));
+std::string KindOf(const Device& device) { return device.is_cpu() ? "cpu" : "cuda"; }
+
+// What differs between the run of the folder's checkpoint and the one that is asked for.
+absl::StatusOr<std::vector<std::string>> ChangesSince(const Checkpoint& checkpoint, const RunConfig& saved,
+                                                      const RunOptions& options, const Inputs& inputs) {
+  const std::string path = absl::StrCat(options.folder, "/", kRunDataName);
+  RunData data;
+  if (FileExists(path)) {
+    HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+    HM_RETURN_IF_ERROR(ParseFields(text, &data));
   }
-  return absl::OkStatus();
+  return ChangesOf({.config = saved,
+                    .train_text = data.train_fingerprint,
+                    .val_text = data.val_fingerprint,
+                    .device = checkpoint.device},
+                   {.config = options.config,
+                    .train_text = StreamFingerprint(inputs.train),
+                    .val_text = StreamFingerprint(inputs.val),
+                    .device = KindOf(options.device)});
 }
 
-// The folder's checkpoint, if it is of this model and this tokenizer; nothing when the run is a new one.
-absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& options,
-                                                             const Inputs& inputs) {
+// The folder's checkpoint, if it is of this model, this tokenizer and, unless it may be another, this run;
+// nothing when the run is a new one.
+absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& options, const Inputs& inputs,
+                                                             std::vector<std::string>* changes) {
   if (!options.resumes()) return std::nullopt;
   const std::string path = CheckpointPath(options);
   HM_ASSIGN_OR_RETURN(Checkpoint checkpoint, ReadCheckpoint(path));
@@ -127,7 +133,8 @@ absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& o
     return absl::InvalidArgumentError(
         absl::StrCat("cannot resume from ", path, ": its model is configured differently"));
   }
-  HM_RETURN_IF_ERROR(CheckSameText(options.folder, inputs));
+  HM_ASSIGN_OR_RETURN(*changes, ChangesSince(checkpoint, saved, options, inputs));
+  if (!options.resume_anyway) HM_RETURN_IF_ERROR(CheckSameRun(options.folder, *changes));
   if (checkpoint.tokenizer_crc64 != absl::StrFormat("%016x", Crc64(inputs.tokenizer.model()))) {
     return absl::InvalidArgumentError(
         absl::StrCat("cannot resume from ", path, ": it was trained with another tokenizer"));
@@ -152,6 +159,16 @@ absl::StatusOr<std::string> TellSize(const RunConfig& config, const Program& pro
                          estimate.size_bytes, program.size_bytes(),
                          estimate.size_bytes + program.size_bytes(), kArtifactCapBytes,
                          estimate.step_multiplier);
+}
+
+// What rank 0 knows, on every rank.
+template <typename N>
+void TakeOfRankZero(const Communicator& ranks, N* value) {
+  static_assert(std::is_trivially_copyable_v<N>);
+  if (ranks.group() == nullptr) return;
+  const std::string bytes =
+      ranks.group()->Broadcast(absl::string_view(reinterpret_cast<const char*>(value), sizeof(*value)));
+  std::memcpy(value, bytes.data(), sizeof(*value));
 }
 
 template <typename T>
@@ -180,10 +197,14 @@ class TrainingRun {
   }
   bool is_first() const { return ranks_.rank() == 0; }
   absl::StatusOr<MemoryPlan> PlanForAllRanks(const RunConfig& planned) const;
-  absl::Status Resume(const Checkpoint& checkpoint);
+  absl::Status Resume(Checkpoint checkpoint);
+  absl::Status WarmUp();
+  bool EndIsAskedFor() const;
+  void ReadClock();
   StepDecision NextStep(const ScheduleConfig& schedule, const LastDone& last);
   absl::Status Interrupted();
   absl::Status WriteCheckpointNow();
+  absl::Status WriteCheckpointIfItCanBe();
   bool IsReported(int64_t step) const {
     return step % config_.log_every == 0 || step <= 5 || step - reported_ == Trainer<T>::kHistory;
   }
@@ -193,7 +214,8 @@ class TrainingRun {
   absl::Status CheckScore(const Score& score) const;
   absl::Status LogValidation(const Score& score);
   void ShowProgress();
-  std::vector<NamedTensor> ExportedWeights();
+  std::vector<NamedTensor> ExportMaster();
+  absl::StatusOr<std::vector<NamedTensor>> ExportedWeights();
   absl::StatusOr<Calibration> Calibrate(const std::vector<NamedTensor>& exported);
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
   absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported,
@@ -210,10 +232,14 @@ class TrainingRun {
   const std::vector<Phase> phases_ = config_.Phases();
   size_t phase_ = 0;      // of the last step
   RunPosition position_;  // of the next step
-  int64_t reported_ = 0;  // steps before this one are in the log
+  TrainingClock clock_;
+  double validated_seconds_ = 0;  // of training, at the last validation
+  bool begun_ = false;            // the initial weights were scored
+  int64_t reported_ = 0;          // steps before this one are in the log
   double last_loss_ = 0;
   double first_elapsed_ = 0;  // where this process began
   int64_t first_step_ = 0;
+  int64_t snapshots_exported_ = 0;
   std::string last_checkpoint_;  // path and step of the last one written, or empty
 };
 
@@ -222,20 +248,25 @@ template <typename T>
 absl::StatusOr<MemoryPlan> TrainingRun<T>::PlanForAllRanks(const RunConfig& planned) const {
   HM_RETURN_IF_ERROR(CheckBatchDivides(planned, ranks_.size()));
   const int64_t available = options_.device.free_memory_bytes();
-  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, ranks_, available));
+  HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanMemory<T>(planned, ranks_, options_.device, available));
   if (ranks_.group() == nullptr) return plan;
   RunConfig common = planned;
   common.micro_batch_tokens = plan.micro_batch_tokens;
   for (const std::string& other : ranks_.group()->AllGather(absl::StrCat(plan.micro_batch_tokens))) {
     common.micro_batch_tokens = std::min<int64_t>(common.micro_batch_tokens, std::stoll(other));
   }
-  return PlanMemory<T>(common, ranks_, available);
+  return PlanMemory<T>(common, ranks_, options_.device, available);
 }
 
 template <typename T>
 absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
-  // On the CPU a small micro-batch keeps activations in cache; more of them cost nothing.
+  // How a batch is cut shows in the last bits: a run goes on as it was planned, whatever memory is free now.
   RunConfig planned = config_;
+  if (checkpoint && planned.micro_batch_tokens == 0 && checkpoint->book.micro_batch_tokens > 0 &&
+      planned.batch_tokens % (checkpoint->book.micro_batch_tokens * ranks_.size()) == 0) {
+    planned.micro_batch_tokens = checkpoint->book.micro_batch_tokens;
+  }
+  // On the CPU a small micro-batch keeps activations in cache; more of them cost nothing.
   if (options_.device.is_cpu() && planned.micro_batch_tokens == 0)
     planned.micro_batch_tokens = planned.sequence;
   HM_ASSIGN_OR_RETURN(const MemoryPlan plan, PlanForAllRanks(planned));
@@ -251,24 +282,54 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
                               ranks_.size(), std::set<std::string>(hosts.begin(), hosts.end()).size(),
                               ranks_.engine(), trainer_->owned_floats(), CountParameters(config_.model)));
   }
-  if (checkpoint) HM_RETURN_IF_ERROR(Resume(*checkpoint));
-  const Clock::time_point start = Clock::now();
-  trainer_->WarmUp(config_.warmup_steps);
-  log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", config_.warmup_steps,
-                            config_.warmup_steps, SecondsSince(start)));
-  return log_.status();
+  if (checkpoint) HM_RETURN_IF_ERROR(Resume(*std::move(checkpoint)));
+  return WarmUp();
 }
 
 template <typename T>
-absl::Status TrainingRun<T>::Resume(const Checkpoint& checkpoint) {
-  if (is_first()) HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
-  HM_RETURN_IF_ERROR(trainer_->Load(checkpoint.state));
-  position_ = checkpoint.position;
-  if (ranks_.group() != nullptr) {
-    const std::string bytes = ranks_.group()->Broadcast(
-        absl::string_view(reinterpret_cast<const char*>(&position_), sizeof(position_)));
-    std::memcpy(&position_, bytes.data(), sizeof(position_));
+absl::Status TrainingRun<T>::WarmUp() {
+  const double limit = config_.schedule.time_limit_seconds;
+  if (limit > 0 && options_.device.is_cpu() && !options_.training_seconds) {
+    double step_seconds = trainer_->EstimateStepSeconds();
+    TakeOfRankZero(ranks_, &step_seconds);
+    if (step_seconds > limit) {
+      return absl::FailedPreconditionError(absl::StrCat("a step takes about ", step_seconds,
+                                                        " s here, longer than time_limit_seconds=", limit,
+                                                        "; smaller batch_tokens make shorter steps"));
+    }
   }
+  const Clock::time_point start = Clock::now();
+  const double most_seconds = limit > 0 ? std::min(kWarmUpSeconds, 0.1 * limit) : kWarmUpSeconds;
+  const int64_t done = trainer_->WarmUp(config_.warmup_steps, [&](int64_t steps) {
+    log_.Progress(absl::StrFormat("warming up: step %d of %d", steps, config_.warmup_steps));
+    bool go_on = SecondsSince(start) < most_seconds && !(options_.interrupted && options_.interrupted());
+    TakeOfRankZero(ranks_, &go_on);
+    return go_on;
+  });
+  log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", done, config_.warmup_steps,
+                            SecondsSince(start)));
+  return absl::OkStatus();
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::Resume(Checkpoint checkpoint) {
+  if (is_first()) {
+    HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
+    const absl::Status loaded = snapshots_.Load(std::move(checkpoint.snapshots));
+    if (!loaded.ok()) {
+      return absl::InvalidArgumentError(
+          absl::StrCat("cannot resume from ", CheckpointPath(options_), ": ", loaded.message()));
+    }
+  }
+  HM_RETURN_IF_ERROR(trainer_->Load(checkpoint.state));
+  TakeOfRankZero(ranks_, &checkpoint.position);
+  TakeOfRankZero(ranks_, &checkpoint.book);
+  position_ = checkpoint.position;
+  clock_ = TrainingClock(position_.elapsed_seconds);
+  validated_seconds_ = checkpoint.book.validation_seconds;
+  begun_ = position_.step > 0 || checkpoint.book.metrics_bytes > 0;
+  phase_ = static_cast<size_t>(
+      std::clamp<int64_t>(checkpoint.book.phase, 0, static_cast<int64_t>(phases_.size()) - 1));
   reported_ = first_step_ = position_.step;
   first_elapsed_ = position_.elapsed_seconds;
   last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
@@ -283,11 +344,27 @@ absl::Status TrainingRun<T>::WriteCheckpointNow() {
       CheckScore(Validate(trainer_->model_weights(), config_.sequence + 1, ScoreMode::kPlain)));
   Checkpoint checkpoint = {.config = FormatFields(config_),
                            .position = position_,
+                           .book = {.validation_seconds = validated_seconds_,
+                                    .phase = static_cast<int64_t>(phase_),
+                                    .metrics_bytes = log_.metrics_bytes(),
+                                    .micro_batch_tokens = trainer_->plan().micro_batch_tokens},
+                           .device = KindOf(options_.device),
                            .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
                            .matmul_tuning = MatmulTuning(),
-                           .state = trainer_->Save()};
+                           .state = trainer_->Save(),
+                           .snapshots = snapshots_.Save()};
   if (is_first()) HM_RETURN_IF_ERROR(WriteCheckpoint(CheckpointPath(options_), checkpoint));
   last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
+  return absl::OkStatus();
+}
+
+// A disk that is full does not end a run whose last checkpoint is whole.
+template <typename T>
+absl::Status TrainingRun<T>::WriteCheckpointIfItCanBe() {
+  const absl::Status status = WriteCheckpointNow();
+  if (status.ok() || absl::IsAborted(status)) return status;
+  log_.Line(absl::StrCat("checkpoint: ", status.message(), "; the run goes on and tries again; ",
+                         LastGoodCheckpoint()));
   return absl::OkStatus();
 }
 
@@ -313,7 +390,7 @@ absl::Status TrainingRun<T>::ReportSteps() {
                             StepOf(position_.step), last_loss_, ms, ms / static_cast<double>(position_.step),
                             static_cast<double>(run_steps * trainer_->tokens_per_step()) / (run_ms / 1e3)));
   reported_ = position_.step;
-  return log_.status();
+  return absl::OkStatus();
 }
 
 template <typename T>
@@ -350,7 +427,7 @@ absl::Status TrainingRun<T>::LogValidation(const Score& score) {
   log_.Metric(absl::StrFormat(R"({"step": %d, "train_seconds": %.3f, "val_loss": %.8f, "val_bpb": %.8f})",
                               position_.step, position_.elapsed_seconds, score.loss_nats,
                               score.bits_per_byte));
-  return log_.status();
+  return absl::OkStatus();
 }
 
 template <typename T>
@@ -370,24 +447,36 @@ void TrainingRun<T>::ShowProgress() {
                                 FormatDuration(left)));
 }
 
+template <typename T>
+bool TrainingRun<T>::EndIsAskedFor() const {
+  bool asked = options_.interrupted && options_.interrupted();
+  TakeOfRankZero(ranks_, &asked);
+  return asked;
+}
+
+template <typename T>
+void TrainingRun<T>::ReadClock() {
+  position_.elapsed_seconds =
+      options_.training_seconds ? options_.training_seconds(position_.step) : clock_.Seconds();
+}
+
 // Rank 0's clock and signals decide for all; the others learn both from it. It is a few steps ahead of the
 // device, as they are, so that nothing on a device waits for words between hosts.
 template <typename T>
 StepDecision TrainingRun<T>::NextStep(const ScheduleConfig& schedule, const LastDone& last) {
   const bool interrupted = options_.interrupted && options_.interrupted();
   StepDecision next = DecideStep(config_, schedule, position_, last, interrupted);
-  if (ranks_.group() == nullptr) return next;
-  const std::string bytes =
-      ranks_.group()->Broadcast(absl::string_view(reinterpret_cast<const char*>(&next), sizeof(next)));
-  std::memcpy(&next, bytes.data(), sizeof(next));
+  TakeOfRankZero(ranks_, &next);
   position_ = next.position;
   return next;
 }
 
 template <typename T>
 absl::Status TrainingRun<T>::Interrupted() {
-  HM_RETURN_IF_ERROR(WriteCheckpointNow());
-  return absl::CancelledError(absl::StrCat("interrupted; go on with --resume; ", LastGoodCheckpoint()));
+  const absl::Status written = WriteCheckpointNow();
+  return absl::CancelledError(absl::StrCat("interrupted; go on with --resume --out=", options_.folder, "; ",
+                                           written.ok() ? "" : absl::StrCat(written.message(), "; "),
+                                           LastGoodCheckpoint()));
 }
 
 template <typename T>
@@ -409,23 +498,22 @@ absl::Status TrainingRun<T>::Train() {
                               config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
                               schedule.time_limit_seconds * 1e3));
   }
-  LastDone last = {position_.elapsed_seconds, position_.elapsed_seconds};
-  if (position_.step == 0) {
+  LastDone last = {validated_seconds_, position_.elapsed_seconds};
+  if (!begun_ && !EndIsAskedFor()) {
     HM_RETURN_IF_ERROR(
         LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
   }
-  TrainingClock clock(position_.elapsed_seconds);
   const auto pause = [&] {
     trainer_->Synchronize();
-    position_.elapsed_seconds = clock.Stop();
+    ReadClock();
+    clock_.Stop();
     return ReportSteps();
   };
   const auto go_on = [&] {
     trainer_->Synchronize();
-    clock.Start();
+    clock_.Start();
   };
-  trainer_->Synchronize();
-  clock.Start();
+  go_on();
   while (true) {
     const StepDecision next = NextStep(schedule, last);
     if (next.over) {
@@ -435,55 +523,67 @@ absl::Status TrainingRun<T>::Train() {
     }
     if (IsReported(position_.step)) {
       trainer_->Synchronize();  // Work that is only queued has not taken its time yet.
-      position_.elapsed_seconds = clock.Seconds();
+      ReadClock();
       HM_RETURN_IF_ERROR(ReportSteps());
     }
     if (next.validate) {
       HM_RETURN_IF_ERROR(pause());
       HM_RETURN_IF_ERROR(
           LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
-      last.validation_seconds = position_.elapsed_seconds;
+      last.validation_seconds = validated_seconds_ = position_.elapsed_seconds;
       go_on();
     }
     if (next.checkpoint) {
       HM_RETURN_IF_ERROR(pause());
-      HM_RETURN_IF_ERROR(WriteCheckpointNow());
+      HM_RETURN_IF_ERROR(WriteCheckpointIfItCanBe());
       last.checkpoint_seconds = position_.elapsed_seconds;
       go_on();
     }
     EnterPhase(next.phase);
     trainer_->Step(position_.step, next.scalars, next.phase);
     ++position_.step;
-    position_.elapsed_seconds = clock.Seconds();
+    ReadClock();
     ShowProgress();
     if (snapshots_.Wanted(position_.step, next.lr_scale)) {
       trainer_->CollectState();
-      snapshots_.Take(trainer_->work(), trainer_->master());
+      if (is_first()) snapshots_.Take(ExportMaster());
     }
   }
   if (position_.step < schedule.max_steps) {
     log_.Line(absl::StrFormat("stopping_early: wallclock_cap train_time:%.0fms %s",
                               position_.elapsed_seconds * 1e3, StepOf(position_.step)));
   }
+  // Before the last validation: a run that goes on from here tells it again, and not twice.
+  HM_RETURN_IF_ERROR(WriteCheckpointIfItCanBe());
   phase_ = phases_.size() - 1;  // The model is scored as its last phase runs it, however short the run was.
   HM_RETURN_IF_ERROR(LogValidation(Validate(trainer_->model_weights(), 0, ScoreMode::kPlain)));
   log_.Line(absl::StrFormat("peak memory allocated: %.0f MiB reserved: %.0f MiB",
                             static_cast<double>(trainer_->used_bytes()) / (1 << 20),
                             static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20)));
-  return WriteCheckpointNow();
+  return absl::OkStatus();
 }
 
 template <typename T>
-std::vector<NamedTensor> TrainingRun<T>::ExportedWeights() {
+std::vector<NamedTensor> TrainingRun<T>::ExportMaster() {
+  return ExportWeights<float>(trainer_->work(), config_.model, trainer_->master().view);
+}
+
+// Sets snapshots_exported_: rank 0 alone has snapshots.
+template <typename T>
+absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
+  snapshots_exported_ = snapshots_.count();
+  TakeOfRankZero(ranks_, &snapshots_exported_);
   trainer_->CollectState();
-  FlatWeights& exported =
-      config_.export_average && config_.schedule.average_decay > 0 ? trainer_->average() : trainer_->master();
-  if (snapshots_.count() > 0) {
-    log_.Line(absl::StrCat("exporting the mean of ", snapshots_.count(), " snapshots"));
-    snapshots_.Restore(trainer_->work(), trainer_->master());
-    return ExportWeights<float>(trainer_->work(), config_.model, trainer_->master().view);
+  if (snapshots_exported_ > 0) {
+    log_.Line(absl::StrCat("exporting the mean of ", snapshots_exported_, " snapshots"));
+    TrainingState state = trainer_->Save();
+    if (is_first()) state.weights = snapshots_.Mean();
+    HM_RETURN_IF_ERROR(trainer_->Load(state));
+    return ExportMaster();
   }
-  return ExportWeights<float>(trainer_->work(), config_.model, exported.view);
+  const bool average = config_.export_average && config_.schedule.average_decay > 0;
+  return average ? ExportWeights<float>(trainer_->work(), config_.model, trainer_->average().view)
+                 : ExportMaster();
 }
 
 template <typename T>
@@ -509,7 +609,7 @@ template <typename T>
 absl::StatusOr<Calibration> TrainingRun<T>::Calibrate(const std::vector<NamedTensor>& exported) {
   Arena state(options_.device, WeightBytes<float>(config_.model) + WeightBytes<T>(config_.model));
   HM_ASSIGN_OR_RETURN(ModelWeights<T> weights, PlaceWeights<T>(state, config_.model, exported));
-  if (config_.export_average || snapshots_.count() > 0) {
+  if (config_.export_average || snapshots_exported_ > 0) {
     const Score score = Validate(weights, 0, ScoreMode::kPlain);
     log_.Line(absl::StrFormat("pre-quantization post-ema val_loss:%.8f val_bpb:%.8f", score.loss_nats,
                               score.bits_per_byte));
@@ -563,7 +663,8 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
 // Export, artifact, and the score of what the file holds.
 template <typename T>
 absl::Status TrainingRun<T>::Finish() {
-  std::vector<NamedTensor> exported = ExportedWeights();
+  if (EndIsAskedFor()) return Interrupted();
+  HM_ASSIGN_OR_RETURN(std::vector<NamedTensor> exported, ExportedWeights());
   if (is_first()) {
     HM_RETURN_IF_ERROR(
         WriteSafetensors(options_.folder + "/model.safetensors",
@@ -672,8 +773,9 @@ absl::Status Run(const RunOptions& options) {
   const bool is_first = ranks.rank() == 0;
   // Before anything is written: a run that cannot go on stays as it is. What others go on from is rank 0's.
   std::optional<Checkpoint> checkpoint;
+  std::vector<std::string> changes;
   if (is_first) {
-    HM_ASSIGN_OR_RETURN(checkpoint, CheckpointToResume(options, inputs));
+    HM_ASSIGN_OR_RETURN(checkpoint, CheckpointToResume(options, inputs, &changes));
   } else if (options.resumes()) {
     checkpoint.emplace();
   }
@@ -684,8 +786,11 @@ absl::Status Run(const RunOptions& options) {
     folder.emplace(std::move(opened));
   }
   HM_ASSIGN_OR_RETURN(RunLog log,
-                      is_first ? RunLog::Open(options.folder, options.resumes()) : RunLog::Silent());
+                      is_first ? RunLog::Open(options.folder, options.resumes(),
+                                              checkpoint ? checkpoint->book.metrics_bytes : RunLog::kAll)
+                               : RunLog::Silent());
   LogHeader(options, inputs, log);
+  for (const std::string& change : changes) log.Line(absl::StrCat("resumed_anyway: ", change));
   log.Line(size);
   return options.device.is_cuda() ? RunAs<Bf16>(options, ranks, inputs, std::move(checkpoint), log)
                                   : RunAs<float>(options, ranks, inputs, std::move(checkpoint), log);

@@ -9,6 +9,7 @@
 #ifndef HM11_TRAIN_RUN_H_
 #define HM11_TRAIN_RUN_H_
 
+#include <cstdint>
 #include <functional>
 #include <memory>
 #include <string>
@@ -29,10 +30,13 @@ struct RunOptions {
   std::string tokenizer_path;
   std::string folder;
   FolderUse use = FolderUse::kNewRun;  // with kResume, go on from the folder's checkpoint
+  bool resume_anyway = false;          // as another run than was begun (train/resume.h); the log says so
   std::shared_ptr<RankGroup> group;    // null: one rank
   // Whether somebody asks for the end; then rank 0's answer makes the run stop with a checkpoint and an error
   // that says so. May be empty.
   std::function<bool()> interrupted;
+  // Seconds of training after so many steps; empty: the clock's. For tests, in which a run has to repeat.
+  std::function<double(int64_t steps)> training_seconds;
 
   bool resumes() const { return use == FolderUse::kResume; }
 };
