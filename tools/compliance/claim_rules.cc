@@ -120,8 +120,8 @@ double MeanOfSeeds(const SubmissionClaims& claims) {
   return claims.seeds.empty() ? 0 : sum / static_cast<double>(claims.seeds.size());
 }
 
-// Whether the value is the mean, over all runs, of the scores that stand under one name.
-bool IsMeanOfOneLabel(const std::vector<const LoggedRun*>& runs, double bpb) {
+// Whether the value is the mean, over the runs, of the scores that stand under one name.
+bool IsMeanOfOneLabelOf(const std::vector<const LoggedRun*>& runs, double bpb) {
   if (runs.empty()) return false;
   for (const LoggedScore& candidate : runs.front()->finals) {
     double sum = 0;
@@ -137,6 +137,16 @@ bool IsMeanOfOneLabel(const std::vector<const LoggedRun*>& runs, double bpb) {
     if (found >= 2 && std::abs(sum / static_cast<double>(found) - bpb) <= kSameScore) return true;
   }
   return false;
+}
+
+// The same over all of them, or over the first runs of the logs that have a seed in their name.
+bool IsMeanOfOneLabel(const std::vector<const LoggedRun*>& runs, double bpb) {
+  std::vector<const LoggedRun*> named;
+  for (const LoggedRun* run : runs) {
+    const bool first = named.empty() || named.back()->path != run->path;
+    if (first && SeedInName(run->path)) named.push_back(run);
+  }
+  return IsMeanOfOneLabelOf(runs, bpb) || IsMeanOfOneLabelOf(named, bpb);
 }
 
 void CompareScores(const Case& subject, Faults* faults) {
@@ -212,7 +222,8 @@ void JudgeConsistency(const Case& subject, Condition* condition) {
   if (folder.entry.empty()) faults.Add(serious, "there is no train_gpt.py or other program");
   if (folder.readme.empty()) faults.Add(Faults::kTolerated, "there is no README.md");
   if (folder.logs.empty()) {
-    faults.Add(Faults::kTolerated, "there is no log: the score cannot be re-derived");
+    faults.Add(Faults::kTolerated,
+               "there is no log of a run in a form that is read here: the score cannot be re-derived");
   }
   for (const std::string& name : folder.absent) {
     faults.Add(Faults::kTolerated, absl::StrCat("names ", name, ", which is not there"));

@@ -1,5 +1,6 @@
 // Conditions that a program's text can speak to, and those that only running it decides.
 #include <algorithm>
+#include <cmath>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -8,15 +9,19 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "tools/compliance/rules.h"
+#include "tools/svg_chart.h"
 
 namespace hm11 {
 namespace {
 
 constexpr size_t kMostPlaces = 4;  // shown of one kind
+constexpr std::initializer_list<absl::string_view> kMixtureWords = {"ppm_", "byte_mix", "bytemix"};
 
 bool HasAnyWord(absl::string_view code, std::initializer_list<absl::string_view> words) {
   return std::any_of(words.begin(), words.end(), [&](absl::string_view word) { return HasWord(code, word); });
 }
+
+bool IsWordCharacter(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
 bool HasAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
   return std::any_of(parts.begin(), parts.end(),
@@ -139,9 +144,103 @@ bool HasShortWindows(absl::string_view code) {
   return false;
 }
 
+// The claimed score where the logs print it as that of a mixture over bytes: "ppm_mix bytes=...
+// mix_bpb=0.9019".
+std::optional<Fact> ClaimsByteMixture(const Case& subject) {
+  // Before them PPM was over tokens.
+  constexpr char kFirstOfThem[] = "2026-04-20";
+  const std::string date = subject.folder.date();
+  if (!subject.folder.claims || (!date.empty() && date < kFirstOfThem)) return std::nullopt;
+  const SubmissionClaims& claims = *subject.folder.claims;
+  const bool has_ppm = !Statements(subject.folder, [](const PythonStatement& statement) {
+                          return absl::StrContains(absl::AsciiStrToLower(statement.code), "ppm");
+                        }).empty();
+  // A mean is near each of the scores it is of.
+  constexpr double kSpread = 3e-3;
+  const auto is_claimed = [&](double bpb) {
+    if (claims.val_bpb && std::abs(*claims.val_bpb - bpb) < kSpread) return true;
+    return std::any_of(claims.seeds.begin(), claims.seeds.end(), [&](const auto& seed) {
+      return seed.second.val_bpb && std::abs(*seed.second.val_bpb - bpb) < 1e-4;
+    });
+  };
+  for (const LoggedRun* run : subject.runs) {
+    for (const auto* list : {&run->finals, &run->others}) {
+      for (const LoggedScore& score : *list) {
+        const std::string label = absl::AsciiStrToLower(score.label);
+        const bool mixed = absl::StrContains(label, "ppm") || (absl::StrContains(label, "mix") && has_ppm);
+        if (!mixed || !is_claimed(score.val_bpb)) continue;
+        return Fact(
+            absl::StrCat(
+                "the claimed score is printed as \"", score.label,
+                "\": no score of a mixture with PPM over bytes was accepted, as it gives the tokens no "
+                "distribution"),
+            {{run->path, score.line}});
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 }  // namespace
 
+bool MixesOverBytes(const SubmissionFolder& folder) {
+  return !Statements(folder, [](const PythonStatement& statement) {
+            return HasAny(absl::AsciiStrToLower(statement.code), kMixtureWords);
+          }).empty();
+}
+
 bool ScoresTailTwice(const SubmissionFolder& folder) { return HasShortWindows(folder.used_code()); }
+
+namespace {
+
+// "tokens[pos" where a value indexes by a bare name: the token at that position.
+std::vector<std::string> BareIndexings(absl::string_view value) {
+  std::vector<std::string> found;
+  for (size_t open = value.find('['); open != absl::string_view::npos; open = value.find('[', open + 1)) {
+    size_t begin = open, end = open + 1;
+    while (begin > 0 && IsWordCharacter(value[begin - 1])) --begin;
+    while (end < value.size() && IsWordCharacter(value[end])) ++end;
+    const bool bare = begin < open && end > open + 1 && end < value.size() && value[end] == ']' &&
+                      !absl::ascii_isdigit(static_cast<unsigned char>(value[open + 1]));
+    if (bare) found.emplace_back(value.substr(begin, end - begin));
+  }
+  return found;
+}
+
+// Whether a key's statement takes the token at the very position before which its context stands: "full = h ^
+// tokens[pos] * prime" where the lines before hash "tokens[pos - k]".
+bool TakesTokenBehindContext(const std::vector<PythonStatement>& statements, size_t key) {
+  const std::string& code = statements[key].code;
+  for (const std::string& indexing : BareIndexings(absl::string_view(code).substr(code.find('=')))) {
+    for (size_t i = key - std::min<size_t>(key, 12); i < key; ++i) {
+      if (HasAny(statements[i].code, {absl::StrCat(indexing, " -"), absl::StrCat(indexing, "-")}))
+        return true;
+    }
+  }
+  return false;
+}
+
+// A name that keys of a context together with a token go by.
+bool IsNameOfFullKey(absl::string_view name) {
+  return HasAny(name, {"full", "fk", "pair", "target_key", "tgt_key", "joint"});
+}
+
+std::optional<Place> KeyMadeInAFunction(const SubmissionFolder& folder) {
+  for (const ProgramFile& program : folder.programs) {
+    if (!program.used_by_entry) continue;
+    for (size_t i = 0; i < program.statements.size(); ++i) {
+      const std::string& code = program.statements[i].code;
+      const size_t assigned = code.find('=');
+      if (assigned == std::string::npos || !absl::StrContains(code, "^") || !absl::StrContains(code, "prime"))
+        continue;
+      if (!IsNameOfFullKey(absl::string_view(code).substr(0, assigned))) continue;
+      if (TakesTokenBehindContext(program.statements, i)) return program.At(program.statements[i].line);
+    }
+  }
+  return std::nullopt;
+}
+
+}  // namespace
 
 std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder) {
   // "full_key = (ctx_hash ^ (target * primes[k])) & mask": one bucket for each context with each token, so
@@ -152,27 +251,51 @@ std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder) {
     const size_t assigned = code.find('=');
     if (assigned == absl::string_view::npos) return false;
     const absl::string_view name = code.substr(0, assigned), value = code.substr(assigned);
-    const bool is_key = HasAny(name, {"full", "fk", "pair", "target_key", "tgt_key", "joint"});
-    return is_key && HasAnyWord(value, {"tgt", "target", "targets", "y", "y_np", "tgt_np", "target_ids",
-                                        "tgts", "targets_np", "tgt_ids", "next_tok", "tgt_tok", "target_np"});
+    return IsNameOfFullKey(name) &&
+           HasAnyWord(value, {"tgt", "target", "targets", "y", "y_np", "tgt_np", "target_ids", "tgts",
+                              "targets_np", "tgt_ids", "next_tok", "tgt_tok", "target_np"});
   });
-  if (found.empty()) return std::nullopt;
+  if (found.empty()) return KeyMadeInAFunction(folder);
   return found[0].place();
 }
 
 void JudgeNothing(const Case&, Condition*) {}
 
 void JudgeNormalization(const Case& subject, Condition* condition) {
+  if (const auto mixture = ClaimsByteMixture(subject)) {
+    // All such scores were refused; whether one of them is a distribution after all, its files cannot show.
+    if (subject.folder.is_record()) condition->practised = Verdict::kFail;
+    condition->facts.push_back(*mixture);
+  }
   if (const auto place = KeyMadeWithTarget(subject.folder)) {
     condition->Add(
         "a cache looks up a key made with the token to be predicted: probabilities of the tokens that "
         "were not looked up are unknown, and the sum need not be one",
         {*place}, Sureness::kSuspected);
   }
-  AddPlacesWith(subject, {"ppm_", "byte_mix", "bytemix"}, "a mixture over bytes", condition);
+  AddPlacesWith(subject, kMixtureWords, "a mixture over bytes", condition);
+}
+
+void JudgeScoreBeforeUpdate(const Case& subject, Condition* condition) {
+  for (const LoggedRun* run : subject.runs) {
+    const LoggedScore* score = CountedScore(subject.folder, *run);
+    if (run->trains_on_text_line == 0 || score == nullptr || score->line < run->trains_on_text_line) continue;
+    condition->SetBoth(Verdict::kFail);
+    condition->Add(
+        "test-time training goes over the text in epochs and prints no score; what is scored behind it was "
+        "trained on",
+        {{run->path, run->trains_on_text_line}, {run->path, score->line}});
+  }
 }
 
 void JudgeSinglePass(const Case& subject, Condition* condition) {
+  for (const LoggedRun* run : subject.runs) {
+    const LoggedScore* score = CountedScore(subject.folder, *run);
+    if (run->scores_again_line == 0 || score == nullptr || score->line < run->scores_again_line) continue;
+    condition->SetBoth(Verdict::kFail);
+    condition->Add("a second pass scores what a first one did, and the score that counts follows it",
+                   {{run->path, run->scores_again_line}, {run->path, score->line}});
+  }
   AddPlacesWith(subject, {"best_pass", "two_pass", "twopass", "rescore"}, "a second pass", condition);
 }
 
@@ -228,8 +351,41 @@ void JudgeSelfContained(const Case& subject, Condition* condition) {
   }
 }
 
-void JudgeSealing(const Case& subject, Condition* condition) {
+// Tokens of the text in a file beside the model.
+void JudgePaidPrefix(const Case& subject, Condition* condition) {
   for (const LoggedRun* run : subject.runs) {
+    if (run->paid_tokens == 0) continue;
+    condition->SetBoth(Verdict::kFail);
+    condition->Add(absl::StrCat(ShortNumber(static_cast<double>(run->paid_tokens)),
+                                " tokens of the text come from a file and count as known"),
+                   {run->At("paid_prefix")});
+  }
+  const auto readers = Statements(subject.folder, [](const PythonStatement& statement) {
+    return HasAny(absl::AsciiStrToLower(statement.code), {"paid_prefix", "prefix_blob", "prefix_tokens"});
+  });
+  for (const FolderFile& blob : subject.folder.token_blobs) {
+    std::vector<Place> places = {{blob.name, 0}};
+    const std::string ids = absl::StrCat(ShortNumber(static_cast<double>(blob.bytes)), " token ids");
+    if (readers.empty()) {
+      condition->Add(absl::StrCat("worth a look: the file is ", ids), places, Sureness::kSuspected);
+      continue;
+    }
+    places.push_back(readers[0].place());
+    condition->SetBoth(Verdict::kFail);
+    condition->Add(
+        absl::StrCat("the file is ", ids, ", and the program has a prefix that it need not predict"), places,
+        Sureness::kWorkedOut);
+  }
+}
+
+void JudgeSealing(const Case& subject, Condition* condition) {
+  JudgePaidPrefix(subject, condition);
+  for (const LoggedRun* run : subject.runs) {
+    if (run->calibrates_on_validation_line > 0) {
+      condition->SetBoth(Verdict::kFail);
+      condition->Add("quantization is calibrated on validation data",
+                     {{run->path, run->calibrates_on_validation_line}});
+    }
     if (run->adapts_before_sealing_line > 0) {
       condition->SetBoth(Verdict::kFail);
       condition->Add(
@@ -275,6 +431,11 @@ void JudgeCalibration(const Case& subject, Condition* condition) {
     calibrates = true;
     all_own = all_own && run->calibrates_on_own_text;
     all_timed = all_timed && run->hessian_seconds.has_value();
+    if (run->calibrates_on_validation_line > 0) {
+      condition->SetBoth(Verdict::kFail);
+      return condition->Add("the log says that it is on validation data",
+                            {{run->path, run->calibrates_on_validation_line}});
+    }
     places.push_back(run->At("hessians"));
   }
   if (subject.runs.empty()) return condition->Add("there is no log");

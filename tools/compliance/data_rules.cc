@@ -121,6 +121,21 @@ std::vector<const LoggedRun*> RunsAndTheirTraining(const Case& subject) {
   return runs;
 }
 
+// Whether the logs' scores are of sliding windows, by their names.
+bool IsScoredByWindows(const Case& subject) {
+  return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* run) {
+    const LoggedScore* score = CountedScore(subject.folder, *run);
+    if (score == nullptr) return false;
+    for (const LoggedScore& same : run->finals) {
+      const std::string label = absl::AsciiStrToLower(same.label);
+      const bool windows = absl::StrContains(label, "slid") || absl::StrContains(label, "window") ||
+                           absl::StrContains(label, "stride");
+      if (windows && std::abs(same.val_bpb - score->val_bpb) <= 1e-4) return true;
+    }
+    return false;
+  });
+}
+
 // Validation shards where training files are named, in a README or a shell script.
 std::optional<Fact> TrainsOnValidationShards(const SubmissionFolder& folder) {
   int64_t line_number = 0;
@@ -237,10 +252,13 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
         absl::StrFormat("these tokens are %.0f bytes of text by the scores: all of it", *print.text_bytes),
         {print.place}, Sureness::kWorkedOut);
   }
-  bool twice = ScoresTailTwice(subject.folder);
-  if (twice) {
-    condition->Add("the loop over sliding windows lets windows cut short by the end score their tokens again",
-                   {{subject.folder.entry, 0}}, Sureness::kWorkedOut);
+  bool twice = ScoresTailTwice(subject.folder) && IsScoredByWindows(subject);
+  if (ScoresTailTwice(subject.folder)) {
+    condition->Add(
+        absl::StrCat("the loop over sliding windows lets windows cut short by the end score their tokens "
+                     "again",
+                     twice ? "" : "; whether the score is of that loop is not said"),
+        {{subject.folder.entry, 0}}, twice ? Sureness::kWorkedOut : Sureness::kSuspected);
   }
   for (const Fingerprint& print : subject.numbers.fingerprints) {
     if (!print.scores_tail_twice) continue;
@@ -285,6 +303,12 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
   if (worst > subject.practice.fingerprint_tolerance) {
     if (!AllSettled(numbers))
       return condition->Add("without a count of val_tokens another vocabulary explains it");
+    if (MixesOverBytes(subject.folder)) {
+      return condition->Add(
+          "the program mixes over bytes: a score of the mixture beside a loss of the model alone explains "
+          "it");
+    }
+    if (worst >= 0.02) condition->Add("either the bytes are miscounted or it is another text");
     return condition->SetBoth(Verdict::kFail);
   }
   condition->practised = Verdict::kPass;

@@ -161,9 +161,11 @@ void JudgeReadableCode(const Case& subject, Condition* condition);
 void JudgeNormalization(const Case& subject, Condition* condition);
 void JudgeOptimizedScores(const Case& subject, Condition* condition);
 void JudgeSinglePass(const Case& subject, Condition* condition);
+void JudgeScoreBeforeUpdate(const Case& subject, Condition* condition);
 void JudgeNothing(const Case& subject, Condition* condition);  // only a run tells
 
 bool ScoresTailTwice(const SubmissionFolder& folder);  // the published loop over sliding windows
+bool MixesOverBytes(const SubmissionFolder& folder);   // a mixture with PPM, which is over bytes
 // A place where a lookup key is made with the token that is to be predicted, and no distribution follows.
 std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder);
 

@@ -155,6 +155,7 @@ class LogReader {
   }
 
   void FinishRun() {
+    if (trains_and_scores_) run_.trains_on_text_line = 0;
     const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty();
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
   }
@@ -174,6 +175,9 @@ class LogReader {
     ReadTimes(line, lower);
     ReadScore(line, lower);
     ReadAdaptation(lower);
+    ReadCalibration(lower);
+    ReadPasses(lower);
+    ReadPaidPrefix(lower);
     ReadBytes(line, "Total submission size", &run_.totals);
     ReadBytes(line, "Total mixed submission", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
@@ -262,7 +266,7 @@ class LogReader {
     next.lines = run_.lines;
     run_ = std::move(next);
     adapts_line_ = 0;
-    sealed_ = false;
+    sealed_ = trains_and_scores_ = false;
   }
 
   void TakeTrainTime(absl::string_view line) {
@@ -327,9 +331,70 @@ class LogReader {
     }
   }
 
+  // "gptq:calibrating with 256 batches...", "GPTQ:collecting Hessians from calibration data...",
+  // "gptq:calibrating with 64 batches (using val data)..."; not "calibration: off" and the like.
+  void ReadCalibration(const std::string& lower) {
+    if (!ContainsAny(lower, {"gptq", "hessian", "awq"}) || !ContainsAny(lower, {"calibrat", "collect"}))
+      return;
+    const bool does = ContainsAny(lower, {"calibrating", "collecting", "calibrated", "collected"});
+    if (does && run_.calibrates_line == 0 && run_.train_seconds) run_.calibrates_line = line_;
+    const bool on_validation = ContainsAny(lower, {"val data", "val_data", "val-data", "validation data",
+                                                   "val tokens", "val_tokens", "validation tokens"}) &&
+                               !ContainsAny(lower, {"no val", "not val", "without val"});
+    if (on_validation && (does || absl::StrContains(lower, "using"))) {
+      run_.calibrates_on_validation_line = line_;
+    }
+  }
+
+  // "ngram_two_pass: Pass 2 done val_bpb=0.09", "ngram_pass2 chunk:9 pass1:0.57 pass2:0.11",
+  // "pass 2 [100/237] scored=... avg_nll=1.8057".
+  void ReadPasses(const std::string& lower) {
+    if (run_.scores_again_line > 0 || !run_.train_seconds) return;
+    for (const char* word : {"pass2", "pass 2", "pass_2"}) {
+      const size_t at = lower.find(word);
+      if (at == std::string::npos ||
+          (at > 0 && absl::ascii_isalpha(static_cast<unsigned char>(lower[at - 1]))))
+        continue;
+      const size_t end = at + std::strlen(word);
+      if (end < lower.size() && absl::ascii_isdigit(static_cast<unsigned char>(lower[end]))) continue;
+      if (ContainsAny(lower, {"bpb", "nll", "pass1:", "p1:"})) run_.scores_again_line = line_;
+    }
+  }
+
+  // "paid_prefix:loaded 6,200,000 tokens from prefix_6m2.xz", "paid_prefix_file:p.xz
+  // paid_prefix_tokens:12924343"
+  void ReadPaidPrefix(const std::string& lower) {
+    if (!absl::StartsWith(lower, "paid_prefix") || run_.paid_tokens > 0) return;
+    std::optional<double> tokens = NumberAfter(lower, "paid_prefix_tokens");
+    if (const size_t at = lower.find("loaded ");
+        at != std::string::npos && absl::StrContains(lower, "tokens"))
+      tokens = LeadingNumber(absl::string_view(lower).substr(at + 7));
+    if (!tokens || *tokens < 1 || *tokens > 9e15) return;
+    run_.paid_tokens = static_cast<int64_t>(*tokens);
+    run_.lines["paid_prefix"] = line_;
+  }
+
+  // Epochs over the whole text, as ReadAdaptation tells them from settings; those of a chunk or a document
+  // are numbered with it, and test-time training that scores first prints its scores.
+  void ReadTrainingOnText(const std::string& lower) {
+    if (!absl::StartsWith(lower, "ttt")) return;
+    if (absl::StrContains(lower, "bpb")) trains_and_scores_ = true;
+    if (run_.trains_on_text_line > 0 || ContainsAny(lower, {"chunk", "[", "doc", "batch", "phase", "seq"}))
+      return;
+    const size_t at = lower.find("epoch");
+    if (at == std::string::npos || at > 20) return;
+    const size_t digit = lower.find_first_not_of(" :=_", at + 5);
+    if (digit == std::string::npos) return;
+    const size_t end = lower.find_first_not_of("0123456789", digit);
+    if (end != digit && end != std::string::npos && lower[end] == '/') run_.trains_on_text_line = line_;
+  }
+
   // "ttt_adamw:epoch 3/6 loss:1.92": settings ("ttt_epochs: 3") and plans ("epochs=6") are no progress.
   void ReadAdaptation(const std::string& lower) {
-    if (sealed_ || adapts_line_ > 0 || !absl::StrContains(lower, "ttt")) return;
+    // Bursts go over training batches that were kept.
+    if (!absl::StrContains(lower, "ttt") || absl::StrContains(lower, "burst")) return;
+    if (sealed_) return ReadTrainingOnText(lower);
+    if (adapts_line_ > 0) return;
     const bool scored_after = StartsLikeScoreAfterAdaptation(lower);
     for (size_t at = lower.find("epoch"); at != std::string::npos || scored_after;
          at = lower.find("epoch", at + 1)) {
@@ -444,8 +509,9 @@ class LogReader {
   bool section_is_source_ = false;
   bool in_settings_ = false;
   int64_t line_ = 0;
-  int64_t adapts_line_ = 0;  // of the first sign of test-time training
-  bool sealed_ = false;      // the artifact is made, or being made
+  int64_t adapts_line_ = 0;         // of the first sign of test-time training
+  bool sealed_ = false;             // the artifact is made, or being made
+  bool trains_and_scores_ = false;  // test-time training prints scores of its own
 };
 
 const LoggedBytes* LastQualified(const std::vector<LoggedBytes>& lines) {

@@ -16,6 +16,8 @@ namespace {
 
 // The naive baseline was accepted at 600.04 s; the clock is looked at between steps.
 constexpr double kTrainTolerance = 0.5;
+// Of a run that trained so long nothing of the cap was kept for what follows.
+constexpr double kCapUsedUp = 599.8;
 
 std::string Bytes(int64_t bytes) { return ShortNumber(static_cast<double>(bytes)); }
 
@@ -52,7 +54,9 @@ std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
 void JudgeArtifactSize(const Case& subject, Condition* condition) {
   const AuditNumbers& numbers = subject.numbers;
   if (numbers.claimed_bytes) {
-    condition->Add(absl::StrCat("claimed: ", Bytes(*numbers.claimed_bytes)), {numbers.claimed_bytes_place});
+    const bool by_claim = numbers.claimed_bytes_place.file == subject.folder.claims_file;
+    condition->Add(absl::StrCat(by_claim ? "claimed: " : "a log says: ", Bytes(*numbers.claimed_bytes)),
+                   {numbers.claimed_bytes_place});
     condition->practised =
         *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
     if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
@@ -90,11 +94,13 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
 
 void JudgeTrainingTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  bool known = false, strict_known = true;
+  bool known = false, strict_known = true, behind_the_cap = false;
   double longest = 0, longest_with_hessians = 0;
   for (const LoggedRun* run : subject.TimedRuns()) {
     const LoggedRun& log = *run;
-    const bool reads_data = log.uses_hessians && !log.calibrates_on_own_text;
+    // What is read of the validation text is condition 6's.
+    const bool reads_data =
+        log.uses_hessians && !log.calibrates_on_own_text && log.calibrates_on_validation_line == 0;
     const double hessians = reads_data ? log.hessian_seconds.value_or(0) : 0;
     known = true;
     longest = std::max(longest, *log.train_seconds);
@@ -109,13 +115,23 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
       absl::StrAppend(&text, ", and GPTQ without a time for its Hessians");
       strict_known = false;
     }
+    if (reads_data && log.calibrates_line > log.At("train_time").line && *log.train_seconds > kCapUsedUp) {
+      behind_the_cap = true;
+      absl::StrAppend(&text, ", collected when the time was used up");
+      places.push_back({log.path, log.calibrates_line});
+    }
     condition->Add(text, places);
   }
   if (!known) return condition->Add("no log gives a training time");
-  condition->practised = longest <= kTrainCapSeconds + kTrainTolerance ? Verdict::kPass : Verdict::kFail;
-  condition->strict = longest_with_hessians > kTrainCapSeconds ? Verdict::kFail
-                      : strict_known                           ? Verdict::kPass
-                                                               : Verdict::kCannotTell;
+  const bool refused = longest > kTrainCapSeconds + kTrainTolerance ||
+                       longest_with_hessians > kTrainCapSeconds + subject.practice.calibration_overrun ||
+                       (behind_the_cap && !subject.practice.calibrates_behind_the_cap);
+  condition->practised = refused ? Verdict::kFail : Verdict::kPass;
+  if (longest_with_hessians > kTrainCapSeconds || behind_the_cap) {
+    condition->strict = Verdict::kFail;
+  } else if (strict_known) {
+    condition->strict = Verdict::kPass;
+  }
 }
 
 void JudgeEvaluationTime(const Case& subject, Condition* condition) {
