@@ -90,12 +90,15 @@ std::string FirstText(const Json& object, std::initializer_list<const char*> key
   return "";
 }
 
-// "42", "seed42", "seed_42", 42
+// "42", "seed42", "seed_42", "42_rerun"
 std::optional<int64_t> SeedOf(absl::string_view text) {
-  const size_t digits = text.find_first_of("0123456789");
+  const size_t begin = text.find_first_of("0123456789");
+  if (begin == absl::string_view::npos) return std::nullopt;
+  const size_t end = std::min(text.size(), text.find_first_not_of("0123456789", begin));
   int64_t seed = 0;
-  if (digits == absl::string_view::npos || !absl::SimpleAtoi(text.substr(digits), &seed)) return std::nullopt;
-  const std::string word = absl::AsciiStrToLower(text.substr(0, digits));
+  if (!absl::SimpleAtoi(text.substr(begin, end - begin), &seed)) return std::nullopt;
+  if (end < text.size() && text[end] != '_') return std::nullopt;
+  const std::string word = absl::AsciiStrToLower(text.substr(0, begin));
   if (!word.empty() && word != "s" && !absl::StartsWith(word, "seed")) return std::nullopt;
   return seed;
 }

@@ -267,6 +267,19 @@ const Miniature kMiniatures[] = {
                          "final_ngram val_loss:2.7637 val_bpb:1.0700\n";
        s.claims["seed_results"] = {{"41", {{"val_bpb", 1.07}}}};
      }},
+    {"ScoredAgainBehindTestTimeTraining", 12, kFail, kFail, "with what was trained on the same text",
+     "train_seed41.log",
+     [](Submission& s) {
+       s.runs[1].after = "final_ttt_T1.0 val_loss:2.7637 val_bpb:1.0700 eval_time:296140ms\n"
+                         "final_ttt_T0.98 val_loss:2.7508 val_bpb:1.0650 eval_time:82117ms\n";
+       s.claims["seed_results"] = {{"41", {{"val_bpb", 1.065}}}};
+     }},
+    {"TwoWaysOfTestTimeTraining", 12, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.runs[1].after = "final_ttt_a val_loss:2.7637 val_bpb:1.0700 eval_time:296140ms\n"
+                         "final_ttt_b val_loss:2.7508 val_bpb:1.0650 eval_time:290000ms\n";
+       s.claims["seed_results"] = {{"41", {{"val_bpb", 1.065}}}};
+     }},
     {"SecondPassThatDoesNotCount", 12, kCannotTell, kCannotTell, "", "",
      [](Submission& s) {
        s.runs[1].after = "ngram_two_pass: Pass 2 done val_bpb=1.0700\n";
@@ -370,6 +383,14 @@ const Miniature kMiniatures[] = {
        s.files["script.txt"] = LogOf(sweep);
        s.runs[1].bpb = 1.082, s.runs[2].bpb = 1.085;
        s.claims["val_bpb"] = 1.082333, s.claims.erase("seeds");
+     }},
+    {"RerunOfASeedUnderANameOfItsOwn", 1, kPass, kPass, "", "",
+     [](Submission& s) {
+       MadeUpRun over = s.runs[0];
+       over.bpb = 1.079, over.total_bytes = 16200000;
+       s.files["train_seed40_3pct.log"] = LogOf(over);
+       s.claims["seeds"] = {{"40_3pct", {{"val_bpb", 1.079}}}, {"40_5pct", {{"val_bpb", 1.08}}},
+                            {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
      }},
     {"NoLog", 25, kFail, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
     {"JsonOfAlmostThatName", 25, kPass, kPass, "", "",

@@ -153,11 +153,13 @@ void JudgeSignificance(const Case& subject, Condition* condition);
 void JudgeDisclosure(const Case& subject, Condition* condition);
 void JudgeConsistency(const Case& subject, Condition* condition);
 void JudgePlausibility(const Case& subject, Condition* condition);
-// The program's text:
-void JudgeSelfContained(const Case& subject, Condition* condition);
+// What the artifact may hold:
 void JudgeSealing(const Case& subject, Condition* condition);
 void JudgeCalibration(const Case& subject, Condition* condition);
+// The program's text:
+void JudgeSelfContained(const Case& subject, Condition* condition);
 void JudgeReadableCode(const Case& subject, Condition* condition);
+// How the score comes about:
 void JudgeNormalization(const Case& subject, Condition* condition);
 void JudgeOptimizedScores(const Case& subject, Condition* condition);
 void JudgeSinglePass(const Case& subject, Condition* condition);

@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "tools/compliance/log_numbers.h"
+#include "tools/compliance/text_use_marks.h"
 
 namespace hm11 {
 namespace {
@@ -62,11 +63,6 @@ bool IsNew(const LoggedTime& time, const std::vector<LoggedTime>& known) {
 
 std::string Short(absl::string_view text) {
   return std::string(absl::StripAsciiWhitespace(text.substr(0, kLongestValue)));
-}
-
-bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
-  return std::any_of(parts.begin(), parts.end(),
-                     [&](absl::string_view part) { return absl::StrContains(text, part); });
 }
 
 bool IsRuleLine(absl::string_view line) {
@@ -155,7 +151,7 @@ class LogReader {
   }
 
   void FinishRun() {
-    if (trains_and_scores_) run_.trains_on_text_line = 0;
+    marks_.Finish(&run_);
     const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty();
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
   }
@@ -174,10 +170,7 @@ class LogReader {
     ReadIdentity(line, lower);
     ReadTimes(line, lower);
     ReadScore(line, lower);
-    ReadAdaptation(lower);
-    ReadCalibration(lower);
-    ReadPasses(lower);
-    ReadPaidPrefix(lower);
+    marks_.Read(lower, line_, &run_);
     ReadBytes(line, "Total submission size", &run_.totals);
     ReadBytes(line, "Total mixed submission", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
@@ -265,8 +258,7 @@ class LogReader {
     next.source_bytes = run_.source_bytes;
     next.lines = run_.lines;
     run_ = std::move(next);
-    adapts_line_ = 0;
-    sealed_ = trains_and_scores_ = false;
+    marks_ = TextUseMarks();
   }
 
   void TakeTrainTime(absl::string_view line) {
@@ -307,7 +299,7 @@ class LogReader {
                     {"self-gen", "self_gen", "selfgen", "ar self", "autoregressive calib", "ar calib"})) {
       run_.calibrates_on_own_text = true;
     }
-    if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) SealAt();
+    if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) marks_.Seal(&run_);
   }
 
   // The times of evaluation on a line: after a name that ends in eval_time, whatever stands before that.
@@ -329,101 +321,6 @@ class LogReader {
       const LoggedTime time = {label.empty() ? Short(name) : label, *seconds, line_};
       if (IsNew(time, run_.evaluations)) run_.evaluations.push_back(time);
     }
-  }
-
-  // "gptq:calibrating with 256 batches...", "GPTQ:collecting Hessians from calibration data...",
-  // "gptq:calibrating with 64 batches (using val data)..."; not "calibration: off" and the like.
-  void ReadCalibration(const std::string& lower) {
-    if (!ContainsAny(lower, {"gptq", "hessian", "awq"}) || !ContainsAny(lower, {"calibrat", "collect"}))
-      return;
-    const bool does = ContainsAny(lower, {"calibrating", "collecting", "calibrated", "collected"});
-    if (does && run_.calibrates_line == 0 && run_.train_seconds) run_.calibrates_line = line_;
-    const bool on_validation = ContainsAny(lower, {"val data", "val_data", "val-data", "validation data",
-                                                   "val tokens", "val_tokens", "validation tokens"}) &&
-                               !ContainsAny(lower, {"no val", "not val", "without val"});
-    if (on_validation && (does || absl::StrContains(lower, "using"))) {
-      run_.calibrates_on_validation_line = line_;
-    }
-  }
-
-  // "ngram_two_pass: Pass 2 done val_bpb=0.09", "ngram_pass2 chunk:9 pass1:0.57 pass2:0.11",
-  // "pass 2 [100/237] scored=... avg_nll=1.8057".
-  void ReadPasses(const std::string& lower) {
-    if (run_.scores_again_line > 0 || !run_.train_seconds) return;
-    for (const char* word : {"pass2", "pass 2", "pass_2"}) {
-      const size_t at = lower.find(word);
-      if (at == std::string::npos ||
-          (at > 0 && absl::ascii_isalpha(static_cast<unsigned char>(lower[at - 1]))))
-        continue;
-      const size_t end = at + std::strlen(word);
-      if (end < lower.size() && absl::ascii_isdigit(static_cast<unsigned char>(lower[end]))) continue;
-      if (ContainsAny(lower, {"bpb", "nll", "pass1:", "p1:"})) run_.scores_again_line = line_;
-    }
-  }
-
-  // "paid_prefix:loaded 6,200,000 tokens from prefix_6m2.xz", "paid_prefix_file:p.xz
-  // paid_prefix_tokens:12924343"
-  void ReadPaidPrefix(const std::string& lower) {
-    if (!absl::StartsWith(lower, "paid_prefix") || run_.paid_tokens > 0) return;
-    std::optional<double> tokens = NumberAfter(lower, "paid_prefix_tokens");
-    if (const size_t at = lower.find("loaded ");
-        at != std::string::npos && absl::StrContains(lower, "tokens"))
-      tokens = LeadingNumber(absl::string_view(lower).substr(at + 7));
-    if (!tokens || *tokens < 1 || *tokens > 9e15) return;
-    run_.paid_tokens = static_cast<int64_t>(*tokens);
-    run_.lines["paid_prefix"] = line_;
-  }
-
-  // Epochs over the whole text, as ReadAdaptation tells them from settings; those of a chunk or a document
-  // are numbered with it, and test-time training that scores first prints its scores.
-  void ReadTrainingOnText(const std::string& lower) {
-    if (!absl::StartsWith(lower, "ttt")) return;
-    if (absl::StrContains(lower, "bpb")) trains_and_scores_ = true;
-    if (run_.trains_on_text_line > 0 || ContainsAny(lower, {"chunk", "[", "doc", "batch", "phase", "seq"}))
-      return;
-    const size_t at = lower.find("epoch");
-    if (at == std::string::npos || at > 20) return;
-    const size_t digit = lower.find_first_not_of(" :=_", at + 5);
-    if (digit == std::string::npos) return;
-    const size_t end = lower.find_first_not_of("0123456789", digit);
-    if (end != digit && end != std::string::npos && lower[end] == '/') run_.trains_on_text_line = line_;
-  }
-
-  // "ttt_adamw:epoch 3/6 loss:1.92": settings ("ttt_epochs: 3") and plans ("epochs=6") are no progress.
-  void ReadAdaptation(const std::string& lower) {
-    // Bursts go over training batches that were kept.
-    if (!absl::StrContains(lower, "ttt") || absl::StrContains(lower, "burst")) return;
-    if (sealed_) return ReadTrainingOnText(lower);
-    if (adapts_line_ > 0) return;
-    const bool scored_after = StartsLikeScoreAfterAdaptation(lower);
-    for (size_t at = lower.find("epoch"); at != std::string::npos || scored_after;
-         at = lower.find("epoch", at + 1)) {
-      if (scored_after) {
-        adapts_line_ = line_;
-        return;
-      }
-      const size_t digit = lower.find_first_not_of(" :=_", at + 5);
-      if (digit == std::string::npos || !absl::ascii_isdigit(static_cast<unsigned char>(lower[digit])))
-        continue;
-      const size_t end = lower.find_first_not_of("0123456789", digit);
-      if (end != std::string::npos && (lower[end] == '/' || absl::StrContains(lower, "loss"))) {
-        adapts_line_ = line_;
-        return;
-      }
-    }
-  }
-
-  static bool StartsLikeScoreAfterAdaptation(const std::string& lower) {
-    return absl::StrContains(lower, "val_bpb") &&
-           ContainsAny(lower.substr(0, 60), {"post-prequant-ttt", "post_prequant_ttt", "post-prequant_ttt"});
-  }
-
-  // From here on the artifact is made: what adapted before is in it. Test-time training belongs after it.
-  void SealAt() {
-    if (adapts_line_ > 0 && run_.adapts_before_sealing_line == 0 && run_.train_seconds) {
-      run_.adapts_before_sealing_line = adapts_line_;
-    }
-    sealed_ = sealed_ || run_.train_seconds.has_value();
   }
 
   void ReadScoreOnTheWay(absl::string_view line) {
@@ -466,8 +363,8 @@ class LogReader {
       });
       if (!again && run_.finals.size() < kMostLinesKept) run_.finals.push_back(score);
       ReadEvaluationTimes(line, score.label);
-      sealed_ =
-          true;  // a score after training, and none without quantizing: test-time training has its place
+      // A score after training, and none without quantizing: test-time training has its place.
+      marks_.SealByScore();
     }
   }
 
@@ -496,7 +393,7 @@ class LogReader {
     if (!bytes || *bytes < 0 || *bytes > 9e15) return;
     lines->push_back(
         {.qualifier = Short(rest.substr(0, colon)), .bytes = static_cast<int64_t>(*bytes), .line = line_});
-    if (lines == &run_.totals || lines == &run_.models) SealAt();
+    if (lines == &run_.totals || lines == &run_.models) marks_.Seal(&run_);
   }
 
   std::string name_;
@@ -509,9 +406,7 @@ class LogReader {
   bool section_is_source_ = false;
   bool in_settings_ = false;
   int64_t line_ = 0;
-  int64_t adapts_line_ = 0;         // of the first sign of test-time training
-  bool sealed_ = false;             // the artifact is made, or being made
-  bool trains_and_scores_ = false;  // test-time training prints scores of its own
+  TextUseMarks marks_;
 };
 
 const LoggedBytes* LastQualified(const std::vector<LoggedBytes>& lines) {
