@@ -72,22 +72,27 @@ double Off(const Fingerprint& print) {
   return print.distance < 0.02 ? std::min(print.distance, kTextTolerance) : 0;
 }
 
-// Of the numbers that count: the logs' where there are any; a pair in the JSON is condition 25's.
+// The logs' numbers count where there are any; a pair in the JSON is condition 25's.
+bool Counts(const Fingerprint& print, const AuditNumbers& numbers) {
+  return print.logged || std::none_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
+                                      [](const Fingerprint& other) { return other.logged; });
+}
+
 double WorstOff(const AuditNumbers& numbers) {
-  const bool logged = std::any_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
-                                  [](const Fingerprint& print) { return print.logged; });
   double worst = 0;
   for (const Fingerprint& print : numbers.fingerprints) {
-    if (print.logged == logged) worst = std::max(worst, Off(print));
+    if (Counts(print, numbers)) worst = std::max(worst, Off(print));
   }
   return worst;
 }
 
-// Whether a wrong ratio is proof: a vocabulary whose constant is unknown proves nothing without val_tokens.
+// Whether a wrong ratio is proof: a vocabulary of its own has one of its own, near a known one or not, and
+// only val_tokens tells the bytes of its text.
 bool AllSettled(const AuditNumbers& numbers) {
-  return std::all_of(numbers.fingerprints.begin(), numbers.fingerprints.end(), [](const Fingerprint& print) {
-    return print.distance < 0.02 || print.text_bytes.has_value();
-  });
+  return std::none_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
+                      [&](const Fingerprint& print) {
+                        return Counts(print, numbers) && Off(print) > kFingerprintWarns && !print.text_bytes;
+                      });
 }
 
 // Tokens that are a part of the text by the submission's own numbers: a known vocabulary's ratio, nearly, and

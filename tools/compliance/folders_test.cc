@@ -233,6 +233,10 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; }); }},
     {"SpaceCountedTwiceInTheTable", 15, kFail, kFail, "", "",
      [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; }); }},
+    {"VocabularyNearAKnownOne", 16, kCannotTell, kCannotTell, "another vocabulary explains it", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = 0.297, run.val_tokens = -1; });
+     }},
     {"NoPairOfScores", 16, kCannotTell, kCannotTell, "nowhere given together", "",
      [](Submission& s) { s.runs.clear(); }},
     {"WrongPairInTheJsonOnly", 16, kPass, kPass, "", "",
@@ -318,6 +322,20 @@ const Miniature kMiniatures[] = {
        more.seed = 99, more.settings = "  matrix_lr: 0.03\n";
        s.files["train_seed99.log"] = LogOf(more);
        s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}, {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
+     }},
+    {"RunOfAnotherConfigurationBesideThree", 21, kPass, kPass, "1 more of other configurations", "",
+     [](Submission& s) {
+       MadeUpRun longer = s.runs[0];
+       longer.seed = 99, longer.settings = "  iterations: 200000\n  matrix_lr: 0.03\n";
+       s.files["train_seed99_4h.log"] = LogOf(longer);
+       s.claims.erase("seeds"), s.claims["val_bpb"] = 1.0803;
+     }},
+    {"LogsWithoutAClaim", 21, kCannotTell, kCannotTell, "is not said", "",
+     [](Submission& s) { s.claims = nullptr, s.runs[2].settings = "  matrix_lr: 0.03\n"; }},
+    {"AddressesAndSentencesAreNoSettings", 21, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[1].settings += "  seq: <property object at 0x7a7a57a7c7c0>\n  hypothesis: the seed is what changes here\n";
+       s.runs[2].settings += "  seq: <property object at 0x7b1ad20846d0>\n  hypothesis: and now the third of them all\n";
      }},
     {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log has the setting extra", "train_seed42.log",
      [](Submission& s) {
