@@ -95,6 +95,31 @@ bool AllSettled(const AuditNumbers& numbers) {
                       });
 }
 
+// Tokens that windows or a preparation left out make a count short by a few thousandths.
+bool AllNearTheTextsBytes(const AuditNumbers& numbers) {
+  return std::all_of(numbers.fingerprints.begin(), numbers.fingerprints.end(), [&](const Fingerprint& print) {
+    return !Counts(print, numbers) ||
+           (print.text_bytes && std::abs(*print.text_bytes / kTextBytes - 1) < 5e-3);
+  });
+}
+
+// Where a log prints the two numbers of another evaluation that fit each other.
+std::optional<Place> CountsRightElsewhere(const Case& subject) {
+  for (const LoggedRun* run : subject.runs) {
+    for (const auto* list : {&run->finals, &run->others}) {
+      for (const LoggedScore& score : *list) {
+        const bool exact = score.loss_decimals >= 3 && score.bpb_decimals >= 3;
+        if (!exact || score.val_loss <= 0 || score.val_bpb <= 0) continue;
+        Fingerprint print =
+            FindFingerprint(score.val_loss, score.loss_decimals, score.val_bpb, score.bpb_decimals);
+        if (run->val_tokens) print.text_bytes = static_cast<double>(*run->val_tokens) / print.tokens_a_byte;
+        if (Off(print) <= kTextTolerance) return Place{run->path, score.line};
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 // Tokens that are a part of the text by the submission's own numbers: a known vocabulary's ratio, nearly, and
 // a tenth or more of the text not there.
 bool IsPartByRatio(const Fingerprint& print) {
@@ -313,6 +338,11 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
           "the program mixes over bytes: a score of the mixture beside a loss of the model alone explains "
           "it");
     }
+    if (const auto right = CountsRightElsewhere(subject)) {
+      return condition->Add(
+          "another evaluation of the same run counts right: this one may be of a part of the text", {*right});
+    }
+    if (AllNearTheTextsBytes(numbers)) return condition->Add("a few tokens that were left out explain it");
     if (worst >= 0.02) condition->Add("either the bytes are miscounted or it is another text");
     return condition->SetBoth(Verdict::kFail);
   }

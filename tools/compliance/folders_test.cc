@@ -237,6 +237,16 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = 0.297, run.val_tokens = -1; });
      }},
+    {"EvaluationOfAPartBesideTheWhole", 16, kCannotTell, kCannotTell, "another evaluation of the same run", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) {
+         run.more = "diagnostic val_loss:2.8035 val_bpb:1.08533\n", run.tokens_a_byte = kTokensAByte * 1.1;
+       });
+     }},
+    {"AFewTokensShort", 16, kCannotTell, kCannotTell, "left out", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = 0.337688, run.val_tokens = 50905088; });
+     }},
     {"NoPairOfScores", 16, kCannotTell, kCannotTell, "nowhere given together", "",
      [](Submission& s) { s.runs.clear(); }},
     {"WrongPairInTheJsonOnly", 16, kPass, kPass, "", "",
