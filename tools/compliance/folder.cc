@@ -30,8 +30,10 @@ constexpr size_t kMostNames = 2000;
 constexpr int64_t kLargestText = int64_t{4} << 20;     // of a program or a README
 constexpr int64_t kMostTextBytes = int64_t{24} << 20;  // of all programs
 constexpr int64_t kLargestLog = int64_t{16} << 20;     // real ones have at most a few MiB
-constexpr int64_t kLargestBlob = int64_t{16} << 20;
-constexpr int64_t kMostBlobBytes = int64_t{32} << 20;  // of one, unpacked
+constexpr size_t kMostBlobs = 4;
+constexpr int64_t kSmallestBlob = 20000;
+constexpr int64_t kLargestBlob = int64_t{24} << 20;
+constexpr int64_t kMostBlobBytes = int64_t{16} << 20;  // of one, unpacked
 constexpr int64_t kMostLogBytes = int64_t{48} << 20;
 
 bool EndsWithAny(absl::string_view name, std::initializer_list<absl::string_view> endings) {
@@ -346,16 +348,20 @@ void ReadPrograms(SubmissionFolder* folder) {
 
 // Files of no other kind that are token ids: neither programs nor logs, documents or tokenizers.
 void FindTokenBlobs(SubmissionFolder* folder) {
-  int64_t left = kMostTextBytes;
+  size_t looked_at = 0;
   for (const FolderFile& file : folder->files) {
     const bool of_other_kind =
         IsSource(file.name) || IsLogName(file.name) ||
         EndsWithAny(file.name, {".md", ".json", ".jsonl", ".model", ".vocab", ".png", ".jpg", ".pdf", ".csv",
                                 ".sh", ".yaml", ".yml", ".toml", ".ipynb", ".hm11"});
-    if (of_other_kind || file.bytes < 20000 || file.bytes > std::min(left, kLargestBlob)) continue;
+    if (of_other_kind || file.bytes < kSmallestBlob) continue;
+    if (++looked_at > kMostBlobs || file.bytes > kLargestBlob) {
+      folder->not_read.push_back(absl::StrCat(file.name, ": may be token ids, which was not looked for"));
+      if (looked_at > kMostBlobs) return;
+      continue;
+    }
     const absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(folder->path, "/", file.name));
     if (!bytes.ok()) continue;
-    left -= file.bytes;
     if (const std::optional<int64_t> ids = CountTokenIds(*bytes, kMostBlobBytes))
       folder->token_blobs.push_back({file.name, *ids});
   }
