@@ -221,7 +221,9 @@ void JudgeConsistency(const Case& subject, Condition* condition) {
   if (!folder.claims_problem.empty()) faults.Add(serious, folder.claims_problem, {{folder.claims_file, 0}});
   if (folder.entry.empty()) faults.Add(serious, "there is no train_gpt.py or other program");
   if (folder.readme.empty()) faults.Add(Faults::kTolerated, "there is no README.md");
-  if (folder.logs.empty()) {
+  const bool scored = std::any_of(folder.logs.begin(), folder.logs.end(),
+                                  [](const LoggedRun& run) { return run.final_score() != nullptr; });
+  if (!scored) {
     faults.Add(Faults::kTolerated,
                "there is no log of a run in a form that is read here: the score cannot be re-derived");
   }
@@ -236,7 +238,7 @@ void JudgeConsistency(const Case& subject, Condition* condition) {
     CompareRatio(subject, &faults);
   }
   // An empty folder of facts is not consistent, it is silent.
-  if (folder.is_record() && folder.logs.empty() && condition->practised == Verdict::kPass) {
+  if (folder.is_record() && !scored && condition->practised == Verdict::kPass) {
     condition->practised = Verdict::kCannotTell;
   }
 }

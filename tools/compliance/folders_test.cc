@@ -388,6 +388,11 @@ const Miniature kMiniatures[] = {
        s.runs[0].after = "ppm_mix bytes=10982035 mix_bpb=1.070000\n";
        s.claims["val_bpb"] = 1.07;
      }},
+    {"ClaimInALogOfItsEvaluationAlone", 25, kFail, kPass, "printed as \"best_agree_bpb\"", "ngram_seed40.log",
+     [](Submission& s) {
+       s.files["ngram_seed40.log"] = "online_best_agree:done llm_bpb=1.0798 best_agree_bpb=1.0650 gain_bpb=0.0148\n";
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.065}}}};
+     }},
     {"ClaimWithoutLoss", 25, kPass, kPass, "", "",
      [](Submission& s) {
        s.runs.resize(1), s.claims["seeds"] = {40};

@@ -152,7 +152,8 @@ class LogReader {
 
   void FinishRun() {
     marks_.Finish(&run_);
-    const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty();
+    const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty() ||
+                        !run_.others.empty();
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
   }
 
@@ -370,7 +371,8 @@ class LogReader {
 
   // Scores under names of their own: "ppm_mix_bpb:0.83", "ngram_bpb=0.32".
   void ReadNamedScores(absl::string_view line, const std::string& lower) {
-    if (!run_.train_seconds && run_.finals.empty()) return;
+    // A log of an evaluation alone has no training; what it ends with says that it is done.
+    if (!run_.train_seconds && run_.finals.empty() && !absl::StrContains(lower, "done")) return;
     if (ContainsAny(lower, {"progress", "running", "chunk", "%", "delta", "improvement"})) return;
     for (size_t at = lower.find("bpb"); at != std::string::npos; at = lower.find("bpb", at + 1)) {
       size_t begin = at;
