@@ -156,6 +156,13 @@ const Miniature kMiniatures[] = {
          run.after = log.substr(log.find("quantized_exact"));
        }
      }},
+    {"ClaimOfAQuickerEvaluationUnderAnotherName", 5, kCannotTell, kPass, "evaluated in 200.0 s", "train_seed40.log",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) {
+         run.eval_ms = 610000, run.after = "ppm_mixer val_bpb:0.99528899 eval_time:200000ms order=4\n";
+       });
+       s.claims["val_bpb"] = 0.9953;
+     }},
     {"SeveralEvaluations", 5, kCannotTell, kPass, "700.0 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].more = "quantized_a val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n"; }},
     {"EvaluationWithoutLog", 5, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
