@@ -152,12 +152,24 @@ void ReadSeeds(const Json& value, std::map<int64_t, SeedClaim>* seeds) {
 
 // Seeds [1337, 42] beside scores [1.1416, 1.1403].
 void ReadScoresInOrder(const Json& root, std::map<int64_t, SeedClaim>* seeds) {
-  const auto names = root.find("seeds"), scores = root.find("seed_results");
-  if (names == root.end() || scores == root.end() || !names->is_array() || !scores->is_array()) return;
-  if (names->size() != scores->size() || names->size() > kMostSeeds) return;
-  for (size_t i = 0; i < names->size(); ++i) {
-    const auto seed = WholeOf((*names)[i]);
-    if (seed && (*scores)[i].is_number_float()) (*seeds)[*seed].val_bpb = NumberOf((*scores)[i]);
+  const auto names = root.find("seeds");
+  if (names == root.end() || !names->is_array() || names->size() > kMostSeeds) return;
+  for (const char* key : {"seed_results", "seed_scores", "seed_bpbs"}) {
+    const auto scores = root.find(key);
+    if (scores == root.end() || !scores->is_array() || names->size() != scores->size()) continue;
+    for (size_t i = 0; i < names->size(); ++i) {
+      const auto seed = WholeOf((*names)[i]);
+      if (seed && (*scores)[i].is_number_float()) (*seeds)[*seed].val_bpb = NumberOf((*scores)[i]);
+    }
+  }
+}
+
+// {"seed_1337": {"val_bpb": 1.1}, "seed_42": {...}} beside other fields.
+void ReadSeedFields(const Json& object, std::map<int64_t, SeedClaim>* seeds) {
+  for (const auto& [key, value] : object.items()) {
+    if (seeds->size() > kMostSeeds) return;
+    if (!value.is_object() || !absl::StartsWith(absl::AsciiStrToLower(key), "seed")) continue;
+    if (const auto seed = SeedOf(key)) ReadSeedResult(value, &(*seeds)[*seed]);
   }
 }
 
@@ -280,7 +292,12 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
     if (const auto found = root.find(key); found != root.end()) ReadSeeds(*found, &claims.seeds);
   }
   ReadScoresInOrder(root, &claims.seeds);
-  for (const char* key : {"val_bpb_seeds", "val_bpb_per_seed"}) {
+  ReadSeedFields(root, &claims.seeds);
+  if (const auto found = root.find("results"); found != root.end() && found->is_object()) {
+    ReadSeedFields(*found, &claims.seeds);
+  }
+  for (const char* key :
+       {"val_bpb_seeds", "val_bpb_per_seed", "per_seed_val_bpb", "val_bpb_by_seed", "per_seed_results"}) {
     // A list of these holds scores.
     const auto found = root.find(key);
     if (found != root.end() && found->is_object()) ReadSeeds(*found, &claims.seeds);

@@ -416,6 +416,14 @@ const Miniature kMiniatures[] = {
        s.runs[2].after = "quantized_exact val_loss:2.7639 val_bpb:1.0700\n";
        s.claims["val_bpb"] = 1.082333, s.claims["seed_results"] = {1.08, 1.082, 1.085};
      }},
+    {"SeedsAsFieldsOfTheirOwn", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[1].bpb = 1.082, s.runs[2].bpb = 1.085;
+       s.runs[2].after = "quantized_exact val_loss:2.7639 val_bpb:1.0700\n";
+       s.claims.erase("seeds"), s.claims["val_bpb"] = 1.082333;
+       s.claims["seed_40"] = {{"val_bpb", 1.08}}, s.claims["seed_41"] = {{"val_bpb", 1.082}};
+       s.claims["seed_42"] = {{"val_bpb", 1.085}};
+     }},
     {"MeanOfTheLogsThatNameASeed", 25, kPass, kPass, "", "",
      [](Submission& s) {
        MadeUpRun sweep = s.runs[0];

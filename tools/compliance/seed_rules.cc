@@ -18,8 +18,9 @@ namespace {
 // Settings that differ between two runs of one configuration.
 bool MayDiffer(const std::string& key) {
   static const std::set<std::string>* const keys =
-      new std::set<std::string>{"seed",       "s",       "run_id",          "logfile", "rank",
-                                "local_rank", "datadir", "is_main_process", "device",  "wandb_name"};
+      new std::set<std::string>{"seed",       "s",       "run_id",       "logfile",         "rank",
+                                "local_rank", "datadir", "batch_stride", "is_main_process", "device",
+                                "wandb_name"};
   if (keys->count(key) > 0) return true;
   for (const char* ending : {"_path", "_dir", "_file", "_files", "_name", "_root", "_id", "_pattern"}) {
     if (absl::EndsWith(key, ending)) return true;
