@@ -424,6 +424,10 @@ const Miniature kMiniatures[] = {
        s.claims["seed_40"] = {{"val_bpb", 1.08}}, s.claims["seed_41"] = {{"val_bpb", 1.082}};
        s.claims["seed_42"] = {{"val_bpb", 1.085}};
      }},
+    {"ScoresOfSeedsBesideTheMeanOfOthers", 25, kFail, kPass, "seed 40: claims 1.10000", "train_seed40.log",
+     [](Submission& s) {
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.1}}}};
+     }},
     {"MeanOfTheLogsThatNameASeed", 25, kPass, kPass, "", "",
      [](Submission& s) {
        MadeUpRun sweep = s.runs[0];
