@@ -27,7 +27,7 @@ calls() { grep -c -E -- "$1" "$work/calls"; }
 calls_are() { [[ $(calls "$2") == "$1" ]] || { echo "$(calls "$2") calls of $2, not $1"; cat "$work/calls"; return 1; }; }
 
 export HM11_PROGRAMS="$work/programs"
-mkdir -p "$HM11_PROGRAMS"/{tools,train,eval}
+mkdir -p "$HM11_PROGRAMS"/{tools/submission,train,eval}
 cd "$work" || exit 1
 export CALLS="$work/calls"
 
