@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/callers_folder.h"
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
 #include "core/status.h"
@@ -92,9 +92,7 @@ bool IsCut() {
 }
 
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
-  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {

@@ -2,10 +2,7 @@
 //
 //   tools/bazel run //tools:requantize -- --run=runs/books --data=data
 //   --try='sigma_k=12;sigma_k=10,embedding_k=16'
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -15,6 +12,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "core/callers_folder.h"
 #include "core/status.h"
 #include "tools/requantizer.h"
 
@@ -63,15 +61,6 @@ absl::StatusOr<RequantizeOptions> OptionsFromFlags() {
   options.sensitivity = absl::GetFlag(FLAGS_sensitivity);
   HM_ASSIGN_OR_RETURN(options.device, Device::FromName(absl::GetFlag(FLAGS_device)));
   return options;
-}
-
-// `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
-absl::Status EnterCallersFolder() {
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status Main() {

@@ -6,7 +6,6 @@
 
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <ctime>
 #include <memory>
 #include <string>
@@ -18,6 +17,7 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/callers_folder.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/launch_ranks.h"
@@ -164,15 +164,6 @@ absl::StatusOr<FolderUse> UseFromFlags() {
                                              : "--overwrite needs --out, the folder of the run to replace");
   }
   return resume ? FolderUse::kResume : overwrite ? FolderUse::kOverwrite : FolderUse::kNewRun;
-}
-
-// `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
-absl::Status EnterCallersFolder() {
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
-  return absl::OkStatus();
 }
 
 volatile std::sig_atomic_t interrupted = 0;  // the signal

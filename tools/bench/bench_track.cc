@@ -16,11 +16,13 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
-#include "tools/benchmark_history.h"
-#include "tools/benchmark_report.h"
-#include "tools/machine.h"
+#include "tools/bench/benchmark_history.h"
+#include "tools/bench/benchmark_report.h"
+#include "tools/bench/machine.h"
+#include "tools/child_program.h"
 #include "tools/svg_chart.h"
 
 ABSL_FLAG(std::string, binary, "", "record: the benchmark program to run");
@@ -29,7 +31,7 @@ ABSL_FLAG(std::string, filter, "", "record: run only benchmarks whose name match
 ABSL_FLAG(int, repetitions, 5, "record: times each benchmark is run; the median counts");
 ABSL_FLAG(std::string, commit, "", "record: the commit measured, when it is not the one checked out here");
 ABSL_FLAG(std::string, history, "",
-          "file of records (default: tools/bench_history.jsonl of the source tree)");
+          "file of records (default: tools/bench/bench_history.jsonl of the source tree)");
 ABSL_FLAG(std::string, machine, "",
           "record: describes the machine; compare: judges records whose machine contains this text");
 ABSL_FLAG(double, threshold, 0.1, "compare: the relative loss of a ratio that is too much");
@@ -46,7 +48,7 @@ ABSL_FLAG(std::string, length, hm11::NamingRule::Patterns().length,
 namespace hm11 {
 namespace {
 
-constexpr char kHistory[] = "tools/bench_history.jsonl";
+constexpr char kHistory[] = "tools/bench/bench_history.jsonl";
 
 std::string HistoryPath() {
   const std::string path = absl::GetFlag(FLAGS_history);
@@ -157,7 +159,6 @@ absl::StatusOr<int> Main(const std::vector<char*>& arguments) {
 int main(int argc, char** argv) {
   absl::SetProgramUsageMessage("keeps the history of benchmarks: bench_track record|compare|report");
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
-  hm11::GoToCallersFolder();
   const absl::StatusOr<int> code = hm11::Main(arguments);
   if (code.ok()) return *code;
   std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());

@@ -1,5 +1,5 @@
 // The page of a benchmark history: groups rows into charts and writes the HTML around them.
-#include "tools/benchmark_report.h"
+#include "tools/bench/benchmark_report.h"
 
 #include <algorithm>
 #include <map>

@@ -1,13 +1,13 @@
 // Makes a submission's folder from finished runs of one configuration, audits it, and refuses it when an
 // audit fails.
-#ifndef HM11_TOOLS_SUBMISSION_H_
-#define HM11_TOOLS_SUBMISSION_H_
+#ifndef HM11_TOOLS_SUBMISSION_SUBMISSION_H_
+#define HM11_TOOLS_SUBMISSION_SUBMISSION_H_
 
 #include <string>
 #include <vector>
 
 #include "absl/status/statusor.h"
-#include "tools/submission_text.h"
+#include "tools/submission/submission_text.h"
 
 namespace hm11 {
 
@@ -31,4 +31,4 @@ absl::StatusOr<std::string> MakeSubmission(const SubmissionOptions& options);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SUBMISSION_H_
+#endif  // HM11_TOOLS_SUBMISSION_SUBMISSION_H_

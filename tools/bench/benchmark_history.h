@@ -4,8 +4,8 @@
 // Times of different days are not comparable, ratios within one run are: a benchmark's speedup over its
 // baseline (the same benchmark with another algorithm's name) and its bandwidth as a share of a copy's. Only
 // these are judged.
-#ifndef HM11_TOOLS_BENCHMARK_HISTORY_H_
-#define HM11_TOOLS_BENCHMARK_HISTORY_H_
+#ifndef HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_
+#define HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_
 
 #include <cstdint>
 #include <map>
@@ -124,4 +124,4 @@ std::vector<RecordPair> NewestPairs(const std::vector<BenchmarkRecord>& history,
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_BENCHMARK_HISTORY_H_
+#endif  // HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_

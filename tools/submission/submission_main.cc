@@ -16,11 +16,13 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
+#include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
 #include "tools/compliance/report.h"
-#include "tools/machine.h"
-#include "tools/submission.h"
+#include "tools/submission/submission.h"
 
 ABSL_FLAG(
     std::vector<std::string>, run, {},
@@ -44,12 +46,15 @@ namespace {
 absl::StatusOr<std::string> AuditProgram() {
   std::error_code error;
   const std::filesystem::path self = std::filesystem::read_symlink("/proc/self/exe", error);
-  const std::filesystem::path audit = self.parent_path().parent_path() / "eval" / "audit";
+  const std::filesystem::path audit = self.parent_path().parent_path().parent_path() / "eval" / "audit";
   if (!error && FileExists(audit.string())) return audit.string();
   return absl::NotFoundError(absl::StrCat("there is no audit program at ", audit.string()));
 }
 
+std::string Today() { return absl::FormatTime("%Y-%m-%d", absl::Now(), absl::UTCTimeZone()); }
+
 absl::Status Main(const std::vector<char*>& positional) {
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   SubmissionOptions options;
   HM_ASSIGN_OR_RETURN(options.audit_program, AuditProgram());
   options.runs = absl::GetFlag(FLAGS_run);
@@ -60,7 +65,7 @@ absl::Status Main(const std::vector<char*>& positional) {
                       .github_id = absl::GetFlag(FLAGS_github_id),
                       .blurb = absl::GetFlag(FLAGS_blurb),
                       .track = absl::GetFlag(FLAGS_track),
-                      .date = date.empty() ? UtcNow().substr(0, 10) : date};
+                      .date = date.empty() ? Today() : date};
   options.out = absl::GetFlag(FLAGS_out);
   options.mode = absl::GetFlag(FLAGS_mode);
   options.val_pattern = absl::GetFlag(FLAGS_val);
@@ -80,7 +85,6 @@ int main(int argc, char** argv) {
       "Makes a submission's folder from finished runs: submission --run=DIR,... --name=... --author=... "
       "--github_id=...");
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
-  hm11::GoToCallersFolder();
   const absl::Status status = hm11::Main(positional);
   if (status.ok()) return 0;
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());

@@ -13,8 +13,8 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "core/file.h"
-#include "tools/benchmark_history.h"
-#include "tools/benchmark_report.h"
+#include "tools/bench/benchmark_history.h"
+#include "tools/bench/benchmark_report.h"
 #include "tools/svg_chart.h"
 
 namespace hm11 {
@@ -316,7 +316,7 @@ class ProgramTest : public FolderTest {
  protected:
   // Runs the program and returns its exit code.
   int Run(const std::string& arguments) {
-    const std::string command = absl::StrCat("tools/bench_track ", arguments, " --history=", folder_,
+    const std::string command = absl::StrCat("tools/bench/bench_track ", arguments, " --history=", folder_,
                                              "/h.jsonl > ", folder_, "/out 2>&1");
     const int state = std::system(command.c_str());
     output_ = *ReadFile(folder_ + "/out");

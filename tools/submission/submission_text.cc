@@ -1,5 +1,5 @@
 // README.md and submission.json.
-#include "tools/submission_text.h"
+#include "tools/submission/submission_text.h"
 
 #include <algorithm>
 #include <cmath>

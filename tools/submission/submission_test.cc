@@ -1,6 +1,6 @@
 // From finished runs to a submission's folder: complete, with numbers that are the runs' own, passed by both
 // audits; and every broken run refused with one line.
-#include "tools/submission.h"
+#include "tools/submission/submission.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -24,9 +24,9 @@
 #include "nlohmann/json.hpp"
 #include "quant/artifact.h"
 #include "testing/matchers.h"
-#include "tools/compliance/rules.h"
+#include "tools/child_program.h"
 #include "tools/compliance/packed_code.h"
-#include "tools/machine.h"
+#include "tools/compliance/rules.h"
 #include "train/run_test_data.h"
 
 namespace hm11 {
@@ -336,13 +336,13 @@ TEST_F(SubmissionTest, WhatAnAuditRefusesIsNoSubmission) {
 }
 
 TEST_F(SubmissionTest, TheMainSaysWhyNotInOneLine) {
-  const auto ended = RunToItsEnd({"tools/submission", "--run=" + Path("nothing"), "--name=a", "--author=b",
-                                  "--github_id=c", "--out=" + Path("out")});
+  const auto ended = RunToItsEnd({"tools/submission/submission", "--run=" + Path("nothing"), "--name=a",
+                                  "--author=b", "--github_id=c", "--out=" + Path("out")});
   ASSERT_THAT(ended, IsOk());
   EXPECT_EQ(ended->exit_code, 1);
   EXPECT_EQ(ended->output, absl::StrCat("error: ", Path("nothing"), ": no such folder\n"));
-  const auto made = RunToItsEnd({"tools/submission", "--run=" + Path("run1") + "," + Path("run2"), "--name=a",
-                                 "--author=b", "--github_id=c", "--out=" + Path("out")});
+  const auto made = RunToItsEnd({"tools/submission/submission", "--run=" + Path("run1") + "," + Path("run2"),
+                                 "--name=a", "--author=b", "--github_id=c", "--out=" + Path("out")});
   ASSERT_THAT(made, IsOk());
   EXPECT_EQ(made->exit_code, 0) << made->output;
   EXPECT_THAT(made->output, HasSubstr("submission: " + Path("out")));

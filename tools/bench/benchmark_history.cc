@@ -1,5 +1,5 @@
 // Records of benchmark runs and their comparison.
-#include "tools/benchmark_history.h"
+#include "tools/bench/benchmark_history.h"
 
 #include <algorithm>
 #include <cmath>

@@ -1,7 +1,7 @@
 // A finished run of //train:hm11, read from its folder and checked: what the log says, what metrics.jsonl
 // says and what the files are must agree.
-#ifndef HM11_TOOLS_FINISHED_RUN_H_
-#define HM11_TOOLS_FINISHED_RUN_H_
+#ifndef HM11_TOOLS_SUBMISSION_FINISHED_RUN_H_
+#define HM11_TOOLS_SUBMISSION_FINISHED_RUN_H_
 
 #include <cstdint>
 #include <optional>
@@ -52,4 +52,4 @@ absl::Status CheckTogether(const std::vector<FinishedRun>& runs);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_FINISHED_RUN_H_
+#endif  // HM11_TOOLS_SUBMISSION_FINISHED_RUN_H_

@@ -1,12 +1,12 @@
 // One self-contained HTML page of a benchmark history: speedup against length, share of the memory ceiling
 // against length, speedup over time, and the table of everything measured.
-#ifndef HM11_TOOLS_BENCHMARK_REPORT_H_
-#define HM11_TOOLS_BENCHMARK_REPORT_H_
+#ifndef HM11_TOOLS_BENCH_BENCHMARK_REPORT_H_
+#define HM11_TOOLS_BENCH_BENCHMARK_REPORT_H_
 
 #include <string>
 #include <vector>
 
-#include "tools/benchmark_history.h"
+#include "tools/bench/benchmark_history.h"
 
 namespace hm11 {
 
@@ -15,4 +15,4 @@ std::string BenchmarkReport(const std::vector<BenchmarkRecord>& history, const N
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_BENCHMARK_REPORT_H_
+#endif  // HM11_TOOLS_BENCH_BENCHMARK_REPORT_H_

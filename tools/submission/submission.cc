@@ -1,5 +1,5 @@
 // From runs to a folder, by way of both audits.
-#include "tools/submission.h"
+#include "tools/submission/submission.h"
 
 #include <algorithm>
 #include <filesystem>
@@ -16,9 +16,9 @@
 #include "core/file.h"
 #include "core/status.h"
 #include "nlohmann/json.hpp"
+#include "tools/child_program.h"
 #include "tools/compliance/packed_code.h"
 #include "tools/compliance/rules.h"
-#include "tools/machine.h"
 
 namespace hm11 {
 namespace {

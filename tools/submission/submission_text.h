@@ -1,12 +1,12 @@
 // The two texts of a submission, README.md and submission.json, made from its runs: every number comes from
 // them.
-#ifndef HM11_TOOLS_SUBMISSION_TEXT_H_
-#define HM11_TOOLS_SUBMISSION_TEXT_H_
+#ifndef HM11_TOOLS_SUBMISSION_SUBMISSION_TEXT_H_
+#define HM11_TOOLS_SUBMISSION_SUBMISSION_TEXT_H_
 
 #include <string>
 #include <vector>
 
-#include "tools/finished_run.h"
+#include "tools/submission/finished_run.h"
 
 namespace hm11 {
 
@@ -31,4 +31,4 @@ std::string LogNameOf(const FinishedRun& run);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SUBMISSION_TEXT_H_
+#endif  // HM11_TOOLS_SUBMISSION_SUBMISSION_TEXT_H_

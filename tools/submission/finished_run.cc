@@ -1,5 +1,5 @@
 // Reading the folder of a run, distrustfully.
-#include "tools/finished_run.h"
+#include "tools/submission/finished_run.h"
 
 #include <sys/stat.h>
 
