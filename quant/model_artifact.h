@@ -22,6 +22,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/named_tensor.h"
+#include "model/weight_info.h"
 #include "quant/artifact.h"
 #include "quant/config.h"
 #include "quant/tensor_quantizer.h"
@@ -29,10 +30,11 @@
 namespace hm11 {
 
 struct ArtifactContents {
-  std::string config_text;                // of the model, "key=value" lines (core/fields.h)
-  uint64_t tokenizer_crc = 0;             // of the tokenizer's file (core/lzma.h, Crc64)
-  int64_t vocab_size = 0;                 // of the tokenizer
-  std::vector<NamedTensor> tensors = {};  // banks whole, as [matrices, rows, cols]
+  std::string config_text;                 // of the model, "key=value" lines (core/fields.h)
+  uint64_t tokenizer_crc = 0;              // of the tokenizer's file (core/lzma.h, Crc64)
+  int64_t vocab_size = 0;                  // of the tokenizer
+  std::vector<NamedTensor> tensors = {};   // as StoredWeights lists them (model/weights.h)
+  std::vector<StorageClass> classes = {};  // of each tensor, to encode; not known of decoded ones
 };
 
 struct EncodedArtifact {

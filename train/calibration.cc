@@ -7,8 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "core/parallel.h"
 #include "model/language_model.h"
@@ -17,52 +15,60 @@
 namespace hm11 {
 namespace {
 
-// One input, of one visit of a layer, and the stored matrices that read it.
+// One input, of one visit of a layer, and the weight that reads it.
 template <typename T>
 struct Input {
   Tensor<const T> values;  // [rows, width], whatever its own shape
-  std::vector<std::string> matrices;
+  const T* weight;         // where its numbers begin
 };
 
 template <typename T>
-std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelSaved<T>& saved) {
+std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelWeights<T>& weights,
+                               const ModelSaved<T>& saved) {
   std::vector<Input<T>> inputs;
-  const int64_t rows = saved.batch * saved.time, attention_layers = config.attention_count();
+  const int64_t rows = saved.batch * saved.time;
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
     const int64_t layer = config.layer_of(visit);
-    // Of the attention layer in the banks.
-    const int64_t index = std::count(config.layers.begin(), config.layers.begin() + layer, 'A');
     const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
-    const std::string name = absl::StrCat("blocks.", layer, ".");
+    const BlockWeights<T>& reads = weights.blocks[static_cast<size_t>(layer)];
     if (config.is_mamba(layer)) {
-      inputs.push_back({block.normed, {name + "ssm.in_proj.weight"}});
-      inputs.push_back({block.mamba.conv.Reshaped({rows, config.inner()}), {name + "ssm.x_proj.weight"}});
-      inputs.push_back({block.mamba.y.Reshaped({rows, config.inner()}), {name + "ssm.out_proj.weight"}});
-      inputs.push_back({block.mlp_normed, {name + "fc.weight"}});
-      inputs.push_back({block.activated, {name + "proj.weight"}});
-      continue;
+      inputs.push_back({block.normed, reads.mamba.in_proj.data()});
+      inputs.push_back({block.mamba.conv.Reshaped({rows, config.inner()}), reads.mamba.x_proj.data()});
+      inputs.push_back({block.mamba.y.Reshaped({rows, config.inner()}), reads.mamba.out_proj.data()});
+    } else {
+      const AttentionSaved<T>& heads = block.attention;
+      const Tensor<T> mixed = !heads.gated.empty()       ? heads.gated
+                              : !heads.exclusive.empty() ? heads.exclusive
+                                                         : heads.y;
+      inputs.push_back({block.normed, reads.attention.qkv.data()});
+      inputs.push_back({mixed.Reshaped({rows, config.dim}), reads.attention.out.data()});
     }
-    const AttentionSaved<T>& heads = block.attention;
-    const Tensor<T> mixed = !heads.gated.empty()       ? heads.gated
-                            : !heads.exclusive.empty() ? heads.exclusive
-                                                       : heads.y;
-    inputs.push_back({block.normed,
-                      {absl::StrCat("qo_bank.", index), absl::StrCat("kv_bank.", index),
-                       absl::StrCat("kv_bank.", attention_layers + index)}});
-    inputs.push_back(
-        {mixed.Reshaped({rows, config.dim}), {absl::StrCat("qo_bank.", attention_layers + index)}});
-    inputs.push_back({block.mlp_normed, {absl::StrCat("mlp_up_bank.", index)}});
-    inputs.push_back({block.activated, {absl::StrCat("mlp_down_bank.", index)}});
+    inputs.push_back({block.mlp_normed, reads.up.data()});
+    inputs.push_back({block.activated, reads.down.data()});
   }
-  inputs.push_back({saved.hidden, {config.tied_embeddings ? "tok_emb.weight" : "lm_head.weight"}});
+  inputs.push_back(
+      {saved.hidden, (config.tied_embeddings ? weights.token_embedding : weights.lm_head).data()});
   return inputs;
 }
 
-// Adds each row's sum of squares.
-void AddRowSquares(const std::vector<float>& values, std::vector<double>* sums) {
-  const int64_t rows = static_cast<int64_t>(sums->size());
-  const int64_t cols = static_cast<int64_t>(values.size()) / rows;
-  ParallelFor(rows, 16, [&](int64_t begin, int64_t end) {
+// By where a weight's numbers begin: the names of its matrices as they are stored.
+template <typename T>
+std::map<const void*, std::vector<std::string>> StoredNames(const ModelConfig& config,
+                                                            const ModelWeights<T>& weights) {
+  std::map<const void*, std::vector<std::string>> names;
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, const auto& tensor) {
+        if (tensor.empty()) return;
+        for (const MatrixPart& part : info.parts) names[tensor.data()].push_back(part.stored_name);
+      },
+      weights);
+  return names;
+}
+
+// Adds the sum of squares of each row of values [sums->size(), cols].
+void AddRowSquares(const float* values, int64_t cols, std::vector<double>* sums) {
+  ParallelFor(static_cast<int64_t>(sums->size()), 16, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       double sum = 0;
       for (int64_t c = r * cols; c < (r + 1) * cols; ++c) sum += static_cast<double>(values[c]) * values[c];
@@ -87,28 +93,6 @@ void AddOverRanks(Arena& arena, const Communicator& ranks, GradientMap* tensors)
   }
 }
 
-// From rows of the model's tensors to rows of stored matrices: as ExportWeights does, but banks in their
-// matrices.
-GradientMap ByStoredMatrix(const ModelConfig& config, const GradientMap& tensors) {
-  GradientMap stored;
-  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
-    if (parameter.shape.size() < 2) continue;
-    std::vector<double> rows;
-    for (const ReferenceParameter::Piece& piece : parameter.pieces) {
-      const auto begin = tensors.at(piece.tensor).begin() + piece.first_row;
-      rows.insert(rows.end(), begin, begin + piece.rows);
-    }
-    const bool bank = parameter.shape.size() == 3 && absl::EndsWith(parameter.name, "_bank");
-    const int64_t matrices = bank ? parameter.shape[0] : 1;
-    const int64_t each = static_cast<int64_t>(rows.size()) / matrices;
-    for (int64_t i = 0; i < matrices; ++i) {
-      const std::string name = bank ? absl::StrCat(parameter.name, ".", i) : parameter.name;
-      stored[name].assign(rows.begin() + i * each, rows.begin() + (i + 1) * each);
-    }
-  }
-  return stored;
-}
-
 }  // namespace
 
 template <typename T>
@@ -118,15 +102,16 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
   const BatchPlan& plan = batcher.plan();
   const int64_t rows = plan.batch * plan.time, passes = (tokens + rows - 1) / rows;
   arena.Reset();
-  std::map<std::vector<std::string>, Tensor<Accum<T>>> sums;  // over visits and passes
+  const auto names = StoredNames<T>(config, weights);
+  std::map<std::vector<std::string>, Tensor<Accum<T>>> sums;  // over visits and passes, by stored names
   std::vector<int32_t> ids(static_cast<size_t>(rows)), targets(static_cast<size_t>(rows));
   Tensor<int32_t> device_ids = arena.New<int32_t>({plan.batch, plan.time});
   // The widths, and so the sums, are known from a pass that is only planned.
   Arena planned = Arena::Plan();
   ModelSaved<T> shapes;
   HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
-  for (const Input<T>& input : InputsOf(config, shapes)) {
-    Tensor<Accum<T>>& sum = sums[input.matrices];
+  for (const Input<T>& input : InputsOf<T>(config, weights, shapes)) {
+    Tensor<Accum<T>>& sum = sums[names.at(input.weight)];
     if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
   }
   HM_CHECK_EQ(plan.ranks, ranks.size());
@@ -140,12 +125,12 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
     Arena::Scope scope(arena);
     ModelSaved<T> saved;
     HiddenForward<T>(arena, config, weights, device_ids, &saved);
-    for (const Input<T>& input : InputsOf(config, saved)) {
+    for (const Input<T>& input : InputsOf<T>(config, weights, saved)) {
       MatmulBackward<T>(arena, {.dy = input.values,
                                 .x = input.values,
                                 .weight = {},
                                 .dx = {},
-                                .dweight = sums.at(input.matrices)});
+                                .dweight = sums.at(names.at(input.weight))});
     }
   }
   HessianMap hessians;
@@ -169,13 +154,16 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
   const int64_t passes = (tokens + plan.time - 1) / plan.time;
   Arena state(device, WeightBytes<float>(config));
   ModelWeights<Accum<T>> gradient = NewWeights<float>(state, config);
-  GradientMap tensors;
+  GradientMap rows_of;
   std::vector<int32_t> ids(static_cast<size_t>(plan.batch * plan.time)), targets(ids.size());
   std::vector<float> values;
   ForEachWeight(
       config,
       [&](const WeightInfo& info, auto&) {
-        tensors[info.name].resize(static_cast<size_t>(info.shape.rank() > 0 ? info.shape[0] : 1));
+        if (info.shape.rank() < 2) return;
+        for (const MatrixPart& part : info.parts) {
+          rows_of[part.stored_name].resize(static_cast<size_t>(part.rows));
+        }
       },
       gradient);
   for (int64_t pass = ranks.rank(); pass < passes; pass += ranks.size()) {
@@ -198,17 +186,20 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
     ForEachWeight(
         config,
         [&](const WeightInfo& info, auto& tensor) {
-          std::vector<double>& sums = tensors.at(info.name);
-          if (sums.empty() || info.shape.rank() < 2) return;
+          if (tensor.empty() || info.shape.rank() < 2) return;
           values.resize(static_cast<size_t>(tensor.size()));
           device.CopyToHost(values.data(), tensor.data(), tensor.size_bytes());
-          AddRowSquares(values, &sums);
+          const float* first = values.data();
+          for (const MatrixPart& part : info.parts) {
+            AddRowSquares(first, info.shape[1], &rows_of.at(part.stored_name));
+            first += part.rows * info.shape[1];
+          }
         },
         gradient);
   }
   arena.Reset();
-  AddOverRanks(arena, ranks, &tensors);
-  return ByStoredMatrix(config, tensors);
+  AddOverRanks(arena, ranks, &rows_of);
+  return rows_of;
 }
 
 template HessianMap CollectHessians<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
