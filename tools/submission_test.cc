@@ -24,8 +24,8 @@
 #include "nlohmann/json.hpp"
 #include "quant/artifact.h"
 #include "testing/matchers.h"
-#include "tools/compliance/rules.h"
 #include "tools/compliance/packed_code.h"
+#include "tools/compliance/rules.h"
 #include "tools/machine.h"
 #include "train/run_test_data.h"
 
