@@ -43,7 +43,7 @@ double NormalCodeBits(double step) {
 
 // What trained numbers cost depends little on their deviation. Each tensor has its own: equal ones would
 // compress.
-std::vector<float> StandIns(const std::string& name, int64_t size) {
+std::vector<float> NormalNumbers(const std::string& name, int64_t size) {
   std::vector<float> numbers(static_cast<size_t>(size));
   for (size_t i = 0; i < numbers.size(); ++i) {
     numbers[i] = static_cast<float>(0.03 * RandomNormal(0, StreamOf(name), i));
@@ -241,7 +241,7 @@ std::vector<StoredTensor> TensorQuantizer::StoreWithoutCodes() const {
     }
     Part known = part;
     const std::vector<float> stand_in =
-        part.values == nullptr ? StandIns(part.name, part.size) : std::vector<float>();
+        part.values == nullptr ? NormalNumbers(part.name, part.size) : std::vector<float>();
     if (part.values == nullptr) known.values = stand_in.data();
     stored.push_back(Store(known, 1));
   }

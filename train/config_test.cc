@@ -101,11 +101,11 @@ TEST(ConfigTest, WhatFlagsCannotHoldIsRefused) {
 
 TEST(ConfigTest, TheBudgetIsWhatTheProgramLeavesOfTheCap) {
   RunConfig config = *Preset("hm11");
-  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 15700000);
+  EXPECT_EQ(QuantConfigWithProgram(config, 300000).budget_bytes, 15700000);
   config.quant.budget_bytes = 1000000;
-  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 1000000);
+  EXPECT_EQ(QuantConfigWithProgram(config, 300000).budget_bytes, 1000000);
   config.quant.budget_bytes = 0;
-  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 0) << "0 is no budget at all";
+  EXPECT_EQ(QuantConfigWithProgram(config, 300000).budget_bytes, 0) << "0 is no budget at all";
 }
 
 }  // namespace
