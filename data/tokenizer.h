@@ -7,7 +7,7 @@
 //
 // Properties:
 //   1. Decode(Encode(text)) is text where normalization leaves it alone (NFKC, single spaces, none at the
-//   ends).
+//      ends).
 //   2. byte_table().Count over BOS + Encode(text) is then the size of the text.
 //   3. A model trained twice on the same documents has the same bytes, on any machine.
 #ifndef HM11_DATA_TOKENIZER_H_

@@ -8,7 +8,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/lzma.h"
 #include "core/status.h"
@@ -151,16 +150,8 @@ class TttScorer : private LearningState, public WindowScorer<float> {
 
  private:
   bool Trains(const WeightInfo& info) const {
-    if (options_.mlp_only) {
-      return absl::StartsWith(info.name, "blocks.") &&
-             (absl::EndsWith(info.name, ".fc.weight") || absl::EndsWith(info.name, ".proj.weight") ||
-              absl::EndsWith(info.name, ".mlp.up") || absl::EndsWith(info.name, ".mlp.down"));
-    }
-    if (info.kind == WeightKind::kBankMatrix) return true;
-    for (int64_t block = 0; block < options_.frozen_blocks; ++block) {
-      if (absl::StartsWith(info.name, absl::StrCat("blocks.", block, "."))) return false;
-    }
-    return true;
+    if (options_.mlp_only) return info.mlp;
+    return info.kind == WeightKind::kBankMatrix || info.layer < 0 || info.layer >= options_.frozen_blocks;
   }
 
   void Step(std::span<const uint16_t> tokens, int64_t batch, double rate) {

@@ -145,7 +145,7 @@ class Requantizer {
     const Clock::time_point start = Clock::now();
     HM_ASSIGN_OR_RETURN(EncodedArtifact packed,
                         PackModel(config.model, config.sequence, run_.tokenizer, run_.tensors,
-                                  QuantBeside(config, run_.program_bytes),
+                                  QuantConfigWithProgram(config, run_.program_bytes),
                                   config.calibration_tokens > 0 ? &calibration_ : nullptr));
     const double seconds = SecondsSince(start);
     HM_ASSIGN_OR_RETURN(const UnpackedModel model, UnpackModel(packed.bytes, "the trial's artifact"));

@@ -185,7 +185,7 @@ absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config) {
   return absl::OkStatus();
 }
 
-QuantConfig QuantBeside(const RunConfig& config, int64_t program_bytes) {
+QuantConfig QuantConfigWithProgram(const RunConfig& config, int64_t program_bytes) {
   QuantConfig quant = config.quant;
   if (quant.budget_bytes > 0) {
     quant.budget_bytes =

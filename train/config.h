@@ -99,7 +99,7 @@ absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config);
 
 // The quantizer's settings beside a program of so many bytes: its budget is at most what they leave of the
 // cap.
-QuantConfig QuantBeside(const RunConfig& config, int64_t program_bytes);
+QuantConfig QuantConfigWithProgram(const RunConfig& config, int64_t program_bytes);
 
 // The flags of //train:hm11 that make this configuration but for its seed: the preset and what differs from
 // it. Errors name an unknown preset, or a text that a list of settings cannot hold.

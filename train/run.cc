@@ -143,8 +143,8 @@ absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& o
 }
 
 // A line on how large the artifact will be; an error when no training can make it fit.
-absl::StatusOr<std::string> TellSize(const RunConfig& config, const Program& program) {
-  const QuantConfig quant = QuantBeside(config, program.size_bytes());
+absl::StatusOr<std::string> DescribeEstimatedSize(const RunConfig& config, const Program& program) {
+  const QuantConfig quant = QuantConfigWithProgram(config, program.size_bytes());
   if (quant.scheme != "sigma")
     return "artifact_estimate: none, this scheme takes the bytes that its weights need";
   HM_ASSIGN_OR_RETURN(const SizeEstimate estimate, EstimatePackedSize(config.model, config.sequence, quant));
@@ -638,10 +638,10 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
   const Clock::time_point packing = Clock::now();
   log_.Progress("quantizing");
   const int64_t code = inputs_.program.size_bytes();
-  HM_ASSIGN_OR_RETURN(
-      EncodedArtifact packed,
-      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
-                QuantBeside(config_, code), config_.calibration_tokens > 0 ? &calibration : nullptr));
+  HM_ASSIGN_OR_RETURN(EncodedArtifact packed,
+                      PackModel(config_.model, config_.sequence, inputs_.tokenizer, std::move(exported),
+                                QuantConfigWithProgram(config_, code),
+                                config_.calibration_tokens > 0 ? &calibration : nullptr));
   HM_RETURN_IF_ERROR(WriteFile(ArtifactPath(), packed.bytes));
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
   log_.Line(packed.bits_per_code > 0
@@ -764,7 +764,7 @@ absl::Status CompareRanks(const RunOptions& options, const Inputs& inputs) {
 absl::Status Run(const RunOptions& options) {
   HM_RETURN_IF_ERROR(options.config.Validate());
   HM_ASSIGN_OR_RETURN(const Inputs inputs, OpenInputs(options));
-  HM_ASSIGN_OR_RETURN(const std::string size, TellSize(options.config, inputs.program));
+  HM_ASSIGN_OR_RETURN(const std::string size, DescribeEstimatedSize(options.config, inputs.program));
   Communicator ranks;
   if (options.group != nullptr && options.group->size() > 1) {
     HM_RETURN_IF_ERROR(CompareRanks(options, inputs));

@@ -3,7 +3,7 @@
 // Properties:
 //   1. A folder that a running process holds is refused by name, whatever it is wanted for.
 //   2. A folder that holds a run is begun anew only where that is asked for; then nothing of the old run is
-//   left that the new one could be taken for.
+//      left that the new one could be taken for.
 //   3. What is refused stays as it is.
 //   4. What a killed run was in the middle of writing is gone once the folder is held.
 #ifndef HM11_TRAIN_RUN_FOLDER_H_
