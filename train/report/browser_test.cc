@@ -47,6 +47,8 @@ for(const svg of document.querySelectorAll("svg")){if(!shown(svg))continue;
     const w=Math.min(a.r.right,b.r.right)-Math.max(a.r.left,b.r.left),h=Math.min(a.r.bottom,b.r.bottom)-Math.max(a.r.top,b.r.top);
     if(w>1&&h>3)faults.push("overlap in "+svg.querySelector("title").textContent+": "+a.t.textContent+" | "+b.t.textContent)}));
   for(const a of texts)if(a.r.height<8)faults.push("too small: "+a.t.textContent);}
+for(const box of document.querySelectorAll(".scroll"))if(shown(box)&&box.querySelector(".bars")&&box.scrollWidth>box.clientWidth+1)
+  faults.push("bars wider than their card: "+box.textContent);
 const charts=[...document.querySelectorAll("svg")].filter(shown).length;
 const chart=document.querySelector(".by-time svg"),line=chart.querySelector("path.line");
 const [x,y]=line.getAttribute("d").slice(1).split("L").pop().split(" ").map(Number),box=chart.getBoundingClientRect();

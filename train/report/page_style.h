@@ -52,7 +52,7 @@ th{font-weight:600;color:var(--soft);text-align:right;padding:3px 9px;vertical-a
 tbody th{color:var(--ink);font-weight:400;text-align:left;vertical-align:top}td{text-align:right;padding:3px 9px;font-variant-numeric:tabular-nums;white-space:nowrap;vertical-align:top}
 tr>:first-child{padding-left:0}tr>:last-child{padding-right:0}.plain tbody tr+tr>*{border-top:1px solid var(--rule)}
 .text{text-align:left}td.text{white-space:normal;overflow-wrap:anywhere;min-width:9em}
-.bars th{white-space:nowrap}.bars .bar{width:40%;min-width:56px}.bar i{display:block;height:11px;min-width:1px;border-radius:0 3px 3px 0;margin-top:4px}
+.bars thead th,.documents thead th{min-width:4.3em}.bars tbody th,.plain tbody th{min-width:6.5em}.bars .bar{width:99%;min-width:40px}.bars th,.bars td{padding-left:5px;padding-right:5px}.bars tr>:first-child{padding-left:0}.bars tr>:last-child{padding-right:0}.bar i{display:block;height:11px;min-width:1px;border-radius:0 3px 3px 0;margin-top:4px}
 .documents td{white-space:normal}.documents .words{text-align:left;overflow-wrap:anywhere;width:75%}
 .swatch{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:7px}
 .stack-bar{position:relative;display:flex;height:22px;border-radius:5px;background:var(--b0);margin-top:18px}
@@ -68,6 +68,8 @@ tr>:first-child{padding-left:0}tr>:last-child{padding-right:0}.plain tbody tr+tr
 .h5{background:rgba(var(--heat),.52)}.h6{background:rgba(var(--heat),.66)}
 .good{color:var(--good)}.bad{color:var(--bad);font-weight:600}.unsure{color:var(--soft)}#missing ul{padding-left:20px;color:var(--soft)}
 #tip{position:fixed;pointer-events:none;background:var(--ink);color:var(--page);border-radius:6px;padding:4px 9px;font-size:12px;white-space:pre;font-variant-numeric:tabular-nums;z-index:2}
+@media(min-width:521px){.bars tbody th{min-width:9.6em}}
+@media(max-width:520px){main{padding:20px 14px 40px}.card,figure{padding:12px}.bars .bar{min-width:26px}.bars thead th{min-width:3.6em}}
 @media print{:root{--page:#fff}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}nav,.axis,details:not([open]){display:none}figure,.card,.tile{break-inside:avoid}main{padding:0}}
 )css";
 
