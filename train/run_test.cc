@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <cmath>
 #include <string>
 
@@ -142,6 +143,16 @@ TEST_F(RunTest, AResumedRunEndsAsOneThatWasNotInterrupted) {
   for (const char* file : {"/model.safetensors", "/artifact.hm11"}) {
     EXPECT_EQ(*ReadFile(whole.folder + file), *ReadFile(part.folder + file)) << file;
   }
+  // And so do its numbers: each step once, and one end.
+  const Metrics metrics = ParseMetrics(*ReadFile(part.folder + "/metrics.jsonl"));
+  ASSERT_EQ(metrics.steps.size(), 24u);
+  for (size_t i = 0; i < 24; ++i) EXPECT_EQ(metrics.steps[i].step, static_cast<int64_t>(i) + 1);
+  EXPECT_EQ(metrics.starts.size(), 2u);
+  EXPECT_EQ(std::count_if(metrics.stages.begin(), metrics.stages.end(),
+                          [](const StageMetrics& stage) { return stage.stage == "scoring"; }),
+            1);
+  for (const char* file : {"/report.html", "/report.json"})
+    EXPECT_TRUE(FileExists(part.folder + file)) << file;
 }
 
 TEST_F(RunTest, ADamagedCheckpointIsRefusedByName) {
