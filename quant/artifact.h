@@ -94,8 +94,9 @@ struct KeptSections {
 absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCoder coder,
                                               SectionSizes* sizes = nullptr, KeptSections* kept = nullptr);
 
-// `source`, a path say, is named in errors.
-absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source);
+// `source`, a path say, is named in errors. `sizes` may be null.
+absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source,
+                                       SectionSizes* sizes = nullptr);
 
 // The checksum that an artifact ends with, which tells artifacts apart (that of the whole file does not: it
 // is one number for all that end with their own). Nothing when the bytes before it have another.

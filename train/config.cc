@@ -104,6 +104,7 @@ RunConfig TinyPreset() {
   config.checkpoint_seconds = 30;
   config.calibration_tokens = 16384;
   config.calibration_gradient_tokens = 8192;
+  config.report_tokens = 65536;
   config.schedule.max_steps = 4000;
   config.schedule.time_limit_seconds = 120;
   return config;
@@ -136,6 +137,7 @@ absl::Status RunConfig::Validate() const {
       {"swa_every", swa_every},
       {"lawa_snapshots", lawa_snapshots},
       {"sample_tokens", sample_tokens},
+      {"report_tokens", report_tokens},
       {"calibration_tokens", calibration_tokens},
       {"calibration_gradient_tokens", calibration_gradient_tokens},
   };

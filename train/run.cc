@@ -16,6 +16,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/communicator.h"
 #include "core/fields.h"
 #include "core/file.h"
@@ -32,6 +34,7 @@
 #include "quant/program_size.h"
 #include "train/calibration.h"
 #include "train/checkpoint.h"
+#include "train/metrics.h"
 #include "train/rank_agreement.h"
 #include "train/resume.h"
 #include "train/run_data.h"
@@ -40,6 +43,12 @@
 #include "train/snapshots.h"
 #include "train/step_decision.h"
 #include "train/trainer.h"
+#if __has_include("train/run_page.h")  // not in the program that the artifact is counted with
+#include "train/run_page.h"
+#define HM11_HAVE_RUN_PAGE 1
+#else
+#define HM11_HAVE_RUN_PAGE 0
+#endif
 
 namespace hm11 {
 namespace {
@@ -212,7 +221,13 @@ class TrainingRun {
   void EnterPhase(size_t phase);
   Score Validate(ModelWeights<T>& weights, int64_t most_tokens, ScoreMode mode);
   absl::Status CheckScore(const Score& score) const;
-  absl::Status LogValidation(const Score& score);
+  absl::Status ValidateAndLog(int64_t most_tokens);
+  void LogStage(const char* stage, Clock::time_point start) {
+    log_.Metric(MetricsLine(StageMetrics{stage, SecondsSince(start)}));
+  }
+  void DrawPage();
+  void LookInto(const UnpackedModel& model, const std::vector<NamedTensor>& exported,
+                const std::vector<uint16_t>& sample);
   void ShowProgress();
   std::vector<NamedTensor> ExportMaster();
   absl::StatusOr<std::vector<NamedTensor>> ExportedWeights();
@@ -220,7 +235,8 @@ class TrainingRun {
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
   absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported,
                                             const Calibration& calibration);
-  void ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
+  // Gives the tokens that it shows.
+  std::vector<uint16_t> ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
 
   const RunOptions& options_;
   const RunConfig& config_;
@@ -233,9 +249,11 @@ class TrainingRun {
   size_t phase_ = 0;      // of the last step
   RunPosition position_;  // of the next step
   TrainingClock clock_;
-  double validated_seconds_ = 0;  // of training, at the last validation
-  bool begun_ = false;            // the initial weights were scored
-  int64_t reported_ = 0;          // steps before this one are in the log
+  double validated_seconds_ = 0;     // of training, at the last validation
+  bool begun_ = false;               // the initial weights were scored
+  int64_t reported_ = 0;             // steps before this one are in the log
+  double reported_seconds_ = 0;      // of training, when they were
+  std::vector<StepMetrics> queued_;  // the steps after them, their losses not read yet
   double last_loss_ = 0;
   double first_elapsed_ = 0;  // where this process began
   int64_t first_step_ = 0;
@@ -308,6 +326,7 @@ absl::Status TrainingRun<T>::WarmUp() {
   });
   log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", done, config_.warmup_steps,
                             SecondsSince(start)));
+  LogStage("warm-up", start);
   return absl::OkStatus();
 }
 
@@ -327,11 +346,11 @@ absl::Status TrainingRun<T>::Resume(Checkpoint checkpoint) {
   position_ = checkpoint.position;
   clock_ = TrainingClock(position_.elapsed_seconds);
   validated_seconds_ = checkpoint.book.validation_seconds;
-  begun_ = position_.step > 0 || checkpoint.book.metrics_bytes > 0;
+  begun_ = position_.step > 0;
   phase_ = static_cast<size_t>(
       std::clamp<int64_t>(checkpoint.book.phase, 0, static_cast<int64_t>(phases_.size()) - 1));
   reported_ = first_step_ = position_.step;
-  first_elapsed_ = position_.elapsed_seconds;
+  reported_seconds_ = first_elapsed_ = position_.elapsed_seconds;
   last_checkpoint_ = absl::StrCat(CheckpointPath(options_), " (step ", position_.step, ")");
   log_.Line(absl::StrFormat("resumed: %s elapsed:%.1fs", StepOf(position_.step), position_.elapsed_seconds));
   return absl::OkStatus();
@@ -372,6 +391,10 @@ template <typename T>
 absl::Status TrainingRun<T>::ReportSteps() {
   if (reported_ == position_.step) return absl::OkStatus();
   const auto reports = trainer_->Reports(reported_, position_.step - reported_);
+  HM_CHECK_EQ(queued_.size(), reports.size());
+  const double seconds = position_.elapsed_seconds - reported_seconds_;
+  const double tokens =
+      static_cast<double>(trainer_->tokens_per_step()) * static_cast<double>(reports.size());
   for (size_t i = 0; i < reports.size(); ++i) {
     const int64_t step = reported_ + static_cast<int64_t>(i) + 1;
     if (!std::isfinite(reports[i].loss_nats) || !std::isfinite(reports[i].gradient_norm)) {
@@ -379,9 +402,13 @@ absl::Status TrainingRun<T>::ReportSteps() {
                                              reports[i].loss_nats, ", gradient norm ",
                                              reports[i].gradient_norm, "); ", LastGoodCheckpoint()));
     }
-    log_.Metric(absl::StrFormat(R"({"step": %d, "train_loss": %.6f, "gradient_norm": %.6f})", step,
-                                reports[i].loss_nats, reports[i].gradient_norm));
+    queued_[i].train_loss = reports[i].loss_nats;
+    queued_[i].gradient_norm = reports[i].gradient_norm;
+    queued_[i].tokens_per_second = seconds > 0 ? tokens / seconds : 0;
+    log_.Metric(MetricsLine(queued_[i]));
   }
+  queued_.clear();
+  reported_seconds_ = position_.elapsed_seconds;
   last_loss_ = reports.back().loss_nats;
   const double ms = position_.elapsed_seconds * 1e3;
   const double run_ms = (position_.elapsed_seconds - first_elapsed_) * 1e3;
@@ -417,17 +444,60 @@ absl::Status TrainingRun<T>::CheckScore(const Score& score) const {
                                          " (loss ", score.loss_nats, "); ", LastGoodCheckpoint()));
 }
 
+// Of the weights as they are; most_tokens as Validate has it.
 template <typename T>
-absl::Status TrainingRun<T>::LogValidation(const Score& score) {
+absl::Status TrainingRun<T>::ValidateAndLog(int64_t most_tokens) {
+  const Clock::time_point start = Clock::now();
+  const Score score = Validate(trainer_->model_weights(), most_tokens, ScoreMode::kPlain);
   HM_RETURN_IF_ERROR(CheckScore(score));
   const double ms = position_.elapsed_seconds * 1e3;
   log_.Line(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f train_time:%.0fms step_avg:%.2fms",
                             StepOf(position_.step), score.loss_nats, score.bits_per_byte, ms,
                             ms / static_cast<double>(std::max<int64_t>(1, position_.step))));
-  log_.Metric(absl::StrFormat(R"({"step": %d, "train_seconds": %.3f, "val_loss": %.8f, "val_bpb": %.8f})",
-                              position_.step, position_.elapsed_seconds, score.loss_nats,
-                              score.bits_per_byte));
+  log_.Metric(MetricsLine(ValidationMetrics{.step = position_.step,
+                                            .train_seconds = position_.elapsed_seconds,
+                                            .tokens = position_.step * trainer_->tokens_per_step(),
+                                            .val_loss = score.loss_nats,
+                                            .val_bpb = score.bits_per_byte}));
+  LogStage("validation", start);
+  DrawPage();
   return absl::OkStatus();
+}
+
+// report.html as it stands. A run does not fail for its page.
+template <typename T>
+void TrainingRun<T>::DrawPage() {
+#if HM11_HAVE_RUN_PAGE
+  if (!is_first()) return;
+  const absl::Status status = DrawRunPage(options_.folder);
+  if (!status.ok()) log_.Line(absl::StrCat("page: not drawn: ", status.message()));
+#endif
+}
+
+// What the page shows of the artifact, its score and its samples.
+template <typename T>
+void TrainingRun<T>::LookInto(const UnpackedModel& model, const std::vector<NamedTensor>& exported,
+                              const std::vector<uint16_t>& sample) {
+#if HM11_HAVE_RUN_PAGE
+  if (config_.report_tokens > 0) {
+    log_.Progress("looking into the artifact");
+    const absl::Status status = WriteRunFacts<T>({.folder = options_.folder,
+                                                  .work = trainer_->work(),
+                                                  .exact = exported,
+                                                  .model = model,
+                                                  .tokenizer = inputs_.tokenizer,
+                                                  .val_tokens = inputs_.val_tokens,
+                                                  .sample = sample,
+                                                  .most_tokens = config_.report_tokens,
+                                                  .work_bytes = trainer_->plan().work_bytes,
+                                                  .rows_at_once = trainer_->plan().micro_batch_tokens,
+                                                  .program_bytes = inputs_.program.size_bytes()});
+    if (!status.ok()) log_.Line(absl::StrCat("page: artifact not looked into: ", status.message()));
+  }
+#else
+  (void)model, (void)exported, (void)sample;
+#endif
+  DrawPage();
 }
 
 template <typename T>
@@ -500,8 +570,7 @@ absl::Status TrainingRun<T>::Train() {
   }
   LastDone last = {validated_seconds_, position_.elapsed_seconds};
   if (!begun_ && !EndIsAskedFor()) {
-    HM_RETURN_IF_ERROR(
-        LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
+    HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
   }
   const auto pause = [&] {
     trainer_->Synchronize();
@@ -528,8 +597,7 @@ absl::Status TrainingRun<T>::Train() {
     }
     if (next.validate) {
       HM_RETURN_IF_ERROR(pause());
-      HM_RETURN_IF_ERROR(
-          LogValidation(Validate(trainer_->model_weights(), config_.validation_tokens, ScoreMode::kPlain)));
+      HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
       last.validation_seconds = validated_seconds_ = position_.elapsed_seconds;
       go_on();
     }
@@ -543,6 +611,11 @@ absl::Status TrainingRun<T>::Train() {
     trainer_->Step(position_.step, next.scalars, next.phase);
     ++position_.step;
     ReadClock();
+    queued_.push_back({.step = position_.step,
+                       .learning_rate = config_.optimizer.muon_lr * next.lr_scale,
+                       .momentum = next.scalars.muon_momentum,
+                       .tokens = position_.step * trainer_->tokens_per_step(),
+                       .train_seconds = position_.elapsed_seconds});
     ShowProgress();
     if (snapshots_.Wanted(position_.step, next.lr_scale)) {
       trainer_->CollectState();
@@ -556,7 +629,7 @@ absl::Status TrainingRun<T>::Train() {
   // Before the last validation: a run that goes on from here tells it again, and not twice.
   HM_RETURN_IF_ERROR(WriteCheckpointIfItCanBe());
   phase_ = phases_.size() - 1;  // The model is scored as its last phase runs it, however short the run was.
-  HM_RETURN_IF_ERROR(LogValidation(Validate(trainer_->model_weights(), 0, ScoreMode::kPlain)));
+  HM_RETURN_IF_ERROR(ValidateAndLog(0));
   log_.Line(absl::StrFormat("peak memory allocated: %.0f MiB reserved: %.0f MiB",
                             static_cast<double>(trainer_->used_bytes()) / (1 << 20),
                             static_cast<double>(trainer_->plan().total_bytes()) / (1 << 20)));
@@ -587,8 +660,9 @@ absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
 }
 
 template <typename T>
-void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights) {
-  if (config_.sample_tokens == 0) return;
+std::vector<uint16_t> TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model,
+                                                 const ModelWeights<T>& weights) {
+  if (config_.sample_tokens == 0) return {};
   // A prompt from the validation text, then the model's own.
   const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
   std::vector<uint16_t> tokens(inputs_.val_tokens.begin(), inputs_.val_tokens.begin() + prompt);
@@ -601,6 +675,7 @@ void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const Mod
                    inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt))));
   // On one line: what a model writes must not look like lines of the log.
   log_.Line(absl::StrCat("sample: ", absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}})));
+  return tokens;
 }
 
 // Scores the weights to be exported where they are not those last validated, and collects what their matrices
@@ -628,6 +703,7 @@ absl::StatusOr<Calibration> TrainingRun<T>::Calibrate(const std::vector<NamedTen
   log_.Line(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs, gradients of %d matrices in %.2fs",
                             calibration.hessians.size(), seconds, calibration.gradients.size(),
                             SecondsSince(start) - seconds));
+  LogStage("calibration", start);
   return calibration;
 }
 
@@ -643,6 +719,7 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
                                 QuantConfigWithProgram(config_, code),
                                 config_.calibration_tokens > 0 ? &calibration : nullptr));
   HM_RETURN_IF_ERROR(WriteFile(ArtifactPath(), packed.bytes));
+  LogStage("quantizing", packing);
   const int64_t weights = static_cast<int64_t>(packed.bytes.size());
   log_.Line(packed.bits_per_code > 0
                 ? absl::StrFormat("quantized in %.1fs: %.3f bits a code, step multiplier %.4f",
@@ -673,7 +750,7 @@ absl::Status TrainingRun<T>::Finish() {
   HM_ASSIGN_OR_RETURN(const Calibration calibration, Calibrate(exported));
   std::string bytes;
   if (is_first()) {
-    HM_ASSIGN_OR_RETURN(bytes, WriteArtifact(std::move(exported), calibration));
+    HM_ASSIGN_OR_RETURN(bytes, WriteArtifact(exported, calibration));
   }
   if (ranks_.group() != nullptr) bytes = ranks_.group()->Broadcast(bytes);
   // Rank 0 scores what its file holds.
@@ -686,12 +763,13 @@ absl::Status TrainingRun<T>::Finish() {
   HM_RETURN_IF_ERROR(CheckScore(score));
   const double eval_ms = SecondsSince(start) * 1e3;
   if (!is_first()) return absl::OkStatus();
+  LogStage("scoring", start);
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
   HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
                             8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
                             text.size()));
-  ShowSample(trainer_->work(), model.config.model, placed);
+  const std::vector<uint16_t> sample = ShowSample(trainer_->work(), model.config.model, placed);
   log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d unscored:%d", ArtifactPath(), score.tokens,
                             score.bytes, inputs_.val.size() - 1 - score.tokens));
   log_.Line(
@@ -702,9 +780,11 @@ absl::Status TrainingRun<T>::Finish() {
     log_.Line(
         absl::StrFormat("%s_exact val_loss:%.8f val_bpb:%.8f", name, score.loss_nats, score.bits_per_byte));
   }
-  log_.Metric(absl::StrFormat(
-      R"({"final": true, "val_loss": %.8f, "val_bpb": %.8f, "artifact_bytes": %d, "program_bytes": %d})",
-      score.loss_nats, score.bits_per_byte, bytes.size(), inputs_.program.size_bytes()));
+  log_.Metric(MetricsLine(FinalMetrics{.val_loss = score.loss_nats,
+                                       .val_bpb = score.bits_per_byte,
+                                       .artifact_bytes = static_cast<int64_t>(bytes.size()),
+                                       .program_bytes = inputs_.program.size_bytes()}));
+  LookInto(model, exported, sample);
   return log_.status();
 }
 
@@ -717,7 +797,8 @@ absl::Status RunAs(const RunOptions& options, const Communicator& ranks, const I
   return run.Finish();
 }
 
-void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
+// `step`: those done before.
+void LogHeader(const RunOptions& options, const Inputs& inputs, int ranks, int64_t step, RunLog& log) {
   const RunConfig& config = options.config;
   log.Line(FormatFields(config));
   log.Line(std::string(100, '='));
@@ -731,6 +812,25 @@ void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
   log.Line(absl::StrCat("val_loader:shards pattern=", options.val_pattern, " tokens:", inputs.val.size()));
   log.Line(absl::StrCat("model_params:", CountParameters(config.model)));
   log.Line(absl::StrCat("seed:", config.seed));
+  log.Metric(MetricsLine(
+      MetricsStart{.step = step,
+                   .max_steps = config.schedule.max_steps,
+                   .time_limit_seconds = config.schedule.time_limit_seconds,
+                   .tokens_per_step = config.batch_tokens,
+                   .train_tokens = inputs.train.size(),
+                   .val_tokens = inputs.val.size(),
+                   .parameters = CountParameters(config.model),
+                   .ranks = ranks,
+                   .device = absl::StrCat(options.device.name(), " (", options.device.description(), ")"),
+                   .started = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone())}));
+}
+
+// A run that goes on writes the steps after its checkpoint again.
+absl::Status ForgetLaterMetrics(const std::string& folder, int64_t step) {
+  const std::string path = absl::StrCat(folder, "/", kMetricsName);
+  if (!FileExists(path)) return absl::OkStatus();
+  HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  return WriteFile(path, MetricsUpTo(text, step));
 }
 
 // The run's folder, held, with all that is known before training.
@@ -784,12 +884,16 @@ absl::Status Run(const RunOptions& options) {
   if (is_first) {
     HM_ASSIGN_OR_RETURN(RunFolder opened, OpenFolder(options, inputs));
     folder.emplace(std::move(opened));
+    // Checkpoints of version 1 do not say where in it they stand.
+    if (checkpoint && checkpoint->book.metrics_bytes < 0) {
+      HM_RETURN_IF_ERROR(ForgetLaterMetrics(options.folder, checkpoint->position.step));
+    }
   }
   HM_ASSIGN_OR_RETURN(RunLog log,
                       is_first ? RunLog::Open(options.folder, options.resumes(),
                                               checkpoint ? checkpoint->book.metrics_bytes : RunLog::kAll)
                                : RunLog::Silent());
-  LogHeader(options, inputs, log);
+  LogHeader(options, inputs, ranks.size(), checkpoint ? checkpoint->position.step : 0, log);
   for (const std::string& change : changes) log.Line(absl::StrCat("resumed_anyway: ", change));
   log.Line(size);
   return options.device.is_cuda() ? RunAs<Bf16>(options, ranks, inputs, std::move(checkpoint), log)

@@ -29,6 +29,7 @@
 #include "model/safetensors.h"
 #include "testing/matchers.h"
 #include "train/checkpoint.h"
+#include "train/metrics.h"
 #include "train/run_test_data.h"
 
 namespace hm11 {
@@ -118,17 +119,14 @@ TEST_F(RunTest, StepsGrowLongerAndDeeperAsTheRunGoesOn) {
   EXPECT_THAT(log, testing::HasSubstr("phase: step:12/24 sequence:32 looped:1\n"));
   // Until then it is the run of a model without loops; and what its artifact says has them.
   run("flat", "sequence_stages=16:0.25");
-  const auto steps = [&](const char* name, int first, int last) {
-    std::string lines;
-    for (const absl::string_view line :
-         absl::StrSplit(*ReadFile(absl::StrCat(*folder_, "/", name, "/metrics.jsonl")), '\n')) {
-      for (int step = first; step <= last; ++step) {
-        if (absl::StartsWith(line, absl::StrCat("{\"step\": ", step, ", \"train_loss"))) {
-          absl::StrAppend(&lines, line, "\n");
-        }
-      }
+  // Losses and norms; times differ.
+  const auto steps = [&](const char* name, int64_t first, int64_t last) {
+    std::vector<std::pair<double, double>> numbers;
+    for (const StepMetrics& step :
+         ParseMetrics(*ReadFile(absl::StrCat(*folder_, "/", name, "/metrics.jsonl"))).steps) {
+      if (step.step >= first && step.step <= last) numbers.emplace_back(step.train_loss, step.gradient_norm);
     }
-    return lines;
+    return numbers;
   };
   EXPECT_THAT(steps("flat", 12, 12), testing::Not(testing::IsEmpty()));
   EXPECT_EQ(steps("grows", 1, 12), steps("flat", 1, 12));
@@ -152,6 +150,16 @@ TEST_F(RunTest, AResumedRunEndsAsOneThatWasNotInterrupted) {
   for (const char* file : {"/model.safetensors", "/artifact.hm11"}) {
     EXPECT_EQ(*ReadFile(whole.folder + file), *ReadFile(part.folder + file)) << file;
   }
+  // And so do its numbers: each step once, and one end.
+  const Metrics metrics = ParseMetrics(*ReadFile(part.folder + "/metrics.jsonl"));
+  ASSERT_EQ(metrics.steps.size(), 24u);
+  for (size_t i = 0; i < 24; ++i) EXPECT_EQ(metrics.steps[i].step, static_cast<int64_t>(i) + 1);
+  EXPECT_EQ(metrics.starts.size(), 2u);
+  EXPECT_EQ(std::count_if(metrics.stages.begin(), metrics.stages.end(),
+                          [](const StageMetrics& stage) { return stage.stage == "scoring"; }),
+            1);
+  for (const char* file : {"/report.html", "/report.json"})
+    EXPECT_TRUE(FileExists(part.folder + file)) << file;
 }
 
 // As numbers, to the bit.
