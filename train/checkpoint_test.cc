@@ -25,7 +25,7 @@ class CheckpointTest : public testing::Test {
     config_ = SmallRun(folder_, "run").config;
     config_.micro_batch_tokens = config_.sequence;
     stream_ = *TokenStream::Open(folder_ + "/t_train_*.bin", config_.model.vocab);
-    const auto plan = PlanMemory<float>(config_, Communicator(), int64_t{1} << 40);
+    const auto plan = PlanMemory<float>(config_, Communicator(), Device::Cpu(), int64_t{1} << 40);
     ASSERT_THAT(plan, IsOk());
     trainer_.emplace(config_, *plan, Device::Cpu(), *stream_, Communicator());
   }

@@ -61,7 +61,8 @@ class Examination {
     ScorerOptions options;
     options.score = {.mode = mode, .window = window_, .stride = window_, .rows_at_once = in_.rows_at_once};
     options.rows = false;
-    while (options.score.rows_at_once > window_ && ScorerWorkBytes<T>(config_, options) > in_.work_bytes) {
+    while (options.score.rows_at_once > window_ &&
+           ScorerWorkBytes<T>(config_, options, in_.work.device()) > in_.work_bytes) {
       options.score.rows_at_once /= 2;
     }
     return options;

@@ -1,4 +1,4 @@
-// Tensors of an artifact to layers and kinds, by the reference's parameters and their pieces.
+// Tensors of an artifact to layers and kinds, by the list of weights.
 #include "train/report/artifact_facts.h"
 
 #include <algorithm>
@@ -40,43 +40,51 @@ bool IsTable(absl::string_view tensor) {
   return false;
 }
 
-size_t PartOf(const ModelConfig& config, absl::string_view tensor) {
+size_t PartOf(const ModelConfig& config, const WeightInfo& info) {
   const size_t layers = static_cast<size_t>(config.layer_count());
-  const std::vector<absl::string_view> names = absl::StrSplit(tensor, '.');
-  size_t layer = 0;
-  if (names.size() > 2 && names[0] == "blocks" && absl::SimpleAtoi(names[1], &layer) && layer < layers)
-    return layer;
-  return IsTable(tensor) || absl::StartsWith(tensor, "lm_head.") ? layers : layers + 1;
+  if (info.layer >= 0) return static_cast<size_t>(info.layer);
+  return IsTable(info.name) || info.kind == WeightKind::kHead ? layers : layers + 1;
 }
 
-Kind KindOf(absl::string_view tensor) {
-  if (absl::StartsWith(tensor, "lm_head.")) return kHead;
-  if (IsTable(tensor)) return kEmbeddings;
-  for (const char* end : {".mlp.up", ".mlp.down", ".fc.weight", ".proj.weight"}) {
-    // out_proj, x_proj and dt_proj end in "_proj.weight".
-    if (absl::EndsWith(tensor, end)) return kMlp;
+Kind KindOf(const WeightInfo& info) {
+  if (IsTable(info.name)) return kEmbeddings;
+  switch (info.kind) {
+    case WeightKind::kBankMatrix:
+      return info.mlp ? kMlp : kAttention;
+    case WeightKind::kMambaMatrix:
+      return info.mlp ? kMlp : kMamba;
+    case WeightKind::kSmallMatrix:
+      return kAttention;
+    case WeightKind::kEmbedding:
+      return kEmbeddings;
+    case WeightKind::kHead:
+      return kHead;
+    case WeightKind::kControl:
+      return kVectors;
   }
-  for (const char* end : {".attn.qkv", ".attn.out", ".attn_gate.weight"}) {
-    if (absl::EndsWith(tensor, end)) return kAttention;
-  }
-  return absl::StrContains(tensor, ".ssm.") && absl::EndsWith(tensor, "proj.weight") ? kMamba : kVectors;
+  return kVectors;
 }
 
+// By the reference's parameter.
 using RangeMap = std::map<std::string, std::vector<Range>>;
 
 RangeMap RangesOf(const ModelConfig& config) {
   RangeMap ranges;
-  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
-    int64_t rows = 0;
-    for (const auto& piece : parameter.pieces) rows += piece.rows;
-    const int64_t row_size = Product(parameter.shape) / std::max<int64_t>(1, rows);
-    int64_t begin = 0;
-    for (const auto& piece : parameter.pieces) {
-      const int64_t end = begin + piece.rows * row_size;
-      ranges[parameter.name].push_back({begin, end, PartOf(config, piece.tensor), KindOf(piece.tensor)});
-      begin = end;
-    }
-  }
+  ModelWeights<float> shapes;
+  ResizeWeights(config, &shapes);
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, Tensor<float>&) {
+        int64_t rows = 0;
+        for (const MatrixPart& part : info.parts) rows += part.rows;
+        const int64_t row_size = info.shape.size() / std::max<int64_t>(1, rows);
+        for (const MatrixPart& part : info.parts) {
+          const int64_t size = part.rows * row_size;
+          ranges[part.parameter].push_back(
+              {part.slot * size, (part.slot + 1) * size, PartOf(config, info), KindOf(info)});
+        }
+      },
+      shapes);
   return ranges;
 }
 
