@@ -17,7 +17,7 @@ std::vector<std::string> SettingsThatMayChange() {
   return names;
 }
 
-std::vector<std::string> ChangesOf(const RunFacts& before, const RunFacts& now) {
+std::vector<std::string> ChangesOf(const RunIdentity& before, const RunIdentity& now) {
   std::vector<std::string> changes;
   const auto compare = [&](absl::string_view name, absl::string_view old_value, absl::string_view new_value) {
     if (old_value != new_value) changes.push_back(absl::StrCat(name, ": ", old_value, " -> ", new_value));

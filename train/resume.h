@@ -11,7 +11,7 @@
 namespace hm11 {
 
 // What decides a run's weights: its settings, its text and what it computes on.
-struct RunFacts {
+struct RunIdentity {
   RunConfig config;
   std::string train_text;  // fingerprints; "" where they are not known, which differs from nothing
   std::string val_text;
@@ -23,7 +23,7 @@ struct RunFacts {
 std::vector<std::string> SettingsThatMayChange();
 
 // "muon_lr: 0.02 -> 0.03" for each thing that makes `now` another run than `before`.
-std::vector<std::string> ChangesOf(const RunFacts& before, const RunFacts& now);
+std::vector<std::string> ChangesOf(const RunIdentity& before, const RunIdentity& now);
 
 // OK, or InvalidArgument that names the folder, what changed, and the ways on.
 absl::Status CheckSameRun(const std::string& folder, const std::vector<std::string>& changes);

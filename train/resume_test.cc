@@ -16,14 +16,16 @@ namespace {
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-RunFacts Facts() { return {.config = *Preset("tiny"), .train_text = "a", .val_text = "b", .device = "cpu"}; }
+RunIdentity Facts() {
+  return {.config = *Preset("tiny"), .train_text = "a", .val_text = "b", .device = "cpu"};
+}
 
 TEST(ResumeTest, EverySettingMakesAnotherRunUnlessItIsListed) {
-  const RunFacts before = Facts();
+  const RunIdentity before = Facts();
   const std::vector<std::string> listed = SettingsThatMayChange();
   int named = 0;
   RunConfig::ForEachField(before.config, [&](const char* name, const auto& value) {
-    RunFacts now = before;
+    RunIdentity now = before;
     using V = std::decay_t<decltype(value)>;
     RunConfig::ForEachField(now.config, [&](const char* other, auto& field) {
       if (std::string(name) != other) return;
@@ -50,7 +52,7 @@ TEST(ResumeTest, EverySettingMakesAnotherRunUnlessItIsListed) {
 }
 
 TEST(ResumeTest, AChangeNamesBothValues) {
-  RunFacts before = Facts(), now = Facts();
+  RunIdentity before = Facts(), now = Facts();
   now.config.seed = before.config.seed + 1;
   now.config.optimizer.muon_lr = 0.5;
   EXPECT_THAT(ChangesOf(before, now), ElementsAre("seed: 1337 -> 1338", "muon_lr: 0.018 -> 0.5"));
@@ -65,9 +67,9 @@ TEST(ResumeTest, WhatDecidesWeightsIsNotListed) {
 }
 
 TEST(ResumeTest, TextAndDeviceMakeAnotherRunWhereTheyAreKnown) {
-  const RunFacts before = Facts();
+  const RunIdentity before = Facts();
   EXPECT_THAT(ChangesOf(before, before), IsEmpty());
-  RunFacts now = before;
+  RunIdentity now = before;
   now.train_text = "c";
   now.val_text = "d";
   now.device = "cuda";

@@ -11,6 +11,7 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/check.h"
 #include "core/status.h"
 #include "model/weights.h"
 #include "quant/artifact.h"
@@ -232,6 +233,7 @@ std::vector<NamedTensor> WithPartOf(const ModelConfig& config, const std::vector
       continue;
     for (const Range& range : found->second) {
       if (range.part != part) continue;
+      HM_CHECK(range.end <= static_cast<int64_t>(tensor.values.size()));
       std::copy(from->second->values.begin() + range.begin, from->second->values.begin() + range.end,
                 tensor.values.begin() + range.begin);
     }
