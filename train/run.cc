@@ -250,7 +250,6 @@ class TrainingRun {
   RunPosition position_;  // of the next step
   TrainingClock clock_;
   double validated_seconds_ = 0;     // of training, at the last validation
-  bool begun_ = false;               // the initial weights were scored
   int64_t reported_ = 0;             // steps before this one are in the log
   double reported_seconds_ = 0;      // of training, when they were
   std::vector<StepMetrics> queued_;  // the steps after them, their losses not read yet
@@ -346,7 +345,6 @@ absl::Status TrainingRun<T>::Resume(Checkpoint checkpoint) {
   position_ = checkpoint.position;
   clock_ = TrainingClock(position_.elapsed_seconds);
   validated_seconds_ = checkpoint.book.validation_seconds;
-  begun_ = position_.step > 0;
   phase_ = static_cast<size_t>(
       std::clamp<int64_t>(checkpoint.book.phase, 0, static_cast<int64_t>(phases_.size()) - 1));
   reported_ = first_step_ = position_.step;
@@ -569,7 +567,7 @@ absl::Status TrainingRun<T>::Train() {
                               schedule.time_limit_seconds * 1e3));
   }
   LastDone last = {validated_seconds_, position_.elapsed_seconds};
-  if (!begun_ && !EndIsAskedFor()) {
+  if (position_.step == 0 && !EndIsAskedFor()) {
     HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
   }
   const auto pause = [&] {

@@ -1,9 +1,6 @@
 // //tools:report: the page of finished or running runs, several side by side, and their numbers for other
 // tools.
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -11,6 +8,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
 #include "train/report/page.h"
@@ -21,15 +19,6 @@ ABSL_FLAG(std::string, csv, "", "file for the steps of one run as comma-separate
 
 namespace hm11 {
 namespace {
-
-// `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
-absl::Status EnterCallersFolder() {
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
-  return absl::OkStatus();
-}
 
 absl::Status Main() {
   HM_RETURN_IF_ERROR(EnterCallersFolder());
