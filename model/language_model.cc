@@ -10,8 +10,8 @@
 #include "ops/cross_entropy.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/matmul.h"
+#include "ops/mlp.h"
 #include "ops/residual_norm.h"
 #include "ops/shift_targets.h"
 #include "ops/smear.h"
@@ -106,6 +106,16 @@ ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& 
   args.normed = block.mlp_normed;
   args.rstd = block.mlp_rstd;
   return args;
+}
+
+template <typename T>
+MlpArgs<T> MlpOf(const BlockWeights<T>& weights, const BlockSaved<T>& block) {
+  return {.x = block.mlp_normed,
+          .up = weights.up,
+          .down = weights.down,
+          .activated = block.activated,
+          .negative = block.negative,
+          .y = block.mlp};
 }
 
 // Adds up the layer's output without a norm.
@@ -301,7 +311,8 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
     block.mlp_rstd = arena.New<Accum<T>>({rows});
     block.mlp_normed = arena.New<T>({rows, dim});
   }
-  for (Tensor<T>* tensor : {&block.up, &block.activated}) *tensor = arena.New<T>({rows, config.mlp_width});
+  block.activated = arena.New<T>({rows, config.mlp_width});
+  if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
 
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   block.branch = config.is_mamba(layer)
@@ -310,9 +321,7 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
                                                 SourcesOf(config, weights, *saved, visit), block.normed,
                                                 batch, time, &block.attention, options.stream);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
-  MatmulForward<T>(arena, {.x = block.mlp_normed, .weight = w.up, .y = block.up});
-  LeakyReluSquaredForward<T>(arena, {.x = block.up, .y = block.activated});
-  MatmulForward<T>(arena, {.x = block.activated, .weight = w.down, .y = block.mlp});
+  MlpForward<T>(arena, MlpOf(w, block));
   if (!OutputIsMaterialized(config, visit)) return;
   ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
   if (HasTokenGate(config, visit)) {
@@ -400,20 +409,14 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
 
 // From the gradient of the MLP's output to that of its input, written or added to dnormed.
 template <typename T>
-void MlpBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
-                 const BlockSaved<T>& block, Tensor<const T> dmlp, bool add_to_dnormed, Tensor<T> dnormed,
-                 BlockWeights<Accum<T>>& grad) {
-  Arena::Scope scope(arena);
-  Tensor<T> dup = arena.New<T>({dmlp.dim(0), config.mlp_width});
-  MatmulBackward<T>(arena,
-                    {.dy = dmlp, .x = block.activated, .weight = w.down, .dx = dup, .dweight = grad.down});
-  LeakyReluSquaredBackward<T>(arena, {.x = block.up, .dy = dup, .dx = dup});
-  MatmulBackward<T>(arena, {.dy = dup,
-                            .x = block.mlp_normed,
-                            .weight = w.up,
-                            .dx = dnormed,
-                            .add_to_dx = add_to_dnormed,
-                            .dweight = grad.up});
+void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
+                 bool add_to_dnormed, Tensor<T> dnormed, BlockWeights<Accum<T>>& grad) {
+  MlpBackward<T>(arena, {.forward = MlpOf(w, block),
+                         .dy = dmlp,
+                         .dx = dnormed,
+                         .add_to_dx = add_to_dnormed,
+                         .dup = grad.up,
+                         .ddown = grad.down});
 }
 
 // Through mixer, MLP and the step between them: g.dstream becomes the gradient of u, dnormed is written.
@@ -429,7 +432,7 @@ void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeight
   Tensor<T> du_gate;
   OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
   Tensor<T> dbranch = arena.New<T>({rows, dim});
-  if (!parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, false, dnormed, gw);
+  if (!parallel) MlpGradient<T>(arena, w, block, g.dmlp, false, dnormed, gw);
   ResidualNormGradArgs<T> to_mlp;
   to_mlp.forward = StepToMlp(config, w, block, layer);
   if (!parallel) to_mlp.dnormed = dnormed;
@@ -440,7 +443,7 @@ void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeight
   ResidualNormBackward<T>(arena, to_mlp);
   if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dstream);
   MixerBackward<T>(arena, config, weights, saved, visit, dbranch, dnormed, g, grad);
-  if (parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, true, dnormed, gw);
+  if (parallel) MlpGradient<T>(arena, w, block, g.dmlp, true, dnormed, gw);
 }
 
 template <typename T>

@@ -37,12 +37,13 @@ struct EmbeddingSaved {
 template <typename T>
 struct BlockSaved {
   // The step of the residual stream into the visit: y before the mix with x0, u after it.
-  Tensor<T> y, u, normed;     // [rows, dim]
-  Tensor<Accum<T>> rstd;      // [rows]
-  Tensor<T> branch;           // [rows, dim]: the mixer's output
-  Tensor<T> v, mlp_normed;    // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
+  Tensor<T> y, u, normed;   // [rows, dim]
+  Tensor<Accum<T>> rstd;    // [rows]
+  Tensor<T> branch;         // [rows, dim]: the mixer's output
+  Tensor<T> v, mlp_normed;  // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;  // [rows]
-  Tensor<T> up, activated;    // [rows, mlp_width]
+  Tensor<T> activated;        // [rows, mlp_width]
+  Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
   Tensor<T> mlp;              // [rows, dim]: the MLP's output
   Tensor<T> ungated,
       output;  // [rows, dim]: the layer's output before and after token gating, when materialized
@@ -56,10 +57,10 @@ struct ModelSaved {
   int64_t time = 0;
   Tensor<const int32_t> ids;  // [batch, time]
   EmbeddingSaved<T> embedding;
-  Tensor<T> x0;  // [batch, time, dim]
+  Tensor<T> x0;                       // [batch, time, dim]
   std::vector<BlockSaved<T>> blocks;  // a visit each
-  Tensor<T> final_y, hidden;    // [rows, dim]; hidden is normed and goes to the head
-  Tensor<Accum<T>> final_rstd;  // [rows]
+  Tensor<T> final_y, hidden;          // [rows, dim]; hidden is normed and goes to the head
+  Tensor<Accum<T>> final_rstd;        // [rows]
 };
 
 template <typename T>

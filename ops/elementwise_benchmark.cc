@@ -14,7 +14,6 @@
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/head_gate.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/residual_norm.h"
 #include "ops/smear.h"
 #include "ops/token_gate.h"
@@ -25,7 +24,6 @@ namespace {
 
 constexpr int64_t kDim = 512;
 constexpr int64_t kInner = 1024;
-constexpr int64_t kMlp = 1536;
 constexpr int64_t kVocab = 1024;
 
 // One benchmark's device, arena and tensors of random numbers.
@@ -195,29 +193,6 @@ void BM_CausalConvBackward(benchmark::State& state) {
   });
 }
 BENCHMARK(BM_CausalConvBackward)->UseManualTime();
-
-void BM_LeakyReluSquaredForward(benchmark::State& state) {
-  OnDevice([&](auto number) {
-    using T = decltype(number);
-    Bench<T> b;
-    const LeakyReluSquaredArgs<T> args = {.x = b.New({b.rows, kMlp}), .y = b.New({b.rows, kMlp})};
-    TimeOnDevice(state, b.device, [&](int64_t) { LeakyReluSquaredForward(b.arena, args); });
-    SetThroughput(state, Bench<T>::Bytes(2 * b.rows * kMlp));
-  });
-}
-BENCHMARK(BM_LeakyReluSquaredForward)->UseManualTime();
-
-void BM_LeakyReluSquaredBackward(benchmark::State& state) {
-  OnDevice([&](auto number) {
-    using T = decltype(number);
-    Bench<T> b;
-    const Tensor<T> dy = b.New({b.rows, kMlp});
-    const LeakyReluSquaredGradArgs<T> args = {.x = b.New(dy.shape()), .dy = dy, .dx = b.New(dy.shape())};
-    TimeOnDevice(state, b.device, [&](int64_t) { LeakyReluSquaredBackward(b.arena, args); });
-    SetThroughput(state, Bench<T>::Bytes(3 * b.rows * kMlp));
-  });
-}
-BENCHMARK(BM_LeakyReluSquaredBackward)->UseManualTime();
 
 void BM_CrossEntropyForward(benchmark::State& state) {
   OnDevice([&](auto number) {

@@ -38,7 +38,10 @@ struct TileMap {
   CUtensorMap map;
 };
 
-inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_t heads) {
+// A map of `rank` <= 5 axes, the innermost first: extents and boxes in numbers, strides in bytes, of all axes
+// but the innermost, whose box has 64 numbers. What lies outside of the extents reads as zeros.
+inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* extents,
+                             const cuuint64_t* strides, const cuuint32_t* box) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -53,23 +56,29 @@ inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_
 #endif
     return reinterpret_cast<Encode>(function);
   }();
+  const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+  TileMap map;
+  const CUresult result =
+      encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(data), extents, strides, box,
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for %u axes,", static_cast<int>(result), rank);
+    for (uint32_t axis = 0; axis < rank; ++axis) {
+      std::fprintf(stderr, " %llu", static_cast<unsigned long long>(extents[axis]));
+    }
+    std::fprintf(stderr, "\n");
+    std::_Exit(1);
+  }
+  return map;
+}
+
+inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_t heads) {
   const auto u = [](int64_t value) { return static_cast<cuuint64_t>(value); };
   const cuuint64_t extents[] = {kTileCols, u(heads), u(time), u(batch)};
   const cuuint64_t strides[] = {kTileCols * 2, u(heads * kTileCols * 2), u(time * heads * kTileCols * 2)};
   const cuuint32_t box[] = {kTileCols, 1, kTileRows, 1};
-  const cuuint32_t steps[] = {1, 1, 1, 1};
-  TileMap map;
-  const CUresult result =
-      encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<Bf16*>(data), extents, strides, box,
-             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) {
-    std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for [%lld, %lld, %lld, 64]\n",
-                 static_cast<int>(result), static_cast<long long>(batch), static_cast<long long>(time),
-                 static_cast<long long>(heads));
-    std::_Exit(1);
-  }
-  return map;
+  return EncodeTileMap(data, 4, extents, strides, box);
 }
 
 // ---- Barriers in shared memory: a phase ends when `count` arrivals and all announced bytes have come.

@@ -25,8 +25,8 @@
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
 #include "ops/exclusive_attention.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/matmul.h"
+#include "ops/mlp.h"
 #include "ops/residual_norm.h"
 #include "ops/smear.h"
 #include "scan/selective_scan.h"
@@ -170,14 +170,26 @@ class StepBenchmark {
   }
 
   void Mlps() {
-    Product("MLP up", m_.layer_count(), m_.dim, m_.mlp_width);
-    Product("MLP down", m_.layer_count(), m_.mlp_width, m_.dim);
     Arena::Scope scope(arena_);
-    const Tensor<T> x = Random({rows_, m_.mlp_width}), y = Random({rows_, m_.mlp_width});
-    Add("elementwise", "leaky ReLU squared forward", m_.layer_count(), Bytes(2 * m_.mlp_width), 0,
-        [&] { LeakyReluSquaredForward<T>(arena_, {.x = x, .y = y}); });
-    Add("elementwise", "leaky ReLU squared backward", m_.layer_count(), Bytes(3 * m_.mlp_width), 0,
-        [&] { LeakyReluSquaredBackward<T>(arena_, {.x = x, .dy = y, .dx = y}); });
+    const int64_t width = m_.mlp_width;
+    MlpArgs<T> args;
+    args.x = Random({rows_, m_.dim});
+    args.up = Random({width, m_.dim}, 0.05);
+    args.down = Random({m_.dim, width}, 0.05);
+    args.activated = Random({rows_, width});
+    args.negative = arena_.New<uint32_t>({rows_, SignWords(width)});
+    args.y = Random({rows_, m_.dim});
+    const double operations = 4.0 * static_cast<double>(rows_ * m_.dim * width);
+    Add("matrix products", "MLP forward", m_.layer_count(), Bytes(2 * m_.dim + 2 * width), operations,
+        [&] { MlpForward<T>(arena_, args); });
+    MlpGradArgs<T> grad;
+    grad.forward = args;
+    grad.dy = Random({rows_, m_.dim});
+    grad.dx = Random({rows_, m_.dim});
+    grad.dup = RandomAccum({width, m_.dim});
+    grad.ddown = RandomAccum({m_.dim, width});
+    Add("matrix products", "MLP backward", m_.layer_count(), Bytes(4 * m_.dim + 5 * width), 2 * operations,
+        [&] { MlpBackward<T>(arena_, grad); });
   }
 
   int64_t mamba_layers() const { return m_.layer_count() - m_.attention_count(); }
