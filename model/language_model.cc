@@ -1,7 +1,9 @@
 // LanguageModel: the stream through the U-Net, forward down and backward up.
 //
 // Between two layers the stream is a sum that nobody has added up yet, v + mlp_scale * mlp of the layer
-// before; the residual step into the next layer adds it, so each tensor is read once.
+// before; the residual step into the next layer adds it, so each tensor is read once. On the way back the
+// gradient of that sum is the one of both terms, up to mlp_scale, which the gradients of the branch's last
+// product take into account (ops/scaled_matmul.h): the steps backward have nothing to do with branches.
 #include "model/language_model.h"
 
 #include <algorithm>
@@ -13,6 +15,7 @@
 #include "ops/matmul.h"
 #include "ops/mlp.h"
 #include "ops/residual_norm.h"
+#include "ops/scaled_matmul.h"
 #include "ops/shift_targets.h"
 #include "ops/smear.h"
 #include "ops/token_gate.h"
@@ -336,17 +339,15 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
 // Gradients that live across visits.
 template <typename T>
 struct StreamGrads {
-  Tensor<T> dstream;             // [rows, dim]: of what the current boundary's x was
-  Tensor<T> dmlp;                // [rows, dim]: of the MLP output of the visit below the boundary
+  Tensor<T> dstream;             // [rows, dim]: of the sum at the current boundary
   Tensor<T> dx0;                 // [rows, dim]: sums over visits
   std::vector<Tensor<T>> dskip;  // per encoder visit: what its output gets from the decoder
   Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits
   Tensor<T> dfirst_v;            // sums over visits
 };
 
-// From the gradient of the visit's output (in g.dstream when it is materialized, else split by the step above
-// into g.dstream for v and g.dmlp) to the gradient of v and of the MLP's output; du_gate is what a token gate
-// sends to u.
+// Makes g.dstream, the gradient of the visit's output, that of v + mlp_scale * mlp; du_gate is what a token
+// gate sends to u.
 template <typename T>
 void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
                     const BlockSaved<T>& block, int64_t visit, StreamGrads<T>& g,
@@ -370,15 +371,17 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
                                  .dbias = grad.attention.token_gate_bias});
     arena.device().CopyOnDevice(g.dstream.data(), dungated.data(), dungated.size_bytes());
   }
-  ResidualNormGradArgs<T> step;
-  step.forward = StepToOutput(w, block, block.ungated);
-  step.du = g.dstream;
-  step.dx = g.dstream;
-  step.dbranch = g.dmlp;
-  step.dbranch_scale = grad.mlp_scale;
-  ResidualNormBackward<T>(arena, step);
 }
 
+// A step backward: that of x alone, the branch having been taken care of.
+template <typename T>
+ResidualNormArgs<T> WithoutBranch(ResidualNormArgs<T> step) {
+  step.branch = {};
+  step.branch_scale = {};
+  return step;
+}
+
+// dbranch: the gradient of branch_scale times the branch.
 template <typename T>
 void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                    const ModelSaved<T>& saved, int64_t visit, Tensor<const T> dbranch, Tensor<T> dnormed,
@@ -387,9 +390,10 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   const size_t l = static_cast<size_t>(layer);
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[l];
+  const ColumnScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
   if (config.is_mamba(layer)) {
     return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
-                            block.mamba, dbranch, dnormed, gw.mamba);
+                            block.mamba, dbranch, output_scale, dnormed, gw.mamba);
   }
   AttentionSourceGrads<T> sources;
   const bool has_ve = config.value_embedding_index(layer) >= 0;
@@ -403,15 +407,17 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   if (source >= 0 && visit == source) dv_from_outside = g.dfirst_v;
   AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
                             SourcesOf(config, weights, saved, visit), block.normed, saved.batch, saved.time,
-                            block.attention, dbranch, dv_from_outside, dnormed, gw.attention, sources);
+                            block.attention, dbranch, output_scale, dv_from_outside, dnormed, gw.attention,
+                            sources);
   if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
 }
 
-// From the gradient of the MLP's output to that of its input, written or added to dnormed.
+// From the gradient of mlp_scale times the MLP's output to that of its input, written or added to dnormed.
 template <typename T>
 void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
                  bool add_to_dnormed, Tensor<T> dnormed, BlockWeights<Accum<T>>& grad) {
   MlpBackward<T>(arena, {.forward = MlpOf(w, block),
+                         .columns = {w.mlp_scale, grad.mlp_scale},
                          .dy = dmlp,
                          .dx = dnormed,
                          .add_to_dx = add_to_dnormed,
@@ -424,26 +430,25 @@ template <typename T>
 void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                       const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, StreamGrads<T>& g,
                       ModelWeights<Accum<T>>& grad) {
-  const int64_t layer = config.layer_of(visit), rows = saved.batch * saved.time, dim = config.dim;
+  const int64_t layer = config.layer_of(visit);
   const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
   const bool parallel = config.is_parallel(layer);
   Tensor<T> du_gate;
   OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
-  Tensor<T> dbranch = arena.New<T>({rows, dim});
-  if (!parallel) MlpGradient<T>(arena, w, block, g.dmlp, false, dnormed, gw);
-  ResidualNormGradArgs<T> to_mlp;
-  to_mlp.forward = StepToMlp(config, w, block, layer);
-  if (!parallel) to_mlp.dnormed = dnormed;
-  to_mlp.du = g.dstream;
-  to_mlp.dx = g.dstream;  // now the gradient of u
-  to_mlp.dbranch = dbranch;
-  to_mlp.dbranch_scale = gw.branch_scale;
-  ResidualNormBackward<T>(arena, to_mlp);
+  if (!parallel) {
+    MlpGradient<T>(arena, w, block, g.dstream, false, dnormed, gw);
+    ResidualNormGradArgs<T> to_mlp;
+    to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
+    to_mlp.dnormed = dnormed;
+    to_mlp.du = g.dstream;
+    to_mlp.dx = g.dstream;  // now the gradient of u + branch_scale * branch
+    ResidualNormBackward<T>(arena, to_mlp);
+  }
+  MixerBackward<T>(arena, config, weights, saved, visit, g.dstream, dnormed, g, grad);
+  if (parallel) MlpGradient<T>(arena, w, block, g.dstream, true, dnormed, gw);
   if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dstream);
-  MixerBackward<T>(arena, config, weights, saved, visit, dbranch, dnormed, g, grad);
-  if (parallel) MlpGradient<T>(arena, w, block, g.dmlp, true, dnormed, gw);
 }
 
 template <typename T>
@@ -456,7 +461,7 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   BranchesBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
 
   ResidualNormGradArgs<T> into;
-  into.forward = StepInto(config, weights, saved, visit);
+  into.forward = WithoutBranch(StepInto(config, weights, saved, visit));
   into.dnormed = dnormed;
   into.du = g.dstream;
   // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
@@ -465,10 +470,6 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
     into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
   into.dx = g.dstream;
-  if (!into.forward.branch.empty()) {
-    into.dbranch = g.dmlp;
-    into.dbranch_scale = grad.blocks[BlockOf(config, visit - 1)].mlp_scale;
-  }
   if (const std::optional<Skip> skip = SkipInto(config, visit)) {
     into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
     into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
@@ -483,7 +484,6 @@ StreamGrads<T> NewStreamGrads(Arena& arena, const ModelConfig& config, const Mod
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   StreamGrads<T> g;
   g.dstream = arena.New<T>({rows, dim});
-  g.dmlp = arena.New<T>({rows, dim});
   g.dx0 = arena.NewZero<T>({rows, dim});
   for (int64_t visit = 0; visit < config.skip_count(); ++visit) g.dskip.push_back(arena.New<T>({rows, dim}));
   if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
@@ -558,18 +558,12 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
                     const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   StreamGrads<T> g = NewStreamGrads(arena, config, saved);
-  const int64_t last = config.visit_count() - 1;
   ResidualNormGradArgs<T> final_step;
-  final_step.forward = StepInto(config, weights, saved, config.visit_count());
+  final_step.forward = WithoutBranch(StepInto(config, weights, saved, config.visit_count()));
   final_step.dnormed = dhidden;
-  // A model of one visit has no decoder above its encoder; elsewhere the last visit is one of the decoder.
   final_step.dx = g.dstream;
-  if (!final_step.forward.branch.empty()) {
-    final_step.dbranch = g.dmlp;
-    final_step.dbranch_scale = grad.blocks[BlockOf(config, last)].mlp_scale;
-  }
   ResidualNormBackward<T>(arena, final_step);
-  for (int64_t visit = last; visit >= 0; --visit) {
+  for (int64_t visit = config.visit_count() - 1; visit >= 0; --visit) {
     BlockBackward<T>(arena, config, weights, saved, visit, g, grad);
   }
   AddTo<T>(arena, g.dstream, 1, g.dx0);

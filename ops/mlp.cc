@@ -107,17 +107,18 @@ void Hidden(Arena& arena, const MlpArgs<T>& args) {
   FailNoHalf<T>("MlpForward", device);
 }
 
+// dh, from dy and the down matrix with its rows scaled.
 template <typename T>
-void HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<T> dh) {
+void HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> down, Tensor<T> dh) {
   const Device& device = arena.device();
   const Tensor<const T> activated = args.forward.activated;
   const Tensor<const uint32_t> negative = args.forward.negative;
 #if HM11_HAVE_CUDA
   if constexpr (std::is_same_v<T, Bf16>) {
-    if (device.is_cuda() && cuda::TryProductTimesDerivative(device, args, dh)) return;
+    if (device.is_cuda() && cuda::TryProductTimesDerivative(device, args, down, dh)) return;
   }
 #endif
-  MatmulBackward<T>(arena, {.dy = args.dy, .weight = args.forward.down, .dx = dh});
+  MatmulBackward<T>(arena, {.dy = args.dy, .weight = down, .dx = dh});
   if (device.is_plan() || dh.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -155,8 +156,12 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
   HM_CHECK_EQ(args.forward.negative.size() == 0, args.forward.activated.empty());
   Arena::Scope scope(arena);
   const Tensor<T> dh = arena.New<T>(args.forward.activated.shape());
-  MatmulBackward<T>(arena, {.dy = args.dy, .x = args.forward.activated, .dweight = args.ddown});
-  HiddenGradient(arena, args, dh);
+  ScaledMatmulBackward<T>(arena, {.dy = args.dy,
+                                  .x = args.forward.activated,
+                                  .weight = args.forward.down,
+                                  .columns = args.columns,
+                                  .dweight = args.ddown});
+  HiddenGradient<T>(arena, args, ScaledRows<T>(arena, args.forward.down, args.columns.scale), dh);
   MatmulBackward<T>(arena, {.dy = dh,
                             .x = args.forward.x,
                             .weight = args.forward.up,

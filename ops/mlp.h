@@ -11,7 +11,9 @@
 //
 // Properties
 //   1. a is never negative; rows depend on their own row of x alone.
-//   2. Backward is the gradient of forward; dup and ddown add, dx overwrites unless add_to_dx.
+//   2. Backward is the gradient of forward and a factor a column behind it (ops/scaled_matmul.h); dup and
+//   ddown
+//      add, dx overwrites unless add_to_dx.
 // Determinism: that of matrix products (ops/matmul.h).
 // Cost: 4 rows dim width operations forward, 8 backward.
 // Source: So et al. 2021 (Primer, arXiv 2109.08668) with ReLU; the leaky one is this model's.
@@ -21,6 +23,7 @@
 #include "core/arena.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "ops/scaled_matmul.h"
 
 namespace hm11 {
 
@@ -42,7 +45,8 @@ struct MlpArgs {
 template <typename T>
 struct MlpGradArgs {
   MlpArgs<T> forward;           // operands, activated and negative; y is not read
-  Tensor<const T> dy;           // [rows, out]
+  ColumnScale<T> columns;       // what y is multiplied by, and that factor's gradient
+  Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
   Tensor<T> dx;                 // [rows, dim]
   bool add_to_dx = false;       // dx += instead of dx =
   Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add

@@ -23,6 +23,7 @@ struct Bench {
             .negative = arena.template NewZero<uint32_t>({rows, SignWords(width)}),
             .y = New({rows, dim})};
     grad.forward = args;
+    grad.columns = {NewAccum({dim}), NewAccum({dim})};
     grad.dy = New({rows, dim});
     grad.dx = New({rows, dim});
     grad.dup = arena.template NewZero<Accum<T>>({width, dim});
@@ -32,6 +33,11 @@ struct Bench {
   Tensor<T> New(Shape shape, double deviation = 1) {
     const Tensor<T> tensor = arena.template New<T>(shape);
     FillRandom(arena.device(), tensor, deviation);
+    return tensor;
+  }
+  Tensor<Accum<T>> NewAccum(Shape shape) {
+    const Tensor<Accum<T>> tensor = arena.template New<Accum<T>>(shape);
+    FillRandom(arena.device(), tensor);
     return tensor;
   }
   Arena arena;

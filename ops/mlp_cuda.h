@@ -19,8 +19,9 @@ void TimesDerivative(const Device& device, Tensor<const T> activated, Tensor<con
 // The product before and the above in one; false, with nothing done, where this GPU or these operands do not
 // allow that.
 bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args);
-// dh = da/dh (dy down).
-bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<Bf16> dh);
+// dh = da/dh (dy down), of another down than forward's.
+bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const Bf16> down,
+                               Tensor<Bf16> dh);
 
 }  // namespace hm11::cuda
 

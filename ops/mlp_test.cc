@@ -17,7 +17,7 @@ namespace hm11 {
 namespace {
 
 struct Case {
-  HostTensor<double> x, up, down, dy, old_dx, old_dup, old_ddown;
+  HostTensor<double> x, up, down, scale, dy, old_dx, old_dup, old_ddown, old_dscale;
   bool add_to_dx = false;
 };
 
@@ -27,10 +27,12 @@ Case RandomCase(int64_t rows, int64_t dim, int64_t width, int64_t out, uint64_t 
   return {.x = RandomOperand({rows, dim}, seed),
           .up = RandomOperand({width, dim}, seed + 1, dim_scale),
           .down = RandomOperand({out, width}, seed + 2, width_scale),
+          .scale = RandomOperand({out}, seed + 7),
           .dy = RandomOperand({rows, out}, seed + 3),
           .old_dx = RandomOperand({rows, dim}, seed + 4),
           .old_dup = RandomOperand({width, dim}, seed + 5),
           .old_ddown = RandomOperand({out, width}, seed + 6),
+          .old_dscale = RandomOperand({out}, seed + 8),
           .add_to_dx = seed % 2 == 1};
 }
 
@@ -46,6 +48,7 @@ Results RunMlp(const Device& device, const Case& c, T) {
                            .y = run.Out("y", {rows, c.down.shape[0]})};
   MlpForward<T>(run.arena(), args);
   MlpBackward<T>(run.arena(), {.forward = args,
+                               .columns = {run.InAccum(c.scale), run.InOutAccum("dscale", c.old_dscale)},
                                .dy = run.In(c.dy),
                                .dx = c.add_to_dx ? run.InOut("dx", c.old_dx) : run.Out("dx", c.old_dx.shape),
                                .add_to_dx = c.add_to_dx,
@@ -63,31 +66,41 @@ TEST(MlpTest, PaperExample) {
   const Case c = {.x = {{1, 1}, {1}},
                   .up = {{4, 1}, {3, -4, 0, -0.5}},
                   .down = {{1, 4}, {1, 1, 1, 2}},
+                  .scale = {{1}, {1}},
                   .dy = {{1, 1}, {1}},
                   .old_dx = {{1, 1}, {0}},
                   .old_dup = {{4, 1}, {0, 0, 0, 1}},
-                  .old_ddown = {{1, 4}, {0, 0, 0, 0}}};
+                  .old_ddown = {{1, 4}, {0, 0, 0, 0}},
+                  .old_dscale = {{1}, {2}}};
   for (const Device& device : TestDevices()) {
     const Results r = RunMlp(device, c, float());
     EXPECT_THAT(r.at("activated"), IsNear((HostTensor<double>{{1, 4}, {9, 4, 0, 0.0625}}), 1e-6));
     EXPECT_THAT(r.at("y"), IsNear((HostTensor<double>{{1, 1}, {13.125}}), 1e-6));
     EXPECT_THAT(r.at("dup"), IsNear((HostTensor<double>{{4, 1}, {6, -2, 0, 0.5}}), 1e-6));
     EXPECT_THAT(r.at("ddown"), IsNear((HostTensor<double>{{1, 4}, {9, 4, 0, 0.0625}}), 1e-6));
+    EXPECT_THAT(r.at("dscale"), IsNear((HostTensor<double>{{1}, {15.125}}), 1e-6));
     EXPECT_THAT(r.at("dx"), IsNear((HostTensor<double>{{1, 1}, {18 + 8 + 0.25}}), 1e-6));
   }
 }
 
 RC_GTEST_PROP(MlpTest, BackwardIsTheGradientOfForward, ()) {
   Case c = RandomCase(*SmallSize(), *SmallSize(), *SizeAroundTile(9), *SmallSize(), *Seed());
-  for (HostTensor<double>* old : {&c.old_dx, &c.old_dup, &c.old_ddown}) {
+  for (HostTensor<double>* old : {&c.old_dx, &c.old_dup, &c.old_ddown, &c.old_dscale}) {
     std::fill(old->values.begin(), old->values.end(), 0);
   }
   const Results r = RunMlp(Device::Cpu(), c, double());
   // The second derivative jumps where a hidden number changes its sign.
   RC_PRE(*std::min_element(r.at("activated").values.begin(), r.at("activated").values.end()) > 1e-4);
-  const testing::AssertionResult match =
-      GradientsMatch({{"x", &c.x, r.at("dx")}, {"up", &c.up, r.at("dup")}, {"down", &c.down, r.at("ddown")}},
-                     [&] { return Dot(c.dy, RunMlp(Device::Cpu(), c, double()).at("y")); });
+  const auto scaled_output = [&] {
+    HostTensor<double> y = RunMlp(Device::Cpu(), c, double()).at("y");
+    for (int64_t i = 0; i < y.shape.size(); ++i) y[i] *= c.scale[i % c.scale.shape[0]];
+    return Dot(c.dy, y);
+  };
+  const testing::AssertionResult match = GradientsMatch({{"x", &c.x, r.at("dx")},
+                                                         {"up", &c.up, r.at("dup")},
+                                                         {"down", &c.down, r.at("ddown")},
+                                                         {"scale", &c.scale, r.at("dscale")}},
+                                                        scaled_output);
   if (!match) std::cerr << match.message();
   RC_ASSERT(match);
 }

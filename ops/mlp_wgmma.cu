@@ -106,12 +106,13 @@ bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
   return true;
 }
 
-bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<Bf16> dh) {
+bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const Bf16> down,
+                               Tensor<Bf16> dh) {
   const MlpArgs<Bf16>& f = args.forward;
-  const int64_t rows = args.dy.dim(0), out = args.dy.dim(1), width = f.down.dim(1);
+  const int64_t rows = args.dy.dim(0), out = args.dy.dim(1), width = down.dim(1);
   if (!resident::Supports(device, rows, width, out)) return false;
-  if (!AllAligned(args.dy.data(), f.down.data(), f.activated.data(), dh.data())) return false;
-  Multiply<true>(device, SizesOf(rows, width, out), args.dy.data(), f.down.data(), f.activated.data(),
+  if (!AllAligned(args.dy.data(), down.data(), f.activated.data(), dh.data())) return false;
+  Multiply<true>(device, SizesOf(rows, width, out), args.dy.data(), down.data(), f.activated.data(),
                  dh.data(), Derivative{.negative = f.negative.data()});
   return true;
 }

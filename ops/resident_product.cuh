@@ -285,13 +285,13 @@ __device__ __forceinline__ uint32_t MatrixRow(const Shared& shared, int group, i
   return shared.Results(group, n / 8) + row * 128 + (chunk ^ (row & 7)) * 16;
 }
 
-// Epilogue is a struct of what the elementwise work reads and writes beside the sums:
-//   kReads                             whether it is given the numbers of a matrix like out, of the same
-//   places Begin(sizes, row, col)             before the product: this lane has sums of rows row and row + 8
-//   and of
-//                                      the columns col + 8 n + {0, 1}
-//   Apply(n, half, pair, read)         replaces two neighbouring sums of row + 8 half, given what was read
-//   End(sizes, row, col)               after all
+// Epilogue is a struct of what the elementwise work reads and writes beside the sums, with
+//
+//   kReads: whether it is given the numbers of a matrix like out, those at the places of the sums;
+//   Begin(sizes, row, col), before the product: this lane has sums of rows row and row + 8 and of columns
+//     col + 8 n + {0, 1};
+//   Apply(n, half, a, b, read): replaces the two sums of row + 8 half, given the pair of numbers read there;
+//   End(sizes, row, col), after all.
 template <bool kTransposed, typename Epilogue>
 __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shared, Epilogue epilogue) {
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), lane = threadIdx.x % 32;

@@ -153,9 +153,9 @@ class StepBenchmark {
     grad.dnormed = Random({rows_, dim});
     grad.du = Random({rows_, dim});
     grad.dx = Random({rows_, dim});
-    grad.dbranch = Random({rows_, dim});
-    grad.dbranch_scale = RandomAccum({dim});
-    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(6 * dim), 0,
+    grad.forward.branch = {};  // The gradients of its product see to that.
+    grad.forward.branch_scale = {};
+    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(4 * dim), 0,
         [&] { ResidualNormBackward<T>(arena_, grad); });
     args.x0 = Random({rows_, dim});
     args.mix = RandomAccum({2, dim});
@@ -163,9 +163,11 @@ class StepBenchmark {
     Add("elementwise", "residual into layer forward", m_.layer_count(), Bytes(6 * dim), 0,
         [&] { ResidualNormForward<T>(arena_, args); });
     grad.forward = args;
+    grad.forward.branch = {};
+    grad.forward.branch_scale = {};
     grad.dx0 = Random({rows_, dim});
     grad.dmix = RandomAccum({2, dim});
-    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(9 * dim), 0,
+    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(7 * dim), 0,
         [&] { ResidualNormBackward<T>(arena_, grad); });
   }
 
@@ -184,6 +186,7 @@ class StepBenchmark {
         [&] { MlpForward<T>(arena_, args); });
     MlpGradArgs<T> grad;
     grad.forward = args;
+    grad.columns = {RandomAccum({m_.dim}), RandomAccum({m_.dim})};
     grad.dy = Random({rows_, m_.dim});
     grad.dx = Random({rows_, m_.dim});
     grad.dup = RandomAccum({width, m_.dim});
@@ -357,6 +360,12 @@ class StepBenchmark {
     ModelWeights<T> model;
     const std::vector<NamedTensor> initial = InitialWeights(m_, 1);
     HM_CHECK(ImportWeights<float>(arena_, m_, initial, &weights.view).ok());
+    for (const BlockWeights<float>& block : weights.view.blocks) {
+      // These may begin as zeros, which a GPU multiplies faster than what a trained model has.
+      for (const Tensor<float>& outputs : {block.down, block.attention.out, block.mamba.out_proj}) {
+        if (!outputs.empty()) FillRandom(device_, outputs, 0.02);
+      }
+    }
     if constexpr (std::is_same_v<T, Bf16>) {
       copy = arena_.New<Bf16>(weights.flat.shape());
       model = WorkingCopyView(m_, weights, copy);
@@ -439,7 +448,6 @@ absl::Status Main() {
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
-  config.model.zero_init_outputs = false;  // A GPU multiplies zeros faster than what a trained model has.
   HM_RETURN_IF_ERROR(config.Validate());
   TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
   if (device.is_cuda()) {
