@@ -114,7 +114,7 @@ template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
                             int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            const ColumnScale<T>& output_scale, Tensor<const T> dv_from_outside,
+                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
                             Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
                             const AttentionSourceGrads<T>& source_grads) {
   Arena::Scope scope(arena);
@@ -192,7 +192,7 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
       Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, StreamState<T>*);                             \
   template void AttentionLayerBackward<T>(                                                                 \
       Arena&, const ModelConfig&, const AttentionWeights<T>&, const AttentionSources<T>&, Tensor<const T>, \
-      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, const ColumnScale<T>&, Tensor<const T>, \
+      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, const OutputScale<T>&, Tensor<const T>, \
       Tensor<T>, AttentionWeights<Accum<T>>&, const AttentionSourceGrads<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)

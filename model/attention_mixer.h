@@ -58,7 +58,7 @@ template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
                             int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            const ColumnScale<T>& output_scale, Tensor<const T> dv_from_outside,
+                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
                             Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
                             const AttentionSourceGrads<T>& source_grads);
 

@@ -390,7 +390,7 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   const size_t l = static_cast<size_t>(layer);
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[l];
-  const ColumnScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
+  const OutputScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
   if (config.is_mamba(layer)) {
     return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
                             block.mamba, dbranch, output_scale, dnormed, gw.mamba);

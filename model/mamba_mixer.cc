@@ -89,7 +89,7 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
 template <typename T>
 void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                    Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, const ColumnScale<T>& output_scale, Tensor<T> dinput,
+                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
                    MambaWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   const int64_t rows = batch * time, inner = config.inner();
@@ -144,7 +144,7 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
                                      int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
   template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,     \
                                  int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>,                 \
-                                 const ColumnScale<T>&, Tensor<T>, MambaWeights<Accum<T>>&);
+                                 const OutputScale<T>&, Tensor<T>, MambaWeights<Accum<T>>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)

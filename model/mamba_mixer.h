@@ -57,7 +57,7 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
 template <typename T>
 void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                    Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, const ColumnScale<T>& output_scale, Tensor<T> dinput,
+                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
                    MambaWeights<Accum<T>>& grad);
 
 }  // namespace hm11

@@ -45,7 +45,7 @@ struct MlpArgs {
 template <typename T>
 struct MlpGradArgs {
   MlpArgs<T> forward;           // operands, activated and negative; y is not read
-  ColumnScale<T> columns;       // what y is multiplied by, and that factor's gradient
+  OutputScale<T> columns;       // what y is multiplied by, and that factor's gradient
   Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
   Tensor<T> dx;                 // [rows, dim]
   bool add_to_dx = false;       // dx += instead of dx =

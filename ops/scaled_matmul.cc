@@ -20,7 +20,7 @@ void CpuScaleRows(Tensor<const T> weight, Tensor<const T> scale, Tensor<T> scale
 }
 
 template <typename T>
-void CpuAddScaledGradient(Tensor<const T> g, Tensor<const T> weight, const ColumnScale<T>& columns,
+void CpuAddScaledGradient(Tensor<const T> g, Tensor<const T> weight, const OutputScale<T>& columns,
                           Tensor<T> dweight) {
   const int64_t in = weight.dim(1);
   ParallelFor(weight.dim(0), MinRows(in), [=](int64_t begin, int64_t end) {

@@ -47,7 +47,7 @@ void ScaleRows(const Device& device, Tensor<const T> weight, Tensor<const float>
 
 template <typename T>
 void AddScaledGradient(const Device& device, Tensor<const float> g, Tensor<const T> weight,
-                       const ColumnScale<T>& columns, Tensor<float> dweight) {
+                       const OutputScale<T>& columns, Tensor<float> dweight) {
   Launch(device, RowShape(weight.dim(0)), AddScaledGradientKernel<T>, static_cast<int>(weight.dim(1)),
          g.data(), weight.data(), columns.scale.data(), dweight.data(), columns.dscale.data());
 }
@@ -55,7 +55,7 @@ void AddScaledGradient(const Device& device, Tensor<const float> g, Tensor<const
 #define HM11_INSTANTIATE(T)                                                                \
   template void ScaleRows(const Device&, Tensor<const T>, Tensor<const float>, Tensor<T>); \
   template void AddScaledGradient(const Device&, Tensor<const float>, Tensor<const T>,     \
-                                  const ColumnScale<T>&, Tensor<float>)
+                                  const OutputScale<T>&, Tensor<float>)
 HM11_INSTANTIATE(float);
 HM11_INSTANTIATE(Bf16);
 #undef HM11_INSTANTIATE

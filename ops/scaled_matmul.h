@@ -23,7 +23,7 @@ namespace hm11 {
 
 // The factors of a product's columns, and where their gradient is added.
 template <typename T>
-struct ColumnScale {
+struct OutputScale {
   Tensor<const Accum<T>> scale;  // [out]
   Tensor<Accum<T>> dscale;       // [out]; adds
 };
@@ -33,7 +33,7 @@ struct ScaledMatmulGradArgs {
   Tensor<const T> dy;      // [rows, out]
   Tensor<const T> x;       // [rows, in]
   Tensor<const T> weight;  // [out, in]
-  ColumnScale<T> columns;
+  OutputScale<T> columns;
   Tensor<T> dx;              // [rows, in]; may be absent
   Tensor<Accum<T>> dweight;  // [out, in]; adds
 };
@@ -52,7 +52,7 @@ void ScaleRows(const Device& device, Tensor<const T> weight, Tensor<const float>
 // The last two lines above.
 template <typename T>
 void AddScaledGradient(const Device& device, Tensor<const float> g, Tensor<const T> weight,
-                       const ColumnScale<T>& columns, Tensor<float> dweight);
+                       const OutputScale<T>& columns, Tensor<float> dweight);
 }  // namespace cuda
 #endif
 
