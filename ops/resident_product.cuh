@@ -88,63 +88,6 @@ struct Shared {
   }
 };
 
-// ---- Instructions of clusters and of matrices of two axes.
-
-__device__ __forceinline__ int ClusterRank() {
-  uint32_t rank;
-  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
-  return static_cast<int>(rank);
-}
-// Until all threads of all blocks of the cluster are here.
-__device__ __forceinline__ void SyncCluster() {
-  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
-}
-// Arrives at the barrier that block `rank` of the cluster has at this address.
-__device__ __forceinline__ void ArriveAt(uint32_t barrier, int rank) {
-  asm volatile(
-      "{\n"
-      ".reg .b32 there;\n"
-      "mapa.shared::cluster.u32 there, %0, %1;\n"
-      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
-      "}" ::"r"(barrier),
-      "r"(rank)
-      : "memory");
-}
-__device__ __forceinline__ void CopyBox(uint32_t to, const TileMap& map, uint32_t barrier, int col, int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, "
-      "%3}], "
-      "[%4];" ::"r"(to),
-      "l"(&map.map), "r"(col), "r"(row), "r"(barrier)
-      : "memory");
-}
-// To the same place in both blocks of a cluster; the bytes count for the barrier of each.
-__device__ __forceinline__ void CopyBoxToBoth(uint32_t to, const TileMap& map, uint32_t barrier, int col,
-                                              int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
-      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(&map.map), "r"(col), "r"(row), "r"(barrier), "h"(static_cast<uint16_t>(3))
-      : "memory");
-}
-__device__ __forceinline__ void StoreBox(const TileMap& map, uint32_t from, int col, int row) {
-  asm volatile(
-      "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map.map),
-      "r"(col), "r"(row), "r"(from)
-      : "memory");
-}
-// Until this thread's stores have read what they store.
-__device__ __forceinline__ void WaitForStores() {
-  asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
-}
-
-// Four 8x8 matrices to shared memory, as LoadMatrices has them.
-__device__ __forceinline__ void StoreMatrices(uint32_t row_address, const uint32_t (&from)[4]) {
-  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address),
-               "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
-               : "memory");
-}
-
 // ---- Products of 64 x 128 sums.
 
 // As Operand(), for 128 columns whose summed axis runs down two tiles side by side: 8192 bytes from one to
