@@ -12,8 +12,7 @@
 // Properties
 //   1. a is never negative; rows depend on their own row of x alone.
 //   2. Backward is the gradient of forward and a factor a column behind it (ops/scaled_matmul.h); dup and
-//   ddown
-//      add, dx overwrites unless add_to_dx.
+//      ddown add, dx overwrites unless add_to_dx.
 // Determinism: that of matrix products (ops/matmul.h).
 // Cost: 4 rows dim width operations forward, 8 backward.
 // Source: So et al. 2021 (Primer, arXiv 2109.08668) with ReLU; the leaky one is this model's.
