@@ -4,7 +4,7 @@
 // manifest.json: for each split its documents, tokens, bytes of text, bytes by the tokenizer's table and the
 // sum of its tokens modulo 2^32; for each file its size and CRC-64. The first `val_documents` documents are
 // validation, the others training; a split without documents has no shards. Nothing is written before all
-// documents were read, and the manifest comes last.
+// documents were read, and the manifest comes last. Two runs at once in one folder are refused.
 #ifndef HM11_DATA_PREPARE_H_
 #define HM11_DATA_PREPARE_H_
 
@@ -28,7 +28,7 @@ struct PrepareOptions {
   int64_t vocab = 1024;   // of the one to train
   int64_t val_documents = 0;
   bool skip_bad = false;   // leave out what is not UTF-8 or not JSON, and count it
-  bool overwrite = false;  // replace shards of the same name; without it they are an error
+  bool overwrite = false;  // replace shards and tokenizer of the same name; without it they are an error
   int threads = 1;
   int64_t tokens_per_shard = kTokensPerShard;
 };

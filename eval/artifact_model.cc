@@ -4,7 +4,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/fields.h"
 #include "core/file.h"
@@ -19,21 +18,25 @@ absl::Status WithSource(const absl::Status& status, absl::string_view source) {
   return absl::Status(status.code(), absl::StrCat(source, ": ", status.message()));
 }
 
-// Without what is only for training.
-ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence, std::vector<NamedTensor> tensors) {
+// Without what is only for training, and without numbers.
+ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence) {
   ArtifactConfig config{.model = model, .sequence = sequence};
   config.model.mtp_heads = 0;
-  std::erase_if(tensors,
-                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
-  return {.config_text = FormatFields(config), .tensors = std::move(tensors)};
+  ArtifactContents contents{.config_text = FormatFields(config)};
+  for (const StoredWeight& weight : StoredWeights(model)) {
+    contents.tensors.push_back({weight.name, weight.shape, {}});
+    contents.classes.push_back(weight.storage);
+  }
+  return contents;
 }
 
 }  // namespace
 
 absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
-                                          const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
+                                          const Tokenizer& tokenizer, const std::vector<NamedTensor>& tensors,
                                           const QuantConfig& quant, const Calibration* calibration) {
-  ArtifactContents contents = ContentsOf(model, sequence, std::move(tensors));
+  ArtifactContents contents = ContentsOf(model, sequence);
+  HM_ASSIGN_OR_RETURN(contents.tensors, SplitBanks(model, tensors));
   contents.tokenizer_crc = Crc64(tokenizer.model());
   contents.vocab_size = tokenizer.vocab();
   return EncodeArtifact(contents, quant, calibration);
@@ -41,27 +44,20 @@ absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequ
 
 absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_t sequence,
                                                 const QuantConfig& quant) {
-  std::vector<NamedTensor> tensors;
-  for (const ReferenceParameter& parameter : ReferenceParameters(model)) {
-    tensors.push_back({parameter.name, parameter.shape, {}});
-  }
-  return EstimateSize(ContentsOf(model, sequence, std::move(tensors)), quant);
+  return EstimateSize(ContentsOf(model, sequence), quant);
 }
 
 absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source) {
-  HM_ASSIGN_OR_RETURN(ArtifactContents contents, DecodeArtifact(bytes, source));
+  HM_ASSIGN_OR_RETURN(const ArtifactContents contents, DecodeArtifact(bytes, source));
   UnpackedModel model{.config = {}, .tokenizer_crc = contents.tokenizer_crc, .tensors = {}};
   absl::Status status = ParseFields(contents.config_text, &model.config);
   if (status.ok()) status = model.config.model.Validate();
   if (!status.ok()) return WithSource(status, source);
   if (model.config.sequence < 1)
     return absl::DataLossError(absl::StrCat(source, ": sequence must be at least 1"));
-  model.tensors = std::move(contents.tensors);
-  // Import into host memory only to see that every tensor is there in its shape.
-  Arena host = Arena::Cpu();
-  ModelWeights<float> weights = NewWeights<float>(host, model.config.model);
-  status = ImportWeights<float>(host, model.config.model, model.tensors, &weights);
-  if (!status.ok()) return WithSource(status, source);
+  absl::StatusOr<std::vector<NamedTensor>> tensors = JoinBanks(model.config.model, contents.tensors);
+  if (!tensors.ok()) return WithSource(tensors.status(), source);
+  model.tensors = *std::move(tensors);
   return model;
 }
 

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,6 +12,7 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/callers_folder.h"
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
 #include "core/status.h"
@@ -37,7 +37,7 @@ ABSL_FLAG(bool, isolate_documents, false,
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
 ABSL_FLAG(
-    std::string, gpus, "1",
+    std::string, gpus, "all",
     "all, or how many GPUs of this host to score on, in modes plain and sliding with documents together");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
@@ -45,19 +45,6 @@ ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 
 namespace hm11 {
 namespace {
-
-// Memory of one forward pass of ScoreTokens, planned on the plan device.
-template <typename T>
-int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
-  Arena plan = Arena::Plan();
-  ModelWeights<T> weights = NewWeights<T>(plan, config);
-  const int64_t before = plan.used_bytes();
-  const int64_t batch = std::max<int64_t>(1, options.rows_at_once / options.window);
-  Tensor<int32_t> ids = plan.New<int32_t>({batch, options.window});
-  Tensor<int32_t> targets = plan.New<int32_t>({batch, options.window});
-  TokenLosses<T>(plan, config, weights, ids, targets);
-  return plan.high_water_bytes() - before;
-}
 
 template <typename T>
 absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const UnpackedModel& model,
@@ -67,11 +54,9 @@ absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const Unpa
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
   const bool by_scorer = options.ttt || options.stateful || options.isolate_documents;
-  int64_t work_bytes = int64_t{1} << 40;
-  if (device.is_cuda()) {
-    work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options) : ForwardBytes<T>(config, options.score);
-  }
-  Arena work(device, work_bytes);
+  const int64_t work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options, device)
+                                       : ScoreWorkBytes<T>(config, options.score, device);
+  HM_ASSIGN_OR_RETURN(Arena work, Arena::Reserve(device, work_bytes, "scoring with these --rows_at_once"));
   const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
   const bool terminal = group.rank() == 0 && isatty(STDERR_FILENO) == 1;
   const auto start = std::chrono::steady_clock::now();
@@ -107,9 +92,7 @@ bool IsCut() {
 }
 
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
-  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
