@@ -207,13 +207,17 @@ __device__ __forceinline__ void StoreMatrices(uint32_t row_address, const uint32
 using Product64 = float[8][4];  // what a lane has of c
 using Rows64 = uint32_t[4][4];  // what a lane has of a, when a is in registers: fragments of 16 columns
 
-// A tile as an operand: where it starts, in units of 16 bytes, with `offset` of them into it; the constants
-// say that eight rows are 1024 bytes, and the swizzle.
+// Where shared memory begins to be that of an operand, in units of 16 bytes. In a cluster the address also
+// says which block's it is, which an operand has no room for: it is always the block's own.
+__device__ __forceinline__ uint32_t OperandStart(uint32_t tile) { return tile >> 4 & 0x3fffu; }
+
+// A tile as an operand: where it starts, with `offset` units of 16 bytes into it; the constants say that
+// eight rows are 1024 bytes, and the swizzle.
 __device__ __forceinline__ uint64_t Operand(uint32_t tile, uint32_t offset) {
   uint64_t operand;
   asm("mov.b64 %0, {%1, %2};"
       : "=l"(operand)
-      : "r"((tile >> 4 | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
+      : "r"((OperandStart(tile) | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
   return operand;
 }
 

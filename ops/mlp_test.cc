@@ -120,7 +120,7 @@ RC_GTEST_PROP(MlpTest, DevicesAgreeOnWholeTiles, ()) {
 
 TEST(MlpTest, ManyTilesOfRowsForEachMultiprocessor) {
   for (const Device& gpu : TestGpus()) {
-    const Case c = RandomCase(20000, 512, 2048, 512, 11);
+    const Case c = RandomCase(6000, 512, 2048, 512, 11);
     const Results expected = RunMlp(gpu, c, float()), got = RunMlp(gpu, c, Bf16());
     ExpectNear(got, expected, Tolerance<Bf16>(), "Bf16 on " + gpu.name());
     const Results again = RunMlp(gpu, c, Bf16());

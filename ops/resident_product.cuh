@@ -5,10 +5,10 @@
 // keeps 128 columns of b for its life (128 KB) and walks down the rows in tiles of 64. Two blocks on
 // neighbouring multiprocessors (a cluster) have neighbouring columns and the same rows: each asks for half of
 // a's tile and the copy unit writes it to both. Within a block a producer runs ahead through a ring of
-// stages, and two warpgroups take turns: while one is at its epilogue, the other has the tensor cores. That
-// they alternate needs no barrier of its own: tiles arrive in order and the ring holds one. For either a
-// porter brings what the epilogue reads and takes away what it has made. Producer and porters are threads of
-// warps of their own.
+// stages, and two warpgroups take turns: while one is at its epilogue, the other has the tensor cores. A
+// warpgroup looks for its tile once the one before has all arrived at the other: a barrier tells phases apart
+// by their parity only, and so would take the tile before for this one's. For either a porter brings what the
+// epilogue reads and takes away what it has made. Producer and porters are threads of warps of their own.
 //
 // Every element is one sum in a fixed order: bits repeat.
 #ifndef HM11_OPS_RESIDENT_PRODUCT_CUH_
@@ -50,7 +50,7 @@ struct Shared {
   static constexpr uint32_t kRing = kWeightBytes;
   static constexpr uint32_t kResults = kRing + kStages * kStageBytes;
   static constexpr uint32_t kBarriers = kResults + kGroups * 2 * kTileBytes;
-  static constexpr uint32_t kBytes = kBarriers + 8 * (1 + 2 * kStages + 2 * kGroups);
+  static constexpr uint32_t kBytes = kBarriers + 8 * (1 + 2 * kStages + 3 * kGroups);
 
   uint32_t base = SharedAddress(DynamicShared());
 
@@ -72,6 +72,10 @@ struct Shared {
   __device__ uint32_t ResultsMade(int group) const {
     return base + kBarriers + 8 * (1 + 2 * kStages + kGroups + group);
   }
+  // The tile before this group's next one has arrived.
+  __device__ uint32_t Turn(int group) const {
+    return base + kBarriers + 8 * (1 + 2 * kStages + 2 * kGroups + group);
+  }
 
   __device__ void Init() const {
     if (threadIdx.x != 0) return;
@@ -83,6 +87,7 @@ struct Shared {
     for (int group = 0; group < kGroups; ++group) {
       InitBarrier(ResultsFree(group), 1);
       InitBarrier(ResultsMade(group), 4);
+      InitBarrier(Turn(group), 4);
     }
     FenceBarrierInit();
   }
@@ -96,7 +101,7 @@ __device__ __forceinline__ uint64_t TransposedOperand(uint32_t tiles, uint32_t o
   uint64_t operand;
   asm("mov.b64 %0, {%1, %2};"
       : "=l"(operand)
-      : "r"((tiles >> 4 | (kTileBytes >> 4) << 16) + offset), "r"(1024u >> 4 | 1u << 30));
+      : "r"((OperandStart(tiles) | (kTileBytes >> 4) << 16) + offset), "r"(1024u >> 4 | 1u << 30));
   return operand;
 }
 
@@ -197,18 +202,21 @@ __device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shar
   }
 }
 
-// The sums of the block's `tile`th tile of rows.
+// The sums of the block's `tile`th tile of rows, by warpgroup `group`.
 template <bool kTransposed>
-__device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& shared, int tile, Sums& c) {
+__device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& shared, int group, int tile,
+                                         Sums& c) {
   const int lane = threadIdx.x % 32, stages = sizes.stages();
   const auto release = [&](int stage) {
     __syncwarp();
     if (lane < 2) ArriveAt(shared.StageEmpty(stage), lane);
   };
+  if (tile > 0) WaitBarrier(shared.Turn(group), (tile - 1) / kGroups & 1);
 #pragma unroll 1
   for (int k = 0; k < stages; ++k) {
     const Place place(tile * stages + k);
     WaitBarrier(shared.StageFull(place.stage), place.parity);
+    if (k == stages - 1 && lane == 0) Arrive(shared.Turn((group + 1) % kGroups));
     FenceProducts();
     MultiplyStage<kTransposed>(shared, place.stage, k, c);
     CommitProducts();
@@ -245,7 +253,7 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     const int row = work.Row(tile) + threadIdx.x / 32 % 4 * 16 + lane / 4;
     epilogue.Begin(sizes, row, col);
     Sums c;
-    Multiply<kTransposed>(sizes, shared, tile, c);
+    Multiply<kTransposed>(sizes, shared, group, tile, c);
     WaitBarrier(shared.ResultsFree(group), tile / kGroups & 1);
 #pragma unroll
     for (int n = 0; n < 16; n += 2) {
