@@ -503,22 +503,14 @@ void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, T
   const int64_t rows = hidden.dim(0);
   Tensor<T> logits = arena.New<T>({rows, config.vocab});
   Tensor<A> losses = arena.New<A>({rows});
-  Tensor<A> log_normalizer = arena.New<A>({rows});
-  const A soft_cap = static_cast<A>(config.soft_cap);
   const A mean = static_cast<A>(1.0 / static_cast<double>(counted));
   MatmulForward<T>(arena, {.x = hidden, .weight = head, .y = logits});
-  CrossEntropyForward<T>(arena, {.logits = logits,
-                                 .targets = targets,
-                                 .soft_cap = soft_cap,
-                                 .losses = losses,
-                                 .log_normalizer = log_normalizer});
-  Sum<A>(arena, losses, mean, loss);
-  CrossEntropyBackward<T>(arena, {.logits = logits,
+  CrossEntropyGradient<T>(arena, {.logits = logits,
                                   .targets = targets,
-                                  .soft_cap = soft_cap,
-                                  .log_normalizer = log_normalizer,
+                                  .soft_cap = static_cast<A>(config.soft_cap),
                                   .dloss = scale * mean,
-                                  .dlogits = logits});
+                                  .losses = losses});
+  Sum<A>(arena, losses, mean, loss);
   MatmulBackward<T>(arena, {.dy = logits,
                             .x = hidden,
                             .weight = head,
@@ -624,12 +616,10 @@ void TargetLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>
                   Tensor<const T> hidden, Tensor<const int32_t> targets, Tensor<Accum<T>> losses) {
   using A = Accum<T>;
   Arena::Scope scope(arena);
-  const Tensor<A> log_normalizer = arena.New<A>({hidden.dim(0)});
   CrossEntropyForward<T>(arena, {.logits = Logits<T>(arena, config, weights, hidden),
                                  .targets = targets,
                                  .soft_cap = static_cast<A>(config.soft_cap),
-                                 .losses = losses,
-                                 .log_normalizer = log_normalizer});
+                                 .losses = losses});
 }
 
 template <typename T>

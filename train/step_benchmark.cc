@@ -311,8 +311,7 @@ class StepBenchmark {
   void Ends() {
     Product("head", 1, m_.dim, m_.vocab);
     Arena::Scope scope(arena_);
-    const Tensor<T> logits = Random({rows_, m_.vocab}), dlogits = Random({rows_, m_.vocab}),
-                    x = Random({rows_, m_.dim});
+    const Tensor<T> logits = Random({rows_, m_.vocab}), x = Random({rows_, m_.dim});
     std::vector<int32_t> host(static_cast<size_t>(rows_));
     for (int64_t i = 0; i < rows_; ++i) {
       // Squared uniforms: some tokens are far more common than others.
@@ -322,19 +321,9 @@ class StepBenchmark {
     const Tensor<int32_t> ids = arena_.New<int32_t>({rows_});
     device_.CopyFromHost(ids.data(), host.data(), ids.size_bytes());
     device_.Synchronize();
-    const Tensor<A> losses = RandomAccum({rows_}), normalizer = RandomAccum({rows_});
-    Add("elementwise", "cross entropy forward", 1, Bytes(m_.vocab), 0, [&] {
-      CrossEntropyForward<T>(
-          arena_,
-          {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses, .log_normalizer = normalizer});
-    });
-    Add("elementwise", "cross entropy backward", 1, Bytes(2 * m_.vocab), 0, [&] {
-      CrossEntropyBackward<T>(arena_, {.logits = logits,
-                                       .targets = ids,
-                                       .soft_cap = 30,
-                                       .log_normalizer = normalizer,
-                                       .dloss = 1,
-                                       .dlogits = dlogits});
+    const Tensor<A> losses = RandomAccum({rows_});
+    Add("elementwise", "cross entropy and its gradient", 1, Bytes(2 * m_.vocab), 0, [&] {
+      CrossEntropyGradient<T>(arena_, {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses});
     });
     const Tensor<T> table = Random({m_.vocab, m_.dim});
     const Tensor<A> dtable = RandomAccum({m_.vocab, m_.dim}), gate = RandomAccum({m_.dim}),
