@@ -114,19 +114,21 @@ template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
                             int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            Tensor<const T> dv_from_outside, Tensor<T> dinput,
-                            AttentionWeights<Accum<T>>& grad, const AttentionSourceGrads<T>& source_grads) {
+                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
+                            Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
+                            const AttentionSourceGrads<T>& source_grads) {
   Arena::Scope scope(arena);
   const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
   const Shape kv_shape = saved.k.shape();
   Tensor<T> dmixed = arena.New<T>(saved.q.shape());
   Tensor<T> dv = arena.New<T>(kv_shape);
 
-  MatmulBackward<T>(arena, {.dy = doutput,
-                            .x = MixedHeads(saved).Reshaped({rows, dim}),
-                            .weight = weights.out,
-                            .dx = dmixed.Reshaped({rows, dim}),
-                            .dweight = grad.out});
+  ScaledMatmulBackward<T>(arena, {.dy = doutput,
+                                  .x = MixedHeads(saved).Reshaped({rows, dim}),
+                                  .weight = weights.out,
+                                  .columns = output_scale,
+                                  .dx = dmixed.Reshaped({rows, dim}),
+                                  .dweight = grad.out});
   if (config.gated_attention) {
     const Tensor<T> ungated = saved.exclusive.empty() ? saved.y : saved.exclusive;
     Tensor<T> dgate = arena.New<T>({rows, heads});
@@ -190,8 +192,8 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
       Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, StreamState<T>*);                             \
   template void AttentionLayerBackward<T>(                                                                 \
       Arena&, const ModelConfig&, const AttentionWeights<T>&, const AttentionSources<T>&, Tensor<const T>, \
-      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, Tensor<const T>, Tensor<T>,             \
-      AttentionWeights<Accum<T>>&, const AttentionSourceGrads<T>&);
+      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, const OutputScale<T>&, Tensor<const T>, \
+      Tensor<T>, AttentionWeights<Accum<T>>&, const AttentionSourceGrads<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)

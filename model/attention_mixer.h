@@ -13,6 +13,7 @@
 #include "model/config.h"
 #include "model/stream_state.h"
 #include "model/weights.h"
+#include "ops/scaled_matmul.h"
 
 namespace hm11 {
 
@@ -50,14 +51,16 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
                                 StreamState<T>* stream = nullptr);
 
-// Only for sequences that stand alone. dinput is written, gradients of weights are added. `dv_from_outside`:
-// what later layers' value residual sends to this layer's v; absent when none does.
+// Only for sequences that stand alone. doutput: the gradient of output_scale.scale times the output. dinput
+// is written, gradients of weights are added. `dv_from_outside`: what later layers' value residual sends to
+// this layer's v; absent when none does.
 template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
                             int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            Tensor<const T> dv_from_outside, Tensor<T> dinput,
-                            AttentionWeights<Accum<T>>& grad, const AttentionSourceGrads<T>& source_grads);
+                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
+                            Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
+                            const AttentionSourceGrads<T>& source_grads);
 
 }  // namespace hm11
 

@@ -1,7 +1,9 @@
 // LanguageModel: the stream through the U-Net, forward down and backward up.
 //
 // Between two layers the stream is a sum that nobody has added up yet, v + mlp_scale * mlp of the layer
-// before; the residual step into the next layer adds it, so each tensor is read once.
+// before; the residual step into the next layer adds it, so each tensor is read once. On the way back the
+// gradient of that sum is the one of both terms, up to mlp_scale, which the gradients of the branch's last
+// product take into account (ops/scaled_matmul.h): the steps backward have nothing to do with branches.
 #include "model/language_model.h"
 
 #include <algorithm>
@@ -10,9 +12,10 @@
 #include "ops/cross_entropy.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/matmul.h"
+#include "ops/mlp.h"
 #include "ops/residual_norm.h"
+#include "ops/scaled_matmul.h"
 #include "ops/shift_targets.h"
 #include "ops/smear.h"
 #include "ops/token_gate.h"
@@ -106,6 +109,16 @@ ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& 
   args.normed = block.mlp_normed;
   args.rstd = block.mlp_rstd;
   return args;
+}
+
+template <typename T>
+MlpArgs<T> MlpOf(const BlockWeights<T>& weights, const BlockSaved<T>& block) {
+  return {.x = block.mlp_normed,
+          .up = weights.up,
+          .down = weights.down,
+          .activated = block.activated,
+          .negative = block.negative,
+          .y = block.mlp};
 }
 
 // Adds up the layer's output without a norm.
@@ -301,7 +314,8 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
     block.mlp_rstd = arena.New<Accum<T>>({rows});
     block.mlp_normed = arena.New<T>({rows, dim});
   }
-  for (Tensor<T>* tensor : {&block.up, &block.activated}) *tensor = arena.New<T>({rows, config.mlp_width});
+  block.activated = arena.New<T>({rows, config.mlp_width});
+  if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
 
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   block.branch = config.is_mamba(layer)
@@ -310,9 +324,7 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
                                                 SourcesOf(config, weights, *saved, visit), block.normed,
                                                 batch, time, &block.attention, options.stream);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
-  MatmulForward<T>(arena, {.x = block.mlp_normed, .weight = w.up, .y = block.up});
-  LeakyReluSquaredForward<T>(arena, {.x = block.up, .y = block.activated});
-  MatmulForward<T>(arena, {.x = block.activated, .weight = w.down, .y = block.mlp});
+  MlpForward<T>(arena, MlpOf(w, block));
   if (!OutputIsMaterialized(config, visit)) return;
   ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
   if (HasTokenGate(config, visit)) {
@@ -327,17 +339,15 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
 // Gradients that live across visits.
 template <typename T>
 struct StreamGrads {
-  Tensor<T> dstream;             // [rows, dim]: of what the current boundary's x was
-  Tensor<T> dmlp;                // [rows, dim]: of the MLP output of the visit below the boundary
+  Tensor<T> dstream;             // [rows, dim]: of the sum at the current boundary
   Tensor<T> dx0;                 // [rows, dim]: sums over visits
   std::vector<Tensor<T>> dskip;  // per encoder visit: what its output gets from the decoder
   Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits
   Tensor<T> dfirst_v;            // sums over visits
 };
 
-// From the gradient of the visit's output (in g.dstream when it is materialized, else split by the step above
-// into g.dstream for v and g.dmlp) to the gradient of v and of the MLP's output; du_gate is what a token gate
-// sends to u.
+// Makes g.dstream, the gradient of the visit's output, that of v + mlp_scale * mlp; du_gate is what a token
+// gate sends to u.
 template <typename T>
 void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
                     const BlockSaved<T>& block, int64_t visit, StreamGrads<T>& g,
@@ -361,15 +371,17 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
                                  .dbias = grad.attention.token_gate_bias});
     arena.device().CopyOnDevice(g.dstream.data(), dungated.data(), dungated.size_bytes());
   }
-  ResidualNormGradArgs<T> step;
-  step.forward = StepToOutput(w, block, block.ungated);
-  step.du = g.dstream;
-  step.dx = g.dstream;
-  step.dbranch = g.dmlp;
-  step.dbranch_scale = grad.mlp_scale;
-  ResidualNormBackward<T>(arena, step);
 }
 
+// A step backward: that of x alone, the branch having been taken care of.
+template <typename T>
+ResidualNormArgs<T> WithoutBranch(ResidualNormArgs<T> step) {
+  step.branch = {};
+  step.branch_scale = {};
+  return step;
+}
+
+// dbranch: the gradient of branch_scale times the branch.
 template <typename T>
 void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                    const ModelSaved<T>& saved, int64_t visit, Tensor<const T> dbranch, Tensor<T> dnormed,
@@ -378,9 +390,10 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   const size_t l = static_cast<size_t>(layer);
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[l];
+  const OutputScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
   if (config.is_mamba(layer)) {
     return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
-                            block.mamba, dbranch, dnormed, gw.mamba);
+                            block.mamba, dbranch, output_scale, dnormed, gw.mamba);
   }
   AttentionSourceGrads<T> sources;
   const bool has_ve = config.value_embedding_index(layer) >= 0;
@@ -394,26 +407,22 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   if (source >= 0 && visit == source) dv_from_outside = g.dfirst_v;
   AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
                             SourcesOf(config, weights, saved, visit), block.normed, saved.batch, saved.time,
-                            block.attention, dbranch, dv_from_outside, dnormed, gw.attention, sources);
+                            block.attention, dbranch, output_scale, dv_from_outside, dnormed, gw.attention,
+                            sources);
   if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
 }
 
-// From the gradient of the MLP's output to that of its input, written or added to dnormed.
+// From the gradient of mlp_scale times the MLP's output to that of its input, written or added to dnormed.
 template <typename T>
-void MlpBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
-                 const BlockSaved<T>& block, Tensor<const T> dmlp, bool add_to_dnormed, Tensor<T> dnormed,
-                 BlockWeights<Accum<T>>& grad) {
-  Arena::Scope scope(arena);
-  Tensor<T> dup = arena.New<T>({dmlp.dim(0), config.mlp_width});
-  MatmulBackward<T>(arena,
-                    {.dy = dmlp, .x = block.activated, .weight = w.down, .dx = dup, .dweight = grad.down});
-  LeakyReluSquaredBackward<T>(arena, {.x = block.up, .dy = dup, .dx = dup});
-  MatmulBackward<T>(arena, {.dy = dup,
-                            .x = block.mlp_normed,
-                            .weight = w.up,
-                            .dx = dnormed,
-                            .add_to_dx = add_to_dnormed,
-                            .dweight = grad.up});
+void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
+                 bool add_to_dnormed, Tensor<T> dnormed, BlockWeights<Accum<T>>& grad) {
+  MlpBackward<T>(arena, {.forward = MlpOf(w, block),
+                         .columns = {w.mlp_scale, grad.mlp_scale},
+                         .dy = dmlp,
+                         .dx = dnormed,
+                         .add_to_dx = add_to_dnormed,
+                         .dup = grad.up,
+                         .ddown = grad.down});
 }
 
 // Through mixer, MLP and the step between them: g.dstream becomes the gradient of u, dnormed is written.
@@ -421,26 +430,25 @@ template <typename T>
 void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                       const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, StreamGrads<T>& g,
                       ModelWeights<Accum<T>>& grad) {
-  const int64_t layer = config.layer_of(visit), rows = saved.batch * saved.time, dim = config.dim;
+  const int64_t layer = config.layer_of(visit);
   const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
   const bool parallel = config.is_parallel(layer);
   Tensor<T> du_gate;
   OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
-  Tensor<T> dbranch = arena.New<T>({rows, dim});
-  if (!parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, false, dnormed, gw);
-  ResidualNormGradArgs<T> to_mlp;
-  to_mlp.forward = StepToMlp(config, w, block, layer);
-  if (!parallel) to_mlp.dnormed = dnormed;
-  to_mlp.du = g.dstream;
-  to_mlp.dx = g.dstream;  // now the gradient of u
-  to_mlp.dbranch = dbranch;
-  to_mlp.dbranch_scale = gw.branch_scale;
-  ResidualNormBackward<T>(arena, to_mlp);
+  if (!parallel) {
+    MlpGradient<T>(arena, w, block, g.dstream, false, dnormed, gw);
+    ResidualNormGradArgs<T> to_mlp;
+    to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
+    to_mlp.dnormed = dnormed;
+    to_mlp.du = g.dstream;
+    to_mlp.dx = g.dstream;  // now the gradient of u + branch_scale * branch
+    ResidualNormBackward<T>(arena, to_mlp);
+  }
+  MixerBackward<T>(arena, config, weights, saved, visit, g.dstream, dnormed, g, grad);
+  if (parallel) MlpGradient<T>(arena, w, block, g.dstream, true, dnormed, gw);
   if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dstream);
-  MixerBackward<T>(arena, config, weights, saved, visit, dbranch, dnormed, g, grad);
-  if (parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, true, dnormed, gw);
 }
 
 template <typename T>
@@ -453,7 +461,7 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   BranchesBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
 
   ResidualNormGradArgs<T> into;
-  into.forward = StepInto(config, weights, saved, visit);
+  into.forward = WithoutBranch(StepInto(config, weights, saved, visit));
   into.dnormed = dnormed;
   into.du = g.dstream;
   // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
@@ -462,10 +470,6 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
     into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
   into.dx = g.dstream;
-  if (!into.forward.branch.empty()) {
-    into.dbranch = g.dmlp;
-    into.dbranch_scale = grad.blocks[BlockOf(config, visit - 1)].mlp_scale;
-  }
   if (const std::optional<Skip> skip = SkipInto(config, visit)) {
     into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
     into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
@@ -480,7 +484,6 @@ StreamGrads<T> NewStreamGrads(Arena& arena, const ModelConfig& config, const Mod
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   StreamGrads<T> g;
   g.dstream = arena.New<T>({rows, dim});
-  g.dmlp = arena.New<T>({rows, dim});
   g.dx0 = arena.NewZero<T>({rows, dim});
   for (int64_t visit = 0; visit < config.skip_count(); ++visit) g.dskip.push_back(arena.New<T>({rows, dim}));
   if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
@@ -500,22 +503,14 @@ void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, T
   const int64_t rows = hidden.dim(0);
   Tensor<T> logits = arena.New<T>({rows, config.vocab});
   Tensor<A> losses = arena.New<A>({rows});
-  Tensor<A> log_normalizer = arena.New<A>({rows});
-  const A soft_cap = static_cast<A>(config.soft_cap);
   const A mean = static_cast<A>(1.0 / static_cast<double>(counted));
   MatmulForward<T>(arena, {.x = hidden, .weight = head, .y = logits});
-  CrossEntropyForward<T>(arena, {.logits = logits,
-                                 .targets = targets,
-                                 .soft_cap = soft_cap,
-                                 .losses = losses,
-                                 .log_normalizer = log_normalizer});
-  Sum<A>(arena, losses, mean, loss);
-  CrossEntropyBackward<T>(arena, {.logits = logits,
+  CrossEntropyGradient<T>(arena, {.logits = logits,
                                   .targets = targets,
-                                  .soft_cap = soft_cap,
-                                  .log_normalizer = log_normalizer,
+                                  .soft_cap = static_cast<A>(config.soft_cap),
                                   .dloss = scale * mean,
-                                  .dlogits = logits});
+                                  .losses = losses});
+  Sum<A>(arena, losses, mean, loss);
   MatmulBackward<T>(arena, {.dy = logits,
                             .x = hidden,
                             .weight = head,
@@ -555,18 +550,12 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
                     const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   StreamGrads<T> g = NewStreamGrads(arena, config, saved);
-  const int64_t last = config.visit_count() - 1;
   ResidualNormGradArgs<T> final_step;
-  final_step.forward = StepInto(config, weights, saved, config.visit_count());
+  final_step.forward = WithoutBranch(StepInto(config, weights, saved, config.visit_count()));
   final_step.dnormed = dhidden;
-  // A model of one visit has no decoder above its encoder; elsewhere the last visit is one of the decoder.
   final_step.dx = g.dstream;
-  if (!final_step.forward.branch.empty()) {
-    final_step.dbranch = g.dmlp;
-    final_step.dbranch_scale = grad.blocks[BlockOf(config, last)].mlp_scale;
-  }
   ResidualNormBackward<T>(arena, final_step);
-  for (int64_t visit = last; visit >= 0; --visit) {
+  for (int64_t visit = config.visit_count() - 1; visit >= 0; --visit) {
     BlockBackward<T>(arena, config, weights, saved, visit, g, grad);
   }
   AddTo<T>(arena, g.dstream, 1, g.dx0);
@@ -627,12 +616,10 @@ void TargetLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>
                   Tensor<const T> hidden, Tensor<const int32_t> targets, Tensor<Accum<T>> losses) {
   using A = Accum<T>;
   Arena::Scope scope(arena);
-  const Tensor<A> log_normalizer = arena.New<A>({hidden.dim(0)});
   CrossEntropyForward<T>(arena, {.logits = Logits<T>(arena, config, weights, hidden),
                                  .targets = targets,
                                  .soft_cap = static_cast<A>(config.soft_cap),
-                                 .losses = losses,
-                                 .log_normalizer = log_normalizer});
+                                 .losses = losses});
 }
 
 template <typename T>

@@ -42,7 +42,8 @@ struct BlockSaved {
   Tensor<T> branch;         // [rows, dim]: the mixer's output
   Tensor<T> v, mlp_normed;  // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;  // [rows]
-  Tensor<T> up, activated;    // [rows, mlp_width]
+  Tensor<T> activated;        // [rows, mlp_width]
+  Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
   Tensor<T> mlp;              // [rows, dim]: the MLP's output
   Tensor<T> ungated,
       output;  // [rows, dim]: the layer's output before and after token gating, when materialized

@@ -89,7 +89,8 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
 template <typename T>
 void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                    Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, Tensor<T> dinput, MambaWeights<Accum<T>>& grad) {
+                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
+                   MambaWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   const int64_t rows = batch * time, inner = config.inner();
   Tensor<T> dy = arena.New<T>({batch, time, inner});
@@ -99,8 +100,12 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
   Tensor<T> ddelta = arena.New<T>({batch, time, inner});
   const Parts<T> parts(config, saved.dbc), dparts(config, ddbc);
 
-  MatmulBackward<T>(
-      arena, {.dy = doutput, .x = saved.y, .weight = weights.out_proj, .dx = dy, .dweight = grad.out_proj});
+  ScaledMatmulBackward<T>(arena, {.dy = doutput,
+                                  .x = saved.y.Reshaped({rows, inner}),
+                                  .weight = weights.out_proj,
+                                  .columns = output_scale,
+                                  .dx = dy.Reshaped({rows, inner}),
+                                  .dweight = grad.out_proj});
   SelectiveScanGradArgs<T> scan;
   scan.forward = ScanArgs(config, weights, saved);
   scan.dy = dy;
@@ -138,8 +143,8 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
   template Tensor<T> MambaForward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
                                      int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
   template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,     \
-                                 int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>, Tensor<T>,      \
-                                 MambaWeights<Accum<T>>&);
+                                 int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>,                 \
+                                 const OutputScale<T>&, Tensor<T>, MambaWeights<Accum<T>>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)

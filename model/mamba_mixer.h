@@ -10,6 +10,7 @@
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/scaled_matmul.h"
 #include "scan/selective_scan.h"
 
 namespace hm11 {
@@ -51,11 +52,13 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
                        const MambaOptions<T>& options = {});
 
-// dinput is written, gradients of weights are added. Only for sequences that began in forward.
+// doutput: the gradient of output_scale.scale times the output. dinput is written, gradients of weights are
+// added. Only for sequences that began in forward.
 template <typename T>
 void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                    Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, Tensor<T> dinput, MambaWeights<Accum<T>>& grad);
+                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
+                   MambaWeights<Accum<T>>& grad);
 
 }  // namespace hm11
 
