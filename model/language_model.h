@@ -37,10 +37,10 @@ struct EmbeddingSaved {
 template <typename T>
 struct BlockSaved {
   // The step of the residual stream into the visit: y before the mix with x0, u after it.
-  Tensor<T> y, u, normed;     // [rows, dim]
-  Tensor<Accum<T>> rstd;      // [rows]
-  Tensor<T> branch;           // [rows, dim]: the mixer's output
-  Tensor<T> v, mlp_normed;    // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
+  Tensor<T> y, u, normed;   // [rows, dim]
+  Tensor<Accum<T>> rstd;    // [rows]
+  Tensor<T> branch;         // [rows, dim]: the mixer's output
+  Tensor<T> v, mlp_normed;  // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;  // [rows]
   Tensor<T> up, activated;    // [rows, mlp_width]
   Tensor<T> mlp;              // [rows, dim]: the MLP's output
@@ -56,23 +56,24 @@ struct ModelSaved {
   int64_t time = 0;
   Tensor<const int32_t> ids;  // [batch, time]
   EmbeddingSaved<T> embedding;
-  Tensor<T> x0;  // [batch, time, dim]
+  Tensor<T> x0;                       // [batch, time, dim]
   std::vector<BlockSaved<T>> blocks;  // a visit each
-  Tensor<T> final_y, hidden;    // [rows, dim]; hidden is normed and goes to the head
-  Tensor<Accum<T>> final_rstd;  // [rows]
+  Tensor<T> final_y, hidden;          // [rows, dim]; hidden is normed and goes to the head
+  Tensor<Accum<T>> final_rstd;        // [rows]
 };
 
 template <typename T>
 struct ForwardOptions {
   bool keep = true;  // false: nothing is kept for backward, and far less memory is taken
-  // Where the one sequence of `ids`, a piece of a stream, goes on from; then what it leaves. Without,
-  // sequences stand alone. For keep = false only.
+  // Where the one sequence of `ids`, a piece of a stream or its next token, goes on from; then what it
+  // leaves. Without, sequences stand alone. For keep = false only.
   StreamState<T>* stream = nullptr;
 };
 
-// Final hidden states [rows, dim], normed. ids: [batch, time].
-template <typename T>
-Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+// Final hidden states [rows, dim], normed. ids: [batch, time]. W: what tables and matrices are stored in, T;
+// or Fp16 with T float, where there is one row.
+template <typename T, typename W = T>
+Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                         Tensor<const int32_t> ids, ModelSaved<T>* saved,
                         const ForwardOptions<T>& options = {});
 
@@ -80,14 +81,14 @@ template <typename T>
 void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                     const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad);
 
-// Logits before the soft cap, [rows, vocab].
-template <typename T>
-Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+// Logits before the soft cap, [rows, vocab]. W as above.
+template <typename T, typename W = T>
+Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                  Tensor<const T> hidden);
 
-// Log-probabilities [rows, vocab] for scoring.
-template <typename T>
-Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+// Log-probabilities [rows, vocab] for scoring. W as above.
+template <typename T, typename W = T>
+Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                                   Tensor<const T> hidden);
 
 // Forward and backward of the training loss in one call: mean cross entropy in nats, plus mtp_weight times
