@@ -1,15 +1,19 @@
 // ArtifactModel: between files and weights.
 #include "eval/artifact_model.h"
 
+#include <algorithm>
+#include <cmath>
 #include <type_traits>
 #include <utility>
 
 #include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/lzma.h"
 #include "core/status.h"
+#include "model/safetensors.h"
 #include "ops/elementwise.h"
 
 namespace hm11 {
@@ -19,13 +23,39 @@ absl::Status WithSource(const absl::Status& status, absl::string_view source) {
   return absl::Status(status.code(), absl::StrCat(source, ": ", status.message()));
 }
 
+void DropTrainingHeads(ModelConfig* config, std::vector<NamedTensor>* tensors) {
+  config->mtp_heads = 0;
+  std::erase_if(*tensors,
+                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
+}
+
 // Without what is only for training.
 ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence, std::vector<NamedTensor> tensors) {
   ArtifactConfig config{.model = model, .sequence = sequence};
-  config.model.mtp_heads = 0;
-  std::erase_if(tensors,
-                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
+  DropTrainingHeads(&config.model, &tensors);
   return {.config_text = FormatFields(config), .tensors = std::move(tensors)};
+}
+
+// Imports into host memory only to see that every tensor is there in its shape.
+absl::Status CheckTensors(const UnpackedModel& model) {
+  Arena host = Arena::Cpu();
+  ModelWeights<float> weights = NewWeights<float>(host, model.config.model);
+  return ImportWeights<float>(host, model.config.model, model.tensors, &weights);
+}
+
+// The configuration in a file of weights.
+absl::Status ConfigOfWeights(const Safetensors& file, ArtifactConfig* config) {
+  const auto text = file.metadata.find("config");
+  if (text == file.metadata.end()) {
+    return absl::InvalidArgumentError("no configuration of a model in its metadata, under 'config'");
+  }
+  HM_RETURN_IF_ERROR(ParseFields(text->second, &config->model));
+  if (const auto sequence = file.metadata.find("sequence");
+      sequence != file.metadata.end() &&
+      (!absl::SimpleAtoi(sequence->second, &config->sequence) || config->sequence < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("sequence ", sequence->second, " in its metadata"));
+  }
+  return config->model.Validate();
 }
 
 }  // namespace
@@ -57,10 +87,7 @@ absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_
   if (model.config.sequence < 1)
     return absl::DataLossError(absl::StrCat(source, ": sequence must be at least 1"));
   model.tensors = std::move(contents.tensors);
-  // Import into host memory only to see that every tensor is there in its shape.
-  Arena host = Arena::Cpu();
-  ModelWeights<float> weights = NewWeights<float>(host, model.config.model);
-  status = ImportWeights<float>(host, model.config.model, model.tensors, &weights);
+  status = CheckTensors(model);
   if (!status.ok()) return WithSource(status, source);
   return model;
 }
@@ -70,6 +97,27 @@ absl::StatusOr<UnpackedModel> ReadModel(const std::string& path) {
   return UnpackModel(bytes, path);
 }
 
+absl::StatusOr<UnpackedModel> ReadModelOrWeights(const std::string& path) {
+  if (!absl::EndsWith(path, ".safetensors")) return ReadModel(path);
+  HM_ASSIGN_OR_RETURN(Safetensors file, ReadSafetensors(path));
+  UnpackedModel model;
+  absl::Status status = ConfigOfWeights(file, &model.config);
+  if (!status.ok()) return WithSource(status, path);
+  model.tensors = std::move(file.tensors);
+  DropTrainingHeads(&model.config.model, &model.tensors);
+  status = CheckTensors(model);
+  if (!status.ok()) return WithSource(status, path);
+  return model;
+}
+
+bool FitsFp16(const std::vector<NamedTensor>& tensors) {
+  constexpr float kLargest = 65504;
+  return std::all_of(tensors.begin(), tensors.end(), [](const NamedTensor& tensor) {
+    return std::all_of(tensor.values.begin(), tensor.values.end(),
+                       [](float value) { return std::abs(value) <= kLargest; });
+  });
+}
+
 absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
                             const Tokenizer& tokenizer, const std::string& tokenizer_path) {
   if (tokenizer.vocab() != model.config.model.vocab) {
@@ -77,7 +125,7 @@ absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artif
                                                    " pieces, the model of ", artifact_path, " has ",
                                                    model.config.model.vocab));
   }
-  if (Crc64(tokenizer.model()) != model.tokenizer_crc) {
+  if (model.tokenizer_crc != 0 && Crc64(tokenizer.model()) != model.tokenizer_crc) {
     return absl::InvalidArgumentError(
         absl::StrCat("artifact ", artifact_path, " was made with another tokenizer than ", tokenizer_path));
   }
@@ -110,6 +158,8 @@ absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& co
 }
 template absl::StatusOr<ModelWeights<float>> PlaceWeights<float>(Arena&, const ModelConfig&,
                                                                  const std::vector<NamedTensor>&);
+template absl::StatusOr<ModelWeights<Fp16>> PlaceWeights<Fp16>(Arena&, const ModelConfig&,
+                                                               const std::vector<NamedTensor>&);
 template absl::StatusOr<ModelWeights<Bf16>> PlaceWeights<Bf16>(Arena&, const ModelConfig&,
                                                                const std::vector<NamedTensor>&);
 

@@ -26,7 +26,7 @@
 #include "core/status.h"
 #include "data/default_corpus.h"
 #include "train/run.h"
-#include "train/run_data.h"
+#include "eval/run_data.h"
 
 ABSL_FLAG(std::string, preset, "",
           "hm11, hm11_best, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");

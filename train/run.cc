@@ -25,15 +25,17 @@
 #include "data/tokenizer.h"
 #include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
+#include "eval/decoder.h"
 #include "eval/generate.h"
+#include "eval/run_data.h"
 #include "model/safetensors.h"
+#include "ops/attention_step.h"
 #include "ops/matmul.h"
 #include "quant/artifact.h"
 #include "quant/program_size.h"
 #include "train/calibration.h"
 #include "train/checkpoint.h"
 #include "train/rank_agreement.h"
-#include "train/run_data.h"
 #include "train/run_folder.h"
 #include "train/run_log.h"
 #include "train/snapshots.h"
@@ -198,7 +200,7 @@ class TrainingRun {
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
   absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported,
                                             const Calibration& calibration);
-  void ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
+  void ShowSample(const ModelConfig& model, const ModelWeights<T>& weights);
 
   const RunOptions& options_;
   const RunConfig& config_;
@@ -487,18 +489,20 @@ std::vector<NamedTensor> TrainingRun<T>::ExportedWeights() {
 }
 
 template <typename T>
-void TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights) {
+void TrainingRun<T>::ShowSample(const ModelConfig& model, const ModelWeights<T>& weights) {
   if (config_.sample_tokens == 0) return;
   // A prompt from the validation text, then the model's own.
   const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
-  std::vector<uint16_t> tokens(inputs_.val_tokens.begin(), inputs_.val_tokens.begin() + prompt);
-  Generate<T>(work, model, weights,
-              {.tokens = config_.sample_tokens, .window = config_.sequence, .temperature = 0.8, .seed = 1},
-              &tokens);
-  const std::span<const uint16_t> all = tokens;
+  const std::span<const uint16_t> given = std::span(inputs_.val_tokens).first(static_cast<size_t>(prompt));
+  std::vector<uint16_t> drawn;
+  Decoder<T> decoder(options_.device, model, weights, std::min(config_.sequence, kMaxStepWindow));
+  Generate(decoder, given, {.tokens = config_.sample_tokens, .sampler = {.temperature = 0.8, .seed = 1}},
+           [&](uint16_t token) {
+             drawn.push_back(token);
+             return true;
+           });
   const std::string text =
-      absl::StrCat(inputs_.tokenizer.Decode(all.first(static_cast<size_t>(prompt))), " [...] ",
-                   inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt))));
+      absl::StrCat(inputs_.tokenizer.Decode(given), " [...] ", inputs_.tokenizer.Decode(drawn));
   // On one line: what a model writes must not look like lines of the log.
   log_.Line(absl::StrCat("sample: ", absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}})));
 }
@@ -565,9 +569,10 @@ template <typename T>
 absl::Status TrainingRun<T>::Finish() {
   std::vector<NamedTensor> exported = ExportedWeights();
   if (is_first()) {
-    HM_RETURN_IF_ERROR(
-        WriteSafetensors(options_.folder + "/model.safetensors",
-                         {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
+    HM_RETURN_IF_ERROR(WriteSafetensors(
+        options_.folder + "/model.safetensors",
+        {.metadata = {{"config", FormatFields(config_.model)}, {"sequence", absl::StrCat(config_.sequence)}},
+         .tensors = exported}));
   }
   HM_ASSIGN_OR_RETURN(const Calibration calibration, Calibrate(exported));
   std::string bytes;
@@ -590,7 +595,7 @@ absl::Status TrainingRun<T>::Finish() {
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
                             8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
                             text.size()));
-  ShowSample(trainer_->work(), model.config.model, placed);
+  ShowSample(model.config.model, placed);
   log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d unscored:%d", ArtifactPath(), score.tokens,
                             score.bytes, inputs_.val.size() - 1 - score.tokens));
   log_.Line(
