@@ -5,6 +5,7 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/fast_math.h"
 #include "core/parallel.h"
 #include "ops/door.h"
 #include "ops/sums.h"
@@ -26,6 +27,9 @@ void CheckShapes(const AttentionStepArgs<T>& args) {
   HM_CHECK_EQ(args.place.shape(), (Shape{1}));
 }
 
+inline double Exp(double x) { return std::exp(x); }
+inline float Exp(float x) { return FastExp(x); }
+
 // One head over the first `count` slots; scores: [count], scratch.
 template <typename T>
 void HeadForward(const AttentionStepArgs<T>& args, int64_t head, int64_t count, T* scores) {
@@ -38,7 +42,7 @@ void HeadForward(const AttentionStepArgs<T>& args, int64_t head, int64_t count, 
     scores[j] = scale * LaneSum<T>(head_dim, [=](int64_t d) { return q[d] * key[d]; });
   }
   const T largest = *std::max_element(scores, scores + count);
-  for (int64_t j = 0; j < count; ++j) scores[j] = std::exp(scores[j] - largest);
+  for (int64_t j = 0; j < count; ++j) scores[j] = Exp(scores[j] - largest);
   const T inverse = 1 / LaneSum<T>(count, [=](int64_t j) { return scores[j]; });
   T* y = args.y.data() + head * head_dim;
   std::fill_n(y, head_dim, T(0));
