@@ -4,10 +4,12 @@
 // GPU itself.
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
@@ -16,6 +18,8 @@
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
@@ -25,8 +29,11 @@
 #include "core/rank_group.h"
 #include "core/status.h"
 #include "data/default_corpus.h"
-#include "train/run.h"
+#include "data/prepare.h"
+#include "data/tokenizer.h"
 #include "eval/run_data.h"
+#include "train/run.h"
+#include "train/settings.h"
 
 ABSL_FLAG(std::string, preset, "",
           "hm11, hm11_best, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");
@@ -47,6 +54,9 @@ ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(bool, resume, false,
           "go on from the checkpoint in --out, with the configuration, text and tokenizer it was begun with");
+ABSL_FLAG(bool, list_settings, false,
+          "print what --set can change, with defaults, presets and meanings, and end");
+ABSL_FLAG(bool, quiet, false, "nothing on the terminal but errors; the log is written all the same");
 ABSL_FLAG(bool, overwrite, false, "begin anew in an --out that holds a run, and remove that one");
 
 namespace hm11 {
@@ -100,7 +110,9 @@ absl::StatusOr<RunConfig> ConfigFromFlags(RankGroup& group, const Device& device
 absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group) {
   const bool makes = group.ranks().local_rank == 0;
   const auto tell = [](absl::string_view doing) {
-    std::fprintf(stderr, "default corpus: %.*s\n", static_cast<int>(doing.size()), doing.data());
+    if (!absl::GetFlag(FLAGS_quiet)) {
+      std::fprintf(stderr, "%.*s\n", static_cast<int>(doing.size()), doing.data());
+    }
   };
   absl::StatusOr<CorpusPaths> corpus = absl::InternalError("");
   if (makes) corpus = DefaultCorpus(tell);
@@ -157,6 +169,31 @@ absl::Status FindData(RankGroup& group, RunOptions* options) {
   return absl::OkStatus();
 }
 
+bool IsSet(absl::string_view key) {
+  for (const std::string& setting : absl::GetFlag(FLAGS_set)) {
+    if (absl::StartsWith(absl::StripAsciiWhitespace(setting), absl::StrCat(key, "="))) return true;
+  }
+  return false;
+}
+
+// What the text decides where no setting does: the vocabulary is its tokenizer's, and sequences, halved,
+// become short enough that each split of prepared data holds one.
+absl::Status FitConfigToData(RunOptions* options) {
+  RunConfig& config = options->config;
+  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(options->tokenizer_path));
+  if (!IsSet("vocab")) config.model.vocab = tokenizer.vocab();
+  const std::string folder = std::filesystem::path(options->train_pattern).parent_path().string();
+  const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
+  if (absl::IsNotFound(manifest.status())) return config.Validate();
+  HM_RETURN_IF_ERROR(manifest.status());
+  const int64_t fewest = std::min(manifest->train_tokens, manifest->val_tokens);
+  while (!IsSet("sequence") && config.sequence_stages.empty() && config.sequence > 32 &&
+         config.sequence % 2 == 0 && fewest <= config.sequence) {
+    config.sequence /= 2;
+  }
+  return config.Validate();
+}
+
 // With the process's number: runs that start in one second have folders of their own.
 std::string DefaultFolder(const std::string& preset) {
   char stamp[32];
@@ -198,10 +235,12 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   RunOptions options;
   HM_ASSIGN_OR_RETURN(options.use, UseFromFlags());
   options.group = group;
+  options.quiet = absl::GetFlag(FLAGS_quiet);
   options.interrupted = [] { return interrupted != 0; };
   HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(*group, options.device));
   HM_RETURN_IF_ERROR(FindData(*group, &options));
+  if (!options.resumes()) HM_RETURN_IF_ERROR(FitConfigToData(&options));
   options.folder =
       absl::GetFlag(FLAGS_out).empty() ? DefaultFolder(options.config.preset) : absl::GetFlag(FLAGS_out);
   return Run(options);
@@ -211,9 +250,20 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Trains HybridMamba-11, compresses it and scores the artifact.");
+  absl::SetProgramUsageMessage(
+      "Trains HybridMamba-11, compresses it and scores the artifact.\n\n"
+      "  hm11                                        # this machine's own text: preset hm11 on a GPU, else "
+      "tiny\n"
+      "  hm11 --data=data --out=runs/book            # text that //tools:prepare_data prepared\n"
+      "  hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book\n"
+      "  hm11 --resume --out=runs/book               # on from the run's checkpoint\n"
+      "  hm11 --list_settings                        # what --set can change");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  if (positional.size() == 1 && absl::GetFlag(FLAGS_list_settings)) {
+    std::fputs(hm11::SettingsTable().c_str(), stdout);
+    return 0;
+  }
   if (positional.size() == 1) {
     return hm11::RunRanks(const_cast<char**>(arguments.data()),
                           {.gpus = absl::GetFlag(FLAGS_gpus),

@@ -15,6 +15,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "core/communicator.h"
 #include "core/fields.h"
@@ -255,6 +256,7 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
   }
   if (checkpoint) HM_RETURN_IF_ERROR(Resume(*checkpoint));
   const Clock::time_point start = Clock::now();
+  log_.Progress("warming up");
   trainer_->WarmUp(config_.warmup_steps);
   log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", config_.warmup_steps,
                             config_.warmup_steps, SecondsSince(start)));
@@ -521,6 +523,7 @@ absl::StatusOr<Calibration> TrainingRun<T>::Calibrate(const std::vector<NamedTen
   Calibration calibration;
   if (config_.calibration_tokens == 0) return calibration;
   const Clock::time_point start = Clock::now();
+  log_.Progress("calibrating");
   calibration.hessians = CollectHessians<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
                                             position_.step, config_.calibration_tokens, ranks_);
   const double seconds = SecondsSince(start);
@@ -586,6 +589,7 @@ absl::Status TrainingRun<T>::Finish() {
   Arena state(options_.device, WeightBytes<float>(model.config.model) + WeightBytes<T>(model.config.model));
   HM_ASSIGN_OR_RETURN(ModelWeights<T> placed, PlaceWeights<T>(state, model.config.model, model.tensors));
   const Clock::time_point start = Clock::now();
+  log_.Progress("scoring the artifact");
   const Score score = Validate(placed, 0, ScoreMode::kPlain);
   HM_RETURN_IF_ERROR(CheckScore(score));
   const double eval_ms = SecondsSince(start) * 1e3;
@@ -621,10 +625,18 @@ absl::Status RunAs(const RunOptions& options, const Communicator& ranks, const I
   return run.Finish();
 }
 
+// As flags, from the preset's.
+std::string SettingsThatDiffer(const RunConfig& config) {
+  const absl::StatusOr<std::vector<std::string>> flags = TrainingFlags(config);
+  return flags.ok() ? absl::StrJoin(*flags, " ") : config.preset;
+}
+
 void LogHeader(const RunOptions& options, const Inputs& inputs, RunLog& log) {
   const RunConfig& config = options.config;
-  log.Line(FormatFields(config));
-  log.Line(std::string(100, '='));
+  log.Detail(FormatFields(config));
+  log.Detail(std::string(100, '='));
+  log.Screen(
+      absl::StrCat("settings: ", SettingsThatDiffer(config), "; all are in ", options.folder, "/config.txt"));
   log.Line(absl::StrFormat("program_crc64:%016x packed:%d launcher:%d", inputs.program.crc64(),
                            inputs.program.packed.size(), inputs.program.launcher.size()));
   log.Line(absl::StrCat("device:", options.device.name(), " (", options.device.description(), ")"));
@@ -688,8 +700,8 @@ absl::Status Run(const RunOptions& options) {
     HM_ASSIGN_OR_RETURN(RunFolder opened, OpenFolder(options, inputs));
     folder.emplace(std::move(opened));
   }
-  HM_ASSIGN_OR_RETURN(RunLog log,
-                      is_first ? RunLog::Open(options.folder, options.resumes()) : RunLog::Silent());
+  HM_ASSIGN_OR_RETURN(RunLog log, is_first ? RunLog::Open(options.folder, options.resumes(), options.quiet)
+                                           : RunLog::Silent());
   LogHeader(options, inputs, log);
   log.Line(size);
   return options.device.is_cuda() ? RunAs<Bf16>(options, ranks, inputs, std::move(checkpoint), log)

@@ -29,6 +29,7 @@ struct RunOptions {
   std::string tokenizer_path;
   std::string folder;
   FolderUse use = FolderUse::kNewRun;  // with kResume, go on from the folder's checkpoint
+  bool quiet = false;                  // nothing on the terminal
   std::shared_ptr<RankGroup> group;    // null: one rank
   // Whether somebody asks for the end; then rank 0's answer makes the run stop with a checkpoint and an error
   // that says so. May be empty.

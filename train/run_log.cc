@@ -13,7 +13,7 @@
 
 namespace hm11 {
 
-absl::StatusOr<RunLog> RunLog::Open(const std::string& folder, bool append) {
+absl::StatusOr<RunLog> RunLog::Open(const std::string& folder, bool append, bool quiet) {
   const char* mode = append ? "a" : "w";
   std::FILE* log = std::fopen(absl::StrCat(folder, "/train.log").c_str(), mode);
   std::FILE* metrics =
@@ -24,16 +24,21 @@ absl::StatusOr<RunLog> RunLog::Open(const std::string& folder, bool append) {
     return absl::PermissionDeniedError(
         absl::StrCat("cannot write logs in ", folder, ": ", std::strerror(error)));
   }
-  return RunLog(folder, log, metrics);
+  return RunLog(folder, log, metrics, quiet);
 }
 
-RunLog::RunLog(std::string folder, std::FILE* log, std::FILE* metrics)
-    : folder_(std::move(folder)), log_(log), metrics_(metrics), terminal_(isatty(STDERR_FILENO) == 1) {}
+RunLog::RunLog(std::string folder, std::FILE* log, std::FILE* metrics, bool quiet)
+    : folder_(std::move(folder)),
+      log_(log),
+      metrics_(metrics),
+      quiet_(quiet),
+      terminal_(!quiet && isatty(STDERR_FILENO) == 1) {}
 
 RunLog::RunLog(RunLog&& other) noexcept
     : folder_(std::move(other.folder_)),
       log_(std::exchange(other.log_, nullptr)),
       metrics_(std::exchange(other.metrics_, nullptr)),
+      quiet_(other.quiet_),
       terminal_(other.terminal_),
       progress_shown_(other.progress_shown_),
       status_(std::move(other.status_)) {}
@@ -56,11 +61,19 @@ void RunLog::Write(std::FILE* file, const char* name, absl::string_view text) {
 }
 
 void RunLog::Line(absl::string_view text) {
-  if (silent()) return;
+  Screen(text);
+  Detail(text);
+}
+
+void RunLog::Screen(absl::string_view text) {
+  if (silent() || quiet_) return;
   Progress("");
   std::printf("%.*s\n", static_cast<int>(text.size()), text.data());
   std::fflush(stdout);
-  Write(log_, "train.log", text);
+}
+
+void RunLog::Detail(absl::string_view text) {
+  if (!silent()) Write(log_, "train.log", text);
 }
 
 void RunLog::Metric(absl::string_view json) {

@@ -15,15 +15,18 @@ namespace hm11 {
 class RunLog {
  public:
   // Appends to folder/train.log and folder/metrics.jsonl when `append`, else begins them anew.
-  static absl::StatusOr<RunLog> Open(const std::string& folder, bool append);
+  // With `quiet` nothing comes to the terminal.
+  static absl::StatusOr<RunLog> Open(const std::string& folder, bool append, bool quiet = false);
   // Of a rank that tells nothing.
-  static RunLog Silent() { return RunLog("", nullptr, nullptr); }
+  static RunLog Silent() { return RunLog("", nullptr, nullptr, true); }
   RunLog(RunLog&& other) noexcept;
   RunLog& operator=(RunLog&&) = delete;
   ~RunLog();
 
-  // One line to standard output and train.log.
+  // One line to standard output and train.log; to the first alone; to the second alone.
   void Line(absl::string_view text);
+  void Screen(absl::string_view text);
+  void Detail(absl::string_view text);
   // One JSON object to metrics.jsonl.
   void Metric(absl::string_view json);
   // A line that the next one overwrites, on a terminal only; "" clears it.
@@ -32,7 +35,7 @@ class RunLog {
   absl::Status status() const { return status_; }
 
  private:
-  RunLog(std::string folder, std::FILE* log, std::FILE* metrics);
+  RunLog(std::string folder, std::FILE* log, std::FILE* metrics, bool quiet);
   void Write(std::FILE* file, const char* name, absl::string_view text);
 
   bool silent() const { return log_ == nullptr; }
@@ -40,6 +43,7 @@ class RunLog {
   std::string folder_;
   std::FILE* log_;
   std::FILE* metrics_;
+  bool quiet_;
   bool terminal_;
   bool progress_shown_ = false;
   absl::Status status_;
