@@ -14,6 +14,8 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "core/device.h"
 #include "core/file.h"
 #include "core/status.h"
@@ -41,6 +43,9 @@ ABSL_FLAG(int64_t, top_k, 0, "draw from so many likeliest tokens; 0: from all");
 ABSL_FLAG(uint64_t, seed, 0, "the same seed writes the same text");
 ABSL_FLAG(std::string, stop, "", "end before this text");
 ABSL_FLAG(int64_t, window, 0, "last tokens that attention sees; 0: the length of the training sequences");
+ABSL_FLAG(
+    std::string, log_probs, "",
+    "write the prompt's tokens and the log-probabilities after each to this file, as JSON, and no text");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 
 namespace hm11 {
@@ -97,6 +102,21 @@ absl::Status Continue(Decoder<T, W>& decoder, const Tokenizer& tokenizer, const 
   return absl::OkStatus();
 }
 
+// {"tokens": [...], "log_probabilities": [[...], ...]}, by weights as they are.
+template <typename T, typename W>
+absl::Status WriteLogProbs(Decoder<T, W>& decoder, const Tokenizer& tokenizer, const std::string& path) {
+  std::vector<uint16_t> tokens = {kBosToken};
+  tokenizer.Encode(absl::GetFlag(FLAGS_prompt), &tokens);
+  std::vector<std::string> rows;
+  for (const uint16_t token : tokens) {
+    std::vector<std::string> row;
+    for (const float log_prob : decoder.Next(token)) row.push_back(absl::StrFormat("%.7g", log_prob));
+    rows.push_back(absl::StrCat("[", absl::StrJoin(row, ","), "]"));
+  }
+  return WriteFile(path, absl::StrCat("{\"tokens\": [", absl::StrJoin(tokens, ","),
+                                      "],\n\"log_probabilities\": [\n", absl::StrJoin(rows, ",\n"), "]}\n"));
+}
+
 // The prompt of the flags; or one prompt a line, asked for until there are no more.
 template <typename T, typename W>
 absl::Status Write(Decoder<T, W>& decoder, const Tokenizer& tokenizer, const GenerateOptions& options) {
@@ -122,7 +142,9 @@ absl::Status WriteAs(const Device& device, const UnpackedModel& model, const Tok
   const int64_t asked = absl::GetFlag(FLAGS_window);
   Decoder<T, W> decoder(device, config, weights,
                         std::min(asked > 0 ? asked : model.config.sequence, kMaxStepWindow));
-  return Write(decoder, tokenizer, options);
+  const std::string log_probs = absl::GetFlag(FLAGS_log_probs);
+  return log_probs.empty() ? Write(decoder, tokenizer, options)
+                           : WriteLogProbs(decoder, tokenizer, log_probs);
 }
 
 absl::Status Main() {
@@ -142,8 +164,9 @@ absl::Status Main() {
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(files.tokenizer));
   HM_RETURN_IF_ERROR(CheckTokenizer(model, files.artifact, tokenizer, files.tokenizer));
   if (device.is_cuda()) return WriteAs<Bf16, Bf16>(device, model, tokenizer, options);
-  return FitsFp16(model.tensors) ? WriteAs<float, Fp16>(device, model, tokenizer, options)
-                                 : WriteAs<float, float>(device, model, tokenizer, options);
+  const bool rounded = absl::GetFlag(FLAGS_log_probs).empty() && FitsFp16(model.tensors);
+  return rounded ? WriteAs<float, Fp16>(device, model, tokenizer, options)
+                 : WriteAs<float, float>(device, model, tokenizer, options);
 }
 
 }  // namespace

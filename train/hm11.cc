@@ -45,6 +45,8 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, val, "", "pattern of validation shards; default: --data's with _val_ for _train_");
 ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model; default: the only .model in --data's folder");
 ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME_PROCESS");
+ABSL_FLAG(std::string, init, "",
+          "weights to begin with, a model.safetensors of the same model; default: drawn by the seed");
 ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(
@@ -204,6 +206,9 @@ std::string DefaultFolder(const std::string& preset) {
 
 absl::StatusOr<FolderUse> UseFromFlags() {
   const bool resume = absl::GetFlag(FLAGS_resume), overwrite = absl::GetFlag(FLAGS_overwrite);
+  if (resume && !absl::GetFlag(FLAGS_init).empty()) {
+    return absl::InvalidArgumentError("--resume excludes --init: the checkpoint has the weights");
+  }
   if (resume && overwrite) return absl::InvalidArgumentError("--resume excludes --overwrite");
   if ((resume || overwrite) && absl::GetFlag(FLAGS_out).empty()) {
     return absl::InvalidArgumentError(resume ? "--resume needs --out, the folder of the run to go on with"
@@ -235,6 +240,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   RunOptions options;
   HM_ASSIGN_OR_RETURN(options.use, UseFromFlags());
   options.group = group;
+  options.init = absl::GetFlag(FLAGS_init);
   options.quiet = absl::GetFlag(FLAGS_quiet);
   options.interrupted = [] { return interrupted != 0; };
   HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));

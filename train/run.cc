@@ -183,6 +183,7 @@ class TrainingRun {
   }
   bool is_first() const { return ranks_.rank() == 0; }
   absl::StatusOr<MemoryPlan> PlanForAllRanks(const RunConfig& planned) const;
+  absl::Status BeginWithFile(const std::string& path);
   absl::Status Resume(const Checkpoint& checkpoint);
   StepDecision NextStep(const ScheduleConfig& schedule, const LastDone& last);
   absl::Status Interrupted();
@@ -254,13 +255,26 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
                               ranks_.size(), std::set<std::string>(hosts.begin(), hosts.end()).size(),
                               ranks_.engine(), trainer_->owned_floats(), CountParameters(config_.model)));
   }
-  if (checkpoint) HM_RETURN_IF_ERROR(Resume(*checkpoint));
+  if (checkpoint) {
+    HM_RETURN_IF_ERROR(Resume(*checkpoint));
+  } else if (!options_.init.empty()) {
+    HM_RETURN_IF_ERROR(BeginWithFile(options_.init));
+  }
   const Clock::time_point start = Clock::now();
   log_.Progress("warming up");
   trainer_->WarmUp(config_.warmup_steps);
   log_.Line(absl::StrFormat("warmup_step:%d/%d seconds:%.2f (undone)", config_.warmup_steps,
                             config_.warmup_steps, SecondsSince(start)));
   return log_.status();
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::BeginWithFile(const std::string& path) {
+  HM_ASSIGN_OR_RETURN(const Safetensors file, ReadSafetensors(path));
+  const absl::Status status = trainer_->BeginWith(file.tensors);
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  log_.Line(absl::StrCat("weights to begin with: ", path));
+  return absl::OkStatus();
 }
 
 template <typename T>
@@ -671,6 +685,10 @@ absl::Status CompareRanks(const RunOptions& options, const Inputs& inputs) {
   fields.emplace_back("tokenizer", crc(inputs.tokenizer.model()));
   fields.emplace_back("training data", StreamFingerprint(inputs.train));
   fields.emplace_back("validation data", StreamFingerprint(inputs.val));
+  if (!options.init.empty()) {
+    HM_ASSIGN_OR_RETURN(const std::string init, ReadFile(options.init));
+    fields.emplace_back("--init", crc(init));
+  }
   fields.emplace_back("--resume", absl::StrCat(options.resumes()));
   return CheckAgreement(*options.group, fields);
 }

@@ -27,6 +27,8 @@ struct RunOptions {
   std::string train_pattern;
   std::string val_pattern;
   std::string tokenizer_path;
+  std::string
+      init;  // path of weights to begin with, as model.safetensors holds them; empty: drawn by the seed
   std::string folder;
   FolderUse use = FolderUse::kNewRun;  // with kResume, go on from the folder's checkpoint
   bool quiet = false;                  // nothing on the terminal

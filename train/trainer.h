@@ -58,6 +58,10 @@ class Trainer {
           const Communicator& ranks);
   ~Trainer();
 
+  // Weights, and the average, are `weights` instead: the model's, under the reference's names. Errors name
+  // the tensor that is missing, unknown or of another shape, and leave all as it was. Before the first step.
+  absl::Status BeginWith(const std::vector<NamedTensor>& weights);
+
   // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records a step of
   // each phase.
   void WarmUp(int64_t steps);
