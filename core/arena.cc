@@ -1,11 +1,13 @@
-// Arena: a bump pointer over one block. CPU blocks are reserved address space, so a generous capacity costs
-// nothing.
+// Arena: a bump pointer over one block. CPU blocks are reserved address space, whose pages come when touched.
 #include "core/arena.h"
 
 #include <sys/mman.h>
 
+#include <cerrno>
 #include <cstring>
 #include <utility>
+
+#include "absl/strings/str_cat.h"
 
 namespace hm11 {
 
@@ -17,8 +19,22 @@ Arena::Arena(Device device, int64_t capacity_bytes) : device_(std::move(device))
   }
   void* block = mmap(nullptr, static_cast<size_t>(capacity_), PROT_READ | PROT_WRITE,
                      MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-  HM_CHECK(block != MAP_FAILED);
+  if (block == MAP_FAILED) {
+    check_internal::Fail(
+        __FILE__, __LINE__,
+        absl::StrCat("cannot reserve ", capacity_, " bytes of memory: ", std::strerror(errno)));
+  }
   base_ = static_cast<char*>(block);
+}
+
+absl::StatusOr<Arena> Arena::Reserve(Device device, int64_t capacity_bytes, absl::string_view what) {
+  const int64_t free_bytes = device.free_memory_bytes();
+  if (capacity_bytes > free_bytes) {
+    return absl::ResourceExhaustedError(absl::StrCat(what, " takes ", capacity_bytes,
+                                                     " bytes of memory, and device ", device.name(), " has ",
+                                                     free_bytes, " to give"));
+  }
+  return Arena(std::move(device), capacity_bytes);
 }
 
 Arena::~Arena() {

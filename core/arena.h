@@ -10,6 +10,7 @@
 #include <cstdint>
 
 #include "absl/status/statusor.h"
+#include "absl/strings/string_view.h"
 #include "core/check.h"
 #include "core/device.h"
 #include "core/tensor.h"
@@ -21,14 +22,19 @@ class Arena {
   static constexpr int64_t kAlignment = 256;
 
   // On the CPU `capacity_bytes` is only address space: pages come when touched. On a GPU it is taken at once.
+  // It is fatal when there is not so much: plan first, or Reserve.
   Arena(Device device, int64_t capacity_bytes);
+  // ResourceExhausted names `what` the memory is for, its bytes and those there are.
+  static absl::StatusOr<Arena> Reserve(Device device, int64_t capacity_bytes, absl::string_view what);
   ~Arena();
   Arena(Arena&& other) noexcept;
   Arena& operator=(Arena&&) = delete;
 
-  // Address space enough for any run on a CPU.
-  static Arena Cpu() { return Arena(Device::Cpu(), int64_t{1} << 40); }
-  static Arena Plan() { return Arena(Device::Plan(), int64_t{1} << 60); }
+  // For tests: more address space than any of them takes, and no more than sanitizers leave.
+  static Arena Cpu() { return Arena(Device::Cpu(), int64_t{1} << 35); }
+  // Counts what the same calls would take on a GPU, or on what `of` is or plans for.
+  static Arena Plan() { return Plan(Device::Plan()); }
+  static Arena Plan(const Device& of) { return Arena(Device::Plan(of), int64_t{1} << 60); }
 
   const Device& device() const { return device_; }
 

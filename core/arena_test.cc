@@ -3,11 +3,16 @@
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <cstdint>
+#include <fstream>
 #include <vector>
 
 #include "core/device.h"
+#include "core/host_memory.h"
+#include "testing/matchers.h"
 
 namespace hm11 {
 namespace {
@@ -50,6 +55,38 @@ TEST(ArenaDeathTest, AFullArenaIsFatal) {
   Arena arena(Device::Cpu(), 1024);
   arena.New<float>({256});
   EXPECT_DEATH(arena.New<float>({1}), "check failed");
+}
+
+TEST(ArenaDeathTest, MemoryThatIsNotThereIsNamedInBytes) {
+  EXPECT_DEATH(Arena(Device::Cpu(), int64_t{1} << 62), "cannot reserve 4611686018427387904 bytes");
+  EXPECT_THAT(Arena::Reserve(Device::Cpu(), int64_t{1} << 62, "this test"),
+              StatusIs(absl::StatusCode::kResourceExhausted,
+                       "this test takes 4611686018427387904 bytes of memory, and device cpu has "));
+  EXPECT_THAT(Arena::Reserve(Device::Cpu(), 1024, "this test"), IsOk());
+}
+
+TEST(HostMemoryTest, ALimitOnAddressSpaceIsAnAnswer) {
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_AS, &before), 0);
+  int64_t pages = 0;
+  std::ifstream("/proc/self/statm") >> pages;
+  constexpr rlim_t kLeft = rlim_t{1} << 28;
+  const rlimit small = {.rlim_cur = static_cast<rlim_t>(pages * getpagesize()) + kLeft,
+                        .rlim_max = before.rlim_max};
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &small), 0);
+  const int64_t left = FreeHostBytes();
+  ASSERT_EQ(setrlimit(RLIMIT_AS, &before), 0);
+  EXPECT_GT(left, 0);
+  EXPECT_LE(left, static_cast<int64_t>(kLeft));
+  EXPECT_GT(FreeHostBytes(), left);
+}
+
+TEST(ArenaTest, APlanIsForADevice) {
+  EXPECT_TRUE(Device::Cpu().is_for_cpu());
+  EXPECT_TRUE(Arena::Plan(Device::Cpu()).device().is_for_cpu());
+  EXPECT_TRUE(Device::Plan(Device::Plan(Device::Cpu())).is_for_cpu());
+  EXPECT_FALSE(Device::Plan().is_for_cpu());
+  EXPECT_FALSE(Device::Plan(Device::Plan()).is_for_cpu());
 }
 
 RC_GTEST_PROP(ArenaProperty, PlanPredictsHowMuchARunTakes, ()) {

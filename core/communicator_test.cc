@@ -114,9 +114,11 @@ TEST(RankBody, DISABLED_WaitsInACollective) {
 
 void WaitUntilMet(const RankProcesses& ranks, int count) {
   for (int rank = 0; rank < count; ++rank) {
-    while (ranks.ErrorsOf(rank).find("met") == std::string::npos) {
+    int waits = 12000;
+    while (ranks.ErrorsOf(rank).find("met") == std::string::npos && --waits > 0) {
       std::this_thread::sleep_for(std::chrono::milliseconds(5));
     }
+    ASSERT_GT(waits, 0) << ranks.ErrorsOf(rank);
   }
 }
 

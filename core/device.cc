@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "core/check.h"
 #include "core/device_cuda.h"
+#include "core/host_memory.h"
 
 namespace hm11 {
 
@@ -24,6 +25,11 @@ struct Device::CudaState {
 
 Device Device::Cpu() { return Device(Kind::kCpu); }
 Device Device::Plan() { return Device(Kind::kPlan); }
+Device Device::Plan(const Device& of) {
+  Device plan(Kind::kPlan);
+  plan.plans_cpu_ = of.is_for_cpu();
+  return plan;
+}
 
 absl::StatusOr<Device> Device::Cuda(int index) {
   int count = 0;
@@ -114,7 +120,7 @@ void Device::FreeHost(void* data) const {
 
 int64_t Device::free_memory_bytes() const {
   if (is_cuda()) return cuda::FreeMemoryBytes(cuda_->gpu);
-  return static_cast<int64_t>(sysconf(_SC_AVPHYS_PAGES)) * sysconf(_SC_PAGE_SIZE);
+  return FreeHostBytes();
 }
 
 void Device::CopyFromHost(void* device_data, const void* host_data, int64_t size_bytes) const {

@@ -23,7 +23,9 @@ namespace hm11 {
 class Device {
  public:
   static Device Cpu();
+  // A plan for a GPU, or for what `of` is or plans for.
   static Device Plan();
+  static Device Plan(const Device& of);
   // GPU `index` in the driver's order, with a stream of its own each time. NotFound when there is no such
   // GPU, no driver, or hm11 was built without CUDA.
   static absl::StatusOr<Device> Cuda(int index);
@@ -35,6 +37,8 @@ class Device {
   bool is_cpu() const { return kind_ == Kind::kCpu; }
   bool is_cuda() const { return kind_ == Kind::kCuda; }
   bool is_plan() const { return kind_ == Kind::kPlan; }
+  // The CPU or a plan for it: which of the two sets of scratch an op takes.
+  bool is_for_cpu() const { return is_cpu() || (is_plan() && plans_cpu_); }
   std::string name() const;         // "cpu", "cuda:0", "plan"
   std::string bus_id() const;       // of a GPU: the same for all processes of a host
   std::string description() const;  // the processor's or the GPU's own name, with memory
@@ -42,7 +46,7 @@ class Device {
   // Memory on this device; it is fatal when none is left (plan first: see Arena). Allocate(0) is null.
   void* Allocate(int64_t size_bytes) const;
   void Free(void* data, int64_t size_bytes) const;
-  int64_t free_memory_bytes() const;
+  int64_t free_memory_bytes() const;  // that this process can take; on the CPU, see core/host_memory.h
   // Host memory that copies to and from this device read at full speed, without waiting (pinned on a GPU).
   void* AllocateHost(int64_t size_bytes) const;
   void FreeHost(void* data) const;
@@ -69,6 +73,7 @@ class Device {
   explicit Device(Kind kind) : kind_(kind) {}
 
   Kind kind_ = Kind::kCpu;
+  bool plans_cpu_ = false;
   std::shared_ptr<CudaState> cuda_;
 };
 

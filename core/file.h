@@ -33,7 +33,9 @@ class AtomicFileWriter {
   absl::Status Append(absl::string_view bytes);
   // Overwrites bytes written before; the end of the file stays where it is.
   absl::Status WriteAt(int64_t offset, absl::string_view bytes);
-  // Puts all bytes on the disk, then renames.
+  // Puts all bytes on the disk; from then on the writer holds no open file, and only Commit may follow.
+  absl::Status Close();
+  // Close where that is still to be done, then renames.
   absl::Status Commit();
 
  private:
@@ -45,7 +47,8 @@ class AtomicFileWriter {
   std::FILE* file_ = nullptr;
 };
 
-// A file's bytes, read only, mapped into memory for as long as this lives.
+// A file's bytes, read only, mapped into memory for as long as this lives. A file that another process cuts
+// short meanwhile ends this one with a line that names it, where it reads what is gone.
 class MappedFile {
  public:
   static absl::StatusOr<MappedFile> Open(const std::string& path);
@@ -59,21 +62,35 @@ class MappedFile {
 
  private:
   MappedFile() = default;
+  struct Mapping;  // known to the signal that the system sends
   const char* data_ = nullptr;
   int64_t size_bytes_ = 0;
+  Mapping* mapping_ = nullptr;
 };
 
-// Paths that match a shell pattern, sorted. NotFound when none does.
+// Paths that match a shell pattern, sorted. NotFound when none does. A pattern that is a file's name is that
+// file, whatever signs it has in it.
 absl::StatusOr<std::vector<std::string>> Glob(const std::string& pattern);
+
+// The pattern that matches this path alone.
+std::string GlobLiteral(absl::string_view path);
 
 // Makes a folder and its parents; not an error when it is there.
 absl::Status MakeFolders(const std::string& path);
 
 bool FileExists(const std::string& path);
 
-// A folder for what may be kept between runs: $XDG_CACHE_HOME/hm11 or $HOME/.cache/hm11, made when missing; a
-// folder under /tmp where there is no home that can be written.
+// Removes what WriteFile and AtomicFileWriter of processes that were killed left in a folder, of all files or
+// of those whose names begin with `prefix`. Only for who knows that nobody is writing there.
+void RemoveUnfinished(const std::string& folder, absl::string_view prefix = "");
+
+// A folder for what may be kept between runs: $XDG_CACHE_HOME/hm11 or $HOME/.cache/hm11, made when missing.
+// Where there is no home that can be written, a folder under $TMPDIR or /tmp that is this user's alone:
+// PermissionDenied where somebody else made it or can write to it.
 absl::StatusOr<std::string> CacheFolder();
+
+// OK when all that was printed is where standard output goes; for the end of a program.
+absl::Status FlushStandardOutput();
 
 }  // namespace hm11
 

@@ -28,9 +28,13 @@ using Clock = std::chrono::steady_clock;
 
 constexpr double kGraceSeconds = 15;  // for ranks to end by themselves
 
-volatile std::sig_atomic_t asked_signal = 0;
+volatile std::sig_atomic_t asked_signal = 0;  // to be handed on
+volatile std::sig_atomic_t first_signal = 0;
 
-void Remember(int signal) { asked_signal = signal; }
+void Remember(int signal) {
+  asked_signal = signal;
+  if (first_signal == 0) first_signal = signal;
+}
 
 struct Child {
   pid_t pid = 0;
@@ -105,7 +109,8 @@ int CountGpusApart() {
 
 namespace {
 
-// Starts `count` ranks and waits for all. The exit code: 0 when all ended with 0. A rank that ended without
+// Starts `count` ranks and waits for all. The exit code: 0 when all ended with 0, and a shell's for a signal
+// where one asked for the end. A rank that ended without
 // having said why is named, with this host, on standard error.
 int LaunchRanks(int count, char** argv) {
   int port = 0;
@@ -143,7 +148,7 @@ int LaunchRanks(int count, char** argv) {
     std::fprintf(stderr, "error: rank %d on %s was ended by signal %d\n", first_bad, HostName().c_str(),
                  WTERMSIG(children[static_cast<size_t>(first_bad)].status));
   }
-  return 1;
+  return first_signal != 0 ? 128 + first_signal : 1;
 }
 
 // How many ranks this process is to start by itself; 1: it is the only one, or another's.

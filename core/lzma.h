@@ -2,9 +2,9 @@
 //
 // Container of LzmaCompress, made to be small (all numbers little-endian):
 //   1 byte        (pb * 5 + lp) * 9 + lc
-//   1..9 bytes    size of the uncompressed bytes, 7 bits a byte, lowest first, top bit set on all but the
-//   last 4 bytes       CRC-32 of the uncompressed bytes the rest      one raw LZMA1 stream; its dictionary is
-//   as large as the data (4 KiB to 1 GiB)
+//   1..9 bytes    size of the uncompressed bytes, 7 bits a byte, lowest first, top bit set on all but the last
+//   4 bytes       CRC-32 of the uncompressed bytes
+//   the rest      one raw LZMA1 stream; its dictionary is as large as the data (4 KiB to 1 GiB)
 #ifndef HM11_CORE_LZMA_H_
 #define HM11_CORE_LZMA_H_
 

@@ -14,11 +14,11 @@
 // Properties:
 //   1. In every row targets[i] is the token that follows inputs[i] in the stream.
 //   2. Ranks and micro-batches are interchangeable: with ranks * micro_batches fixed, a step reads the same
-//   spans.
+//      spans.
 //   3. In order: spans follow each other without gap or overlap.
 //   4. Shuffled: an epoch reads every token once, but for the end of the stream that is shorter than a block.
 //   5. Shuffled: the length of sequences may change from step to step (a multiple of it being the block);
-//   with as many tokens a step the same blocks are read.
+//      with as many tokens a step the same blocks are read.
 #ifndef HM11_DATA_BATCHER_H_
 #define HM11_DATA_BATCHER_H_
 

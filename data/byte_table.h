@@ -3,8 +3,9 @@
 //   bytes(token | previous) = base[token] + (leading_space[token] and not boundary[previous])
 //
 // base is 0 for control, unknown and unused pieces, 1 for a byte piece, else the UTF-8 length without a
-// leading U+2581 and with a byte for any other; leading_space says that there was one; boundary marks control, unknown and unused pieces.
-// So a space that the tokenizer itself would put behind a document's start costs nothing.
+// leading U+2581 and with a byte for any other; leading_space says that there was one; boundary marks control,
+// unknown and unused pieces. So a space that the tokenizer itself would put behind a document's
+// start costs nothing.
 #ifndef HM11_DATA_BYTE_TABLE_H_
 #define HM11_DATA_BYTE_TABLE_H_
 

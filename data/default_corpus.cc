@@ -105,6 +105,28 @@ absl::Status WriteShards(const std::vector<Document>& documents, const Tokenizer
   return writer.Commit().status();
 }
 
+constexpr char kSumsName[] = "sums.txt";
+
+// A line "NAME CRC64" for each file of a folder but this list itself, sorted.
+absl::StatusOr<std::string> Sums(const std::string& folder) {
+  HM_ASSIGN_OR_RETURN(const std::vector<std::string> paths, Glob(GlobLiteral(folder) + "/*"));
+  std::string lines;
+  for (const std::string& path : paths) {
+    const std::string name = std::filesystem::path(path).filename().string();
+    if (name == kSumsName) continue;
+    HM_ASSIGN_OR_RETURN(const MappedFile file, MappedFile::Open(path));
+    absl::StrAppend(&lines, name, absl::StrFormat(" %016x\n", Crc64(file.bytes())));
+  }
+  return lines;
+}
+
+// Whether all is as it was written.
+bool IsWhole(const std::string& folder) {
+  const absl::StatusOr<std::string> written = ReadFile(absl::StrCat(folder, "/", kSumsName));
+  const absl::StatusOr<std::string> found = Sums(folder);
+  return written.ok() && found.ok() && *written == *found;
+}
+
 std::string TokenizerPath(const std::string& folder) { return folder + "/tokenizer.model"; }
 
 absl::Status MakePackagePart(const Texts& texts, const std::string& folder, const CorpusProgress& progress) {
@@ -129,6 +151,7 @@ absl::Status MakePackagePart(const Texts& texts, const std::string& folder, cons
 // The package part under its own names, and hm11's sources as the last training shards.
 absl::Status MakeWhole(const Texts& sources, const std::string& package_part, const std::string& folder) {
   for (const auto& entry : std::filesystem::directory_iterator(package_part)) {
+    if (entry.path().filename() == kSumsName) continue;
     const std::filesystem::path link = folder / entry.path().filename();
     std::error_code error;
     std::filesystem::create_hard_link(entry.path(), link, error);
@@ -143,7 +166,7 @@ absl::Status MakeWhole(const Texts& sources, const std::string& package_part, co
 
 // Removes the corpora of this package part that sources of more than a week ago were put to.
 void RemoveOld(const std::string& package_part) {
-  const absl::StatusOr<std::vector<std::string>> folders = Glob(package_part + "-*");
+  const absl::StatusOr<std::vector<std::string>> folders = Glob(GlobLiteral(package_part) + "-*");
   if (!folders.ok()) return;
   const auto week_ago = std::filesystem::file_time_type::clock::now() - std::chrono::hours(7 * 24);
   for (const std::string& folder : *folders) {
@@ -154,15 +177,24 @@ void RemoveOld(const std::string& package_part) {
 }
 
 // Makes `folder` by calling `make` with another name, which is then changed, so that `folder` is whole or not
-// there.
-absl::Status MakeOnce(const std::string& folder,
+// there. What somebody or something changed since is made anew.
+absl::Status MakeOnce(const std::string& folder, const CorpusProgress& progress,
                       const std::function<absl::Status(const std::string&)>& make) {
-  if (FileExists(folder)) return absl::OkStatus();
+  std::error_code removed;
+  if (FileExists(folder)) {
+    if (IsWhole(folder)) return absl::OkStatus();
+    progress(absl::StrCat("default corpus: ", folder, " is not as it was written; made anew"));
+    std::filesystem::remove_all(folder, removed);
+  }
   const std::string temporary = absl::StrCat(folder, ".writing.", getpid());
   std::error_code error;
   std::filesystem::remove_all(temporary, error);
   absl::Status status = MakeFolders(temporary);
   if (status.ok()) status = make(temporary);
+  if (status.ok()) {
+    const absl::StatusOr<std::string> sums = Sums(temporary);
+    status = sums.ok() ? WriteFile(absl::StrCat(temporary, "/", kSumsName), *sums) : sums.status();
+  }
   if (status.ok()) std::filesystem::rename(temporary, folder, error);
   std::filesystem::remove_all(temporary,
                               error);  // There still after an error, or when another process was faster.
@@ -179,17 +211,19 @@ absl::StatusOr<CorpusPaths> DefaultCorpus(const CorpusProgress& progress) {
   HM_ASSIGN_OR_RETURN(const Texts sources, ReadTexts(SourceTexts(root), root));
   HM_ASSIGN_OR_RETURN(const std::string cache, CacheFolder());
   std::string folder = absl::StrFormat("%s/corpus-%016x", cache, packages.key);
-  HM_RETURN_IF_ERROR(MakeOnce(
-      folder, [&](const std::string& temporary) { return MakePackagePart(packages, temporary, progress); }));
+  HM_RETURN_IF_ERROR(MakeOnce(folder, progress, [&](const std::string& temporary) {
+    return MakePackagePart(packages, temporary, progress);
+  }));
   if (!sources.documents.empty()) {
     const std::string package_part = folder;
     folder = absl::StrFormat("%s-%016x", package_part, sources.key);
     if (!FileExists(folder)) RemoveOld(package_part);
-    HM_RETURN_IF_ERROR(MakeOnce(
-        folder, [&](const std::string& temporary) { return MakeWhole(sources, package_part, temporary); }));
+    HM_RETURN_IF_ERROR(MakeOnce(folder, progress, [&](const std::string& temporary) {
+      return MakeWhole(sources, package_part, temporary);
+    }));
   }
-  return CorpusPaths{.train_pattern = folder + "/train_*.bin",
-                     .val_pattern = folder + "/val_*.bin",
+  return CorpusPaths{.train_pattern = GlobLiteral(folder) + "/train_*.bin",
+                     .val_pattern = GlobLiteral(folder) + "/val_*.bin",
                      .tokenizer_path = TokenizerPath(folder)};
 }
 

@@ -1,6 +1,7 @@
 // The default corpus: its filter by example, and the real one made from this machine's packages.
 #include "data/default_corpus.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <cstdint>
@@ -120,6 +121,16 @@ TEST(DefaultCorpusTest, IsMadeOnceFromThisMachineAndEndsWithHm11sSources) {
   EXPECT_EQ(stages.size(), 2u) << "nothing of the packages is made again";
   EXPECT_TRUE(absl::EndsWith(ReadPart(edited->train_pattern, edited->tokenizer_path).end, "{ return 93; }"));
   EXPECT_EQ(ReadPart(edited->val_pattern, edited->tokenizer_path).tokens, val.tokens);
+
+  // A cache that was changed is noticed and made anew.
+  const std::string shard = Glob(edited->val_pattern)->front(), bytes = *ReadFile(shard);
+  std::string changed = bytes;
+  changed[changed.size() / 2] ^= 1;
+  ASSERT_THAT(WriteFile(shard, changed), IsOk());
+  stages.clear();
+  ASSERT_THAT(DefaultCorpus(progress).status(), IsOk());
+  EXPECT_THAT(stages, testing::Contains(testing::HasSubstr("is not as it was written; made anew")));
+  EXPECT_EQ(*ReadFile(shard), bytes);
 }
 
 }  // namespace

@@ -87,6 +87,41 @@ int64_t CharacterBytes(absl::string_view text) {
   return 0;
 }
 
+// What is wrong with a text that is not JSON, as the parser says it.
+class Reason : public nlohmann::json_sax<nlohmann::json> {
+ public:
+  static std::string Of(absl::string_view text) {
+    Reason reason;
+    nlohmann::json::sax_parse(text.begin(), text.end(), &reason);
+    return reason.words_;
+  }
+
+  bool null() override { return true; }
+  bool boolean(bool) override { return true; }
+  bool number_integer(number_integer_t) override { return true; }
+  bool number_unsigned(number_unsigned_t) override { return true; }
+  bool number_float(number_float_t, const string_t&) override { return true; }
+  bool string(string_t&) override { return true; }
+  bool binary(binary_t&) override { return true; }
+  bool start_object(std::size_t) override { return true; }
+  bool key(string_t&) override { return true; }
+  bool end_object() override { return true; }
+  bool start_array(std::size_t) override { return true; }
+  bool end_array() override { return true; }
+  // "[json.exception.parse_error.101] parse error at line 1, column 12: invalid string: ...; last read: ..."
+  bool parse_error(std::size_t, const std::string&, const nlohmann::detail::exception& error) override {
+    absl::string_view words = error.what();
+    if (const size_t code = words.find("] "); code != words.npos) words.remove_prefix(code + 2);
+    absl::ConsumePrefix(&words, "parse error at line 1, ");
+    if (const size_t read = words.find("; last read"); read != words.npos) words = words.substr(0, read);
+    words_ = std::string(words);
+    return false;
+  }
+
+ private:
+  std::string words_;
+};
+
 }  // namespace
 
 int64_t ValidUtf8Prefix(absl::string_view text) {
@@ -151,7 +186,10 @@ absl::StatusOr<bool> DocumentReader::State::NextLine(absl::string_view* line) {
 }
 
 absl::Status DocumentReader::State::Bad(absl::string_view what) {
-  if (!skip_bad) return absl::InvalidArgumentError(absl::StrCat(path, " line ", line_number, ": ", what));
+  if (!skip_bad) {
+    return absl::InvalidArgumentError(
+        absl::StrCat(path, " line ", line_number, ": ", what, "; --skip_bad leaves such out"));
+  }
   ++skipped;
   return absl::OkStatus();
 }
@@ -195,7 +233,7 @@ absl::StatusOr<bool> DocumentReader::State::NextJson(std::string* text) {
     nlohmann::json json =
         nlohmann::json::parse(line.begin(), line.end(), nullptr, /*allow_exceptions=*/false);
     if (json.is_discarded()) {
-      HM_RETURN_IF_ERROR(Bad("not JSON"));
+      HM_RETURN_IF_ERROR(Bad(absl::StrCat("not JSON: ", Reason::Of(line))));
     } else if (!json.is_object() || !json.contains("text") || !json["text"].is_string()) {
       HM_RETURN_IF_ERROR(Bad("no field \"text\" that is a string"));
     } else {

@@ -133,7 +133,13 @@ TEST(DocumentsTest, BadLinesAreNamedOrSkippedAndCounted) {
   };
   expect("{\"text\": \"a\xff\"}", "not UTF-8 at byte 12 (0xff)");
   expect("{\"text\": \"unended}", "not JSON");
-  expect("{\"text\": \"lone \\ud800 surrogate\"}", "not JSON");
+  expect(
+      "{\"text\": \"lone \\ud800 surrogate\"}",
+      "not JSON: column 22: syntax error while parsing value - invalid string: surrogate U+D800..U+DBFF must "
+      "be followed by U+DC00..U+DFFF; --skip_bad leaves such out");
+  expect("{\"a\": [1, -2, 2.5, true, null, {\"b\": \"c\"}, []], \"text\": \"\\ud800\"}",
+         "not JSON: column 64: syntax error while parsing value - invalid string: surrogate");
+  expect("{\"text\": \"huge\", \"n\": 1e999}", "not JSON: number overflow parsing '1e999'; --skip_bad");
   expect("{\"body\": \"x\"}", "no field \"text\"");
   expect("{\"text\": 5}", "no field \"text\"");
   expect("[1, 2]", "no field \"text\"");

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "core/file.h"
+#include "core/folder_lock.h"
 #include "core/lzma.h"
 #include "core/status.h"
 #include "data/documents.h"
@@ -28,7 +29,8 @@ std::string SplitPrefix(const PrepareOptions& options, absl::string_view split) 
 std::vector<std::string> OldShards(const PrepareOptions& options) {
   std::vector<std::string> paths;
   for (absl::string_view split : {"train", "val"}) {
-    const absl::StatusOr<std::vector<std::string>> found = Glob(SplitPrefix(options, split) + "_[0-9]*.bin");
+    const absl::StatusOr<std::vector<std::string>> found =
+        Glob(GlobLiteral(SplitPrefix(options, split)) + "_[0-9]*.bin");
     if (found.ok()) paths.insert(paths.end(), found->begin(), found->end());
   }
   return paths;
@@ -38,6 +40,12 @@ std::vector<std::string> OldShards(const PrepareOptions& options) {
 bool IsValidation(const PrepareOptions& options, int64_t index) {
   if (options.val_every == 0) return index < options.val_documents;
   return index % options.val_every == 1 % options.val_every;
+}
+
+// Tokenizers of an earlier run.
+std::vector<std::string> OldTokenizers(const PrepareOptions& options) {
+  return Glob(GlobLiteral(absl::StrCat(options.folder, "/", options.name)) + "_[0-9]*_bpe.model")
+      .value_or(std::vector<std::string>());
 }
 
 absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const PrepareProgress& progress) {
@@ -130,13 +138,13 @@ std::string ManifestText(const PrepareOptions& options, const PrepareReport& rep
   return manifest.dump(1) + "\n";
 }
 
-// Removes shards of an earlier run that this one did not replace: a glob would mix them in.
-void RemoveStale(const std::vector<std::string>& old_shards, const PrepareReport& report) {
-  std::vector<std::string> kept;
+// Removes files of an earlier run that this one did not replace: a glob would mix them in.
+void RemoveStale(const std::vector<std::string>& old_files, const PrepareReport& report) {
+  std::vector<std::string> kept = {report.tokenizer_path};
   for (const PreparedSplit* split : {&report.train, &report.val}) {
     for (const ShardInfo& shard : split->shards) kept.push_back(shard.path);
   }
-  for (const std::string& path : old_shards) {
+  for (const std::string& path : old_files) {
     std::error_code error;
     if (std::find(kept.begin(), kept.end(), path) == kept.end()) std::filesystem::remove(path, error);
   }
@@ -166,13 +174,14 @@ absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
 }
 
 absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const PrepareProgress& progress) {
-  HM_RETURN_IF_ERROR(MakeFolders(options.folder));
-  const std::vector<std::string> old_shards = OldShards(options);
-  if (!old_shards.empty() && !options.overwrite) {
-    return absl::AlreadyExistsError(absl::StrCat(old_shards.front(),
+  HM_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.folder));
+  std::vector<std::string> old_files = OldShards(options);
+  if (!old_files.empty() && !options.overwrite) {
+    return absl::AlreadyExistsError(absl::StrCat(old_files.front(),
                                                  " is there already: name another folder, or "
                                                  "overwrite"));
   }
+  for (const std::string& path : OldTokenizers(options)) old_files.push_back(path);
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, options.tokenizer.empty()
                                                      ? TrainTokenizer(options, progress)
                                                      : Tokenizer::Load(options.tokenizer));
@@ -189,7 +198,7 @@ absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const
   HM_ASSIGN_OR_RETURN(report.train.shards, train_writer.Commit());
   HM_ASSIGN_OR_RETURN(report.val.shards, val_writer.Commit());
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/manifest.json", ManifestText(options, report)));
-  RemoveStale(old_shards, report);
+  if (options.overwrite) RemoveStale(old_files, report);
   return report;
 }
 

@@ -5,7 +5,7 @@
 // sum of its tokens modulo 2^32; for each file its size and CRC-64. The first `val_documents` documents are
 // validation, or with `val_every` the second and every so many from it on, the others training; a split
 // without documents has no shards. Nothing is written before all documents were read, and the manifest comes
-// last.
+// last. Two runs at once in one folder are refused.
 #ifndef HM11_DATA_PREPARE_H_
 #define HM11_DATA_PREPARE_H_
 
@@ -32,7 +32,7 @@ struct PrepareOptions {
   int64_t val_every = 0;  // above 0: instead of val_documents; then one document at least must be validation
   DocumentUnit unit = DocumentUnit::kFile;  // of .txt
   bool skip_bad = false;                    // leave out what is not UTF-8 or not JSON, and count it
-  bool overwrite = false;                   // replace shards of the same name; without it they are an error
+  bool overwrite = false;  // replace shards and tokenizer of the same name; without it they are an error
   int threads = 1;
   int64_t tokens_per_shard = kTokensPerShard;
 };

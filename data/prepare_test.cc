@@ -3,6 +3,7 @@
 #include "data/prepare.h"
 
 #include <gtest/gtest.h>
+#include <sys/resource.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -40,8 +41,10 @@ std::string NewFolder(const std::string& name) {
   return folder;
 }
 
+// But for the lock.
 int64_t FilesIn(const std::string& folder) {
-  return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
+  return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator()) -
+         FileExists(folder + "/.lock");
 }
 
 void NoProgress(absl::string_view, double) {}
@@ -167,6 +170,63 @@ TEST(PrepareTest, OldShardsAreKeptUnlessOverwritten) {
   ASSERT_THAT(report.status(), IsOk());
   EXPECT_LT(report->train.shards.size(), static_cast<size_t>(shards));
   EXPECT_EQ(FilesIn(options.folder), static_cast<int64_t>(report->train.shards.size()) + 2);
+}
+
+TEST(PrepareTest, SignsInAFoldersNameAreItsName) {
+  for (const char* name : {"a[1]", "b*", "c?", "has_train_in_it"}) {
+    PrepareOptions options = {.inputs = {SmallInput()},
+                              .folder = NewFolder(name),
+                              .vocab = 300,
+                              .val_documents = 5,
+                              .tokens_per_shard = 400};
+    ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+    EXPECT_THAT(PrepareShards(options, NoProgress).status(), StatusIs(StatusCode::kAlreadyExists, name));
+    options.overwrite = true;
+    options.tokens_per_shard = 10'000;
+    ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+    EXPECT_EQ(FilesIn(options.folder), 4) << "one shard of each split, the model and the manifest";
+  }
+}
+
+TEST(PrepareTest, OverwritingLeavesNoOtherTokenizer) {
+  PrepareOptions options = {.inputs = {SmallInput()}, .folder = NewFolder("tokenizers"), .vocab = 300};
+  ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+  options.name = "other";
+  ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+  options.name = "text";
+  options.vocab = 310;
+  options.overwrite = true;
+  ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+  EXPECT_FALSE(FileExists(options.folder + "/text_300_bpe.model"));
+  EXPECT_TRUE(FileExists(options.folder + "/text_310_bpe.model"));
+  EXPECT_TRUE(FileExists(options.folder + "/other_300_bpe.model"));
+}
+
+TEST(PrepareTest, TwoAtOnceInOneFolderAreRefused) {
+  const PrepareOptions options = {.inputs = {SmallInput()}, .folder = NewFolder("two"), .vocab = 300};
+  absl::Status second;
+  const auto meanwhile = [&](absl::string_view, double) {
+    if (second.ok()) second = PrepareShards(options, NoProgress).status();
+  };
+  ASSERT_THAT(PrepareShards(options, meanwhile).status(), IsOk());
+  EXPECT_THAT(second,
+              StatusIs(StatusCode::kUnavailable, options.folder + ": another process is writing to it"));
+}
+
+TEST(PrepareTest, MoreShardsThanFilesMayBeOpen) {
+  PrepareOptions options = {
+      .inputs = {SmallInput()}, .folder = NewFolder("many"), .vocab = 300, .tokens_per_shard = 8};
+  rlimit before = {};
+  ASSERT_EQ(getrlimit(RLIMIT_NOFILE, &before), 0);
+  rlimit few = before;
+  few.rlim_cur = 40;
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &few), 0);
+  const absl::StatusOr<PrepareReport> report = PrepareShards(options, NoProgress);
+  const auto stream = TokenStream::Open(options.folder + "/text_train_*.bin", 300);
+  ASSERT_EQ(setrlimit(RLIMIT_NOFILE, &before), 0);
+  ASSERT_THAT(report.status(), IsOk());
+  EXPECT_GT(report->train.shards.size(), 80u);
+  EXPECT_THAT(stream.status(), IsOk());
 }
 
 TEST(PrepareTest, AFailedRunNamesTheThingAndWritesNothing) {

@@ -95,7 +95,8 @@ absl::Status ShardWriter::StartShard() {
 
 absl::Status ShardWriter::FinishShard() {
   Part& part = shards_.back();
-  return part.writer.WriteAt(0, HeaderBytes(part.info.tokens));
+  HM_RETURN_IF_ERROR(part.writer.WriteAt(0, HeaderBytes(part.info.tokens)));
+  return part.writer.Close();
 }
 
 absl::Status ShardWriter::Append(std::span<const uint16_t> tokens) {

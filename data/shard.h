@@ -57,7 +57,8 @@ struct ShardInfo {
   uint64_t crc64 = 0;  // of the whole file
 };
 
-// Writes a long stream as PREFIX_000000.bin, PREFIX_000001.bin, ... None of them appears before Commit.
+// Writes a long stream as PREFIX_000000.bin, PREFIX_000001.bin, ... None of them appears before Commit; one
+// file is open at a time.
 class ShardWriter {
  public:
   explicit ShardWriter(std::string prefix, int64_t tokens_per_shard = kTokensPerShard);
@@ -72,7 +73,7 @@ class ShardWriter {
     AtomicFileWriter writer;
   };
   absl::Status StartShard();
-  absl::Status FinishShard();
+  absl::Status FinishShard();  // the last one, once
 
   std::string prefix_;
   int64_t tokens_per_shard_;

@@ -3,7 +3,7 @@
 //
 // Properties:
 //   1. Copy gives the concatenation of the shards, wherever the borders fall; past the end it goes on at the
-//   start.
+//      start.
 //   2. No token at or above the vocabulary gets in: the first one is named with its file and position.
 #ifndef HM11_DATA_TOKEN_STREAM_H_
 #define HM11_DATA_TOKEN_STREAM_H_

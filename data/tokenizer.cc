@@ -22,6 +22,7 @@ namespace {
 constexpr absl::string_view kSpaceMark = "\xe2\x96\x81";  // U+2581, which stands for a space in pieces
 constexpr int64_t kMostPieces = 65536;
 constexpr size_t kLongestSentence = 20000;  // bytes; SentencePiece passes over longer ones
+constexpr size_t kLongestWord = 16384;      // bytes; SentencePiece takes 270 times that in memory
 
 std::string_view Standard(absl::string_view text) { return std::string_view(text.data(), text.size()); }
 
@@ -112,7 +113,10 @@ class Sentences : public sentencepiece::SentenceIterator {
 absl::string_view Reason(absl::string_view message) {
   const size_t condition = message.find(")] ");
   if (condition != absl::string_view::npos) message.remove_prefix(condition + 3);
-  return absl::StripAsciiWhitespace(message.substr(0, message.find(" Increase vocab_size")));
+  message = absl::StripAsciiWhitespace(message.substr(0, message.find(" Increase vocab_size")));
+  return !message.empty()
+             ? message
+             : "none is left to learn from; SentencePiece passes over text with U+2585 or U+0000 in it";
 }
 
 // The challenge's settings. Threads stay at SentencePiece's default: their number is stored in the model.
@@ -133,6 +137,24 @@ std::unordered_map<std::string, std::string> TrainingOptions(int64_t vocab) {
       {"hard_vocab_limit", "false"},
       {"minloglevel", "2"},
   };
+}
+
+bool IsVisibleAscii(char c) { return c > ' ' && c < '\x7f'; }
+
+// Where a text is cut so that no part has a run without a space or line end of more than about kLongestWord:
+// the end of the text, or between two visible ASCII characters of the first run that is too long, where
+// neither spaces nor accents are parted from what they belong to. Of a run without such a place in reach,
+// anywhere between two characters.
+size_t EndOfPart(absl::string_view text) {
+  size_t begin = 0;  // of the run
+  for (size_t at = 0; at < text.size(); ++at) {
+    if (text[at] == ' ' || text[at] == '\n') begin = at + 1;
+    const size_t length = at + 1 - begin;  // up to this byte
+    if (length <= kLongestWord) continue;
+    if (IsVisibleAscii(text[at - 1]) && IsVisibleAscii(text[at])) return at;
+    if (length >= 2 * kLongestWord && (static_cast<uint8_t>(text[at]) & 0xc0) != 0x80) return at;
+  }
+  return text.size();
 }
 
 }  // namespace
@@ -204,6 +226,14 @@ absl::StatusOr<Tokenizer> Tokenizer::Train(const std::function<bool(std::string*
 }
 
 void Tokenizer::Encode(absl::string_view text, std::vector<uint16_t>* tokens) const {
+  for (size_t end = EndOfPart(text); end < text.size(); end = EndOfPart(text)) {
+    EncodePart(text.substr(0, end), tokens);
+    text.remove_prefix(end);
+  }
+  EncodePart(text, tokens);
+}
+
+void Tokenizer::EncodePart(absl::string_view text, std::vector<uint16_t>* tokens) const {
   std::vector<int> ids;
   const sentencepiece::util::Status status = processor_->sentencepiece.Encode(Standard(text), &ids);
   HM_CHECK(status.ok());  // Fails only where no model is loaded.

@@ -7,7 +7,7 @@
 //
 // Properties:
 //   1. Decode(Encode(text)) is text where normalization leaves it alone (NFKC, single spaces, none at the
-//   ends).
+//      ends).
 //   2. byte_table().Count over BOS + Encode(text) is then the size of the text.
 //   3. A model trained twice on the same documents has the same bytes, on any machine.
 #ifndef HM11_DATA_TOKENIZER_H_
@@ -58,7 +58,8 @@ class Tokenizer {
   PieceKind kind(int64_t token) const { return kinds_[token]; }
   const std::string& piece(int64_t token) const { return pieces_[token]; }
 
-  // Appends the tokens of `text`, without BOS. `text` is UTF-8; what is not becomes U+FFFD.
+  // Appends the tokens of `text`, without BOS. `text` is UTF-8; what is not becomes U+FFFD. More than 16 KiB
+  // without a space or line end are encoded in parts.
   void Encode(absl::string_view text, std::vector<uint16_t>* tokens) const;
   // Control pieces give nothing: documents run together.
   std::string Decode(std::span<const uint16_t> tokens) const;
@@ -66,6 +67,7 @@ class Tokenizer {
  private:
   struct Processor;
   Tokenizer();
+  void EncodePart(absl::string_view text, std::vector<uint16_t>* tokens) const;
 
   std::unique_ptr<Processor> processor_;
   std::string model_;

@@ -150,6 +150,29 @@ RC_GTEST_PROP(WordEncoderProperty, EncodesAsTheTokenizerDoes, ()) {
   RC_ASSERT(fresh.remembers_words());  // It never had to be corrected.
 }
 
+TEST(TokenizerTest, WordsWithoutAnEndAreEncodedInParts) {
+  // Of text that normalization leaves alone: the parts decode to the whole, both encoders agree, and the
+  // first part's tokens are those that it has by itself.
+  const std::string visible = [] {
+    std::string text;
+    for (int i = 0; text.size() < 100'000; ++i) absl::StrAppend(&text, "abc", i * 7919 % 1000, "/");
+    return text;
+  }();
+  std::string chinese;  // without a place that is made for a cut
+  while (chinese.size() < 100'000) absl::StrAppend(&chinese, "\xe6\x97\xa5\xe6\x9c\xac");
+  for (const std::string& word : {visible, chinese}) {
+    const std::string text = absl::StrCat("before ", word, " after ", word);
+    std::vector<uint16_t> tokens, by_words, start;
+    Books().Encode(text, &tokens);
+    EXPECT_TRUE(Books().Decode(tokens) == text);
+    WordEncoder encoder(Books());
+    encoder.Encode(text, &by_words);
+    EXPECT_TRUE(by_words == tokens);
+    Books().Encode(text.substr(0, 8000), &start);
+    EXPECT_TRUE(std::equal(start.begin(), start.end() - 8, tokens.begin()));
+  }
+}
+
 TEST(WordEncoderTest, ATokenizerWithPiecesAcrossWordsIsLeftAlone) {
   std::string model = Books().model();
   model.replace(model.find("\xe2\x96\x81the"), 6, "t\xe2\x96\x81he");

@@ -90,15 +90,19 @@ void WordEncoder::Encode(absl::string_view text, std::vector<uint16_t>* tokens) 
   const size_t tokens_before = tokens->size();
   EncodeByWords(text, tokens);
   if (checked_bytes_ >= kCheckedBytes) return;
-  checked_bytes_ += static_cast<int64_t>(text.size());
-  const std::vector<uint16_t> whole = Tokens(tokenizer_, text);
-  if (std::equal(tokens->begin() + static_cast<int64_t>(tokens_before), tokens->end(), whole.begin(),
-                 whole.end())) {
+  const absl::string_view start = text.substr(0, EndOfWord(text, static_cast<size_t>(kCheckedBytes)));
+  checked_bytes_ += static_cast<int64_t>(start.size());
+  std::vector<uint16_t> by_words;
+  if (start.size() < text.size()) EncodeByWords(start, &by_words);
+  const std::vector<uint16_t> whole = Tokens(tokenizer_, start);
+  const auto begin = tokens->begin() + static_cast<int64_t>(tokens_before);
+  if (start.size() < text.size() ? by_words == whole
+                                 : std::equal(begin, tokens->end(), whole.begin(), whole.end())) {
     return;
   }
   remembers_words_ = false;
   tokens->resize(tokens_before);
-  tokens->insert(tokens->end(), whole.begin(), whole.end());
+  tokenizer_.Encode(text, tokens);
 }
 
 }  // namespace hm11

@@ -4,7 +4,7 @@ set -uo pipefail
 
 checked=0
 failures=0
-for document in README.md docs/*.md tools/compliance/README.md; do
+for document in README.md CHANGELOG.md CONTRIBUTING.md docs/*.md tools/compliance/README.md; do
   while read -r link; do
     [[ $link =~ ^[a-z]+: ]] && continue
     path="${link%%#*}"

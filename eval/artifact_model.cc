@@ -23,17 +23,16 @@ absl::Status WithSource(const absl::Status& status, absl::string_view source) {
   return absl::Status(status.code(), absl::StrCat(source, ": ", status.message()));
 }
 
-void DropTrainingHeads(ModelConfig* config, std::vector<NamedTensor>* tensors) {
-  config->mtp_heads = 0;
-  std::erase_if(*tensors,
-                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
-}
-
-// Without what is only for training.
-ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence, std::vector<NamedTensor> tensors) {
+// Without what is only for training, and without numbers.
+ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence) {
   ArtifactConfig config{.model = model, .sequence = sequence};
-  DropTrainingHeads(&config.model, &tensors);
-  return {.config_text = FormatFields(config), .tensors = std::move(tensors)};
+  config.model.mtp_heads = 0;
+  ArtifactContents contents{.config_text = FormatFields(config)};
+  for (const StoredWeight& weight : StoredWeights(model)) {
+    contents.tensors.push_back({weight.name, weight.shape, {}});
+    contents.classes.push_back(weight.storage);
+  }
+  return contents;
 }
 
 // Imports into host memory only to see that every tensor is there in its shape.
@@ -61,9 +60,10 @@ absl::Status ConfigOfWeights(const Safetensors& file, ArtifactConfig* config) {
 }  // namespace
 
 absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
-                                          const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
+                                          const Tokenizer& tokenizer, const std::vector<NamedTensor>& tensors,
                                           const QuantConfig& quant, const Calibration* calibration) {
-  ArtifactContents contents = ContentsOf(model, sequence, std::move(tensors));
+  ArtifactContents contents = ContentsOf(model, sequence);
+  HM_ASSIGN_OR_RETURN(contents.tensors, SplitBanks(model, tensors));
   contents.tokenizer_crc = Crc64(tokenizer.model());
   contents.vocab_size = tokenizer.vocab();
   return EncodeArtifact(contents, quant, calibration);
@@ -71,24 +71,20 @@ absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequ
 
 absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_t sequence,
                                                 const QuantConfig& quant) {
-  std::vector<NamedTensor> tensors;
-  for (const ReferenceParameter& parameter : ReferenceParameters(model)) {
-    tensors.push_back({parameter.name, parameter.shape, {}});
-  }
-  return EstimateSize(ContentsOf(model, sequence, std::move(tensors)), quant);
+  return EstimateSize(ContentsOf(model, sequence), quant);
 }
 
 absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source) {
-  HM_ASSIGN_OR_RETURN(ArtifactContents contents, DecodeArtifact(bytes, source));
+  HM_ASSIGN_OR_RETURN(const ArtifactContents contents, DecodeArtifact(bytes, source));
   UnpackedModel model{.config = {}, .tokenizer_crc = contents.tokenizer_crc, .tensors = {}};
   absl::Status status = ParseFields(contents.config_text, &model.config);
   if (status.ok()) status = model.config.model.Validate();
   if (!status.ok()) return WithSource(status, source);
   if (model.config.sequence < 1)
     return absl::DataLossError(absl::StrCat(source, ": sequence must be at least 1"));
-  model.tensors = std::move(contents.tensors);
-  status = CheckTensors(model);
-  if (!status.ok()) return WithSource(status, source);
+  absl::StatusOr<std::vector<NamedTensor>> tensors = JoinBanks(model.config.model, contents.tensors);
+  if (!tensors.ok()) return WithSource(tensors.status(), source);
+  model.tensors = *std::move(tensors);
   return model;
 }
 
@@ -104,7 +100,10 @@ absl::StatusOr<UnpackedModel> ReadModelOrWeights(const std::string& path) {
   absl::Status status = ConfigOfWeights(file, &model.config);
   if (!status.ok()) return WithSource(status, path);
   model.tensors = std::move(file.tensors);
-  DropTrainingHeads(&model.config.model, &model.tensors);
+  // What is only for training.
+  model.config.model.mtp_heads = 0;
+  std::erase_if(model.tensors,
+                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
   status = CheckTensors(model);
   if (!status.ok()) return WithSource(status, path);
   return model;

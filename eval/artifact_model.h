@@ -30,9 +30,10 @@ struct ArtifactConfig {
   }
 };
 
-// Quantizes and packs. `tensors` are ExportWeights' of `model`; heads that are only for training are dropped.
+// Quantizes and packs. `tensors` are ExportWeights' of `model`, else an error names the one that is not;
+// heads that are only for training are dropped.
 absl::StatusOr<EncodedArtifact> PackModel(const ModelConfig& model, int64_t sequence,
-                                          const Tokenizer& tokenizer, std::vector<NamedTensor> tensors,
+                                          const Tokenizer& tokenizer, const std::vector<NamedTensor>& tensors,
                                           const QuantConfig& quant, const Calibration* calibration = nullptr);
 
 // What PackModel would make of trained weights, told before there are any.
@@ -44,7 +45,7 @@ absl::StatusOr<SizeEstimate> EstimatePackedSize(const ModelConfig& model, int64_
 struct UnpackedModel {
   ArtifactConfig config;
   uint64_t tokenizer_crc = 0;
-  std::vector<NamedTensor> tensors;
+  std::vector<NamedTensor> tensors;  // the reference's, as ImportWeights takes them
 };
 absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source);
 absl::StatusOr<UnpackedModel> ReadModel(const std::string& path);

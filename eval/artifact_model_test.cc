@@ -118,9 +118,24 @@ TEST_F(ArtifactModelTest, AnotherTokenizerIsRefusedWithBothNames) {
 TEST_F(ArtifactModelTest, TensorsThatAreNotThoseOfTheConfigurationAreRefused) {
   ModelConfig larger = Config();
   larger.mlp_width = 64;
-  const auto packed = PackModel(larger, 64, *tokenizer_, InitialWeights(Config(), 3), QuantConfig());
-  ASSERT_THAT(packed, IsOk());
-  EXPECT_THAT(UnpackModel(packed->bytes, "mixed.hm11").status().message(), testing::HasSubstr("mixed.hm11"));
+  EXPECT_THAT(PackModel(larger, 64, *tokenizer_, InitialWeights(Config(), 3), QuantConfig()),
+              StatusIs(StatusCode::kInvalidArgument, "mlp_up_bank"));
+  ArtifactContents mixed = *DecodeArtifact(*bytes_, "whole.hm11");
+  mixed.classes.assign(mixed.tensors.size(), StorageClass::kMatrix);
+  const auto pack = [&] { return EncodeArtifact(mixed, QuantConfig())->bytes; };
+  mixed.tensors.push_back({"stowaway", {2}, {1, 2}});
+  mixed.classes.push_back(StorageClass::kMatrix);
+  EXPECT_THAT(UnpackModel(pack(), "mixed.hm11"),
+              StatusIs(StatusCode::kInvalidArgument, "mixed.hm11: tensor stowaway"));
+  mixed.tensors.pop_back();
+  mixed.tensors.pop_back();
+  mixed.classes.resize(mixed.tensors.size());
+  EXPECT_THAT(UnpackModel(pack(), "mixed.hm11"), StatusIs(StatusCode::kNotFound, "mixed.hm11: tensor"));
+  mixed = *DecodeArtifact(*bytes_, "whole.hm11");
+  mixed.classes.assign(mixed.tensors.size(), StorageClass::kMatrix);
+  mixed.config_text += "mlp_width=64\n";
+  EXPECT_THAT(UnpackModel(pack(), "mixed.hm11"),
+              StatusIs(StatusCode::kInvalidArgument, "mixed.hm11: tensor mlp_up_bank.0 has shape"));
 }
 
 }  // namespace

@@ -4,12 +4,9 @@
 #include <algorithm>
 #include <chrono>
 #include <cmath>
-#include <filesystem>
-#include <fstream>
 #include <limits>
 #include <map>
 #include <nlohmann/json.hpp>
-#include <sstream>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -24,27 +21,7 @@ namespace {
 
 using Tokens = std::span<const uint16_t>;
 
-bool IsOfInterest(absl::string_view path) {
-  if (!absl::StartsWith(path, "/") || absl::StrContains(path, ".so")) return false;
-  for (const char* folder : {"/dev/", "/proc/", "/sys/", "/memfd:"}) {
-    if (absl::StartsWith(path, folder)) return false;
-  }
-  return true;
-}
-
-// Local sockets, by inode, as /proc lists them.
-std::set<std::string> LocalSockets() {
-  std::set<std::string> found;
-  std::ifstream list("/proc/self/net/unix");
-  std::string line;
-  while (std::getline(list, line)) {
-    std::istringstream words(line);
-    std::string word;
-    for (int i = 0; i < 7 && words >> word; ++i) continue;
-    found.insert(absl::StrCat("socket:[", word, "]"));
-  }
-  return found;
-}
+constexpr char kNoDocument[] = "no document begins behind the first";
 
 class Auditor {
  public:
@@ -57,8 +34,10 @@ class Auditor {
     CheckCoverage();
     Probe();
     CheckTime();
-    for (const char* check : {"future", "own token", "normalized", "reported loss", "once", "order",
-                              "parameters", "files", "network"}) {
+    if (options_.documents_isolated) ProbeDocuments();
+    for (const char* check : {"future", "own token", "documents", "normalized", "reported loss", "once",
+                              "order", "parameters", "files", "network"}) {
+      if (!options_.documents_isolated && absl::string_view(check) == "documents") continue;
       Finding finding{check, Verdict::kHolds, ""};
       if (const auto found = faults_.find(check); found != faults_.end()) {
         const auto& [count, first] = found->second;
@@ -67,6 +46,7 @@ class Auditor {
       } else if (const auto note = notes_.find(check); note != notes_.end()) {
         finding.detail = note->second;
       }
+      if (finding.detail == kNoDocument) finding.verdict = Verdict::kCannotTell;
       report_.findings.push_back(std::move(finding));
     }
     std::rotate(report_.findings.begin(), report_.findings.begin() + 1, report_.findings.end());
@@ -226,44 +206,107 @@ class Auditor {
                                                           absl::StrFormat("%.1e", largest_change_));
   }
 
-  // Runs on an altered stream until every row up to target t is there. own: token t itself was altered.
-  void Compare(Tokens altered, int64_t t, const char* what, bool own) {
+  // Runs on an altered stream until every row up to target `last` is there, and shows each block's rows
+  // beside those of the watched run. False when other targets are scored.
+  template <typename Show>
+  bool RunAltered(Tokens altered, int64_t last, Show show) {
     size_t needed = 0;
     for (size_t b = 0; b < blocks_.size(); ++b) {
-      for (const int64_t target : blocks_[b].targets) needed = target <= t ? b + 1 : needed;
+      for (const int64_t target : blocks_[b].targets) needed = target <= last ? b + 1 : needed;
     }
     const std::unique_ptr<Scorer> scorer = factory_(altered);
     for (size_t b = 0; b < needed; ++b) {
       const int64_t end = scorer->NextEnd();
       const Tokens seen = altered.first(static_cast<size_t>(end));
       const ScoredRows rows = end > 0 ? scorer->Score(seen) : ScoredRows();
-      if (rows.targets != blocks_[b].targets) {
-        Fault("future", absl::StrCat("other targets are scored when what follows target ", t, " is changed"));
-        return;
-      }
-      for (size_t i = 0; i < rows.targets.size(); ++i) CompareRow(rows, blocks_[b], i, t, what, own);
+      if (rows.targets != blocks_[b].targets) return false;
+      show(rows, blocks_[b]);
       if (b + 1 < needed) scorer->Update(seen);
+    }
+    return true;
+  }
+
+  // own: token t itself was altered.
+  void Compare(Tokens altered, int64_t t, const char* what, bool own) {
+    const bool same_targets = RunAltered(altered, t, [&](const ScoredRows& rows, const ScoredRows& expected) {
+      for (size_t i = 0; i < rows.targets.size(); ++i) {
+        const int64_t target = rows.targets[i];
+        if (target > t) continue;
+        const bool is_own = own && target == t;
+        const double change = Change(rows, expected, i, /*with_loss=*/!is_own);
+        if (change <= options_.tolerance) {
+          largest_change_ = std::max(largest_change_, change);
+          continue;
+        }
+        Fault(is_own ? "own token" : "future",
+              absl::StrFormat("target %d: its row or loss changes by %.3g when %s is changed at target %d",
+                              target, change, what, t));
+      }
+    });
+    if (!same_targets) {
+      Fault("future", absl::StrCat("other targets are scored when what follows target ", t, " is changed"));
     }
   }
 
-  void CompareRow(const ScoredRows& rows, const ScoredRows& expected, size_t i, int64_t t, const char* what,
-                  bool own) {
-    const int64_t target = rows.targets[i];
-    if (target > t) return;
-    const bool is_own = own && target == t;
+  // How far row i is from what it was; its loss as well where its target is what it was.
+  double Change(const ScoredRows& rows, const ScoredRows& expected, size_t i, bool with_loss) const {
     const std::span<const float> row = Row(rows, i), before = Row(expected, i);
-    double change = is_own ? 0 : std::abs(rows.nats[i] - expected.nats[i]);
+    double change = with_loss ? std::abs(rows.nats[i] - expected.nats[i]) : 0;
     for (size_t v = 0; v < row.size(); ++v) {
       if (row[v] != before[v]) change = std::max<double>(change, std::abs(row[v] - before[v]));
       if (std::isnan(row[v])) change = std::numeric_limits<double>::infinity();
     }
-    if (change <= options_.tolerance) {
-      largest_change_ = std::max(largest_change_, change);
-      return;
+    return change;
+  }
+
+  // Changes every token before a document but where documents begin, for as many documents as there are
+  // probes. The targets of a document end with the token that begins the next one.
+  void ProbeDocuments() {
+    std::vector<int64_t> begins;
+    const int64_t size = static_cast<int64_t>(stream_.size());
+    for (int64_t t = 1; t + 1 < size; ++t) {
+      if (stream_[static_cast<size_t>(t)] == kBosToken) begins.push_back(t);
     }
-    Fault(is_own ? "own token" : "future",
-          absl::StrFormat("target %d: its row or loss changes by %.3g when %s is changed at target %d",
-                          target, change, what, t));
+    notes_["documents"] = kNoDocument;
+    if (begins.empty() || options_.vocab < 3) return;
+    const int64_t probed = std::min(options_.probes, static_cast<int64_t>(begins.size()));
+    double largest = 0;
+    for (int64_t i = 0; i < probed; ++i) {
+      // Evenly over all of them.
+      const size_t which = static_cast<size_t>(i * static_cast<int64_t>(begins.size()) / probed);
+      const int64_t begin = begins[which], end = which + 1 < begins.size() ? begins[which + 1] : size - 1;
+      const bool same_targets = RunAltered(
+          WithDocumentsBefore(begin), end, [&](const ScoredRows& rows, const ScoredRows& expected) {
+            for (size_t r = 0; r < rows.targets.size(); ++r) {
+              if (rows.targets[r] <= begin || rows.targets[r] > end) continue;
+              const double change = Change(rows, expected, r, /*with_loss=*/true);
+              largest = std::max(largest, change);
+              if (change <= options_.tolerance) continue;
+              Fault("documents", absl::StrFormat("target %d: its row changes by %.3g when what stands before "
+                                                 "its document, which begins at %d, is changed",
+                                                 rows.targets[r], change, begin));
+            }
+          });
+      if (!same_targets) {
+        Fault("documents",
+              absl::StrCat("other targets are scored when what stands before ", begin, " changes"));
+      }
+    }
+    notes_["documents"] =
+        absl::StrFormat("%d of %d documents, largest change %.1e", probed, begins.size(), largest);
+  }
+
+  std::vector<uint16_t> WithDocumentsBefore(int64_t begin) const {
+    std::vector<uint16_t> altered(stream_.begin(), stream_.end());
+    for (int64_t t = 0; t < begin; ++t) {
+      uint16_t& token = altered[static_cast<size_t>(t)];
+      if (token == kBosToken) continue;
+      token = Other(t, 2);
+      if (token == kBosToken) token = Other(t, 3);
+      // Two draws may both begin a document; the token that follows never does.
+      if (token == kBosToken) token = static_cast<uint16_t>((kBosToken + 1) % options_.vocab);
+    }
+    return altered;
   }
 
   void CheckTime() {
@@ -298,26 +341,6 @@ const char* NameOf(Verdict verdict) {
 }
 
 }  // namespace
-
-std::set<std::string> OpenFilesAndSockets() {
-  namespace fs = std::filesystem;
-  std::set<std::string> found;
-  const std::set<std::string> local = LocalSockets();
-  std::error_code error;
-  for (const fs::directory_entry& entry : fs::directory_iterator("/proc/self/fd", error)) {
-    const std::string path = fs::read_symlink(entry.path(), error).string();
-    if (error) continue;
-    if (absl::StartsWith(path, "socket:") ? local.count(path) == 0 : IsOfInterest(path)) found.insert(path);
-  }
-  std::ifstream maps("/proc/self/maps");
-  std::string line;
-  while (std::getline(maps, line)) {
-    const size_t at = line.find('/');
-    if (at != std::string::npos && IsOfInterest(absl::string_view(line).substr(at)))
-      found.insert(line.substr(at));
-  }
-  return found;
-}
 
 bool AuditReport::legal() const {
   return std::none_of(findings.begin(), findings.end(),

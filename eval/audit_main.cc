@@ -1,11 +1,8 @@
 // //eval:audit: whether an artifact is scored legally, found out on the scorer itself. Exit code 0: legal; 1:
 // a violation; 2: it could not be audited.
-#include <unistd.h>
-
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <filesystem>
 #include <memory>
 #include <set>
@@ -16,8 +13,10 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/artifact_model.h"
@@ -107,7 +106,8 @@ absl::StatusOr<AuditReport> AuditAs(const Device& device, const UnpackedModel& m
   const ModelConfig& config = model.config.model;
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
-  Arena work(device, device.is_cuda() ? ScorerWorkBytes<T>(config, scorer) : int64_t{1} << 40);
+  HM_ASSIGN_OR_RETURN(Arena work,
+                      Arena::Reserve(device, ScorerWorkBytes<T>(config, scorer, device), "scoring"));
   const ScorerFactory factory = [&](std::span<const uint16_t> stream) {
     return NewScorer<T>(work, config, weights, static_cast<int64_t>(stream.size()), scorer);
   };
@@ -128,9 +128,8 @@ absl::Status CheckAuditable(const std::vector<uint16_t>& tokens, const ByteTable
 
 // Flags left out that --run answers; and a folder as --data stands for its validation shards.
 absl::Status TakeFlagsFromRun() {
-  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact),
-                    .tokenizer = absl::GetFlag(FLAGS_tokenizer),
-                    .data = ShardPattern(absl::GetFlag(FLAGS_data), "val")};
+  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
+  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
   HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
   absl::SetFlag(&FLAGS_artifact, files.artifact);
   absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
@@ -141,9 +140,7 @@ absl::Status TakeFlagsFromRun() {
 absl::StatusOr<bool> Main() {
   const auto start = Clock::now();
   AuditOptions options{.allowed = OpenFilesAndSockets()};
-  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   HM_RETURN_IF_ERROR(TakeFlagsFromRun());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
@@ -167,6 +164,7 @@ absl::StatusOr<bool> Main() {
   options.borders = Borders(scorer, count);
   if (scorer.score.mode == ScoreMode::kPlain && !scorer.isolate_documents)
     options.free_tail = scorer.score.window - 1;
+  options.documents_isolated = scorer.isolate_documents;
   Allow(absl::GetFlag(FLAGS_artifact), &options.allowed);
   Allow(absl::GetFlag(FLAGS_tokenizer), &options.allowed);
   for (const Shard& shard : stream.shards()) Allow(shard.path(), &options.allowed);

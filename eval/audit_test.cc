@@ -9,7 +9,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdio>
-#include <map>
 #include <memory>
 #include <nlohmann/json.hpp>
 #include <string>
@@ -18,7 +17,6 @@
 #include "core/lzma.h"
 #include "core/random.h"
 #include "data/shard.h"
-#include "model/golden_model.h"
 
 namespace hm11 {
 namespace {
@@ -290,6 +288,53 @@ class CountsToTheDocumentsEnd : public CacheScorer {
   }
 };
 
+// Of single documents: what came earlier in the same one, and nothing before it.
+class ForgetsWhereADocumentBegins : public CacheScorer {
+  using CacheScorer::CacheScorer;
+  std::vector<double> Weights(Tokens tokens, int64_t t) override {
+    const uint16_t one = tokens[static_cast<size_t>(t - 1)];
+    std::vector<double> weights(kVocab, 1.0);
+    for (int64_t s = t - 1; s > 0 && tokens[static_cast<size_t>(s)] != kBosToken; --s) {
+      if (tokens[static_cast<size_t>(s - 1)] == one) weights[tokens[static_cast<size_t>(s)]] += 1;
+    }
+    return weights;
+  }
+};
+
+// Fits a bias to the block that is then scored with it, and throws it away.
+class FitsADeltaToItsBlock : public CacheScorer {
+ public:
+  using CacheScorer::CacheScorer;
+  ScoredRows Score(Tokens tokens) override {
+    Fit(tokens);
+    return CacheScorer::Score(tokens);
+  }
+  std::vector<double> Weights(Tokens tokens, int64_t t) override {
+    std::vector<double> weights = CacheScorer::Weights(tokens, t);
+    for (size_t v = 0; v < weights.size(); ++v) weights[v] += delta_[v];
+    return weights;
+  }
+
+ protected:
+  void Fit(Tokens tokens) {
+    delta_.assign(kVocab, 0.0);
+    for (size_t t = static_cast<size_t>(at_); t < tokens.size(); ++t) delta_[tokens[t]] += 0.1;
+  }
+
+ private:
+  std::vector<double> delta_ = std::vector<double>(kVocab, 0.0);
+};
+
+// Legal: the same bias, of the block before.
+class KeepsTheDeltaOfTheBlockBefore : public FitsADeltaToItsBlock {
+  using FitsADeltaToItsBlock::FitsADeltaToItsBlock;
+  ScoredRows Score(Tokens tokens) override { return CacheScorer::Score(tokens); }
+  void Update(Tokens tokens) override {
+    Fit(tokens);
+    CacheScorer::Update(tokens);
+  }
+};
+
 class ReadsAnotherFile : public CacheScorer {
  public:
   explicit ReadsAnotherFile(Tokens stream)
@@ -313,8 +358,11 @@ class OpensASocket : public CacheScorer {
 };
 
 template <typename S>
-AuditReport AuditOf() {
-  AuditOptions options{.vocab = kVocab, .probes = 16, .allowed = OpenFilesAndSockets()};
+AuditReport AuditOf(bool documents_isolated = false) {
+  AuditOptions options{.vocab = kVocab,
+                       .probes = 16,
+                       .documents_isolated = documents_isolated,
+                       .allowed = OpenFilesAndSockets()};
   return AuditScorer([](Tokens stream) { return std::make_unique<S>(stream); }, Stream(), options);
 }
 
@@ -330,23 +378,77 @@ using testing::Contains;
 using testing::ElementsAre;
 using testing::IsEmpty;
 
-TEST(AuditTest, EachCheatIsNamed) {
-  EXPECT_THAT(Violated(AuditOf<PeeksAtTheFuture>()), Contains("future"));
+// What a submission's files can only make one suspect, each as it is done and as it is done legally.
+struct Pair {
+  const char* name;
+  const char* check;  // that the cheat violates
+  AuditReport (*cheat)();
+  AuditReport (*twin)();
+};
+
+template <typename S>
+AuditReport Of() {
+  return AuditOf<S>();
+}
+
+template <typename S>
+AuditReport OfSingleDocuments() {
+  return AuditOf<S>(/*documents_isolated=*/true);
+}
+
+constexpr Pair kPairs[] = {
+    {"AFutureToken", "future", Of<PeeksAtTheFuture>, Of<CacheScorer>},
+    {"AStateFromTheEnd", "future", Of<StateFedFromTheEnd>, Of<CarriesAState>},
+    {"WhereADocumentEnds", "future", Of<CountsToTheDocumentsEnd>, Of<CountsFromTheDocumentsBegin>},
+    {"ACacheKeyedByTheTarget", "own token", Of<KeysItsCacheByTheTarget>, Of<CacheScorer>},
+    {"ADeltaOfItsOwnBlock", "own token", Of<FitsADeltaToItsBlock>, Of<KeepsTheDeltaOfTheBlockBefore>},
+    {"ABlockReadFirst", "own token", Of<ReadsABlockBeforeScoringIt>, Of<CarriesAState>},
+    {"AMixture", "normalized", Of<MixesWithoutNormalizing>, Of<MixesAndNormalizes>},
+    {"AnUpdate", "parameters", Of<TrainsBeforeScoring>, Of<CacheScorer>},
+    {"TheBetterOfTwoPasses", "future", Of<BestOfTwoPasses>, Of<BestSoFarOfTwoWays>},
+    {"TheBetterOfTwoLosses", "reported loss", Of<ReportsABetterLoss>, Of<BestSoFarOfTwoWays>},
+    {"ATailTwice", "once", Of<ScoresTheTailTwice>, Of<CacheScorer>},
+    {"HardTargetsLeftOut", "once", Of<LeavesOutHardTargets>, Of<CacheScorer>},
+    {"TheOrderOfABlock", "order", Of<ScoresABlockFromItsEnd>, Of<CacheScorer>},
+    {"DocumentsSaidToBeIsolated", "documents", OfSingleDocuments<CacheScorer>,
+     OfSingleDocuments<ForgetsWhereADocumentBegins>},
+    {"AnotherFile", "files", Of<ReadsAnotherFile>, Of<CacheScorer>},
+    {"ASocket", "network", Of<OpensASocket>, Of<CacheScorer>},
+};
+
+class PairTest : public testing::TestWithParam<Pair> {};
+
+TEST_P(PairTest, TheCheatIsNamedAndItsTwinIsLegal) {
+  const AuditReport cheat = GetParam().cheat(), twin = GetParam().twin();
+  EXPECT_THAT(Violated(cheat), Contains(GetParam().check)) << cheat.Text();
+  EXPECT_FALSE(cheat.legal());
+  EXPECT_THAT(Violated(twin), IsEmpty()) << twin.Text();
+  EXPECT_EQ(twin.verdict(GetParam().check), Verdict::kHolds) << twin.Text();
+}
+
+INSTANTIATE_TEST_SUITE_P(Scorers, PairTest, testing::ValuesIn(kPairs),
+                         [](const auto& info) { return std::string(info.param.name); });
+
+TEST(AuditTest, ACheatIsBlamedForNothingElse) {
   EXPECT_THAT(Violated(AuditOf<KeysItsCacheByTheTarget>()), ElementsAre("own token"));
   EXPECT_THAT(Violated(AuditOf<MixesWithoutNormalizing>()), ElementsAre("normalized"));
-  EXPECT_THAT(Violated(AuditOf<TrainsBeforeScoring>()),
-              testing::IsSupersetOf({"future", "own token", "parameters"}));
-  EXPECT_THAT(Violated(AuditOf<BestOfTwoPasses>()), testing::IsSupersetOf({"future", "own token"}));
   EXPECT_THAT(Violated(AuditOf<ReportsABetterLoss>()), ElementsAre("reported loss"));
   EXPECT_THAT(Violated(AuditOf<ScoresTheTailTwice>()), ElementsAre("once", "order"));
   EXPECT_THAT(Violated(AuditOf<LeavesOutHardTargets>()), ElementsAre("once"));
   EXPECT_THAT(Violated(AuditOf<ScoresABlockFromItsEnd>()), ElementsAre("order"));
-  EXPECT_THAT(Violated(AuditOf<StateFedFromTheEnd>()), Contains("future"));
-  EXPECT_THAT(Violated(AuditOf<ReadsABlockBeforeScoringIt>()),
-              testing::IsSupersetOf({"future", "own token"}));
-  EXPECT_THAT(Violated(AuditOf<CountsToTheDocumentsEnd>()), Contains("future"));
+  EXPECT_THAT(Violated(AuditOf<CacheScorer>(/*documents_isolated=*/true)), ElementsAre("documents"));
   EXPECT_THAT(Violated(AuditOf<ReadsAnotherFile>()), ElementsAre("files"));
   EXPECT_THAT(Violated(AuditOf<OpensASocket>()), ElementsAre("network"));
+}
+
+TEST(AuditTest, OneDocumentAloneTellsNothingOfIsolation) {
+  std::vector<uint16_t> stream = Stream();
+  std::replace(stream.begin(), stream.end(), kBosToken, uint16_t{2});
+  const AuditOptions options{.vocab = kVocab, .documents_isolated = true, .allowed = OpenFilesAndSockets()};
+  const AuditReport report =
+      AuditScorer([](Tokens tokens) { return std::make_unique<CacheScorer>(tokens); }, stream, options);
+  EXPECT_EQ(report.verdict("documents"), Verdict::kCannotTell) << report.Text();
+  EXPECT_TRUE(report.legal());
 }
 
 TEST(AuditTest, ACacheKeyedByThePrefixAndUpdatedAfterScoringIsLegal) {
@@ -354,13 +456,6 @@ TEST(AuditTest, ACacheKeyedByThePrefixAndUpdatedAfterScoringIsLegal) {
   EXPECT_TRUE(report.legal()) << report.Text();
   EXPECT_THAT(Violated(report), IsEmpty());
   EXPECT_EQ(report.findings.size(), 10);
-}
-
-TEST(AuditTest, HonestScorersOfTheCheatsShapesAreLegal) {
-  for (const AuditReport& report : {AuditOf<CarriesAState>(), AuditOf<MixesAndNormalizes>(),
-                                    AuditOf<BestSoFarOfTwoWays>(), AuditOf<CountsFromTheDocumentsBegin>()}) {
-    EXPECT_TRUE(report.legal()) << report.Text();
-  }
 }
 
 TEST(AuditTest, TooLongATimeIsAViolationWhereTheLimitHolds) {
@@ -379,142 +474,6 @@ TEST(AuditTest, TheJsonReportHoldsWhatTheTextDoes) {
   EXPECT_FALSE(json["legal"].get<bool>());
   EXPECT_EQ(json["checks"].size(), report.findings.size());
   EXPECT_THAT(report.Text(), testing::HasSubstr("NOT legal"));
-}
-
-// The golden model and a stream of three documents, one of them empty.
-struct GoldenAudit {
-  GoldenAudit() : golden(LoadGoldenModel("eval")) {
-    weights = NewWeights<float>(state, golden.config);
-    HM_CHECK(ImportWeights<float>(state, golden.config, FormulaWeights(golden.config, 7), &weights).ok());
-    for (const int32_t id : golden.Ids("tokens")) stream.push_back(static_cast<uint16_t>(id));
-    stream.resize(230);
-    for (const size_t begin : {0, 70, 71, 150}) stream[begin] = kBosToken;
-  }
-
-  static ScorerOptions OptionsFor(const std::string& mode) {
-    ScorerOptions options = *ScorerOptionsFromName(mode);
-    options.score.window = 32;
-    options.score.stride = 8;
-    options.score.rows_at_once = 128;
-    if (options.ttt) options.ttt->chunk = 64;
-    return options;
-  }
-  std::unique_ptr<Scorer> New(int64_t tokens, const ScorerOptions& options) {
-    return NewScorer<float>(work, golden.config, weights, tokens, options);
-  }
-  AuditReport Audit(const ScorerFactory& factory, int64_t free_tail) const {
-    const AuditOptions options{.vocab = golden.config.vocab,
-                               .probes = 6,
-                               .borders = {32, 64, 65, 128, 129},
-                               .free_tail = free_tail,
-                               .allowed = OpenFilesAndSockets()};
-    return AuditScorer(factory, stream, options);
-  }
-  AuditReport Audit(const ScorerOptions& options) {
-    const bool tail = options.score.mode == ScoreMode::kPlain && !options.isolate_documents;
-    return Audit([&](Tokens tokens) { return New(static_cast<int64_t>(tokens.size()), options); },
-                 tail ? 31 : 0);
-  }
-
-  const GoldenModel golden;
-  Arena state = Arena::Cpu(), work = Arena::Cpu();
-  ModelWeights<float> weights;
-  std::vector<uint16_t> stream;
-};
-
-TEST(AuditTest, TheModelsScorersAreLegalButForThePublishedTail) {
-  GoldenAudit audit;
-  for (const char* mode : {"plain", "sliding", "stateful", "ttt", "ttt_mlp"}) {
-    const AuditReport report = audit.Audit(GoldenAudit::OptionsFor(mode));
-    EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
-  }
-  EXPECT_THAT(Violated(audit.Audit(GoldenAudit::OptionsFor("sliding_published"))),
-              ElementsAre("once", "order"));
-}
-
-TEST(AuditTest, DocumentsIsolatedAreScoredLegally) {
-  GoldenAudit audit;
-  for (const char* mode : {"plain", "sliding", "stateful"}) {
-    ScorerOptions options = GoldenAudit::OptionsFor(mode);
-    options.isolate_documents = true;
-    const AuditReport report = audit.Audit(options);
-    EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
-  }
-}
-
-// Nats of each target, by its position.
-std::map<int64_t, double> NatsOf(GoldenAudit& audit, const ScorerOptions& options) {
-  std::map<int64_t, double> nats;
-  const auto scorer = audit.New(static_cast<int64_t>(audit.stream.size()), options);
-  for (int64_t end = scorer->NextEnd(); end > 0; end = scorer->NextEnd()) {
-    const ScoredRows rows = scorer->Score(Tokens(audit.stream).first(static_cast<size_t>(end)));
-    for (size_t i = 0; i < rows.targets.size(); ++i) nats[rows.targets[i]] = rows.nats[i];
-  }
-  return nats;
-}
-
-// The control of the test above: a scorer that does not isolate is as legal, but gives other scores.
-TEST(AuditTest, IsolatingDocumentsChangesWhatFollowsABorderAndNothingBefore) {
-  GoldenAudit audit;
-  const auto second = std::find(audit.stream.begin() + 1, audit.stream.end(), kBosToken);
-  const int64_t border = second - audit.stream.begin();
-  ASSERT_GT(border, 1);
-  for (const char* mode : {"plain", "sliding", "stateful"}) {
-    ScorerOptions options = GoldenAudit::OptionsFor(mode);
-    const std::map<int64_t, double> together = NatsOf(audit, options);
-    options.isolate_documents = true;
-    const std::map<int64_t, double> isolated = NatsOf(audit, options);
-    double before = 0, after = 0;
-    for (const auto& [target, nats] : isolated) {
-      const auto other = together.find(target);
-      if (other == together.end()) continue;
-      double& largest = target < border ? before : after;
-      largest = std::max(largest, std::abs(static_cast<double>(nats - other->second)));
-    }
-    EXPECT_LT(before, 1e-4) << mode;
-    EXPECT_GT(after, 1e-3) << mode;
-  }
-}
-
-// The model's own stateful scorer over the stream twice; what counts is the second time, whose state comes
-// from the stream's end.
-class StatefulSecondPass : public Scorer {
- public:
-  StatefulSecondPass(GoldenAudit& audit, Tokens stream) : size_(stream.size()) {
-    std::vector<uint16_t> twice(stream.begin(), stream.end());
-    twice.insert(twice.end(), stream.begin(), stream.end());
-    const auto scorer = audit.New(static_cast<int64_t>(twice.size()), GoldenAudit::OptionsFor("stateful"));
-    const size_t vocab = static_cast<size_t>(audit.golden.config.vocab);
-    for (int64_t end = scorer->NextEnd(); end > 0; end = scorer->NextEnd()) {
-      const ScoredRows rows = scorer->Score(Tokens(twice).first(static_cast<size_t>(end)));
-      for (size_t i = 0; i < rows.targets.size(); ++i) {
-        const int64_t target = rows.targets[i] - static_cast<int64_t>(size_);
-        if (target < 1) continue;
-        const auto row = rows.log_probs.begin() + static_cast<int64_t>(i * vocab);
-        rows_.targets.push_back(target);
-        rows_.nats.push_back(rows.nats[i]);
-        rows_.log_probs.insert(rows_.log_probs.end(), row, row + static_cast<int64_t>(vocab));
-      }
-    }
-  }
-  int64_t NextEnd() const override { return done_ ? 0 : static_cast<int64_t>(size_); }
-  ScoredRows Score(Tokens) override {
-    done_ = true;
-    return rows_;
-  }
-  void Update(Tokens) override {}
-
- private:
-  const size_t size_;
-  ScoredRows rows_;
-  bool done_ = false;
-};
-
-TEST(AuditTest, AStatefulScorersStateFromTheStreamsEndIsNamed) {
-  GoldenAudit audit;
-  const AuditReport report =
-      audit.Audit([&](Tokens tokens) { return std::make_unique<StatefulSecondPass>(audit, tokens); }, 0);
-  EXPECT_THAT(Violated(report), Contains("future")) << report.Text();
 }
 
 }  // namespace

@@ -170,7 +170,20 @@ Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>
   return sum.score();
 }
 
+template <typename T>
+int64_t ScoreWorkBytes(const ModelConfig& config, const ScoreOptions& options, const Device& device) {
+  Arena plan = Arena::Plan(device);
+  const ModelWeights<T> weights = NewWeights<T>(plan, config);
+  const int64_t before = plan.used_bytes();
+  const int64_t rows = std::max<int64_t>(1, options.rows_at_once / options.window);
+  const Tensor<int32_t> ids = plan.New<int32_t>({rows, options.window});
+  const Tensor<int32_t> targets = plan.New<int32_t>({rows, options.window});
+  TokenLosses<T>(plan, config, weights, ids, targets);
+  return plan.high_water_bytes() - before;
+}
+
 #define HM11_INSTANTIATE(T)                                                                       \
+  template int64_t ScoreWorkBytes<T>(const ModelConfig&, const ScoreOptions&, const Device&);     \
   template Score ScoreTokens<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,               \
                                 std::span<const uint16_t>, const ByteTable&, const ScoreOptions&, \
                                 const std::function<void(double)>&, RankGroup*);

@@ -94,6 +94,10 @@ Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,
                   const std::function<void(double)>& progress = {}, RankGroup* group = nullptr);
 
+// Memory that ScoreTokens takes of an arena on `device`, in bytes.
+template <typename T>
+int64_t ScoreWorkBytes(const ModelConfig& config, const ScoreOptions& options, const Device& device);
+
 }  // namespace hm11
 
 #endif  // HM11_EVAL_BITS_PER_BYTE_H_

@@ -61,6 +61,19 @@ RC_GTEST_PROP(LayWindows, PlainScoresAllButATailShorterThanAWindow, ()) {
   for (int64_t t = 0; t < tokens - 1; ++t) RC_ASSERT(counts[static_cast<size_t>(t)] == (t < whole ? 1 : 0));
 }
 
+RC_GTEST_PROP(LayWindows, PublishedWindowsBeginAtEveryStrideThatHasATarget, ()) {
+  const int64_t window = *SizeAroundTile(64), stride = *SizeAroundTile(16);
+  const int64_t targets = *rc::gen::inRange<int64_t>(0, 40) * stride + *rc::gen::inRange<int64_t>(0, 2);
+  const auto windows = LayWindows(ScoreMode::kSlidingPublished, targets + 1, window, stride);
+  RC_ASSERT(static_cast<int64_t>(windows.size()) == (targets + stride - 1) / stride);
+  for (size_t i = 0; i < windows.size(); ++i) {
+    const Window& w = windows[i];
+    RC_ASSERT(w.begin == static_cast<int64_t>(i) * stride && w.begin < targets);
+    RC_ASSERT(w.length == std::min(window, targets - w.begin));
+    RC_ASSERT(w.scored == (i == 0 ? w.length : std::min(stride, w.length)));
+  }
+}
+
 // Documents of random lengths, some of no token but BOS; the first may begin without.
 std::vector<uint16_t> Documents(int64_t tokens) {
   std::vector<uint16_t> stream;

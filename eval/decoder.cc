@@ -30,8 +30,7 @@ int64_t Decoder<T, W>::StateBytes(const ModelConfig& config, int64_t window) {
 
 template <typename T, typename W>
 int64_t Decoder<T, W>::StepBytes(const Device& device, const ModelConfig& config, int64_t window) {
-  if (device.is_cpu()) return int64_t{1} << 40;  // address space
-  Arena plan = Arena::Plan();
+  Arena plan = Arena::Plan(device);
   const ModelWeights<W> weights = NewWeights<W>(plan, config);
   StreamState<T> state = NewStepState<T>(plan, config, window);
   state.kept = 1;

@@ -4,7 +4,6 @@
 #include <algorithm>
 #include <chrono>
 #include <cstdio>
-#include <cstdlib>
 #include <memory>
 #include <string>
 #include <vector>
@@ -13,9 +12,11 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/callers_folder.h"
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/artifact_model.h"
@@ -39,7 +40,7 @@ ABSL_FLAG(bool, isolate_documents, false,
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
 ABSL_FLAG(
-    std::string, gpus, "1",
+    std::string, gpus, "all",
     "all, or how many GPUs of this host to score on, in modes plain and sliding with documents together");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
@@ -47,19 +48,6 @@ ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 
 namespace hm11 {
 namespace {
-
-// Memory of one forward pass of ScoreTokens, planned on the plan device.
-template <typename T>
-int64_t ForwardBytes(const ModelConfig& config, const ScoreOptions& options) {
-  Arena plan = Arena::Plan();
-  ModelWeights<T> weights = NewWeights<T>(plan, config);
-  const int64_t before = plan.used_bytes();
-  const int64_t batch = std::max<int64_t>(1, options.rows_at_once / options.window);
-  Tensor<int32_t> ids = plan.New<int32_t>({batch, options.window});
-  Tensor<int32_t> targets = plan.New<int32_t>({batch, options.window});
-  TokenLosses<T>(plan, config, weights, ids, targets);
-  return plan.high_water_bytes() - before;
-}
 
 template <typename T>
 absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const UnpackedModel& model,
@@ -69,11 +57,9 @@ absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const Unpa
   Arena state(device, WeightBytes<float>(config) + WeightBytes<T>(config));
   HM_ASSIGN_OR_RETURN(const ModelWeights<T> weights, PlaceWeights<T>(state, config, model.tensors));
   const bool by_scorer = options.ttt || options.stateful || options.isolate_documents;
-  int64_t work_bytes = int64_t{1} << 40;
-  if (device.is_cuda()) {
-    work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options) : ForwardBytes<T>(config, options.score);
-  }
-  Arena work(device, work_bytes);
+  const int64_t work_bytes = by_scorer ? ScorerWorkBytes<T>(config, options, device)
+                                       : ScoreWorkBytes<T>(config, options.score, device);
+  HM_ASSIGN_OR_RETURN(Arena work, Arena::Reserve(device, work_bytes, "scoring with these --rows_at_once"));
   const std::vector<uint16_t> tokens = stream.Read(0, stream.size());
   const bool terminal = group.rank() == 0 && isatty(STDERR_FILENO) == 1;
   const auto start = std::chrono::steady_clock::now();
@@ -110,9 +96,8 @@ bool IsCut() {
 
 // Flags left out that --run answers; and a folder as --data stands for its validation shards.
 absl::Status TakeFlagsFromRun() {
-  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact),
-                    .tokenizer = absl::GetFlag(FLAGS_tokenizer),
-                    .data = ShardPattern(absl::GetFlag(FLAGS_data), "val")};
+  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
+  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
   HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
   absl::SetFlag(&FLAGS_artifact, files.artifact);
   absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
@@ -121,9 +106,7 @@ absl::Status TakeFlagsFromRun() {
 }
 
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
-  if (const char* folder = std::getenv("BUILD_WORKING_DIRECTORY"); folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   HM_RETURN_IF_ERROR(TakeFlagsFromRun());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),

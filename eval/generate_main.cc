@@ -16,6 +16,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/callers_folder.h"
 #include "core/device.h"
 #include "core/file.h"
 #include "core/status.h"
@@ -148,10 +149,7 @@ absl::Status WriteAs(const Device& device, const UnpackedModel& model, const Tok
 }
 
 absl::Status Main() {
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   const GenerateOptions options = OptionsFromFlags();
   HM_RETURN_IF_ERROR(CheckFlags(options));
   RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};

@@ -367,8 +367,6 @@ TEST(RunFilesTest, WhatIsNotSaidComesFromTheRunAndWhatIsMissingIsNamed) {
   EXPECT_EQ(files.artifact, folder + "/artifact.hm11");
   EXPECT_EQ(files.tokenizer, "own.model");
   EXPECT_EQ(files.data, "/text/*_val_*.bin");
-  EXPECT_EQ(ShardPattern(folder, "val"), folder + "/*_val_*.bin");
-  EXPECT_EQ(ShardPattern("some/*.bin", "val"), "some/*.bin");
 }
 
 }  // namespace

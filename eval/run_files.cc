@@ -1,8 +1,6 @@
 // Files of a run.
 #include "eval/run_files.h"
 
-#include <filesystem>
-
 #include "absl/strings/str_cat.h"
 #include "core/fields.h"
 #include "core/file.h"
@@ -33,12 +31,6 @@ absl::Status FillFromRun(const std::string& folder, RunFiles* files) {
   HM_RETURN_IF_ERROR(ParseFields(text, &data));
   files->data = data.val_pattern;
   return absl::OkStatus();
-}
-
-std::string ShardPattern(const std::string& data, const std::string& split) {
-  std::error_code error;
-  if (!std::filesystem::is_directory(data, error)) return data;
-  return absl::StrCat(data, "/*_", split, "_*.bin");
 }
 
 }  // namespace hm11

@@ -18,9 +18,6 @@ struct RunFiles {
 // names the folder and what is missing in it: it holds no run, or one that has not come to its end.
 absl::Status FillFromRun(const std::string& folder, RunFiles* files);
 
-// The shards of a split, "train" or "val", that `data` names: a folder's, or those of the pattern itself.
-std::string ShardPattern(const std::string& data, const std::string& split);
-
 }  // namespace hm11
 
 #endif  // HM11_EVAL_RUN_FILES_H_

@@ -8,7 +8,6 @@
 #include <type_traits>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/lzma.h"
 #include "core/status.h"
@@ -151,16 +150,8 @@ class TttScorer : private LearningState, public WindowScorer<float> {
 
  private:
   bool Trains(const WeightInfo& info) const {
-    if (options_.mlp_only) {
-      return absl::StartsWith(info.name, "blocks.") &&
-             (absl::EndsWith(info.name, ".fc.weight") || absl::EndsWith(info.name, ".proj.weight") ||
-              absl::EndsWith(info.name, ".mlp.up") || absl::EndsWith(info.name, ".mlp.down"));
-    }
-    if (info.kind == WeightKind::kBankMatrix) return true;
-    for (int64_t block = 0; block < options_.frozen_blocks; ++block) {
-      if (absl::StartsWith(info.name, absl::StrCat("blocks.", block, "."))) return false;
-    }
-    return true;
+    if (options_.mlp_only) return info.mlp;
+    return info.kind == WeightKind::kBankMatrix || info.layer < 0 || info.layer >= options_.frozen_blocks;
   }
 
   void Step(std::span<const uint16_t> tokens, int64_t batch, double rate) {
@@ -310,10 +301,10 @@ template std::unique_ptr<Scorer> NewScorer<Bf16>(Arena&, const ModelConfig&, con
                                                  int64_t, const ScorerOptions&);
 
 template <typename T>
-int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options) {
-  if (options.stateful) return StatefulScorer<T>::WorkBytes(config, options);
+int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options, const Device& device) {
+  if (options.stateful) return StatefulScorer<T>::WorkBytes(config, options, device);
   const int64_t window = options.score.window;
-  Arena plan = Arena::Plan();
+  Arena plan = Arena::Plan(device);
   ModelWeights<T> weights = NewWeights<T>(plan, config);
   const int64_t before = plan.used_bytes();
   {
@@ -335,8 +326,8 @@ int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options)
   // And the squares of the gradients, a float a tensor, with what summing them takes.
   return std::max(forward, plan.high_water_bytes() - trained) + (int64_t{16} << 20);
 }
-template int64_t ScorerWorkBytes<float>(const ModelConfig&, const ScorerOptions&);
-template int64_t ScorerWorkBytes<Bf16>(const ModelConfig&, const ScorerOptions&);
+template int64_t ScorerWorkBytes<float>(const ModelConfig&, const ScorerOptions&, const Device&);
+template int64_t ScorerWorkBytes<Bf16>(const ModelConfig&, const ScorerOptions&, const Device&);
 
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
                 const std::function<void(double)>& progress) {

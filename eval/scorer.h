@@ -124,7 +124,7 @@ std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const 
 // Memory that such a scorer takes of `work`. Beside it, it takes its own memory of the same device: three
 // times the weights for test-time training, and what it remembers of the stream when stateful.
 template <typename T>
-int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options);
+int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options, const Device& device);
 
 // Runs a scorer over the stream.
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,

@@ -412,21 +412,21 @@ TEST(ScorerTest, WhatCannotBeScoredIsRefusedByItsSetting) {
   }
 }
 
-// Memory is planned for GPUs only; a CPU's address space has no need of it.
-TEST(ScorerTest, FitsTheMemoryThatWasPlannedOnAGpu) {
+TEST(ScorerTest, FitsTheMemoryThatWasPlanned) {
   GoldenEval& eval = Golden();
   const ModelConfig& config = eval.golden.config;
-  for (const Device& gpu : TestGpus()) {
-    Arena state = TestArena(gpu);
+  for (const Device& device : TestDevices()) {
+    Arena state = TestArena(device);
     const auto weights = [&] {
       ModelWeights<float> placed = NewWeights<float>(state, config);
-      HM_CHECK(ImportWeights<float>(state, config, FormulaWeights(config, 7), &placed).ok());
+      const double seed = std::stod(eval.golden.file.metadata.at("formula_seed"));
+      HM_CHECK(ImportWeights<float>(state, config, FormulaWeights(config, seed), &placed).ok());
       return placed;
     }();
     for (const char* mode : {"plain", "sliding", "stateful", "ttt"}) {
       const ScorerOptions options = GoldenEval::Options(mode);
       // An arena that is too small ends the test.
-      Arena work(gpu, ScorerWorkBytes<float>(config, options));
+      Arena work(device, ScorerWorkBytes<float>(config, options, device));
       const auto scorer = NewScorer<float>(work, config, weights, 400, options);
       const Score score = RunScorer(*scorer, std::span(eval.tokens).first(400), eval.bytes);
       EXPECT_NEAR(score.loss_nats, eval.Run(options, 400).loss_nats, 1e-4) << mode;

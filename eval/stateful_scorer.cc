@@ -88,8 +88,9 @@ void StatefulScorer<T>::Read(std::span<const uint16_t> tokens, int64_t end, Scor
 }
 
 template <typename T>
-int64_t StatefulScorer<T>::WorkBytes(const ModelConfig& config, const ScorerOptions& options) {
-  Arena plan = Arena::Plan();
+int64_t StatefulScorer<T>::WorkBytes(const ModelConfig& config, const ScorerOptions& options,
+                                     const Device& device) {
+  Arena plan = Arena::Plan(device);
   const ModelWeights<T> weights = NewWeights<T>(plan, config);
   StreamState<T> state = NewStreamState<T>(plan, config, options.score.window);
   const int64_t before = plan.used_bytes();

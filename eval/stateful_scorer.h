@@ -22,7 +22,7 @@ class StatefulScorer : public Scorer {
   void Update(std::span<const uint16_t>) override {}
 
   // Memory of `work` that reading and scoring the largest piece takes.
-  static int64_t WorkBytes(const ModelConfig& config, const ScorerOptions& options);
+  static int64_t WorkBytes(const ModelConfig& config, const ScorerOptions& options, const Device& device);
 
  private:
   // The windows of the largest piece.

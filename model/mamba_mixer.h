@@ -1,7 +1,7 @@
 // MambaMixer: the Mamba branch of a layer (Gu & Dao 2023, arXiv 2312.00752, figure 3).
 //
-//   [x, z] = W_in u;  x = silu(conv(x));  [d, B, C] = W_x x;  y = selective_scan(x, W_dt d, A, B, C, D, z);
-//   W_out y
+//   [x, z] = W_in u;  x = silu(conv(x));  [d, B, C] = W_x x
+//   y = selective_scan(x, W_dt d, A, B, C, D, z);  W_out y
 #ifndef HM11_MODEL_MAMBA_MIXER_H_
 #define HM11_MODEL_MAMBA_MIXER_H_
 

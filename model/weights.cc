@@ -1,10 +1,13 @@
 // ModelWeights: allocation, counting, and the mapping to the reference's names and banks.
 #include "model/weights.h"
 
+#include <algorithm>
 #include <map>
 
 #include "absl/status/status.h"
 #include "absl/strings/str_join.h"
+#include "core/check.h"
+#include "core/status.h"
 
 namespace hm11 {
 namespace {
@@ -16,37 +19,6 @@ ModelWeights<double> Shadow(const ModelConfig& config) {
   return weights;
 }
 
-std::vector<int64_t> ReferenceShape(const WeightInfo& info) {
-  const Shape& shape = info.shape;
-  if (info.name == "bigram.scale" || info.name == "ve_shared.scale") return {};
-  if (info.name.ends_with("conv1d.weight")) return {shape[0], 1, shape[1]};
-  if (info.name.ends_with("dtg_gate.weight")) return {1, shape[0]};
-  std::vector<int64_t> extents;
-  for (int axis = 0; axis < shape.rank(); ++axis) extents.push_back(shape[axis]);
-  return extents;
-}
-
-void AppendBanks(const ModelConfig& config, std::vector<ReferenceParameter>* parameters) {
-  const int64_t dim = config.dim, kv_dim = config.kv_dim(), attention = config.attention_count();
-  ReferenceParameter qo{.name = "qo_bank", .shape = {2 * attention, dim, dim}, .pieces = {}};
-  ReferenceParameter kv{.name = "kv_bank", .shape = {2 * attention, kv_dim, dim}, .pieces = {}};
-  ReferenceParameter up{.name = "mlp_up_bank", .shape = {attention, config.mlp_width, dim}, .pieces = {}};
-  ReferenceParameter down{.name = "mlp_down_bank", .shape = {attention, dim, config.mlp_width}, .pieces = {}};
-  const auto append = [&](ReferenceParameter* bank, const char* tensor, int64_t first_row, int64_t rows) {
-    for (int64_t layer = 0; layer < config.layer_count(); ++layer) {
-      if (config.is_mamba(layer)) continue;
-      bank->pieces.push_back({absl::StrCat("blocks.", layer, ".", tensor), first_row, rows});
-    }
-  };
-  append(&qo, "attn.qkv", 0, dim);
-  append(&qo, "attn.out", 0, dim);
-  append(&kv, "attn.qkv", dim, kv_dim);
-  append(&kv, "attn.qkv", dim + kv_dim, kv_dim);
-  append(&up, "mlp.up", 0, config.mlp_width);
-  append(&down, "mlp.down", 0, dim);
-  for (ReferenceParameter* bank : {&qo, &kv, &up, &down}) parameters->push_back(std::move(*bank));
-}
-
 int64_t Product(const std::vector<int64_t>& extents) {
   int64_t product = 1;
   for (int64_t extent : extents) product *= extent;
@@ -54,6 +26,73 @@ int64_t Product(const std::vector<int64_t>& extents) {
 }
 
 int64_t ColumnsOf(const WeightInfo& info) { return info.shape.rank() > 1 ? info.shape[1] : 1; }
+
+int64_t SizeOf(const WeightInfo& info, const MatrixPart& part) { return part.rows * ColumnsOf(info); }
+
+std::vector<ReferenceParameter> EmptyBanks(const ModelConfig& config) {
+  std::vector<ReferenceParameter> banks;
+  for (const Bank& bank : Banks(config)) {
+    banks.push_back({.name = bank.name,
+                     .shape = {bank.matrices, bank.rows, bank.cols},
+                     .storage = StorageClass::kMatrix,
+                     .bank = true,
+                     .matrices = std::vector<ReferenceParameter::Matrix>(static_cast<size_t>(bank.matrices),
+                                                                         {"", InitialValue::Zero()})});
+  }
+  return banks;
+}
+
+void FillBanks(const WeightInfo& info, std::vector<ReferenceParameter>* banks) {
+  for (const MatrixPart& part : info.parts) {
+    const auto bank = std::find_if(banks->begin(), banks->end(), [&](const ReferenceParameter& candidate) {
+      return candidate.name == part.parameter;
+    });
+    HM_CHECK(bank != banks->end());
+    bank->storage = info.storage;
+    bank->matrices[static_cast<size_t>(part.slot)] = {part.stored_name, info.initial};
+  }
+}
+
+// As `parameter` stores one of its matrices.
+std::vector<int64_t> StoredShape(const ReferenceParameter& parameter) {
+  if (!parameter.bank) return parameter.shape;
+  return {parameter.shape[1], parameter.shape[2]};
+}
+
+using TensorsByName = std::map<std::string, const NamedTensor*>;
+
+absl::Status Missing(const std::string& name) {
+  return absl::NotFoundError(absl::StrCat("tensor ", name, " is missing"));
+}
+
+absl::Status CheckShape(const NamedTensor& tensor, const std::vector<int64_t>& shape) {
+  if (tensor.shape == shape && static_cast<int64_t>(tensor.values.size()) == Product(shape)) {
+    return absl::OkStatus();
+  }
+  return absl::InvalidArgumentError(absl::StrCat("tensor ", tensor.name, " has shape [",
+                                                 absl::StrJoin(tensor.shape, ", "), "], expected [",
+                                                 absl::StrJoin(shape, ", "), "]"));
+}
+
+absl::Status Unknown(const std::string& name) {
+  return absl::InvalidArgumentError(absl::StrCat("tensor ", name, " does not belong to this configuration"));
+}
+
+// The tensors by their names, when they are those of the configuration.
+absl::StatusOr<TensorsByName> ReferenceTensors(const ModelConfig& config,
+                                               const std::vector<NamedTensor>& tensors) {
+  TensorsByName given;
+  for (const NamedTensor& tensor : tensors) given[tensor.name] = &tensor;
+  TensorsByName known;
+  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
+    const auto found = given.find(parameter.name);
+    if (found == given.end()) return Missing(parameter.name);
+    HM_RETURN_IF_ERROR(CheckShape(*found->second, parameter.shape));
+    known.insert(given.extract(found));
+  }
+  if (!given.empty()) return Unknown(given.begin()->first);
+  return known;
+}
 
 }  // namespace
 
@@ -95,43 +134,99 @@ template int64_t WeightBytes<Bf16>(const ModelConfig&);
 template int64_t WeightBytes<Fp16>(const ModelConfig&);
 
 std::vector<ReferenceParameter> ReferenceParameters(const ModelConfig& config) {
-  std::vector<ReferenceParameter> parameters;
+  std::vector<ReferenceParameter> parameters, banks = EmptyBanks(config);
   ModelWeights<double> shadow = Shadow(config);
   ForEachWeight(
       config,
       [&](const WeightInfo& info, auto&) {
-        if (info.kind == WeightKind::kBankMatrix) return;
-        const int64_t rows = info.shape.rank() > 0 ? info.shape[0] : 1;
-        parameters.push_back(
-            {.name = info.name, .shape = ReferenceShape(info), .pieces = {{info.name, 0, rows}}});
-        if (info.name == "skip_weights") AppendBanks(config, &parameters);
+        if (info.kind == WeightKind::kBankMatrix) {
+          FillBanks(info, &banks);
+          return;
+        }
+        parameters.push_back({.name = info.name,
+                              .shape = info.reference_shape,
+                              .storage = info.storage,
+                              .bank = false,
+                              .matrices = {{info.name, info.initial}}});
       },
       shadow);
+  // The reference has its banks right behind its skip weights, which are the first of all.
+  parameters.insert(parameters.begin() + 1, banks.begin(), banks.end());
   return parameters;
+}
+
+std::vector<StoredWeight> StoredWeights(const ModelConfig& config) {
+  std::vector<StoredWeight> stored;
+  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
+    if (parameter.storage == StorageClass::kTrainingOnly) continue;
+    for (const ReferenceParameter::Matrix& matrix : parameter.matrices) {
+      stored.push_back({matrix.stored_name, StoredShape(parameter), parameter.storage});
+    }
+  }
+  return stored;
+}
+
+absl::StatusOr<std::vector<NamedTensor>> SplitBanks(const ModelConfig& config,
+                                                    const std::vector<NamedTensor>& tensors) {
+  HM_ASSIGN_OR_RETURN(const TensorsByName given, ReferenceTensors(config, tensors));
+  std::vector<NamedTensor> stored;
+  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
+    if (parameter.storage == StorageClass::kTrainingOnly) continue;
+    const std::vector<float>& values = given.at(parameter.name)->values;
+    const std::vector<int64_t> shape = StoredShape(parameter);
+    auto next = values.begin();
+    for (const ReferenceParameter::Matrix& matrix : parameter.matrices) {
+      const auto end = next + Product(shape);
+      stored.push_back({matrix.stored_name, shape, std::vector<float>(next, end)});
+      next = end;
+    }
+  }
+  return stored;
+}
+
+absl::StatusOr<std::vector<NamedTensor>> JoinBanks(const ModelConfig& config,
+                                                   const std::vector<NamedTensor>& stored) {
+  TensorsByName given;
+  for (const NamedTensor& tensor : stored) given[tensor.name] = &tensor;
+  std::vector<NamedTensor> tensors;
+  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
+    NamedTensor joined{parameter.name, parameter.shape, {}};
+    for (const ReferenceParameter::Matrix& matrix : parameter.matrices) {
+      const auto found = given.find(matrix.stored_name);
+      if (found == given.end()) return Missing(matrix.stored_name);
+      HM_RETURN_IF_ERROR(CheckShape(*found->second, StoredShape(parameter)));
+      const std::vector<float>& values = found->second->values;
+      joined.values.insert(joined.values.end(), values.begin(), values.end());
+      given.erase(found);
+    }
+    tensors.push_back(std::move(joined));
+  }
+  if (!given.empty()) return Unknown(given.begin()->first);
+  return tensors;
 }
 
 template <typename T>
 std::vector<NamedTensor> ExportWeights(Arena& arena, const ModelConfig& config, ModelWeights<T>& weights) {
-  std::map<std::string, std::pair<int64_t, std::vector<T>>> tensors;  // name -> columns, values
+  std::vector<NamedTensor> exported;
+  std::map<std::string, size_t> places;
+  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
+    places[parameter.name] = exported.size();
+    exported.push_back(
+        {parameter.name, parameter.shape, std::vector<float>(static_cast<size_t>(Product(parameter.shape)))});
+  }
   ForEachWeight(
       config,
       [&](const WeightInfo& info, auto& tensor) {
         std::vector<T> values(static_cast<size_t>(tensor.size()));
         arena.device().CopyToHost(values.data(), tensor.data(), tensor.size_bytes());
-        tensors[info.name] = {ColumnsOf(info), std::move(values)};
+        auto next = values.begin();
+        for (const MatrixPart& part : info.parts) {
+          const int64_t size = SizeOf(info, part);
+          std::copy_n(next, size, exported[places.at(part.parameter)].values.begin() + part.slot * size);
+          next += size;
+        }
       },
       weights);
-  std::vector<NamedTensor> exported;
-  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
-    NamedTensor out{.name = parameter.name, .shape = parameter.shape, .values = {}};
-    out.values.reserve(static_cast<size_t>(Product(parameter.shape)));
-    for (const ReferenceParameter::Piece& piece : parameter.pieces) {
-      const auto& [columns, values] = tensors.at(piece.tensor);
-      const auto begin = values.begin() + piece.first_row * columns;
-      out.values.insert(out.values.end(), begin, begin + piece.rows * columns);
-    }
-    exported.push_back(std::move(out));
-  }
   return exported;
 }
 template std::vector<NamedTensor> ExportWeights<double>(Arena&, const ModelConfig&, ModelWeights<double>&);
@@ -140,54 +235,20 @@ template std::vector<NamedTensor> ExportWeights<float>(Arena&, const ModelConfig
 template <typename T>
 absl::Status ImportWeights(Arena& arena, const ModelConfig& config, const std::vector<NamedTensor>& tensors,
                            ModelWeights<T>* weights) {
-  std::map<std::string, const NamedTensor*> given;
-  for (const NamedTensor& tensor : tensors) given[tensor.name] = &tensor;
-  const std::vector<ReferenceParameter> parameters = ReferenceParameters(config);
-  for (const ReferenceParameter& parameter : parameters) {
-    const auto found = given.find(parameter.name);
-    if (found == given.end()) {
-      return absl::NotFoundError(absl::StrCat("tensor ", parameter.name, " is missing"));
-    }
-    const NamedTensor& tensor = *found->second;
-    if (tensor.shape != parameter.shape ||
-        static_cast<int64_t>(tensor.values.size()) != Product(parameter.shape)) {
-      return absl::InvalidArgumentError(absl::StrCat("tensor ", parameter.name, " has shape [",
-                                                     absl::StrJoin(tensor.shape, ", "), "], expected [",
-                                                     absl::StrJoin(parameter.shape, ", "), "]"));
-    }
-    given.erase(found);
-  }
-  if (!given.empty()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("tensor ", given.begin()->first, " does not belong to this configuration"));
-  }
-  std::map<std::string, std::vector<T>> values;
-  ModelWeights<double> shadow = Shadow(config);
-  std::map<std::string, int64_t> columns;
-  ForEachWeight(
-      config,
-      [&](const WeightInfo& info, auto&) {
-        values[info.name].resize(static_cast<size_t>(info.shape.size()));
-        columns[info.name] = ColumnsOf(info);
-      },
-      shadow);
-  std::map<std::string, const NamedTensor*> by_name;
-  for (const NamedTensor& tensor : tensors) by_name[tensor.name] = &tensor;
-  for (const ReferenceParameter& parameter : parameters) {
-    auto source = by_name.at(parameter.name)->values.begin();
-    for (const ReferenceParameter::Piece& piece : parameter.pieces) {
-      const int64_t width = columns.at(piece.tensor);
-      auto target = values.at(piece.tensor).begin() + piece.first_row * width;
-      for (int64_t i = 0; i < piece.rows * width; ++i) *target++ = static_cast<T>(*source++);
-    }
-  }
+  HM_ASSIGN_OR_RETURN(const TensorsByName given, ReferenceTensors(config, tensors));
   ForEachWeight(
       config,
       [&](const WeightInfo& info, auto& tensor) {
-        arena.device().CopyFromHost(tensor.data(), values.at(info.name).data(), tensor.size_bytes());
+        std::vector<T> values;
+        for (const MatrixPart& part : info.parts) {
+          const int64_t size = SizeOf(info, part);
+          const auto begin = given.at(part.parameter)->values.begin() + part.slot * size;
+          values.insert(values.end(), begin, begin + size);
+        }
+        arena.device().CopyFromHost(tensor.data(), values.data(), tensor.size_bytes());
+        arena.device().Synchronize();  // before `values` goes
       },
       *weights);
-  arena.device().Synchronize();
   return absl::OkStatus();
 }
 template absl::Status ImportWeights<double>(Arena&, const ModelConfig&, const std::vector<NamedTensor>&,

@@ -167,6 +167,7 @@ void CpuForward(Arena& arena, const AttentionArgs<T>& args) {
   const int64_t tiles = (time + kQueries - 1) / kQueries;
   const int64_t units = batch * heads * tiles;
   const Tensor<T> scratch = arena.New<T>({PieceCount(units, 1), kQueries * kKeys});
+  if (arena.device().is_plan()) return;
   const OneThreadPerProduct one_thread;
   ForPieces(units, 1, [&](int64_t piece, int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
@@ -230,6 +231,7 @@ void CpuBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   const int64_t kv_heads = args.dk.dim(2), group = heads / kv_heads;
   const int64_t units = batch * kv_heads;
   const Tensor<T> scratch = arena.New<T>({PieceCount(units, 1), 2, kQueries * kKeys});
+  if (arena.device().is_plan()) return;
   std::fill(args.dk.begin(), args.dk.end(), T(0));
   std::fill(args.dv.begin(), args.dv.end(), T(0));
   const OneThreadPerProduct one_thread;
@@ -262,7 +264,7 @@ void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
   const Device& device = arena.device();
   if (args.q.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_cpu()) {
+  if (!device.is_for_cpu()) {
     [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewForwardScratch(arena, args);
     if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
@@ -270,7 +272,7 @@ void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
 #endif
   }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(arena, args);
+    if (device.is_for_cpu()) return CpuForward(arena, args);
   }
   FailNoHalf<T>("attention", device);
 }
@@ -285,7 +287,7 @@ void AttentionBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   const Device& device = arena.device();
   if (args.dq.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_cpu()) {
+  if (!device.is_for_cpu()) {
     [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewBackwardScratch(arena, args.forward);
     if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
@@ -293,7 +295,7 @@ void AttentionBackward(Arena& arena, const AttentionGradArgs<T>& args) {
 #endif
   }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(arena, args);
+    if (device.is_for_cpu()) return CpuBackward(arena, args);
   }
   FailNoHalf<T>("attention", device);
 }

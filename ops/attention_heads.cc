@@ -130,6 +130,7 @@ template <typename T>
 void CpuForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
   const Sizes s = SizesOf(args, args.q.shape(), args.k.shape());
   const Tensor<T> table = arena.New<T>({2, s.time, s.half});
+  if (arena.device().is_plan()) return;
   FillTable(args, table);
   const T ve_scale = ValueEmbeddingScale(args);
   ParallelFor(s.rows, MinRows(s.width()), [&](int64_t begin, int64_t end) {
@@ -194,11 +195,13 @@ template <typename T>
 void CpuBackward(Arena& arena, const AttentionHeadsGradArgs<T>& grad) {
   const AttentionHeadsArgs<T>& args = grad.forward;
   const Sizes s = SizesOf(args, grad.dq.shape(), grad.dk.shape());
+  const int64_t min_rows = MinRows(s.width()), pieces = PieceCount(s.rows, min_rows);
   const Tensor<T> table = arena.New<T>({2, s.time, s.half});
+  const Tensor<T> partials = arena.NewZero<T>({pieces, s.sums()});
+  const Tensor<T> totals = arena.NewZero<T>({s.sums()});
+  if (arena.device().is_plan()) return;
   FillTable(args, table);
   const T ve_scale = ValueEmbeddingScale(args);
-  const int64_t min_rows = MinRows(s.width()), pieces = PieceCount(s.rows, min_rows);
-  const Tensor<T> partials = arena.NewZero<T>({pieces, s.sums()});
   ForPieces(s.rows, min_rows, [&](int64_t piece, int64_t begin, int64_t end) {
     T* sums = partials.data() + piece * s.sums();
     for (int64_t row = begin; row < end; ++row) {
@@ -216,7 +219,6 @@ void CpuBackward(Arena& arena, const AttentionHeadsGradArgs<T>& grad) {
       ValuesBackward(grad, row, s, ve_scale, sums + s.heads);
     }
   });
-  const Tensor<T> totals = arena.NewZero<T>({s.sums()});
   AddPartials(partials.data(), pieces, s.sums(), s.sums(), totals.data());
   for (int64_t h = 0; h < s.heads; ++h) grad.dq_gain[h] += totals[h];
   const T* sums = totals.data() + s.heads;
@@ -244,7 +246,7 @@ void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
   const Device& device = arena.device();
   if (args.qkv.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_cpu()) {
+  if (!device.is_for_cpu()) {
     [[maybe_unused]] const Tensor<float> table = arena.New<float>({2, args.time, args.rope_dims / 2});
     if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
@@ -252,7 +254,7 @@ void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
 #endif
   }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(arena, args);
+    if (device.is_for_cpu()) return CpuForward(arena, args);
   }
   FailNoHalf<T>("AttentionHeadsForward", device);
 }
@@ -268,7 +270,7 @@ void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args)
   const Device& device = arena.device();
   if (forward.qkv.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_cpu()) {
+  if (!device.is_for_cpu()) {
     [[maybe_unused]] const Tensor<float> table = arena.New<float>({2, forward.time, forward.rope_dims / 2});
     [[maybe_unused]] const Tensor<float> partials =
         NewPartials<float>(arena, forward.batch * forward.time, args.dq.dim(2) + 3);
@@ -278,7 +280,7 @@ void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args)
 #endif
   }
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(arena, args);
+    if (device.is_for_cpu()) return CpuBackward(arena, args);
   }
   FailNoHalf<T>("AttentionHeadsBackward", device);
 }

@@ -3,8 +3,8 @@
 //
 //   q = gain[head] * rope(rms(q)), k = rope(rms(k)); rms over the channels of a head, with 1e-6
 //   v = v + ve_layer_scale * ve_scale * value_embedding, then v = residual[0] * first_v + residual[1] * v
-//   rope on the first rope_dims channels of each head, pairs (i, i + rope_dims/2), angle t *
-//   base^(-2i/rope_dims): (x1 cos + x2 sin, -x1 sin + x2 cos).
+//   rope: on the first rope_dims channels of each head, pairs (i, i + rope_dims/2), by the angle
+//         t * base^(-2i/rope_dims): (x1 cos + x2 sin, -x1 sin + x2 cos)
 //
 // Any sizes; on a GPU head_dim <= 128. Angles, their cosines and sines are computed in double and rounded
 // once, so that rotations are as exact at position 65536 as at 1.

@@ -55,13 +55,15 @@ void HeadForward(const AttentionStepArgs<T>& args, int64_t head, int64_t count, 
 
 template <typename T>
 void CpuForward(Arena& arena, const AttentionStepArgs<T>& args) {
-  const int64_t heads = args.q.dim(0), window = args.keys.dim(0), place = args.place[0];
+  const int64_t heads = args.q.dim(0), window = args.keys.dim(0);
+  const Tensor<T> scores = arena.New<T>({heads, window});
+  if (arena.device().is_plan()) return;
+  const int64_t place = args.place[0];
   std::copy_n(args.k.data(), args.k.size(), args.keys.Slice(place % window, 1).data());
   std::copy_n(args.v.data(), args.v.size(), args.values.Slice(place % window, 1).data());
   const int64_t count = std::min(place + 1, window);
-  const Tensor<T> scores = arena.New<T>({heads, count});
   ParallelFor(heads, MinRows(count * args.q.dim(1)), [&](int64_t begin, int64_t end) {
-    for (int64_t h = begin; h < end; ++h) HeadForward(args, h, count, scores.data() + h * count);
+    for (int64_t h = begin; h < end; ++h) HeadForward(args, h, count, scores.data() + h * window);
   });
 }
 
@@ -72,14 +74,14 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
   CheckShapes(args);
   const Device& device = arena.device();
   const Arena::Scope scope(arena);
-  if (device.is_plan()) return;
+  if (device.is_plan() && !device.is_for_cpu()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
     if (device.is_cuda()) return cuda::AttentionStepForward(device, args);
   }
 #endif
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(arena, args);
+    if (device.is_for_cpu()) return CpuForward(arena, args);
   }
   FailNoHalf<T>("AttentionStepForward", device);
 }

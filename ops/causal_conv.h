@@ -2,13 +2,13 @@
 //
 // Properties
 //   1. Nothing reaches back in time: y_t depends on x_{t-width+1}, ..., x_t of its own sequence and channel
-//   alone.
+//      alone.
 //   2. Cutting a sequence in two and giving the second part the first one's final_tail changes nothing.
 //   3. Only the columns named by x and dx are touched of the matrices they are part of.
 // Determinism: bits repeat; on a GPU, those of dweight and dbias are for one model of GPU.
 // Cost: forward reads x and writes y; backward reads x and dy, computes the convolution again, and writes dx.
-// At a width of 4: 8 operations a number forward, 24 backward, and one exponential each. Source: the
-// convolution of Mamba (Gu & Dao 2023, arXiv 2312.00752, section 3.4).
+// At a width of 4: 8 operations a number forward, 24 backward, and one exponential each.
+// Source: the convolution of Mamba (Gu & Dao 2023, arXiv 2312.00752, section 3.4).
 #ifndef HM11_OPS_CAUSAL_CONV_H_
 #define HM11_OPS_CAUSAL_CONV_H_
 

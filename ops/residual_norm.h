@@ -10,12 +10,12 @@
 //   2. Every row of normed has root mean square norm_scale (rows of u far above 1e-3, that is).
 //   3. Scaling u by a positive number leaves normed as it is (for the same rows).
 //   4. Absent terms are the same as zero ones: branch, skip and du, dy; and mix = (1, 0) is the same as no
-//   x0.
+//      x0.
 //   5. Forward's outputs share no memory with its inputs. Backward's dx may be du or dy.
 // Determinism: bits repeat; on a GPU, those of the gradients that add are for one model of GPU.
 // Cost: each operand is read once and each result written once, in both directions; backward reads y and x0
-// where x0 is there, and u otherwise. About 10 operations an element forward, 25 backward. Source: Zhang &
-// Sennrich 2019 (arXiv 1910.07467), without a weight.
+// where x0 is there, and u otherwise. About 10 operations an element forward, 25 backward.
+// Source: Zhang & Sennrich 2019 (arXiv 1910.07467), without a weight.
 #ifndef HM11_OPS_RESIDUAL_NORM_H_
 #define HM11_OPS_RESIDUAL_NORM_H_
 

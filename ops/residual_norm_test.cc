@@ -6,6 +6,10 @@
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
+#include <functional>
+#include <string>
+#include <utility>
+#include <vector>
 
 #include "testing/generators.h"
 #include "testing/gradient_check.h"
@@ -84,11 +88,15 @@ ResidualNormArgs<T> Forward(OpRun<T>& run, const Case& c) {
   return args;
 }
 
-// Forward and backward; gradients that add start from what the case has, or from zero.
+// Forward and backward; gradients that add start from what the case has, or from zero. `between` changes what
+// forward kept, where it is asked to.
 template <typename T>
-Results Call(const Device& device, const Case& c) {
+Results Call(const Device& device, const Case& c, const std::function<void(Tensor<T>)>& between = {}) {
   OpRun<T> run(device);
   const ResidualNormArgs<T> args = Forward(run, c);
+  if (between) {
+    for (const Tensor<T>& kept : {args.y, args.u, args.normed}) between(kept);
+  }
   ResidualNormBackward<T>(run.arena(), {.forward = args,
                                         .dnormed = run.In(c.dnormed),
                                         .du = run.In(c.du),
@@ -113,6 +121,128 @@ double Loss(const Case& c) {
   if (!c.dy.empty()) loss += Dot(c.dy, results.at("y"));
   return loss;
 }
+
+// A number and how far a computation with rounding may be from it.
+struct Bounded {
+  double value = 0;
+  double error = 0;
+};
+
+// Relative errors: of a number that is stored between forward and backward or as a result, and of float sums.
+struct Rounding {
+  double stored;
+  double sums = std::ldexp(1.0, -22);
+};
+
+double At(const HostTensor<double>& tensor, int64_t index, double absent = 0) {
+  return tensor.empty() ? absent : tensor[index];
+}
+
+// What reaches u of a row through norm and du: scale (g - shrink u) + du, where u comes from the rounded y.
+// What of g lies along u cancels, so the error is not small beside the result but beside its terms.
+std::vector<Bounded> ReachesU(const Case& c, const Results& exact, int64_t row, Rounding rounding) {
+  const int64_t dim = c.dim, at = row * dim;
+  const double rstd = c.norm ? exact.at("rstd")[row] : 0;
+  std::vector<Bounded> u(static_cast<size_t>(dim));
+  Bounded dot, squares;
+  for (int64_t d = 0; d < dim; ++d) {
+    const double x0 = At(c.x0, at + d), mix0 = At(c.mix, d, 1), mix1 = c.mix.empty() ? 0 : c.mix[dim + d];
+    const double y = exact.at("y")[at + d],
+                 scale = c.branch_scale.size() == 1 ? c.branch_scale[0] : At(c.branch_scale, d);
+    const double y_terms = std::abs(c.x[at + d]) + std::abs(scale * At(c.branch, at + d)) +
+                           std::abs(At(c.skip_weight, d) * At(c.skip, at + d));
+    const double by_float = rounding.sums * (std::abs(mix0) * y_terms + std::abs(mix1 * x0));
+    u[static_cast<size_t>(d)] = {mix0 * y + mix1 * x0, rounding.stored * std::abs(mix0 * y) + by_float};
+    const Bounded& here = u[static_cast<size_t>(d)];
+    const double g = At(c.dnormed, at + d);
+    dot.value += g * here.value;
+    dot.error += std::abs(g) * here.error + rounding.sums * std::abs(g * here.value);
+    squares.error +=
+        2 * std::abs(here.value) * by_float + by_float * by_float;  // rstd is of the u before rounding
+  }
+  const double rstd_error =
+      rstd * (0.5 * rstd * rstd * squares.error / static_cast<double>(dim) + rounding.sums);
+  const Bounded shrink = {dot.value * rstd * rstd / static_cast<double>(dim),
+                          dot.error * rstd * rstd / static_cast<double>(dim) +
+                              3 * std::abs(dot.value) * rstd * rstd_error / static_cast<double>(dim)};
+  std::vector<Bounded> reaches(static_cast<size_t>(dim));
+  for (int64_t d = 0; d < dim; ++d) {
+    const Bounded& here = u[static_cast<size_t>(d)];
+    const double g = At(c.dnormed, at + d), scale = c.norm_scale * rstd, du = At(c.du, at + d);
+    const double along = std::abs(here.value) + here.error;
+    const double error =
+        scale * (along * shrink.error + std::abs(shrink.value) * here.error) +
+        c.norm_scale * rstd_error * (std::abs(g) + std::abs(shrink.value) * along) +
+        rounding.sums * (std::abs(du) + scale * (std::abs(g) + std::abs(shrink.value) * along));
+    reaches[static_cast<size_t>(d)] = {du + scale * (g - shrink.value * here.value), error};
+  }
+  return reaches;
+}
+
+// For each result how far from `exact` its elements may be: sums of absolute terms, each times how it was
+// rounded.
+Results Bars(const Case& c, const Results& exact, Rounding rounding) {
+  Results bars;
+  for (const auto& [name, value] : exact) bars[name] = ZeroHostTensor<double>(value.shape);
+  const int64_t dim = c.dim;
+  const auto add = [&](const char* name, int64_t index, double error) {
+    if (const auto found = bars.find(name); found != bars.end() && !found->second.empty())
+      found->second[index] += error;
+  };
+  // Sums begin with what is there.
+  for (const auto& [name, start] : {std::pair("dbranch_scale", &c.dscale),
+                                    std::pair("dskip_weight", &c.dweight), std::pair("dmix", &c.dmix)}) {
+    for (int64_t i = 0; i < start->size(); ++i) add(name, i, rounding.sums * std::abs((*start)[i]));
+  }
+  for (int64_t row = 0; row < c.rows; ++row) {
+    const std::vector<Bounded> reaches = ReachesU(c, exact, row, rounding);
+    for (int64_t d = 0; d < dim; ++d) {
+      const int64_t i = row * dim + d;
+      const Bounded du = reaches[static_cast<size_t>(d)];
+      const double mix0 = At(c.mix, d, 1), mix1 = c.mix.empty() ? 0 : c.mix[dim + d];
+      const double y = exact.at("y")[i], dy = At(c.dy, i) + mix0 * du.value;
+      const double dy_error = std::abs(mix0) * du.error +
+                              rounding.sums * (std::abs(At(c.dy, i)) + std::abs(mix0 * du.value)) +
+                              rounding.stored * std::abs(dy);
+      const int64_t s = c.branch_scale.size() == 1 ? 0 : d;
+      const double branch = At(c.branch, i), scale = At(c.branch_scale, s), weight = At(c.skip_weight, d);
+      add("dx", i, dy_error);
+      add("dbranch", i, std::abs(scale) * dy_error + rounding.stored * std::abs(scale * dy));
+      add("dskip", i, std::abs(weight) * dy_error + rounding.stored * std::abs(weight * dy));
+      add("dx0", i,
+          std::abs(mix1) * du.error + rounding.sums * (std::abs(At(c.dx0, i)) + std::abs(mix1 * du.value)) +
+              rounding.stored * std::abs(exact.count("dx0") && !c.dx0.empty() ? exact.at("dx0")[i] : 0));
+      const auto sum = [&](double factor, double value, double error) {
+        return std::abs(factor) * error + rounding.sums * std::abs(factor * value);
+      };
+      add("dbranch_scale", s, sum(branch, dy, dy_error));
+      add("dskip_weight", d, sum(At(c.skip, i), dy, dy_error));
+      if (c.mix.empty()) continue;
+      add("dmix", d, sum(y, du.value, du.error) + std::abs(du.value) * rounding.stored * std::abs(y));
+      add("dmix", dim + d, sum(c.x0[i], du.value, du.error));
+    }
+  }
+  return bars;
+}
+
+// Forward's results but for what they are summed from lie close; backward's within their bars.
+void ExpectWithinBars(const Case& c, const Results& got, const Results& exact, Rounding rounding,
+                      double forward_tolerance, const std::string& where) {
+  const Results bars = Bars(c, exact, rounding);
+  ASSERT_EQ(got.size(), exact.size());
+  for (const auto& [name, expected] : exact) {
+    if (name[0] != 'd') {
+      EXPECT_THAT(got.at(name), IsNear(expected, forward_tolerance)) << name << ", " << where;
+      continue;
+    }
+    for (int64_t i = 0; i < expected.size(); ++i) {
+      const double bar = 1.5 * bars.at(name)[i] + 1e-30;
+      ASSERT_LE(std::abs(got.at(name)[i] - expected[i]), bar) << name << "[" << i << "], " << where;
+    }
+  }
+}
+
+constexpr Rounding kFloat = {.stored = 0x1p-24}, kBf16 = {.stored = 0x1p-8};
 
 rc::Gen<Terms> AnyTerms() {
   return rc::gen::apply(
@@ -149,8 +279,8 @@ RC_GTEST_PROP(ResidualNormTest, BackwardIsTheGradientOfForward, ()) {
   for (HostTensor<double>* sum : {&c.dx0, &c.dscale, &c.dweight, &c.dmix}) {
     if (!sum->empty()) *sum = ZeroHostTensor<double>(sum->shape);
   }
-  if (c.dim == 1 && !terms.du && !terms.dy)
-    return;  // The norm alone of one number has no gradient to speak of.
+  // The norm alone of one number has no gradient to speak of, and dy reaches neither x0 nor mix.
+  if (c.dim == 1 && !terms.du) return;
   const Results g = Call<double>(Device::Cpu(), c);
   std::vector<DifferentiableInput> inputs = {{"x", &c.x, g.at("dx")}};
   if (terms.branch) inputs.push_back({"branch", &c.branch, g.at("dbranch")});
@@ -168,8 +298,25 @@ RC_GTEST_PROP(ResidualNormTest, BackwardIsTheGradientOfForward, ()) {
 RC_GTEST_PROP(ResidualNormTest, DevicesAgree, ()) {
   const int64_t tile = *rc::gen::element<int64_t>(8, 32, 128, 512, 1024, 2048);
   const Case c = MakeCase(*SizeAroundTile(9), *SizeAroundTile(tile), *Seed(), *AnyTerms());
-  ExpectDevicesAgree([&](const Device& device, auto number) { return Call<decltype(number)>(device, c); },
-                     2e-5, 2e-2);
+  const Results exact = Call<double>(Device::Cpu(), c);
+  ExpectWithinBars(c, Call<float>(Device::Cpu(), c), exact, kFloat, 2e-5, "float on the CPU");
+  for (const Device& gpu : TestGpus()) {
+    ExpectWithinBars(c, Call<float>(gpu, c), exact, kFloat, 2e-5, "float on " + gpu.name());
+    ExpectWithinBars(c, Call<Bf16>(gpu, c), exact, kBf16, 2e-2, "Bf16 on " + gpu.name());
+  }
+}
+
+// The bar itself, where there is no GPU: what is stored is rounded as Bf16, all else is exact.
+RC_GTEST_PROP(ResidualNormTest, RoundingWhatIsStoredKeepsTheBar, ()) {
+  const int64_t tile = *rc::gen::element<int64_t>(8, 32, 128);
+  const Case c = MakeCase(*SizeAroundTile(9), *SizeAroundTile(tile), *Seed(), *AnyTerms());
+  ExpectWithinBars(c,
+                   Call<double>(Device::Cpu(), c,
+                                [](Tensor<double> stored) {
+                                  for (double& value : stored)
+                                    value = static_cast<float>(Bf16(static_cast<float>(value)));
+                                }),
+                   Call<double>(Device::Cpu(), c), kBf16, 2e-2, "rounded");
 }
 
 TEST(ResidualNormTest, DevicesAgreeOnManyRows) {

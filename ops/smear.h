@@ -4,11 +4,11 @@
 //   1. y_t depends on x_{t-1} and x_t of its own sequence alone.
 //   2. A gate far below zero passes x on; one far above it delays x by one step.
 //   3. Cutting a sequence in two and giving the second part the first one's last x as `previous` changes
-//   nothing.
+//      nothing.
 // Determinism: bits repeat; on a GPU, those of dgate are for one model of GPU.
 // Cost: forward reads x and writes y; backward reads x and dy and writes dx. Threads walk over strips of time
-// and read one step more than they write. Source: the smear module of the modded-nanogpt speed runs; a gate a
-// channel here.
+// and read one step more than they write.
+// Source: the smear module of the modded-nanogpt speed runs; a gate a channel here.
 #ifndef HM11_OPS_SMEAR_H_
 #define HM11_OPS_SMEAR_H_
 

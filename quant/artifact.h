@@ -15,26 +15,23 @@
 //
 //   configuration  text, "key=value" lines
 //   directory      4 bytes, number of tensors; for each: 2 bytes, length of its name; the name; 1 byte, its
-//   storage
-//                  (0 float32, 1 float16, 2 codes); 1 byte, bits of a code, and 128 more where columns have
+//                  storage (0 float32, 1 float16, 2 codes); 1 byte, bits of a code, and 128 more where columns have
 //                  scales, or 0; 1 byte, number of axes, at most 8; 4 bytes an axis
 //   scales         a float16 for each row of each tensor of codes; row is the first axis
 //   columns        for each tensor of codes whose columns have scales, a signed byte a column: the scale is
 //                  2^(byte / 4)
 //   float16        the numbers of float16 tensors
 //   float32        the numbers of float32 tensors
-//   codes          the numbers of tensors of codes: value = code * scale of the row
-//                  * scale of the column
+//   codes          the numbers of tensors of codes: value = code * scale of the row * scale of the column
 //
 // Coders: 0 none; 1 LZMA (container of core/lzma.h); 2 range coder (quant/code_models.h); 3 range coder, for
 // float16, lower byte given upper. Without coder or with LZMA a code is a signed byte, configuration and
-// directory are their bytes, and other numbers lie in planes: the lowest byte of all, then the next of all,
-// ...
+// directory are their bytes, and other numbers lie in planes: the lowest byte of all, then the next of all, ...
 //
 // Properties:
 //   1. ParseArtifact gives back what SerializeArtifact was given.
 //   2. Every file with one bit flipped, one byte missing or one byte more is an error that names the file and
-//   fault.
+//      fault.
 //   3. Bytes with a right checksum but wrong contents are an error or parse, never a crash.
 #ifndef HM11_QUANT_ARTIFACT_H_
 #define HM11_QUANT_ARTIFACT_H_
@@ -97,8 +94,9 @@ struct KeptSections {
 absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCoder coder,
                                               SectionSizes* sizes = nullptr, KeptSections* kept = nullptr);
 
-// `source`, a path say, is named in errors.
-absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source);
+// `source`, a path say, is named in errors. `sizes` may be null.
+absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source,
+                                       SectionSizes* sizes = nullptr);
 
 // The checksum that an artifact ends with, which tells artifacts apart (that of the whole file does not: it
 // is one number for all that end with their own). Nothing when the bytes before it have another.

@@ -230,7 +230,7 @@ absl::Status CheckFrame(absl::string_view bytes, Artifact* artifact, absl::strin
   return absl::OkStatus();
 }
 
-absl::StatusOr<Artifact> Parse(absl::string_view bytes) {
+absl::StatusOr<Artifact> Parse(absl::string_view bytes, SectionSizes* sizes) {
   Artifact artifact;
   absl::string_view body;
   HM_RETURN_IF_ERROR(CheckFrame(bytes, &artifact, &body));
@@ -243,6 +243,10 @@ absl::StatusOr<Artifact> Parse(absl::string_view bytes) {
     }
   }
   if (!cursor.AtEnd()) return Damaged("something follows the last section");
+  if (sizes != nullptr) {
+    const auto size = [&](size_t i) { return static_cast<int64_t>(5 + sections[i].bytes.size()); };
+    *sizes = {size(0), size(1), size(2), size(3), size(4), size(5), size(6)};
+  }
   HM_ASSIGN_OR_RETURN(artifact.config_text, Unpack(sections[0], kMaxTextBytes, "configuration"));
   HM_RETURN_IF_ERROR(ParseDirectory(sections[1], &artifact));
   HM_RETURN_IF_ERROR(ReadHalves(sections[2], ScalesOf(artifact), "scales"));
@@ -255,8 +259,9 @@ absl::StatusOr<Artifact> Parse(absl::string_view bytes) {
 
 }  // namespace
 
-absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source) {
-  absl::StatusOr<Artifact> artifact = Parse(bytes);
+absl::StatusOr<Artifact> ParseArtifact(absl::string_view bytes, absl::string_view source,
+                                       SectionSizes* sizes) {
+  absl::StatusOr<Artifact> artifact = Parse(bytes, sizes);
   if (artifact.ok()) return artifact;
   return absl::Status(artifact.status().code(), absl::StrCat(source, ": ", artifact.status().message()));
 }

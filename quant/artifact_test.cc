@@ -118,9 +118,11 @@ RC_GTEST_PROP(ArtifactTest, WhatWasWrittenIsRead, ()) {
   RC_ASSERT(sizes.config + sizes.directory + sizes.scales + sizes.columns + sizes.float16 + sizes.float32 +
                 sizes.codes + 40 ==
             static_cast<int64_t>(bytes->size()));
-  const absl::StatusOr<Artifact> read = ParseArtifact(*bytes, "memory");
+  SectionSizes read_sizes;
+  const absl::StatusOr<Artifact> read = ParseArtifact(*bytes, "memory", &read_sizes);
   if (!read.ok()) RC_FAIL(std::string(read.status().message()));
   RC_ASSERT(SameArtifact(*read, artifact));
+  RC_ASSERT(std::memcmp(&sizes, &read_sizes, sizeof(sizes)) == 0);
 }
 
 TEST(ArtifactTest, EveryFlippedBitIsRejectedByName) {

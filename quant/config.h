@@ -20,7 +20,7 @@ struct QuantConfig {
   std::string coder = "range";
   int64_t matrix_bits = 6;     // of large matrices: codes of 6 bits are -31..31
   double sigma_k = 12.85;      // largest code of matrix_bits stands for this many standard deviations
-  int64_t embedding_bits = 8;  // of large tables named in `fine_names`
+  int64_t embedding_bits = 8;  // of large tables
   double embedding_k = 20;
   // A matrix whose clipped outliers would cost 1 % of its squared rounding error gets more bits, up to these.
   int64_t max_bits = 8;
@@ -29,19 +29,12 @@ struct QuantConfig {
   double row_sensitivity = 0.8;
   double column_steps = 1;
   double rate_lambda = 0;  // squared steps of rounding error that a bit saved is worth; 0: round to nearest
-  double hessian_damping = 0.05;  // added to Hessians' diagonals, in their means (quant/gptq.h)
-  double embedding_identity =
-      0.5;                        // share of a multiple of the identity in the Hessian of fine_names' tables
-  int64_t small_elements = 8192;  // tensors of at most so many numbers are float16
-  int64_t float16_mantissa = 10;  // bits kept of float16 tensors' mantissas, 1 to 10
-  // Parts of names, separated by spaces.
-  std::string fine_names = "emb lm_head";
-  std::string float16_names = "A_log ssm.D bias conv1d";
-  std::string float32_names =
-      "_scale resid_mix q_gain skip_weight smear dtg_gate attn_gate vr_lambda .scale";  // above
-                                                                                        // small_elements
-  int64_t budget_bytes =
-      kArtifactCapBytes;  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
+  double hessian_damping = 0.05;    // added to Hessians' diagonals, in their means (quant/gptq.h)
+  double embedding_identity = 0.5;  // share of a multiple of the identity in the Hessians of tables
+  int64_t small_elements = 8192;    // tensors of at most so many numbers are float16
+  int64_t float16_mantissa = 10;    // bits kept of float16 tensors' mantissas, 1 to 10
+  // "sigma": the artifact's size; the finest steps that fit. 0: sigma_k
+  int64_t budget_bytes = kArtifactCapBytes;
 
   template <typename Self, typename F>
   static void ForEachField(Self& self, F&& f) {
@@ -60,9 +53,6 @@ struct QuantConfig {
     f("embedding_identity", self.embedding_identity);
     f("small_elements", self.small_elements);
     f("float16_mantissa", self.float16_mantissa);
-    f("fine_names", self.fine_names);
-    f("float16_names", self.float16_names);
-    f("float32_names", self.float32_names);
     f("budget_bytes", self.budget_bytes);
   }
 

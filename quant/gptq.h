@@ -17,8 +17,8 @@
 //      accuracy).
 //   2. With H a multiple of the identity the codes are those of plain rounding.
 //
-// Deterministic on one machine; the BLAS's own sums may differ between CPUs. Cost: cols^3 once, 5 rows
-// cols^2.
+// Deterministic on one machine; the BLAS's own sums may differ between CPUs.
+// Cost: cols^3 once, 5 rows cols^2.
 #ifndef HM11_QUANT_GPTQ_H_
 #define HM11_QUANT_GPTQ_H_
 

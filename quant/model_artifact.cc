@@ -1,4 +1,4 @@
-// The search for the finest steps that fit a budget, and the joining of banks.
+// The search for the finest steps that fit a budget.
 #include "quant/model_artifact.h"
 
 #include <algorithm>
@@ -7,7 +7,6 @@
 #include <optional>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/status.h"
 #include "quant/row_quantizer.h"
@@ -125,13 +124,6 @@ class Encoder {
   CodeCoder coder_;
 };
 
-// The bank's name when `name` is "<bank>.<index>" with this index.
-std::optional<std::string> BankOf(absl::string_view name, int64_t index) {
-  const std::string ending = absl::StrCat("_bank.", index);
-  if (!absl::EndsWith(name, ending)) return std::nullopt;
-  return std::string(name.substr(0, name.size() - ending.size() + 5));
-}
-
 std::vector<float> ValuesOf(const StoredTensor& tensor) {
   if (tensor.storage == Storage::kFloat32) return tensor.floats;
   if (tensor.storage == Storage::kCodes) return Dequantize(tensor.codes);
@@ -140,18 +132,12 @@ std::vector<float> ValuesOf(const StoredTensor& tensor) {
   return values;
 }
 
-// Whether `next` is the matrix that follows those gathered in `bank` so far.
-bool Continues(const NamedTensor& bank, const StoredTensor& next) {
-  return bank.shape.size() == 3 && next.shape.size() == 2 && next.shape[0] == bank.shape[1] &&
-         next.shape[1] == bank.shape[2] && BankOf(next.name, bank.shape[0]) == bank.name;
-}
-
 }  // namespace
 
 absl::StatusOr<EncodedArtifact> EncodeArtifact(const ArtifactContents& contents, const QuantConfig& config,
                                                const Calibration* calibration) {
   HM_ASSIGN_OR_RETURN(const TensorQuantizer quantizer,
-                      TensorQuantizer::Create(contents.tensors, config, calibration));
+                      TensorQuantizer::Create(contents.tensors, contents.classes, config, calibration));
   Encoder encoder(contents, config, quantizer);
   return config.scheme == "sigma" && config.budget_bytes > 0 ? encoder.Fit() : encoder.Encode(1);
 }
@@ -163,26 +149,14 @@ absl::StatusOr<ArtifactContents> DecodeArtifact(absl::string_view bytes, absl::s
   contents.tokenizer_crc = artifact.tokenizer_crc;
   contents.vocab_size = artifact.vocab_size;
   for (const StoredTensor& stored : artifact.tensors) {
-    std::vector<float> values = ValuesOf(stored);
-    if (!contents.tensors.empty() && Continues(contents.tensors.back(), stored)) {
-      NamedTensor& bank = contents.tensors.back();
-      bank.values.insert(bank.values.end(), values.begin(), values.end());
-      ++bank.shape[0];
-      continue;
-    }
-    NamedTensor tensor{stored.name, stored.shape, std::move(values)};
-    const std::optional<std::string> bank = BankOf(stored.name, 0);
-    if (bank && stored.shape.size() == 2) {
-      tensor.name = *bank;
-      tensor.shape.insert(tensor.shape.begin(), 1);
-    }
-    contents.tensors.push_back(std::move(tensor));
+    contents.tensors.push_back({stored.name, stored.shape, ValuesOf(stored)});
   }
   return contents;
 }
 
 absl::StatusOr<SizeEstimate> EstimateSize(const ArtifactContents& contents, const QuantConfig& config) {
-  HM_ASSIGN_OR_RETURN(const TensorQuantizer quantizer, TensorQuantizer::Create(contents.tensors, config));
+  HM_ASSIGN_OR_RETURN(const TensorQuantizer quantizer,
+                      TensorQuantizer::Create(contents.tensors, contents.classes, config));
   KeptSections kept;
   HM_ASSIGN_OR_RETURN(const double others, OtherBytes(WithoutTensors(contents), quantizer, &kept));
   const auto size_at = [&](double multiplier) {

@@ -1,5 +1,4 @@
-// A model's tensors to the bytes of an artifact and back: EncodeArtifact, DecodeArtifact; EstimateSize
-// before.
+// A model's tensors to the bytes of an artifact and back: EncodeArtifact, DecodeArtifact; EstimateSize before.
 //
 // The scheme "sigma" fills its budget: all steps are scaled by one factor, found so that the coded size comes
 // to within budget_bytes / 4000 under the budget (or less, when 8 bits are fine enough for less). Size falls
@@ -10,7 +9,7 @@
 //   1. DecodeArtifact(EncodeArtifact(contents)) has the same text, names and shapes; tensors of float16 and
 //      float32 storage are exactly the stored numbers, others are within half a step where not clipped.
 //   2. The size never exceeds budget_bytes; when no step is coarse enough, ResourceExhausted says what it
-//   takes.
+//      takes.
 //   3. A larger budget never gives a coarser step.
 #ifndef HM11_QUANT_MODEL_ARTIFACT_H_
 #define HM11_QUANT_MODEL_ARTIFACT_H_
@@ -22,6 +21,7 @@
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
 #include "core/named_tensor.h"
+#include "model/weight_info.h"
 #include "quant/artifact.h"
 #include "quant/config.h"
 #include "quant/tensor_quantizer.h"
@@ -29,10 +29,11 @@
 namespace hm11 {
 
 struct ArtifactContents {
-  std::string config_text;                // of the model, "key=value" lines (core/fields.h)
-  uint64_t tokenizer_crc = 0;             // of the tokenizer's file (core/lzma.h, Crc64)
-  int64_t vocab_size = 0;                 // of the tokenizer
-  std::vector<NamedTensor> tensors = {};  // banks whole, as [matrices, rows, cols]
+  std::string config_text;                 // of the model, "key=value" lines (core/fields.h)
+  uint64_t tokenizer_crc = 0;              // of the tokenizer's file (core/lzma.h, Crc64)
+  int64_t vocab_size = 0;                  // of the tokenizer
+  std::vector<NamedTensor> tensors = {};   // as StoredWeights lists them (model/weights.h)
+  std::vector<StorageClass> classes = {};  // of each tensor, to encode; not known of decoded ones
 };
 
 struct EncodedArtifact {
@@ -57,20 +58,17 @@ struct SizeEstimate {
 // have normal rows, as trained ones nearly do, so that a size can be told before training. Of the scheme
 // "sigma" within 3 %.
 //
-//   size = header, configuration, directory, float16 and float32 numbers, coded as they will be, with normal
-//   numbers
-//          for those not known
+//   size = header, configuration, directory, float16 and float32 numbers, coded as they will be,
+//          with normal numbers for those not known
 //        + 0.6 bytes a row of codes for its scale
 //        + sum over the matrices of codes of size * H(step) / 8
-//   H    = entropy of round(x / step) in bits, x the row in its deviations: of its codes, or of a normal
-//   number,
-//          - sum p(n) log2 p(n), p(n) = Phi((n + 1/2) step) - Phi((n - 1/2) step)
-//   step = max(m k / L(bits), sigma_k / L(max_bits)) deviations, k and bits by the matrix's kind
-//   (quant/config.h),
-//          L(bits) = 2^(bits - 1) - 1
-//   m    = 1 without a budget; else the smallest m for which size <= budget_bytes, no smaller than what the
-//   second
-//          term of `step` leaves of it: large models fill the budget, small ones end at the finest steps
+//   H    = entropy of round(x / step) in bits, x the row in its deviations: of its codes, or of a
+//          normal number, - sum p(n) log2 p(n), p(n) = Phi((n + 1/2) step) - Phi((n - 1/2) step)
+//   step = max(m k / L(bits), sigma_k / L(max_bits)) deviations, k and bits by the matrix's storage
+//          class (quant/tensor_quantizer.h), L(bits) = 2^(bits - 1) - 1
+//   m    = 1 without a budget; else the smallest m for which size <= budget_bytes, no smaller than
+//          what the second term of `step` leaves of it: large models fill the budget, small ones end at
+//          the finest steps
 absl::StatusOr<SizeEstimate> EstimateSize(const ArtifactContents& contents, const QuantConfig& config);
 
 }  // namespace hm11

@@ -18,8 +18,8 @@ const ArtifactContents& Hm11() {
   static const ArtifactContents* contents = [] {
     const ModelConfig model;
     auto* made = new ArtifactContents{.config_text = FormatFields(model), .vocab_size = model.vocab};
-    for (const ReferenceParameter& parameter : ReferenceParameters(model)) {
-      NamedTensor tensor{parameter.name, parameter.shape, {}};
+    for (const StoredWeight& weight : StoredWeights(model)) {
+      NamedTensor tensor{weight.name, weight.shape, {}};
       int64_t size = 1;
       for (const int64_t extent : tensor.shape) size *= extent;
       for (int64_t i = 0; i < size; ++i) {
@@ -27,6 +27,7 @@ const ArtifactContents& Hm11() {
             static_cast<float>(RandomNormal(1, StreamOf(tensor.name), static_cast<uint64_t>(i))));
       }
       made->tensors.push_back(std::move(tensor));
+      made->classes.push_back(weight.storage);
     }
     return made;
   }();

@@ -34,10 +34,11 @@ constexpr bool kOptimized = true;
 constexpr bool kOptimized = false;  // where sanitizers make everything slow
 #endif
 
-ArtifactContents ModelContents(const ModelConfig& model, bool trained) {
+ArtifactContents ModelContents(const ModelConfig& model, bool trained, uint64_t seed = 1) {
   ArtifactContents contents{
       .config_text = FormatFields(model), .tokenizer_crc = 77, .vocab_size = model.vocab};
-  contents.tensors = trained ? TrainedLikeWeights(model) : InitialWeights(model, 3);
+  contents.tensors = *SplitBanks(model, trained ? TrainedLikeWeights(model, seed) : InitialWeights(model, 3));
+  for (const StoredWeight& weight : StoredWeights(model)) contents.classes.push_back(weight.storage);
   return contents;
 }
 
@@ -63,15 +64,22 @@ ArtifactContents SmallContents(uint64_t seed) {
   ArtifactContents contents{.config_text = "dim=32\n", .tokenizer_crc = seed, .vocab_size = 64};
   contents.tensors = {
       TrainedLikeTensor("skip_weights", {2, 32}, seed),
-      TrainedLikeTensor("qo_bank", {4, 32, 48}, seed),
+      TrainedLikeTensor("qo_bank.0", {32, 48}, seed),
+      TrainedLikeTensor("qo_bank.1", {32, 48}, seed),
       TrainedLikeTensor("tok_emb.weight", {64, 32}, seed),
       TrainedLikeTensor("bigram.scale", {}, seed),
       TrainedLikeTensor("blocks.0.ssm.in_proj.weight", {128, 32}, seed),
       TrainedLikeTensor("blocks.0.ssm.conv1d.weight", {700, 1, 4}, seed),
       TrainedLikeTensor("blocks.0.proj.weight", {32, 96}, seed),
   };
+  using enum StorageClass;
+  contents.classes = {kFloat32, kSixBitMatrix, kSixBitMatrix, kTable,
+                      kFloat32, kMatrix,       kFloat16,      kSixBitMatrix};
   return contents;
 }
+
+// Places in SmallContents.
+constexpr size_t kBankMatrix = 1, kInProj = 5, kProj = 7;
 
 QuantConfig SmallConfig() {
   QuantConfig config;
@@ -96,10 +104,11 @@ TEST(ModelArtifactTest, NamesShapesAndTextComeBack) {
   }
 }
 
-TEST(ModelArtifactTest, EveryTensorIsStoredAsItsNameAndSizeSay) {
+TEST(ModelArtifactTest, EveryTensorIsStoredAsItsClassAndSizeSay) {
   ArtifactContents contents = SmallContents(5);
   contents.tensors.push_back(TrainedLikeTensor("blocks.3.resid_mix", {2, 600}));
   contents.tensors.push_back({"huge", {}, {1e6f}});
+  contents.classes.insert(contents.classes.end(), {StorageClass::kFloat32, StorageClass::kFloat16});
   const absl::StatusOr<EncodedArtifact> encoded = EncodeArtifact(contents, SmallConfig());
   ASSERT_THAT(encoded, IsOk());
   const absl::StatusOr<Artifact> artifact = ParseArtifact(encoded->bytes, "memory");
@@ -116,8 +125,6 @@ TEST(ModelArtifactTest, EveryTensorIsStoredAsItsNameAndSizeSay) {
             "skip_weights float16\n"
             "qo_bank.0 6 bits\n"
             "qo_bank.1 6 bits\n"
-            "qo_bank.2 6 bits\n"
-            "qo_bank.3 6 bits\n"
             "tok_emb.weight 8 bits\n"
             "bigram.scale float16\n"
             "blocks.0.ssm.in_proj.weight 6 bits\n"
@@ -165,18 +172,12 @@ TEST(ModelArtifactTest, ThePublishedSchemeIsTheReferencesQuantizer) {
   ASSERT_THAT(encoded, IsOk());
   const absl::StatusOr<ArtifactContents> decoded = DecodeArtifact(encoded->bytes, "memory");
   ASSERT_THAT(decoded, IsOk());
-  const NamedTensor& bank = contents.tensors[1];
-  std::vector<float> bank_values;
-  for (int i = 0; i < 4; ++i) {
-    const std::vector<float> part =
-        Dequantize(QuantizePublished6({bank.values.data() + i * 32 * 48, 32, 48}));
-    bank_values.insert(bank_values.end(), part.begin(), part.end());
-  }
-  EXPECT_EQ(decoded->tensors[1].values, bank_values);
-  EXPECT_EQ(decoded->tensors[4].values,
-            Dequantize(QuantizePublished8({contents.tensors[4].values.data(), 128, 32})));
-  EXPECT_EQ(decoded->tensors[6].values,
-            Dequantize(QuantizePublished6({contents.tensors[6].values.data(), 32, 96})));
+  EXPECT_EQ(decoded->tensors[kBankMatrix].values,
+            Dequantize(QuantizePublished6({contents.tensors[kBankMatrix].values.data(), 32, 48})));
+  EXPECT_EQ(decoded->tensors[kInProj].values,
+            Dequantize(QuantizePublished8({contents.tensors[kInProj].values.data(), 128, 32})));
+  EXPECT_EQ(decoded->tensors[kProj].values,
+            Dequantize(QuantizePublished6({contents.tensors[kProj].values.data(), 32, 96})));
 }
 
 TEST(ModelArtifactTest, TheBudgetIsFilledAndNeverExceeded) {
@@ -202,9 +203,9 @@ TEST(ModelArtifactTest, WhereThereIsRoomCodesHaveEightBits) {
   ASSERT_THAT(decoded, IsOk());
   double error = 0;
   double norm = 0;
-  const std::vector<float>& values = contents.tensors[1].values;
+  const std::vector<float>& values = contents.tensors[kBankMatrix].values;
   for (size_t i = 0; i < values.size(); ++i) {
-    error += std::pow(decoded->tensors[1].values[i] - values[i], 2);
+    error += std::pow(decoded->tensors[kBankMatrix].values[i] - values[i], 2);
     norm += std::pow(values[i], 2);
   }
   EXPECT_LT(std::sqrt(error / norm), 0.035);  // a step of 12.85 / 127 deviations over sqrt(12), 0.029
@@ -274,8 +275,7 @@ ModelConfig AnyModel() {
 RC_GTEST_PROP(ModelArtifactTest, SizesOfAnyModelAreToldBeforeTraining, ()) {
   const ModelConfig model = AnyModel();
   RC_ASSERT(model.Validate().ok());
-  ArtifactContents contents = ModelContents(model, /*trained=*/false);
-  contents.tensors = TrainedLikeWeights(model, *Seed());
+  const ArtifactContents contents = ModelContents(model, /*trained=*/true, *Seed());
   ArtifactContents shapes = contents;
   for (NamedTensor& tensor : shapes.tensors) tensor.values.clear();
   QuantConfig config;
@@ -315,7 +315,7 @@ TEST(ModelArtifactTest, Hm11FitsItsCap) {
 
 TEST(ModelArtifactTest, AHessianLowersTheWeightedError) {
   const ArtifactContents contents = SmallContents(9);
-  const NamedTensor& matrix = contents.tensors[4];
+  const NamedTensor& matrix = contents.tensors[kInProj];
   const int64_t cols = 32;
   std::vector<float> hessian(cols * cols);
   for (int64_t i = 0; i < cols * cols; ++i) hessian[i] = i / cols == i % cols ? 2.0f : 1.0f;
@@ -404,7 +404,7 @@ TEST(ModelArtifactTest, SizesAreToldWithinThreePercentOfCalibratedOnes) {
 
 TEST(ModelArtifactTest, BadInputIsNamed) {
   ArtifactContents contents = SmallContents(10);
-  contents.tensors[4].values[100] = std::numeric_limits<float>::quiet_NaN();
+  contents.tensors[kInProj].values[100] = std::numeric_limits<float>::quiet_NaN();
   EXPECT_THAT(EncodeArtifact(contents, SmallConfig()),
               StatusIs(absl::StatusCode::kInvalidArgument, "blocks.0.ssm.in_proj.weight"));
   const auto refusal = [](const char* key, const char* value) {

@@ -7,8 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "core/named_tensor.h"
 #include "core/random.h"
 #include "model/config.h"
@@ -49,26 +47,21 @@ inline NamedTensor TrainedLikeTensor(const std::string& name, const std::vector<
   return {name, shape, TrainedLike(name, SizeOf(shape), shape.empty() ? 1 : shape.back(), seed)};
 }
 
-// As if each matrix's inputs were independent, of unequal strength, and its rows mattered unequally.
+// Of matrices as they are stored, as if each one's inputs were independent, of unequal strength, and its rows
+// mattered unequally.
 inline Calibration CalibrationLike(const std::vector<NamedTensor>& tensors) {
   Calibration calibration;
   for (const NamedTensor& tensor : tensors) {
     if (tensor.shape.size() < 2) continue;
-    const bool bank = tensor.shape.size() == 3 && absl::EndsWith(tensor.name, "_bank");
-    const int64_t matrices = bank ? tensor.shape[0] : 1;
-    const int64_t rows = bank ? tensor.shape[1] : tensor.shape[0];
-    const int64_t cols = SizeOf(tensor.shape) / matrices / rows;
-    for (int64_t i = 0; i < matrices; ++i) {
-      const std::string name = bank ? absl::StrCat(tensor.name, ".", i) : tensor.name;
-      const auto strength = [&](uint64_t stream, int64_t j) {
-        return std::exp(RandomNormal(StreamOf(name), stream, static_cast<uint64_t>(j)));
-      };
-      std::vector<float>& hessian = calibration.hessians[name];
-      hessian.assign(cols * cols, 0.0f);
-      for (int64_t c = 0; c < cols; ++c) hessian[c * cols + c] = static_cast<float>(strength(1, c));
-      for (int64_t r = 0; r < rows; ++r) {
-        calibration.gradients[name].push_back(strength(2, 0) * strength(3, r));
-      }
+    const int64_t rows = tensor.shape[0], cols = SizeOf(tensor.shape) / rows;
+    const auto strength = [&](uint64_t stream, int64_t j) {
+      return std::exp(RandomNormal(StreamOf(tensor.name), stream, static_cast<uint64_t>(j)));
+    };
+    std::vector<float>& hessian = calibration.hessians[tensor.name];
+    hessian.assign(cols * cols, 0.0f);
+    for (int64_t c = 0; c < cols; ++c) hessian[c * cols + c] = static_cast<float>(strength(1, c));
+    for (int64_t r = 0; r < rows; ++r) {
+      calibration.gradients[tensor.name].push_back(strength(2, 0) * strength(3, r));
     }
   }
   return calibration;

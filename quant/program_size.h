@@ -4,9 +4,8 @@
 //                   (quant/pack_program.cc) and linked in. Tests, benchmarks and what only they use are not
 //                   in it.
 //   train_gpt.py    the launcher (quant/train_gpt.py): unpacks them, builds them with the tools/bazel in
-//   them, and
-//                   trains or scores. It holds the flags of a run's configuration, so that it repeats that
-//                   run.
+//                   them, and trains or scores. It holds the flags of a run's configuration, so that it
+//                   repeats that run.
 //
 // Nothing else is needed to run but the packages of tools/packages.txt, a tokenizer and data.
 #ifndef HM11_QUANT_PROGRAM_SIZE_H_

@@ -5,14 +5,12 @@
 //
 // Two ways to choose steps:
 //   sigma      step = a multiple of the row's standard deviation around zero, taken to the nearest 2^(i/8).
-//   At equal
-//              steps in standard deviations all rows cost the same after entropy coding, about
+//              At equal steps in standard deviations all rows cost the same after entropy coding, about
 //              log2(sigma / step) + 2.05 bits a code when normal, with no regard to their outliers; the
 //              coarse grid costs 0.1 % in squared error and leaves so few different scales that they code to
 //              nothing.
 //   published  step = clip / L with the clip a percentile of the row's magnitudes (interpolated linearly),
-//   never
-//              under 1 / L. 6 bits: the percentile of 99.9, 99.95, 99.99, 99.999, 100 with the least squared
+//              never under 1 / L. 6 bits: the percentile of 99.9, 99.95, 99.99, 99.999, 100 with the least squared
 //              error over the matrix, the step rounded to float16 before it divides. 8 bits: 99.99984.
 //
 // Properties:

@@ -96,6 +96,17 @@ RC_GTEST_PROP(StepPlanTest, TheMeanStepIsTheOneAskedFor, ()) {
   RC_ASSERT(std::fabs(sum / count - std::log2(0.3)) < 0.25);
 }
 
+RC_GTEST_PROP(StepPlanTest, WithoutSensitivityToRowsAMatrixHasOneStep, ()) {
+  const Uses some = SomeUses(*rc::gen::inRange<int64_t>(1, 5), *Seed());
+  QuantConfig config;
+  config.sensitivity = 1;
+  config.row_sensitivity = 0;
+  for (const MatrixSteps& steps : PlanSteps(some.uses, config, 0.4)) {
+    // A quarter octave apart where the last bits decide how one is rounded.
+    for (const double octave : steps.octaves) RC_ASSERT(std::fabs(octave - steps.octaves.front()) < 0.26);
+  }
+}
+
 RC_GTEST_PROP(StepPlanTest, CoarserStepsTakeFewerBits, ()) {
   const Uses some = SomeUses(1, *Seed());
   const std::vector<MatrixSteps> plan = PlanSteps(some.uses, QuantConfig(), 0.4);
@@ -105,6 +116,44 @@ RC_GTEST_PROP(StepPlanTest, CoarserStepsTakeFewerBits, ()) {
     RC_ASSERT(bits >= 0 && bits < before);
     before = bits;
   }
+}
+
+// Bits of round(deviation * z), z normal: the density added up over each code's interval.
+double EntropyOfRoundedNormal(double deviation) {
+  constexpr int kPoints = 400;
+  double bits = 0;
+  for (int code = -127; code <= 127; ++code) {
+    double p = 0;
+    for (int i = 0; i < kPoints; ++i) {
+      const double x = (code - 0.5 + (i + 0.5) / kPoints) / deviation;
+      p += std::exp(-0.5 * x * x) / (std::sqrt(2 * 3.14159265358979) * deviation * kPoints);
+    }
+    if (p > 1e-300) bits -= p * std::log2(p);
+  }
+  return bits;
+}
+
+TEST(StepPlanTest, PlannedBitsAreTheEntropyOfRoundedNormalNumbers) {
+  MatrixSteps steps;
+  steps.histogram.assign(MatrixSteps::kBins, 0.0);
+  steps.histogram[8 * MatrixSteps::kOffset] = 1000;  // numbers whose deviation is a step
+  for (const double multiplier : {0.1, 0.5, 1.0, 2.0, 4.0}) {
+    EXPECT_NEAR(PlannedBits(steps, multiplier), 1000 * EntropyOfRoundedNormal(1 / multiplier), 1)
+        << multiplier;
+  }
+}
+
+RC_GTEST_PROP(StepPlanTest, EveryNumberButThoseOfEmptyRowsIsPlannedFor, ()) {
+  Uses some = SomeUses(1, *Seed());
+  const MatrixView& matrix = some.uses[0].matrix;
+  const int64_t empty = *rc::gen::inRange<int64_t>(-1, matrix.rows);
+  if (empty >= 0) {
+    std::fill_n(some.values[0].begin() + empty * matrix.cols, matrix.cols, 0.0f);
+    some.deviations[0][static_cast<size_t>(empty)] = 0;
+  }
+  double planned = 0;
+  for (const double count : PlanSteps(some.uses, QuantConfig(), 0.4)[0].histogram) planned += count;
+  RC_ASSERT(planned == static_cast<double>((matrix.rows - (empty >= 0 ? 1 : 0)) * matrix.cols));
 }
 
 RC_GTEST_PROP(StepPlanTest, NoCodeOverflows, ()) {

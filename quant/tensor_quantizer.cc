@@ -5,10 +5,7 @@
 #include <cmath>
 #include <utility>
 
-#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/string_view.h"
 #include "core/check.h"
 #include "core/random.h"
 #include "core/status.h"
@@ -17,26 +14,10 @@
 namespace hm11 {
 namespace {
 
-bool NameHolds(absl::string_view name, const std::string& parts) {
-  for (const absl::string_view part : absl::StrSplit(parts, ' ', absl::SkipEmpty())) {
-    if (absl::StrContains(name, part)) return true;
-  }
-  return false;
-}
-
-bool IsBank(const NamedTensor& tensor) {
-  return tensor.shape.size() == 3 && absl::EndsWith(tensor.name, "_bank");
-}
-
 int64_t SizeOf(const std::vector<int64_t>& shape) {
   int64_t size = 1;
   for (const int64_t extent : shape) size *= extent;
   return size;
-}
-
-// The reference's classes of six bits: banks of attention layers, and "proj" of Mamba layers.
-bool IsPublished6(absl::string_view name) {
-  return absl::StrContains(name, "_bank.") || absl::StrContains(name, ".proj.");
 }
 
 Fp16 RoundMantissa(float value, int64_t bits) {
@@ -62,7 +43,7 @@ double NormalCodeBits(double step) {
 
 // What trained numbers cost depends little on their deviation. Each tensor has its own: equal ones would
 // compress.
-std::vector<float> StandIns(const std::string& name, int64_t size) {
+std::vector<float> NormalNumbers(const std::string& name, int64_t size) {
   std::vector<float> numbers(static_cast<size_t>(size));
   for (size_t i = 0; i < numbers.size(); ++i) {
     numbers[i] = static_cast<float>(0.03 * RandomNormal(0, StreamOf(name), i));
@@ -89,26 +70,18 @@ void MixWithIdentity(double share, double trace, int64_t cols, std::vector<float
 }  // namespace
 
 absl::StatusOr<TensorQuantizer> TensorQuantizer::Create(const std::vector<NamedTensor>& tensors,
+                                                        const std::vector<StorageClass>& classes,
                                                         const QuantConfig& config,
                                                         const Calibration* calibration) {
   HM_RETURN_IF_ERROR(config.Validate());
+  HM_CHECK_EQ(tensors.size(), classes.size());
   TensorQuantizer quantizer(config);
-  for (const NamedTensor& tensor : tensors) {
+  for (size_t i = 0; i < tensors.size(); ++i) {
+    const NamedTensor& tensor = tensors[i];
     const int64_t size = SizeOf(tensor.shape);
     const float* values = tensor.values.empty() ? nullptr : tensor.values.data();
     if (values != nullptr) HM_CHECK_EQ(static_cast<int64_t>(tensor.values.size()), size);
-    if (!IsBank(tensor)) {
-      HM_RETURN_IF_ERROR(quantizer.Add({tensor.name, tensor.shape, values, size}, calibration));
-      continue;
-    }
-    const int64_t part_size = tensor.shape[1] * tensor.shape[2];
-    for (int64_t i = 0; i < tensor.shape[0]; ++i) {
-      HM_RETURN_IF_ERROR(quantizer.Add({absl::StrCat(tensor.name, ".", i),
-                                        {tensor.shape[1], tensor.shape[2]},
-                                        values == nullptr ? nullptr : values + i * part_size,
-                                        part_size},
-                                       calibration));
-    }
+    HM_RETURN_IF_ERROR(quantizer.Add({tensor.name, tensor.shape, values, size, classes[i]}, calibration));
   }
   quantizer.Plan();
   return quantizer;
@@ -121,7 +94,6 @@ absl::Status TensorQuantizer::Add(Part part, const Calibration* calibration) {
         absl::StrCat("tensor ", part.name, " holds a number that is not finite"));
   }
   part.storage = StorageOf(part);
-  part.fine = NameHolds(part.name, config_.fine_names);
   if (part.storage == Storage::kCodes && part.values != nullptr) {
     part.deviations = RowDeviations(part.matrix());
     if (calibration != nullptr) {
@@ -151,11 +123,11 @@ void TensorQuantizer::Plan() {
     if (part.hessian != nullptr) {
       std::vector<float> hessian = *part.hessian;
       const double trace = Trace(hessian, cols);
-      if (part.fine) MixWithIdentity(config_.embedding_identity, trace, cols, &hessian);
-      if (last == nullptr || part.fine || *last != *part.hessian) {
+      if (part.fine()) MixWithIdentity(config_.embedding_identity, trace, cols, &hessian);
+      if (last == nullptr || part.fine() || *last != *part.hessian) {
         std::optional<HessianFactor> made = HessianFactor::Create(hessian, cols, config_.hessian_damping);
         factor = made ? std::make_shared<const HessianFactor>(*std::move(made)) : nullptr;
-        last = part.fine ? nullptr : part.hessian;
+        last = part.fine() ? nullptr : part.hessian;
       }
       part.factor = factor;
       if (factor != nullptr) {
@@ -177,8 +149,8 @@ Storage TensorQuantizer::StorageOf(const Part& part) const {
   const bool half = std::all_of(part.values, part.values + known, fits_half);
   const Storage small = half ? Storage::kFloat16 : Storage::kFloat32;
   if (part.size <= config_.small_elements || part.size == 0) return small;
-  if (NameHolds(part.name, config_.float32_names)) return Storage::kFloat32;
-  const bool sensitive = config_.scheme == "sigma" && NameHolds(part.name, config_.float16_names);
+  if (part.storage_class == StorageClass::kFloat32) return Storage::kFloat32;
+  const bool sensitive = config_.scheme == "sigma" && part.storage_class == StorageClass::kFloat16;
   return sensitive || part.shape.size() < 2 ? small : Storage::kCodes;
 }
 
@@ -188,9 +160,9 @@ double TensorQuantizer::FinestStep() const {
 }
 
 double TensorQuantizer::StepOf(const Part& part, double step_multiplier) const {
-  const int bits = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
+  const int bits = static_cast<int>(part.fine() ? config_.embedding_bits : config_.matrix_bits);
   const int most = std::max<int>(bits, static_cast<int>(config_.max_bits));
-  const double k = part.fine ? config_.embedding_k : config_.sigma_k;
+  const double k = part.fine() ? config_.embedding_k : config_.sigma_k;
   return std::max(step_multiplier * k / LargestCode(bits), config_.sigma_k / LargestCode(most));
 }
 
@@ -220,10 +192,11 @@ QuantizedMatrix TensorQuantizer::QuantizePlanned(const Part& part, double step_m
 QuantizedMatrix TensorQuantizer::QuantizeMatrix(const Part& part, double step_multiplier) const {
   const MatrixView matrix = part.matrix();
   if (config_.scheme == "published") {
-    return IsPublished6(part.name) ? QuantizePublished6(matrix) : QuantizePublished8(matrix);
+    return part.storage_class == StorageClass::kSixBitMatrix ? QuantizePublished6(matrix)
+                                                             : QuantizePublished8(matrix);
   }
   if (part.steps) return QuantizePlanned(part, step_multiplier);
-  const int least = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
+  const int least = static_cast<int>(part.fine() ? config_.embedding_bits : config_.matrix_bits);
   const int most = static_cast<int>(config_.max_bits);
   std::vector<Fp16> scales = DeviationScales(part.deviations, StepOf(part, step_multiplier));
   QuantizedMatrix codes = QuantizeRows(matrix, scales, kAllBits);
@@ -263,12 +236,12 @@ std::vector<StoredTensor> TensorQuantizer::StoreWithoutCodes() const {
   for (const Part& part : parts_) {
     if (part.storage == Storage::kCodes) {
       stored.push_back({.name = part.name, .shape = part.shape, .storage = part.storage});
-      stored.back().codes.bits = static_cast<int>(part.fine ? config_.embedding_bits : config_.matrix_bits);
+      stored.back().codes.bits = static_cast<int>(part.fine() ? config_.embedding_bits : config_.matrix_bits);
       continue;
     }
     Part known = part;
     const std::vector<float> stand_in =
-        part.values == nullptr ? StandIns(part.name, part.size) : std::vector<float>();
+        part.values == nullptr ? NormalNumbers(part.name, part.size) : std::vector<float>();
     if (part.values == nullptr) known.values = stand_in.data();
     stored.push_back(Store(known, 1));
   }
@@ -301,7 +274,7 @@ double TensorQuantizer::finest_multiplier() const {
                       (config_.embedding_k * largest);
   for (const Part& part : parts_) {
     if (part.storage != Storage::kCodes) continue;
-    if (part.fine && !part.steps) finest = std::min(finest, fine);
+    if (part.fine() && !part.steps) finest = std::min(finest, fine);
     for (size_t r = 0; part.steps && r < part.deviations.size(); ++r) {
       if (part.deviations[r] == 0) continue;
       finest = std::min(finest, FinestStep() * part.deviations[r] / std::exp2(part.steps->octaves[r]));

@@ -1,20 +1,17 @@
 // TensorQuantizer: how each tensor of a model is stored, and all of them quantized at one common step size.
 //
-// Storage, by size and by the name lists of QuantConfig:
-//   at most small_elements numbers      float16 (float32 where a number is too large for it)
-//   larger, named in float32_names      float32
-//   larger, named in float16_names      float16; so is any vector
-//   larger, named in fine_names         codes of embedding_bits, steps of embedding_k / L standard deviations
-//   every other matrix                  codes of matrix_bits, steps of sigma_k / L standard deviations
+// Storage, by size and by the weight's StorageClass (model/weight_info.h):
+//   at most small_elements numbers   float16 (float32 where a number is too large for it)
+//   larger, kFloat32                 float32
+//   larger, kFloat16                 float16; so is any vector
+//   larger, kTable                   codes of embedding_bits, steps of embedding_k / L standard deviations
+//   every other matrix               codes of matrix_bits, steps of sigma_k / L standard deviations
 // with L the largest code. All steps are multiplied by `step_multiplier`, but a step is never finer than
-// sigma_k / L(max_bits) standard deviations. The published scheme has no steps to multiply: it stores the
-// attention layers' banks and the Mamba layers' MLP-down projections in 6 bits and other large tensors in 8.
+// sigma_k / L(max_bits) standard deviations. The published scheme has no steps to multiply: it stores large
+// tensors that are kSixBitMatrix in 6 bits and others, kFloat16 among them, in 8.
 //
 // Matrices whose gradients are known from calibration have 8 bits, and steps by what errors cost the loss
 // (quant/step_plan.h) within those bounds, whatever sigma_k and embedding_k say of their shares.
-//
-// Banks, tensors of three axes whose name ends in "_bank", are stored as their matrices, named
-// "<bank>.<index>".
 #ifndef HM11_QUANT_TENSOR_QUANTIZER_H_
 #define HM11_QUANT_TENSOR_QUANTIZER_H_
 
@@ -26,6 +23,7 @@
 
 #include "absl/status/statusor.h"
 #include "core/named_tensor.h"
+#include "model/weight_info.h"
 #include "quant/artifact.h"
 #include "quant/calibration.h"
 #include "quant/config.h"
@@ -37,10 +35,11 @@ namespace hm11 {
 
 class TensorQuantizer {
  public:
-  // InvalidArgument names a tensor with a number that is not finite, or a bad setting. The tensors and
-  // `calibration`, which may be null, must outlive this. Tensors without values stand for ones with normal
-  // rows: only sizes may be asked for then.
+  // InvalidArgument names a tensor with a number that is not finite, or a bad setting. There is a class for
+  // each tensor. The tensors and `calibration`, which may be null, must outlive this. Tensors without values
+  // stand for ones with normal rows: only sizes may be asked for then.
   static absl::StatusOr<TensorQuantizer> Create(const std::vector<NamedTensor>& tensors,
+                                                const std::vector<StorageClass>& classes,
                                                 const QuantConfig& config,
                                                 const Calibration* calibration = nullptr);
 
@@ -63,14 +62,15 @@ class TensorQuantizer {
     std::vector<int64_t> shape;
     const float* values = nullptr;
     int64_t size = 0;
+    StorageClass storage_class = StorageClass::kMatrix;
     Storage storage = Storage::kCodes;
-    bool fine = false;
     std::vector<float> deviations = {};
     const std::vector<float>* hessian = nullptr;
     const std::vector<double>* gradients = nullptr;
     std::shared_ptr<const HessianFactor> factor = nullptr;  // of the Hessian, where steps are planned
     std::optional<MatrixSteps> steps = std::nullopt;        // planned, where gradients are known
 
+    bool fine() const { return storage_class == StorageClass::kTable; }
     MatrixView matrix() const { return {values, shape[0], size / shape[0]}; }
   };
 

@@ -55,7 +55,7 @@ void LinearRecurrenceForward(Arena& arena, const ScanOptions& options, const Lin
   Arena::Scope scope(arena);
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (!device.is_cpu()) {
+    if (!device.is_for_cpu()) {
       const int64_t bytes = cuda::LinearRecurrenceForwardScratchBytes(options, args);
       const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
       if (!device.is_plan()) cuda::LinearRecurrenceForward(device, scratch, options, args);
@@ -93,7 +93,7 @@ void LinearRecurrenceBackward(Arena& arena, const ScanOptions& options,
   Arena::Scope scope(arena);
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (!device.is_cpu()) {
+    if (!device.is_for_cpu()) {
       const int64_t bytes = cuda::LinearRecurrenceBackwardScratchBytes(options, args);
       const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
       if (!device.is_plan()) cuda::LinearRecurrenceBackward(device, scratch, options, args);

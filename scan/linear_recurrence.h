@@ -13,8 +13,8 @@
 //  5. Batch rows and channels are independent, to the bit.
 //  6. Backward is the gradient of forward.
 //  7. The reversed scan of a reversed sequence is the scan, reversed: to the bit, but for kChunked on a GPU
-//  in
-//     kChannelMajor, whose vectors are aligned in memory whichever way they are read, within the bound of 8.
+//     in kChannelMajor, whose vectors are aligned in memory whichever way they are read, within the bound of
+//     8.
 //  8. Every algorithm, layout and device computes the same numbers but for rounding. Let s_t be the scan of
 //     absolute values, s_t = |a_t| s_{t-1} + |b_t| with s_{-1} = |h_{-1}|, and u = 2^-24 (2^-53 for double).
 //     A term of h_t, b_k times the gates after it, goes through at most t+1 products and t+1 sums in whatever

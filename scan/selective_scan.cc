@@ -38,7 +38,7 @@ void CheckOperands(const SelectiveScanArgs<T>& args) {
 
 template <typename T>
 Shape SavedStatesShape(const Device& device, const SelectiveScanArgs<T>& args) {
-  const int64_t spacing = device.is_cpu() ? kSelectiveScanChunk : kSelectiveScanGpuSpacing;
+  const int64_t spacing = device.is_for_cpu() ? kSelectiveScanChunk : kSelectiveScanGpuSpacing;
   return {args.x.dim(0), (args.x.dim(1) + spacing - 1) / spacing, args.x.dim(2), args.a_log.dim(1)};
 }
 
@@ -64,7 +64,7 @@ void CheckBackward(const Device& device, const SelectiveScanGradArgs<T>& args) {
   const int64_t rows = forward.x.dim(0) * forward.x.dim(1), inner = forward.x.dim(2);
   const Shape states = {forward.x.dim(0), inner, forward.a_log.dim(1)};
   HM_CHECK(!forward.saved.states.empty() || forward.x.empty());
-  HM_CHECK(!forward.saved.ungated.empty() || forward.z.empty() || device.is_cpu());
+  HM_CHECK(!forward.saved.ungated.empty() || forward.z.empty() || device.is_for_cpu());
   for (const Shape& shape : {args.dy.shape(), args.dx.shape(), args.ddelta.shape()}) {
     HM_CHECK_EQ(shape, forward.x.shape());
   }
@@ -87,7 +87,7 @@ template <typename T>
 SelectiveScanSaved<T> NewSelectiveScanSaved(Arena& arena, const SelectiveScanArgs<T>& args) {
   SelectiveScanSaved<T> saved;
   saved.states = arena.New<T>(SavedStatesShape(arena.device(), args));
-  if (!arena.device().is_cpu() && !args.z.empty()) saved.ungated = arena.New<T>(args.x.shape());
+  if (!arena.device().is_for_cpu() && !args.z.empty()) saved.ungated = arena.New<T>(args.x.shape());
   return saved;
 }
 
@@ -99,7 +99,7 @@ void SelectiveScanForward(Arena& arena, const SelectiveScanArgs<T>& args) {
   Arena::Scope scope(arena);
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (!device.is_cpu()) {
+    if (!device.is_for_cpu()) {
       const int64_t bytes = cuda::SelectiveScanForwardScratchBytes(args);
       const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
       if (!device.is_plan()) cuda::SelectiveScanForward(device, scratch, args);
@@ -125,7 +125,7 @@ void SelectiveScanBackward(Arena& arena, const SelectiveScanGradArgs<T>& args) {
   Arena::Scope scope(arena);
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (!device.is_cpu()) {
+    if (!device.is_for_cpu()) {
       const int64_t bytes = cuda::SelectiveScanBackwardScratchBytes(args);
       const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
       if (!device.is_plan()) cuda::SelectiveScanBackward(device, scratch, args);

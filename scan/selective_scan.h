@@ -12,11 +12,10 @@
 //  1. It is the formula above, every optional operand there or not.
 //  2. Cutting a sequence anywhere and carrying the state changes nothing but rounding.
 //  3. A reset is the beginning of a sequence: what follows does not know what was before, nor the gradient
-//  the
-//     other way.
+//     the other way.
 //  4. The future never reaches the past: y_t keeps its bits whatever comes after t.
 //  5. Batch rows are independent to the bit, and so are channels, but for db and dc, which are sums over
-//  them.
+//     them.
 //  6. Backward is the gradient of forward.
 //  7. Gradients of activations overwrite, those of a_log, d and delta_bias add; nothing else is written.
 //  8. With float arithmetic every result is near the exact one relative to s, what the absolute values of its

@@ -7,6 +7,7 @@
 
 #include <algorithm>
 #include <cstdint>
+#include <cstdio>
 
 #include "core/arena.h"
 #include "core/launch.cuh"
@@ -350,14 +351,32 @@ __device__ __forceinline__ int DealBlock(const Relay& relay, int* shared) {
   return *shared;
 }
 
+// A segment takes milliseconds at most; one that is waited for a minute is a fault, which ends the kernel
+// with a message instead of holding the GPU for ever.
+inline constexpr uint64_t kLongestWaitNanoseconds = 60ull * 1000 * 1000 * 1000;
+
+__device__ __forceinline__ uint64_t GpuNanoseconds() {
+  uint64_t now;
+  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
+  return now;
+}
+
+inline __device__ __noinline__ void FailAwait(int index, int segments, unsigned ended) {
+  printf("selective scan: block %d waited a minute for segment %d of channels %d, %u have ended\n",
+         static_cast<int>(blockIdx.x), segments, index, ended);
+  __trap();
+}
+
 // Until `segments` segments have ended of the channels with this index, batch row * channel_blocks + channel
 // block; what their blocks wrote is then visible to this one.
 __device__ __forceinline__ void AwaitSegments(const Relay& relay, int index, int segments) {
   if (threadIdx.x == 0) {
     unsigned count = 0;
+    const uint64_t begin = GpuNanoseconds();
     while (true) {
       asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(count) : "l"(relay.counters + 1 + index) : "memory");
       if (count >= static_cast<unsigned>(segments)) break;
+      if (GpuNanoseconds() - begin > kLongestWaitNanoseconds) FailAwait(index, segments, count);
       __nanosleep(100);
     }
   }

@@ -19,7 +19,7 @@ std::vector<Device> TestDevices() {
 }
 
 Arena TestArena(const Device& device, int64_t gpu_bytes) {
-  return device.is_cuda() ? Arena(device, gpu_bytes) : Arena(device, int64_t{1} << 40);
+  return device.is_cuda() ? Arena(device, gpu_bytes) : Arena::Cpu();
 }
 
 }  // namespace hm11

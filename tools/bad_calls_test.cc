@@ -11,7 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "core/file.h"
 #include "testing/matchers.h"
-#include "tools/machine.h"
+#include "tools/child_program.h"
 
 namespace hm11 {
 namespace {
@@ -101,8 +101,8 @@ TEST(BadCallsTest, DataPreparationsAreOneLine) {
 }
 
 TEST(BadCallsTest, ThePackagersAreOneLine) {
-  ExpectOneLine({{"tools/submission"}, "--name"}, 1);
-  ExpectOneLine({{"tools/submission", "--name=a", "--author=b", "--github_id=c"}, "--run"}, 1);
+  ExpectOneLine({{"tools/submission/submission"}, "--name"}, 1);
+  ExpectOneLine({{"tools/submission/submission", "--name=a", "--author=b", "--github_id=c"}, "--run"}, 1);
 }
 
 }  // namespace

@@ -125,7 +125,7 @@ step_score() {
 
 step_submission() {
   rm -rf "${flags[out]}/submission" "${flags[out]}/submission.rejected"
-  run_program tools/submission --run="${flags[out]}/train" --name="${flags[name]}" --author="${flags[author]}" \
+  run_program tools/submission/submission --run="${flags[out]}/train" --name="${flags[name]}" --author="${flags[author]}" \
     --github_id="${flags[github_id]}" --track="${flags[track]}" --out="${flags[out]}/submission"
 }
 

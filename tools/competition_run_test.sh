@@ -27,7 +27,7 @@ calls() { grep -c -E -- "$1" "$work/calls"; }
 calls_are() { [[ $(calls "$2") == "$1" ]] || { echo "$(calls "$2") calls of $2, not $1"; cat "$work/calls"; return 1; }; }
 
 export HM11_PROGRAMS="$work/programs"
-mkdir -p "$HM11_PROGRAMS"/{tools,train,eval}
+mkdir -p "$HM11_PROGRAMS"/{tools/submission,train,eval}
 cd "$work" || exit 1
 export CALLS="$work/calls"
 
@@ -67,7 +67,7 @@ echo "evaluate $*" >>"$CALLS"
 echo "mode:x window:1 stride:1 tokens:1 unscored:0 bytes:1 eval_time:12ms"
 echo "val_loss:3.0 val_bpb:1.11000000"
 EOF
-fake tools/submission <<'EOF'
+fake tools/submission/submission <<'EOF'
 #!/bin/bash
 echo "submission $*" >>"$CALLS"
 echo "submission: the/folder"

@@ -8,7 +8,6 @@
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
-#include <cstdlib>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,6 +19,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/parallel.h"
 #include "core/status.h"
@@ -143,6 +143,7 @@ void PrintSplit(absl::string_view split, const PreparedSplit& prepared) {
 }  // namespace
 
 absl::Status Run(const std::vector<std::string>& more_inputs) {
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   HM_ASSIGN_OR_RETURN(const PrepareOptions options, OptionsFromFlags(more_inputs));
   absl::StatusOr<PrepareReport> report;
   {
@@ -161,9 +162,6 @@ absl::Status Run(const std::vector<std::string>& more_inputs) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  // `bazel run` starts programs elsewhere; paths are meant from where the caller stands.
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) std::perror(folder);
   absl::SetProgramUsageMessage(
       "Turns texts into shards of tokens.\n\n"
       "  prepare_data --input=book.txt --out=data\n"

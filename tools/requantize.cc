@@ -2,10 +2,7 @@
 //
 //   tools/bazel run //tools:requantize -- --run=runs/books --data=data
 //   --try='sigma_k=12;sigma_k=10,embedding_k=16'
-#include <unistd.h>
-
 #include <cstdio>
-#include <cstdlib>
 #include <string>
 #include <vector>
 
@@ -13,9 +10,10 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "core/callers_folder.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "tools/requantizer.h"
 
 ABSL_FLAG(std::string, run, "", "folder of a finished run of //train:hm11");
@@ -43,15 +41,10 @@ absl::StatusOr<RequantizeOptions> OptionsFromFlags() {
                                     std::pair{"first_step", absl::GetFlag(FLAGS_first_step)}}) {
     if (value < 0) return absl::InvalidArgumentError(absl::StrCat("--", flag, "=", value, ": negative"));
   }
-  const bool pattern = data.ends_with(".bin") || data.find('*') != std::string::npos;
-  options.train_pattern = pattern ? data : data + "/*_train_*.bin";
+  HM_ASSIGN_OR_RETURN(options.train_pattern, ShardPattern(data, "train"));
   options.val_pattern = absl::GetFlag(FLAGS_val);
   if (options.val_pattern.empty()) {
-    options.val_pattern = absl::StrReplaceAll(options.train_pattern, {{"_train_", "_val_"}});
-    if (options.val_pattern == options.train_pattern) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--data=", data, " has no _train_ in it: name validation shards with --val"));
-    }
+    HM_ASSIGN_OR_RETURN(options.val_pattern, ValidationPattern(options.train_pattern));
   }
   const std::string shared = absl::GetFlag(FLAGS_set);
   for (const absl::string_view trial : absl::StrSplit(absl::GetFlag(FLAGS_try), ';')) {
@@ -63,15 +56,6 @@ absl::StatusOr<RequantizeOptions> OptionsFromFlags() {
   options.sensitivity = absl::GetFlag(FLAGS_sensitivity);
   HM_ASSIGN_OR_RETURN(options.device, Device::FromName(absl::GetFlag(FLAGS_device)));
   return options;
-}
-
-// `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
-absl::Status EnterCallersFolder() {
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
-  return absl::OkStatus();
 }
 
 absl::Status Main() {

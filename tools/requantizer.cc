@@ -125,9 +125,9 @@ class Requantizer {
     if (options_.device.is_cpu() && planned.micro_batch_tokens == 0) {
       planned.micro_batch_tokens = planned.sequence;
     }
-    HM_ASSIGN_OR_RETURN(plan_, PlanMemory<T>(planned, Communicator(), options_.device.free_memory_bytes()));
-    work_ = std::make_unique<Arena>(options_.device,
-                                    options_.device.is_cuda() ? plan_.work_bytes : int64_t{1} << 40);
+    HM_ASSIGN_OR_RETURN(
+        plan_, PlanMemory<T>(planned, Communicator(), options_.device, options_.device.free_memory_bytes()));
+    work_ = std::make_unique<Arena>(options_.device, plan_.work_bytes);
     HM_ASSIGN_OR_RETURN(before_, ScoreOf(run_.tensors));
     line_(absl::StrFormat("before quantizing: val_bpb:%.6f on %d tokens, program %d bytes",
                           before_.bits_per_byte, before_.tokens, run_.program_bytes));
@@ -145,7 +145,7 @@ class Requantizer {
     const Clock::time_point start = Clock::now();
     HM_ASSIGN_OR_RETURN(EncodedArtifact packed,
                         PackModel(config.model, config.sequence, run_.tokenizer, run_.tensors,
-                                  QuantBeside(config, run_.program_bytes),
+                                  QuantConfigWithProgram(config, run_.program_bytes),
                                   config.calibration_tokens > 0 ? &calibration_ : nullptr));
     const double seconds = SecondsSince(start);
     HM_ASSIGN_OR_RETURN(const UnpackedModel model, UnpackModel(packed.bytes, "the trial's artifact"));

@@ -7,7 +7,6 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
-#include "absl/strings/str_replace.h"
 
 namespace hm11 {
 namespace {
@@ -187,32 +186,6 @@ void AppendSeries(const Chart& chart, const ChartSeries& series, const Scale& x,
 }
 
 }  // namespace
-
-std::string ShortNumber(double value) {
-  const double size = std::abs(value);
-  if (size >= 1000) {
-    std::string digits = absl::StrFormat("%.0f", size);
-    for (int place = static_cast<int>(digits.size()) - 3; place > 0; place -= 3)
-      digits.insert(static_cast<size_t>(place), ",");
-    return absl::StrCat(value < 0 ? "-" : "", digits);
-  }
-  // Two digits behind the first, without zeros at the end.
-  const int decimals = size == 0 || size >= 100 ? 0
-                       : size >= 10             ? 1
-                       : size >= 1              ? 2
-                                                : 2 - static_cast<int>(std::floor(std::log10(size)));
-  std::string text = absl::StrFormat("%.*f", std::min(decimals, 9), value);
-  if (text.find('.') != std::string::npos) {
-    text.erase(text.find_last_not_of('0') + 1);
-    if (text.back() == '.') text.pop_back();
-  }
-  return text;
-}
-
-std::string Escaped(absl::string_view text) {
-  return absl::StrReplaceAll(
-      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}, {"'", "&#39;"}});
-}
 
 std::string DrawChart(const Chart& chart) {
   const Scale x = {.values = RangeOfX(chart), .from = kLeft + 10, .to = kWidth - kRight - 8};

@@ -8,7 +8,7 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/string_view.h"
+#include "train/report/html.h"
 
 namespace hm11 {
 
@@ -37,12 +37,6 @@ struct Chart {
 
 // Heights are logarithmic; points that are not positive are left out.
 std::string DrawChart(const Chart& chart);
-
-// A number as short as it is readable: 0.042, 3.5, 48, 1,024.
-std::string ShortNumber(double value);
-
-// Text for use inside HTML, SVG and attributes.
-std::string Escaped(absl::string_view text);
 
 }  // namespace hm11
 

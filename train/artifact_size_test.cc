@@ -53,7 +53,7 @@ Sizes SizesOf(const RunConfig& config, std::vector<NamedTensor> tensors) {
   HM_CHECK(flags.ok());
   const auto program = ProgramWith(*flags);
   HM_CHECK(program.ok());
-  const QuantConfig quant = QuantBeside(config, program->size_bytes());
+  const QuantConfig quant = QuantConfigWithProgram(config, program->size_bytes());
   const auto told = EstimatePackedSize(config.model, config.sequence, quant);
   const auto packed = PackModel(config.model, config.sequence, *tokenizer, std::move(tensors), quant);
   EXPECT_THAT(told, IsOk());

@@ -7,8 +7,6 @@
 #include <string>
 #include <vector>
 
-#include "absl/strings/match.h"
-#include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "core/parallel.h"
 #include "model/language_model.h"
@@ -17,52 +15,66 @@
 namespace hm11 {
 namespace {
 
-// One input, of one visit of a layer, and the stored matrices that read it.
+// Weights of a layer that read inputs of their own, at most.
+constexpr int64_t kInputsOfLayer = 5;
+
+// One input, of one visit of a layer, and the weight that reads it.
 template <typename T>
 struct Input {
   Tensor<const T> values;  // [rows, width], whatever its own shape
-  std::vector<std::string> matrices;
+  int64_t place;           // kInputsOfLayer a layer; the head comes last
+  const T* weight;         // where its numbers begin
 };
 
 template <typename T>
-std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelSaved<T>& saved) {
+std::vector<Input<T>> InputsOf(const ModelConfig& config, const ModelWeights<T>& weights,
+                               const ModelSaved<T>& saved) {
   std::vector<Input<T>> inputs;
-  const int64_t rows = saved.batch * saved.time, attention_layers = config.attention_count();
+  const int64_t rows = saved.batch * saved.time;
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
-    const int64_t layer = config.layer_of(visit);
-    // Of the attention layer in the banks.
-    const int64_t index = std::count(config.layers.begin(), config.layers.begin() + layer, 'A');
+    const int64_t layer = config.layer_of(visit), place = kInputsOfLayer * layer;
     const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
-    const std::string name = absl::StrCat("blocks.", layer, ".");
+    const BlockWeights<T>& reads = weights.blocks[static_cast<size_t>(layer)];
     if (config.is_mamba(layer)) {
-      inputs.push_back({block.normed, {name + "ssm.in_proj.weight"}});
-      inputs.push_back({block.mamba.conv.Reshaped({rows, config.inner()}), {name + "ssm.x_proj.weight"}});
-      inputs.push_back({block.mamba.y.Reshaped({rows, config.inner()}), {name + "ssm.out_proj.weight"}});
-      inputs.push_back({block.mlp_normed, {name + "fc.weight"}});
-      inputs.push_back({block.activated, {name + "proj.weight"}});
-      continue;
+      inputs.push_back({block.normed, place, reads.mamba.in_proj.data()});
+      inputs.push_back(
+          {block.mamba.conv.Reshaped({rows, config.inner()}), place + 1, reads.mamba.x_proj.data()});
+      inputs.push_back(
+          {block.mamba.y.Reshaped({rows, config.inner()}), place + 2, reads.mamba.out_proj.data()});
+    } else {
+      const AttentionSaved<T>& heads = block.attention;
+      const Tensor<T> mixed = !heads.gated.empty()       ? heads.gated
+                              : !heads.exclusive.empty() ? heads.exclusive
+                                                         : heads.y;
+      inputs.push_back({block.normed, place, reads.attention.qkv.data()});
+      inputs.push_back({mixed.Reshaped({rows, config.dim}), place + 1, reads.attention.out.data()});
     }
-    const AttentionSaved<T>& heads = block.attention;
-    const Tensor<T> mixed = !heads.gated.empty()       ? heads.gated
-                            : !heads.exclusive.empty() ? heads.exclusive
-                                                       : heads.y;
-    inputs.push_back({block.normed,
-                      {absl::StrCat("qo_bank.", index), absl::StrCat("kv_bank.", index),
-                       absl::StrCat("kv_bank.", attention_layers + index)}});
-    inputs.push_back(
-        {mixed.Reshaped({rows, config.dim}), {absl::StrCat("qo_bank.", attention_layers + index)}});
-    inputs.push_back({block.mlp_normed, {absl::StrCat("mlp_up_bank.", index)}});
-    inputs.push_back({block.activated, {absl::StrCat("mlp_down_bank.", index)}});
+    inputs.push_back({block.mlp_normed, place + 3, reads.up.data()});
+    inputs.push_back({block.activated, place + 4, reads.down.data()});
   }
-  inputs.push_back({saved.hidden, {config.tied_embeddings ? "tok_emb.weight" : "lm_head.weight"}});
+  inputs.push_back({saved.hidden, kInputsOfLayer * config.layer_count(),
+                    (config.tied_embeddings ? weights.token_embedding : weights.lm_head).data()});
   return inputs;
 }
 
-// Adds each row's sum of squares.
-void AddRowSquares(const std::vector<float>& values, std::vector<double>* sums) {
-  const int64_t rows = static_cast<int64_t>(sums->size());
-  const int64_t cols = static_cast<int64_t>(values.size()) / rows;
-  ParallelFor(rows, 16, [&](int64_t begin, int64_t end) {
+// By where a weight's numbers begin: the names of its matrices as they are stored.
+template <typename T>
+std::map<const void*, std::vector<std::string>> StoredNames(const ModelConfig& config,
+                                                            const ModelWeights<T>& weights) {
+  std::map<const void*, std::vector<std::string>> names;
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, const auto& tensor) {
+        if (tensor.empty()) return;
+        for (const MatrixPart& part : info.parts) names[tensor.data()].push_back(part.stored_name);
+      },
+      weights);
+  return names;
+}
+
+// Adds the sum of squares of each row of values [sums->size(), cols].
+void AddRowSquares(const float* values, int64_t cols, std::vector<double>* sums) {
+  ParallelFor(static_cast<int64_t>(sums->size()), 16, [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       double sum = 0;
       for (int64_t c = r * cols; c < (r + 1) * cols; ++c) sum += static_cast<double>(values[c]) * values[c];
@@ -87,29 +99,60 @@ void AddOverRanks(Arena& arena, const Communicator& ranks, GradientMap* tensors)
   }
 }
 
-// From rows of the model's tensors to rows of stored matrices: as ExportWeights does, but banks in their
-// matrices.
-GradientMap ByStoredMatrix(const ModelConfig& config, const GradientMap& tensors) {
-  GradientMap stored;
-  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
-    if (parameter.shape.size() < 2) continue;
-    std::vector<double> rows;
-    for (const ReferenceParameter::Piece& piece : parameter.pieces) {
-      const auto begin = tensors.at(piece.tensor).begin() + piece.first_row;
-      rows.insert(rows.end(), begin, begin + piece.rows);
-    }
-    const bool bank = parameter.shape.size() == 3 && absl::EndsWith(parameter.name, "_bank");
-    const int64_t matrices = bank ? parameter.shape[0] : 1;
-    const int64_t each = static_cast<int64_t>(rows.size()) / matrices;
-    for (int64_t i = 0; i < matrices; ++i) {
-      const std::string name = bank ? absl::StrCat(parameter.name, ".", i) : parameter.name;
-      stored[name].assign(rows.begin() + i * each, rows.begin() + (i + 1) * each);
-    }
+// By what weight reads the input, over visits and passes.
+template <typename T>
+struct SumOfProducts {
+  const void* weight = nullptr;  // nothing where weights are only planned
+  Tensor<Accum<T>> sum;
+};
+template <typename T>
+using Sums = std::map<int64_t, SumOfProducts<T>>;
+
+// The widths, and so the sums, are known from a pass that is only planned.
+template <typename T>
+Sums<T> NewSums(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, Shape ids) {
+  Arena planned = Arena::Plan(arena.device());
+  ModelSaved<T> shapes;
+  HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, ids), &shapes);
+  Sums<T> sums;
+  for (const Input<T>& input : InputsOf<T>(config, weights, shapes)) {
+    SumOfProducts<T>& products = sums[input.place];
+    products.weight = input.weight;
+    const int64_t width = input.values.dim(1);
+    if (products.sum.empty()) products.sum = arena.NewZero<Accum<T>>({width, width});
   }
-  return stored;
+  return sums;
+}
+
+// One pass forward, and its inputs' products.
+template <typename T>
+void AddProducts(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                 Tensor<const int32_t> ids, const Sums<T>& sums) {
+  Arena::Scope scope(arena);
+  ModelSaved<T> saved;
+  HiddenForward<T>(arena, config, weights, ids, &saved);
+  for (const Input<T>& input : InputsOf<T>(config, weights, saved)) {
+    MatmulBackward<T>(
+        arena,
+        {.dy = input.values, .x = input.values, .weight = {}, .dx = {}, .dweight = sums.at(input.place).sum});
+  }
 }
 
 }  // namespace
+
+template <typename T>
+int64_t CalibrationWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device) {
+  Arena placed = Arena::Plan(device), plan = Arena::Plan(device);
+  const ModelWeights<T> weights = NewWeights<T>(placed, config);
+  const Tensor<int32_t> ids = plan.New<int32_t>({batch, time});
+  const Sums<T> sums = NewSums<T>(plan, config, weights, ids.shape());
+  AddProducts<T>(plan, config, weights, ids, sums);
+  plan.Reset();
+  ModelWeights<Accum<T>> gradient = NewWeights<Accum<T>>(placed, config);
+  const Tensor<int32_t> one = plan.New<int32_t>({1, time}), targets = plan.New<int32_t>({1, time});
+  LossAndGradient<T>(plan, config, weights, one, targets, 1, gradient, plan.New<Accum<T>>({1}));
+  return plan.high_water_bytes();
+}
 
 template <typename T>
 HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
@@ -118,17 +161,9 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
   const BatchPlan& plan = batcher.plan();
   const int64_t rows = plan.batch * plan.time, passes = (tokens + rows - 1) / rows;
   arena.Reset();
-  std::map<std::vector<std::string>, Tensor<Accum<T>>> sums;  // over visits and passes
   std::vector<int32_t> ids(static_cast<size_t>(rows)), targets(static_cast<size_t>(rows));
   Tensor<int32_t> device_ids = arena.New<int32_t>({plan.batch, plan.time});
-  // The widths, and so the sums, are known from a pass that is only planned.
-  Arena planned = Arena::Plan();
-  ModelSaved<T> shapes;
-  HiddenForward<T>(planned, config, weights, Tensor<const int32_t>(nullptr, device_ids.shape()), &shapes);
-  for (const Input<T>& input : InputsOf(config, shapes)) {
-    Tensor<Accum<T>>& sum = sums[input.matrices];
-    if (sum.empty()) sum = arena.NewZero<Accum<T>>({input.values.dim(1), input.values.dim(1)});
-  }
+  const Sums<T> sums = NewSums<T>(arena, config, weights, device_ids.shape());
   HM_CHECK_EQ(plan.ranks, ranks.size());
   for (int64_t pass = ranks.rank(); pass < passes; pass += ranks.size()) {
     const int64_t turn = pass / ranks.size();
@@ -137,23 +172,16 @@ HessianMap CollectHessians(Arena& arena, const ModelConfig& config, const ModelW
                  Tensor<int32_t>(targets.data(), {plan.batch, plan.time}));
     arena.device().CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes());
     arena.device().Synchronize();
-    Arena::Scope scope(arena);
-    ModelSaved<T> saved;
-    HiddenForward<T>(arena, config, weights, device_ids, &saved);
-    for (const Input<T>& input : InputsOf(config, saved)) {
-      MatmulBackward<T>(arena, {.dy = input.values,
-                                .x = input.values,
-                                .weight = {},
-                                .dx = {},
-                                .dweight = sums.at(input.matrices)});
-    }
+    AddProducts<T>(arena, config, weights, device_ids, sums);
   }
   HessianMap hessians;
-  for (const auto& [names, sum] : sums) {
+  const auto names = StoredNames<T>(config, weights);
+  for (const auto& [place, products] : sums) {
+    const Tensor<Accum<T>>& sum = products.sum;
     ranks.AllReduce(arena.device(), sum.Reshaped({sum.size()}));
     std::vector<float> values(static_cast<size_t>(sum.size()));
     arena.device().CopyToHost(values.data(), sum.data(), sum.size_bytes());
-    for (const std::string& name : names) hessians[name] = values;
+    for (const std::string& name : names.at(products.weight)) hessians[name] = values;
   }
   arena.Reset();
   return hessians;
@@ -169,13 +197,16 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
   const int64_t passes = (tokens + plan.time - 1) / plan.time;
   Arena state(device, WeightBytes<float>(config));
   ModelWeights<Accum<T>> gradient = NewWeights<float>(state, config);
-  GradientMap tensors;
+  GradientMap rows_of;
   std::vector<int32_t> ids(static_cast<size_t>(plan.batch * plan.time)), targets(ids.size());
   std::vector<float> values;
   ForEachWeight(
       config,
       [&](const WeightInfo& info, auto&) {
-        tensors[info.name].resize(static_cast<size_t>(info.shape.rank() > 0 ? info.shape[0] : 1));
+        if (info.shape.rank() < 2) return;
+        for (const MatrixPart& part : info.parts) {
+          rows_of[part.stored_name].resize(static_cast<size_t>(part.rows));
+        }
       },
       gradient);
   for (int64_t pass = ranks.rank(); pass < passes; pass += ranks.size()) {
@@ -198,19 +229,24 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
     ForEachWeight(
         config,
         [&](const WeightInfo& info, auto& tensor) {
-          std::vector<double>& sums = tensors.at(info.name);
-          if (sums.empty() || info.shape.rank() < 2) return;
+          if (tensor.empty() || info.shape.rank() < 2) return;
           values.resize(static_cast<size_t>(tensor.size()));
           device.CopyToHost(values.data(), tensor.data(), tensor.size_bytes());
-          AddRowSquares(values, &sums);
+          const float* first = values.data();
+          for (const MatrixPart& part : info.parts) {
+            AddRowSquares(first, info.shape[1], &rows_of.at(part.stored_name));
+            first += part.rows * info.shape[1];
+          }
         },
         gradient);
   }
   arena.Reset();
-  AddOverRanks(arena, ranks, &tensors);
-  return ByStoredMatrix(config, tensors);
+  AddOverRanks(arena, ranks, &rows_of);
+  return rows_of;
 }
 
+template int64_t CalibrationWorkBytes<float>(const ModelConfig&, int64_t, int64_t, const Device&);
+template int64_t CalibrationWorkBytes<Bf16>(const ModelConfig&, int64_t, int64_t, const Device&);
 template HessianMap CollectHessians<float>(Arena&, const ModelConfig&, const ModelWeights<float>&,
                                            const Batcher&, int64_t, int64_t, const Communicator&);
 template HessianMap CollectHessians<Bf16>(Arena&, const ModelConfig&, const ModelWeights<Bf16>&,

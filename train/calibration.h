@@ -32,6 +32,11 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
                                    const Batcher& batcher, int64_t first_step, int64_t tokens,
                                    const Communicator& ranks = Communicator());
 
+// Memory that both functions here take of an arena on `device`, of micro-batches of that many sequences, in
+// bytes.
+template <typename T>
+int64_t CalibrationWorkBytes(const ModelConfig& config, int64_t batch, int64_t time, const Device& device);
+
 }  // namespace hm11
 
 #endif  // HM11_TRAIN_CALIBRATION_H_

@@ -51,17 +51,14 @@ class CalibrationTest : public testing::Test {
 TEST_F(CalibrationTest, EveryStoredMatrixHasAGradientForEachRow) {
   const GradientMap gradients = Gradients(1, 0, 32);
   size_t matrices = 0;
-  for (const NamedTensor& tensor : exported_) {
-    if (tensor.shape.size() < 2) continue;
-    const bool bank = tensor.shape.size() == 3 && tensor.name.ends_with("_bank");
-    for (int64_t i = 0; i < (bank ? tensor.shape[0] : 1); ++i, ++matrices) {
-      const std::string name = bank ? tensor.name + "." + std::to_string(i) : tensor.name;
-      ASSERT_TRUE(gradients.contains(name)) << name;
-      EXPECT_EQ(static_cast<int64_t>(gradients.at(name).size()), tensor.shape[bank ? 1 : 0]) << name;
-      double sum = 0;
-      for (const double g : gradients.at(name)) sum += g;
-      EXPECT_GT(sum, 0) << name;
-    }
+  for (const auto& [name, shape, storage] : StoredWeights(config_)) {
+    if (shape.size() < 2) continue;
+    ++matrices;
+    ASSERT_TRUE(gradients.contains(name)) << name;
+    EXPECT_EQ(static_cast<int64_t>(gradients.at(name).size()), shape[0]) << name;
+    double sum = 0;
+    for (const double g : gradients.at(name)) sum += g;
+    EXPECT_GT(sum, 0) << name;
   }
   EXPECT_EQ(gradients.size(), matrices);
 }
@@ -83,15 +80,15 @@ TEST_F(CalibrationTest, ASequencesRowsAreTheSquaresOfItsGradient) {
   Arena own = Arena::Cpu();
   ModelWeights<float> gradient = NewWeights<float>(own, config_);
   LossAndGradient<float>(work_, config_, weights_, inputs, next, 1, gradient, own.New<float>({1}));
-  for (const NamedTensor& tensor : ExportWeights<float>(work_, config_, gradient)) {
-    if (tensor.name != "qo_bank" && tensor.name != "tok_emb.weight") continue;
-    const int64_t cols = tensor.shape.back(), rows = static_cast<int64_t>(tensor.values.size()) / cols;
-    const int64_t each = tensor.name == "qo_bank" ? tensor.shape[1] : rows;
+  const auto stored = SplitBanks(config_, ExportWeights<float>(work_, config_, gradient));
+  ASSERT_THAT(stored, IsOk());
+  for (const NamedTensor& tensor : *stored) {
+    if (tensor.shape.size() != 2) continue;
+    const int64_t rows = tensor.shape[0], cols = tensor.shape[1];
     for (int64_t r = 0; r < rows; ++r) {
       double squares = 0;
       for (int64_t c = 0; c < cols; ++c) squares += std::pow(tensor.values[r * cols + c], 2);
-      const std::string name = tensor.name == "qo_bank" ? "qo_bank." + std::to_string(r / each) : tensor.name;
-      EXPECT_NEAR(collected.at(name)[r % each], squares, 1e-6 * squares) << name << " " << r;
+      EXPECT_NEAR(collected.at(tensor.name)[r], squares, 1e-6 * squares) << tensor.name << " " << r;
     }
   }
 }

@@ -50,6 +50,7 @@ struct RunConfig {
   int64_t calibration_gradient_tokens = 65536;  // of it that steps are shared out by; 0: by deviations alone
   double calibration_seconds = 3;               // kept back for it from the time limit
   int64_t sample_tokens = 120;                  // of generated text shown at the end
+  int64_t report_tokens = 1048576;  // of validation text that the page's scores are of at most; 0: none
 
   template <typename Self, typename F>
   static void ForEachField(Self& self, F&& f) {
@@ -76,6 +77,7 @@ struct RunConfig {
     f("calibration_gradient_tokens", self.calibration_gradient_tokens);
     f("calibration_seconds", self.calibration_seconds);
     f("sample_tokens", self.sample_tokens);
+    f("report_tokens", self.report_tokens);
     ModelConfig::ForEachField(self.model, f);
     OptimizerConfig::ForEachField(self.optimizer, f);
     ScheduleConfig::ForEachField(self.schedule, f);
@@ -99,7 +101,7 @@ absl::Status ApplyOverrides(absl::string_view overrides, RunConfig* config);
 
 // The quantizer's settings beside a program of so many bytes: its budget is at most what they leave of the
 // cap.
-QuantConfig QuantBeside(const RunConfig& config, int64_t program_bytes);
+QuantConfig QuantConfigWithProgram(const RunConfig& config, int64_t program_bytes);
 
 // The flags of //train:hm11 that make this configuration but for its seed: the preset and what differs from
 // it. Errors name an unknown preset, or a text that a list of settings cannot hold.

@@ -47,7 +47,8 @@ TEST(ConfigTest, ErrorsNamePresetKeyAndValue) {
   ASSERT_THAT(ApplyOverrides("batch_tokens=300,micro_batch_tokens=200", &config), IsOk());
   EXPECT_THAT(config.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, "micro_batch_tokens=200"));
   for (const char* setting : {"control_lr=nan", "muon_lr=-1", "muon_weight_decay=inf", "beta1=1", "clip=-1",
-                              "newton_schulz_steps=0", "warmdown_fraction=1.5"}) {
+                              "newton_schulz_steps=0", "warmdown_fraction=1.5", "calibration_seconds=-5",
+                              "calibration_seconds=nan", "calibration_seconds=inf"}) {
     RunConfig wrong;
     ASSERT_THAT(ApplyOverrides(setting, &wrong), IsOk());
     EXPECT_THAT(wrong.Validate(), StatusIs(absl::StatusCode::kInvalidArgument, setting));
@@ -76,7 +77,7 @@ RC_GTEST_PROP(ConfigTest, FlagsMakeTheSameConfigurationButForItsSeed, ()) {
   config.seed = *rc::gen::inRange<int64_t>(0, 1000);
   config.model.dim = *rc::gen::inRange<int64_t>(1, 4000);
   config.optimizer.muon_lr = *rc::gen::inRange(1, 1000) / 7e4;
-  if (*rc::gen::arbitrary<bool>()) config.quant.fine_names = "emb head";
+  if (*rc::gen::arbitrary<bool>()) config.sequence_stages = "8:0.4 + 16";
   const auto flags = TrainingFlags(config);
   RC_ASSERT(flags.ok());
   RC_ASSERT(flags->size() <= 2u && (*flags)[0] == "--preset=" + config.preset);
@@ -92,8 +93,8 @@ RC_GTEST_PROP(ConfigTest, FlagsMakeTheSameConfigurationButForItsSeed, ()) {
 
 TEST(ConfigTest, WhatFlagsCannotHoldIsRefused) {
   RunConfig config = *Preset("tiny");
-  config.quant.fine_names = "a,b";
-  EXPECT_THAT(TrainingFlags(config), StatusIs(absl::StatusCode::kInvalidArgument, "fine_names=a,b"));
+  config.sequence_stages = "a,b";
+  EXPECT_THAT(TrainingFlags(config), StatusIs(absl::StatusCode::kInvalidArgument, "sequence_stages=a,b"));
   config = *Preset("tiny");
   config.preset = "huge";
   EXPECT_THAT(TrainingFlags(config), StatusIs(absl::StatusCode::kNotFound, "huge"));
@@ -101,11 +102,11 @@ TEST(ConfigTest, WhatFlagsCannotHoldIsRefused) {
 
 TEST(ConfigTest, TheBudgetIsWhatTheProgramLeavesOfTheCap) {
   RunConfig config = *Preset("hm11");
-  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 15700000);
+  EXPECT_EQ(QuantConfigWithProgram(config, 300000).budget_bytes, 15700000);
   config.quant.budget_bytes = 1000000;
-  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 1000000);
+  EXPECT_EQ(QuantConfigWithProgram(config, 300000).budget_bytes, 1000000);
   config.quant.budget_bytes = 0;
-  EXPECT_EQ(QuantBeside(config, 300000).budget_bytes, 0) << "0 is no budget at all";
+  EXPECT_EQ(QuantConfigWithProgram(config, 300000).budget_bytes, 0) << "0 is no budget at all";
 }
 
 }  // namespace

@@ -7,7 +7,6 @@
 #include <algorithm>
 #include <csignal>
 #include <cstdio>
-#include <cstdlib>
 #include <ctime>
 #include <filesystem>
 #include <memory>
@@ -22,7 +21,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
+#include "core/callers_folder.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/launch_ranks.h"
@@ -30,6 +29,7 @@
 #include "core/status.h"
 #include "data/default_corpus.h"
 #include "data/prepare.h"
+#include "data/prepared_data.h"
 #include "data/tokenizer.h"
 #include "eval/run_data.h"
 #include "train/run.h"
@@ -50,12 +50,16 @@ ABSL_FLAG(std::string, init, "",
 ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(
-    std::string, gpus, "1",
+    std::string, gpus, "all",
     "all, or how many GPUs of this host to train on; for a start by hand, without torchrun, srun or mpirun");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(bool, resume, false,
           "go on from the checkpoint in --out, with the configuration, text and tokenizer it was begun with");
+ABSL_FLAG(
+    bool, resume_anyway, false,
+    "with --resume: go on although settings, text or kind of device make it another run; the log says what "
+    "changed");
 ABSL_FLAG(bool, list_settings, false,
           "print what --set can change, with defaults, presets and meanings, and end");
 ABSL_FLAG(bool, quiet, false, "nothing on the terminal but errors; the log is written all the same");
@@ -63,14 +67,6 @@ ABSL_FLAG(bool, overwrite, false, "begin anew in an --out that holds a run, and 
 
 namespace hm11 {
 namespace {
-
-// The only file of a pattern; `what` names it in the error.
-absl::StatusOr<std::string> OnlyFile(const std::string& pattern, absl::string_view what) {
-  HM_ASSIGN_OR_RETURN(const std::vector<std::string> paths, Glob(pattern));
-  if (paths.size() == 1) return paths[0];
-  return absl::InvalidArgumentError(
-      absl::StrCat(pattern, " matches ", paths.size(), " files; choose one with --", what));
-}
 
 // A file that need be on rank 0's host only.
 absl::StatusOr<std::string> ReadOnRankZero(RankGroup& group, const std::string& path) {
@@ -144,8 +140,7 @@ absl::Status FindData(RankGroup& group, RunOptions* options) {
     HM_RETURN_IF_ERROR(FindDataOfRun(group, absl::GetFlag(FLAGS_out), options));
   }
   if (!data.empty()) {
-    const bool is_pattern = data.ends_with(".bin") || data.find('*') != std::string::npos;
-    options->train_pattern = is_pattern ? data : data + "/*_train_*.bin";
+    HM_ASSIGN_OR_RETURN(options->train_pattern, ShardPattern(data, "train"));
   } else if (options->train_pattern.empty()) {
     HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, CorpusOfHost(group));
     options->train_pattern = corpus.train_pattern;
@@ -155,18 +150,12 @@ absl::Status FindData(RankGroup& group, RunOptions* options) {
   if (!absl::GetFlag(FLAGS_val).empty()) {
     options->val_pattern = absl::GetFlag(FLAGS_val);
   } else if (options->val_pattern.empty()) {
-    options->val_pattern = absl::StrReplaceAll(options->train_pattern, {{"_train_", "_val_"}});
-    if (options->val_pattern == options->train_pattern) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("--data=", data, " has no _train_ in it: name validation shards with --val"));
-    }
+    HM_ASSIGN_OR_RETURN(options->val_pattern, ValidationPattern(options->train_pattern));
   }
   if (!absl::GetFlag(FLAGS_tokenizer).empty()) {
     options->tokenizer_path = absl::GetFlag(FLAGS_tokenizer);
   } else if (options->tokenizer_path.empty()) {
-    const size_t slash = options->train_pattern.rfind('/');
-    const std::string folder = slash == std::string::npos ? "." : options->train_pattern.substr(0, slash);
-    HM_ASSIGN_OR_RETURN(options->tokenizer_path, OnlyFile(folder + "/*.model", "tokenizer"));
+    HM_ASSIGN_OR_RETURN(options->tokenizer_path, TokenizerBeside(options->train_pattern));
   }
   return absl::OkStatus();
 }
@@ -209,6 +198,8 @@ absl::StatusOr<FolderUse> UseFromFlags() {
   if (resume && !absl::GetFlag(FLAGS_init).empty()) {
     return absl::InvalidArgumentError("--resume excludes --init: the checkpoint has the weights");
   }
+  if (absl::GetFlag(FLAGS_resume_anyway) && !resume)
+    return absl::InvalidArgumentError("--resume_anyway goes with --resume");
   if (resume && overwrite) return absl::InvalidArgumentError("--resume excludes --overwrite");
   if ((resume || overwrite) && absl::GetFlag(FLAGS_out).empty()) {
     return absl::InvalidArgumentError(resume ? "--resume needs --out, the folder of the run to go on with"
@@ -217,28 +208,23 @@ absl::StatusOr<FolderUse> UseFromFlags() {
   return resume ? FolderUse::kResume : overwrite ? FolderUse::kOverwrite : FolderUse::kNewRun;
 }
 
-// `bazel run` starts programs in its own tree; paths a user gives are meant from where the user stands.
-absl::Status EnterCallersFolder() {
-  const char* folder = std::getenv("BUILD_WORKING_DIRECTORY");
-  if (folder != nullptr && chdir(folder) != 0) {
-    return absl::UnknownError(absl::StrCat("cannot enter folder ", folder));
-  }
-  return absl::OkStatus();
-}
+volatile std::sig_atomic_t interrupted = 0;  // the signal
 
-volatile std::sig_atomic_t interrupted = 0;
+int ExitCodeOf(int number) { return 128 + number; }  // as a shell gives it
 
-// The first signal asks for an end with a checkpoint, the second one ends at once.
+// The first signal asks for an end with a checkpoint, a second one of either kind ends at once.
 void AskForTheEnd(int number) {
-  interrupted = 1;
-  signal(number, SIG_DFL);
+  if (interrupted != 0) _exit(ExitCodeOf(number));
+  interrupted = number;
 }
 
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   for (const int number : {SIGINT, SIGTERM}) signal(number, AskForTheEnd);
+  signal(SIGPIPE, SIG_IGN);  // `| head` ends the output, not the run.
   HM_RETURN_IF_ERROR(EnterCallersFolder());
   RunOptions options;
   HM_ASSIGN_OR_RETURN(options.use, UseFromFlags());
+  options.resume_anyway = absl::GetFlag(FLAGS_resume_anyway);
   options.group = group;
   options.init = absl::GetFlag(FLAGS_init);
   options.quiet = absl::GetFlag(FLAGS_quiet);
@@ -271,11 +257,12 @@ int main(int argc, char** argv) {
     return 0;
   }
   if (positional.size() == 1) {
-    return hm11::RunRanks(const_cast<char**>(arguments.data()),
-                          {.gpus = absl::GetFlag(FLAGS_gpus),
-                           .device = absl::GetFlag(FLAGS_device),
-                           .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
-                          hm11::Main);
+    const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
+                                    {.gpus = absl::GetFlag(FLAGS_gpus),
+                                     .device = absl::GetFlag(FLAGS_device),
+                                     .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                                    hm11::Main);
+    return code != 0 && hm11::interrupted != 0 ? hm11::ExitCodeOf(hm11::interrupted) : code;
   }
   std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
   return 1;

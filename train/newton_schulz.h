@@ -8,8 +8,8 @@
 //
 // Properties:
 //   1. With 5 steps singular values between about 0.01 and 1 come out between about 0.65 and 1.25; those of
-//   Polar Express between 0.003 and 1 within 0.15 of 1. Singular vectors stay what they were. A zero matrix
-//   stays zero.
+//      Polar Express between 0.003 and 1 within 0.15 of 1. Singular vectors stay what they were. A zero
+//      matrix stays zero.
 //   2. Each matrix of a batch is worked on by itself.
 //
 // Determinism: as ops/matmul.h. Cost: 4 small^2 large + 2 small^3 operations a matrix and step.

@@ -207,8 +207,8 @@ void Optimizer::ShareWeights(const WeightLayout& layout) {
   for (const auto& [info, offset] : layout.weights) {
     if (info.kind == WeightKind::kControl || info.shape.size() == 0) continue;
     int64_t begin = offset - controls_;
-    for (int64_t rows : info.row_parts) {
-      const int64_t cols = info.shape[1];
+    for (const auto& part : info.parts) {
+      const int64_t rows = part.rows, cols = info.shape[1];
       const double cost = RuleOf(info.kind) == UpdateRule::kMuon
                               ? MuonCost(rows, cols, config_.newton_schulz_steps)
                               : AdamCost(rows * cols);
@@ -242,8 +242,8 @@ void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
       continue;
     }
     int64_t matrix = offset;
-    for (int64_t rows : info.row_parts) {
-      const int64_t cols = info.shape[1];
+    for (const auto& part : info.parts) {
+      const int64_t rows = part.rows, cols = info.shape[1];
       if (is_owned(matrix)) batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
       matrix += rows * cols;
     }

@@ -39,9 +39,9 @@ inline std::vector<Part> PartsOf(const ModelConfig& model) {
       [&](const WeightInfo& info, Tensor<float>& tensor) {
         int64_t offset = tensor.data() - weights.flat.data();
         const int64_t cols = info.shape.rank() > 1 ? info.shape[1] : 1;
-        for (int64_t rows : info.row_parts) {
-          parts.push_back({info.name, info.kind, offset, rows, cols});
-          offset += rows * cols;
+        for (const MatrixPart& part : info.parts) {
+          parts.push_back({info.name, info.kind, offset, part.rows, cols});
+          offset += part.rows * cols;
         }
       },
       weights.view);

@@ -47,6 +47,7 @@ TEST(RankBody, DISABLED_Trains) {
   RunOptions options = SmallRun(variable("DATA_FOLDER"), variable("RUN_NAME"));
   options.group = *group;
   options.use = variable("RESUME").empty() ? FolderUse::kNewRun : FolderUse::kResume;
+  options.resume_anyway = options.resumes();  // with other limits, so that a run has a middle
   options.interrupted = [] { return interrupted != 0; };
   const std::string settings =
       absl::StrCat("batch_tokens=768,micro_batch_tokens=32,max_steps=20,log_every=1000,",

@@ -1,12 +1,6 @@
-// RunFolder: flock on a file in the folder.
+// RunFolder: a locked folder, and what is in it.
 #include "train/run_folder.h"
 
-#include <fcntl.h>
-#include <sys/file.h>
-#include <unistd.h>
-
-#include <cerrno>
-#include <cstring>
 #include <filesystem>
 #include <system_error>
 #include <utility>
@@ -26,16 +20,7 @@ constexpr const char* kOfARun[] = {"config.txt",        "train.log",
 }  // namespace
 
 absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, FolderUse use) {
-  HM_RETURN_IF_ERROR(MakeFolders(path));
-  const std::string lock_path = path + "/.lock";
-  const int lock = open(lock_path.c_str(), O_RDWR | O_CREAT | O_CLOEXEC, 0644);
-  if (lock < 0) {
-    return absl::PermissionDeniedError(absl::StrCat("cannot write in ", path, ": ", std::strerror(errno)));
-  }
-  RunFolder folder(path, lock);
-  if (flock(lock, LOCK_EX | LOCK_NB) != 0) {
-    return absl::UnavailableError(absl::StrCat("folder ", path, ": another run is writing to it"));
-  }
+  HM_ASSIGN_OR_RETURN(FolderLock lock, FolderLock::Take(path));
   for (const char* name : kOfARun) {
     const std::string file = absl::StrCat(path, "/", name);
     if (use == FolderUse::kResume || !FileExists(file)) continue;
@@ -49,14 +34,7 @@ absl::StatusOr<RunFolder> RunFolder::Open(const std::string& path, FolderUse use
     if (error)
       return absl::PermissionDeniedError(absl::StrCat("cannot remove ", file, ": ", error.message()));
   }
-  return folder;
-}
-
-RunFolder::RunFolder(RunFolder&& other) noexcept
-    : path_(std::move(other.path_)), lock_(std::exchange(other.lock_, -1)) {}
-
-RunFolder::~RunFolder() {
-  if (lock_ >= 0) close(lock_);
+  return RunFolder(path, std::move(lock));
 }
 
 }  // namespace hm11

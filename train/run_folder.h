@@ -3,14 +3,17 @@
 // Properties:
 //   1. A folder that a running process holds is refused by name, whatever it is wanted for.
 //   2. A folder that holds a run is begun anew only where that is asked for; then nothing of the old run is
-//   left that the new one could be taken for.
+//      left that the new one could be taken for.
 //   3. What is refused stays as it is.
+//   4. What a killed run was in the middle of writing is gone once the folder is held.
 #ifndef HM11_TRAIN_RUN_FOLDER_H_
 #define HM11_TRAIN_RUN_FOLDER_H_
 
 #include <string>
+#include <utility>
 
 #include "absl/status/statusor.h"
+#include "core/folder_lock.h"
 
 namespace hm11 {
 
@@ -22,17 +25,14 @@ class RunFolder {
   // folder: AlreadyExists when it holds a run and `use` is kNewRun; Unavailable when another process holds
   // it; PermissionDenied or what else keeps it from being written.
   static absl::StatusOr<RunFolder> Open(const std::string& path, FolderUse use);
-  RunFolder(RunFolder&& other) noexcept;
-  RunFolder& operator=(RunFolder&&) = delete;
-  ~RunFolder();
 
   const std::string& path() const { return path_; }
 
  private:
-  RunFolder(std::string path, int lock) : path_(std::move(path)), lock_(lock) {}
+  RunFolder(std::string path, FolderLock lock) : path_(std::move(path)), lock_(std::move(lock)) {}
 
   std::string path_;
-  int lock_;  // descriptor of the locked file; the kernel lets go of it when the process ends
+  FolderLock lock_;
 };
 
 }  // namespace hm11

@@ -25,7 +25,7 @@ TEST(RunFolderTest, IsHeldByOneRunAtATime) {
     ASSERT_THAT(first, IsOk());
     for (const FolderUse use : {FolderUse::kNewRun, FolderUse::kOverwrite, FolderUse::kResume}) {
       EXPECT_THAT(RunFolder::Open(path, use).status(),
-                  StatusIs(absl::StatusCode::kUnavailable, path + ": another run is writing to it"));
+                  StatusIs(absl::StatusCode::kUnavailable, path + ": another process is writing to it"));
     }
   }
   EXPECT_THAT(RunFolder::Open(path, FolderUse::kResume), IsOk());
@@ -42,6 +42,16 @@ TEST(RunFolderTest, AKilledRunHoldsNothing) {
   ASSERT_EQ(waitpid(child, &status, 0), child);
   ASSERT_EQ(WEXITSTATUS(status), 0);
   EXPECT_THAT(RunFolder::Open(path, FolderUse::kNewRun), IsOk());
+}
+
+TEST(RunFolderTest, WhatAKilledRunWasWritingIsGone) {
+  const std::string path = NewPath();
+  ASSERT_THAT(MakeFolders(path), IsOk());
+  ASSERT_THAT(WriteFile(path + "/checkpoint.safetensors", "old"), IsOk());
+  ASSERT_THAT(WriteFile(path + "/checkpoint.safetensors.writing.1234", "half"), IsOk());
+  EXPECT_THAT(RunFolder::Open(path, FolderUse::kResume), IsOk());
+  EXPECT_FALSE(FileExists(path + "/checkpoint.safetensors.writing.1234"));
+  EXPECT_EQ(*ReadFile(path + "/checkpoint.safetensors"), "old");
 }
 
 TEST(RunFolderTest, ARunIsReplacedOnlyWhereThatIsAskedFor) {

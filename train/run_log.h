@@ -1,10 +1,18 @@
 // RunLog: what a run tells - to the terminal, to train.log in the challenge's line format, and to
 // metrics.jsonl.
+//
+// Properties:
+//   1. A file holds whole lines only, whenever the run is killed.
+//   2. A write that fails does not end the run: it is told once, what could not be written is kept and tried
+//   again with the next line, and the end says whether something is missing.
+//   3. Going on, metrics.jsonl is cut to what the checkpoint knows of: no step stands there twice.
 #ifndef HM11_TRAIN_RUN_LOG_H_
 #define HM11_TRAIN_RUN_LOG_H_
 
-#include <cstdio>
+#include <cstdint>
+#include <optional>
 #include <string>
+#include <utility>
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
@@ -12,16 +20,42 @@
 
 namespace hm11 {
 
+// A file that lines are added to.
+class LineFile {
+ public:
+  // Keeps the file's first `keep_bytes` (all for -1), up to its last line end.
+  static absl::StatusOr<LineFile> Open(const std::string& path, int64_t keep_bytes);
+  LineFile(LineFile&& other) noexcept;
+  LineFile& operator=(LineFile&&) = delete;
+  ~LineFile();
+
+  // OK when this line and all before it are in the file.
+  absl::Status Add(absl::string_view line);
+  int64_t size_bytes() const { return size_bytes_; }
+
+ private:
+  LineFile(std::string path, int descriptor, int64_t size_bytes)
+      : path_(std::move(path)), descriptor_(descriptor), size_bytes_(size_bytes) {}
+
+  std::string path_;
+  int descriptor_;
+  int64_t size_bytes_;
+  std::string pending_;  // lines that could not be written yet
+};
+
 class RunLog {
  public:
-  // Appends to folder/train.log and folder/metrics.jsonl when `append`, else begins them anew.
-  // With `quiet` nothing comes to the terminal.
-  static absl::StatusOr<RunLog> Open(const std::string& folder, bool append, bool quiet = false);
+  static constexpr int64_t kNew = 0, kAll = -1;
+
+  // Begins folder/train.log and folder/metrics.jsonl anew (kNew), or goes on with the log and so many bytes
+  // of the metrics (kAll: with all of them). With `quiet` nothing comes to the terminal but warnings.
+  static absl::StatusOr<RunLog> Open(const std::string& folder, bool go_on, int64_t metrics_bytes = kAll,
+                                     bool quiet = false);
   // Of a rank that tells nothing.
-  static RunLog Silent() { return RunLog("", nullptr, nullptr, true); }
-  RunLog(RunLog&& other) noexcept;
+  static RunLog Silent() { return RunLog(); }
+  RunLog(RunLog&&) noexcept = default;
   RunLog& operator=(RunLog&&) = delete;
-  ~RunLog();
+  ~RunLog() { Progress(""); }
 
   // One line to standard output and train.log; to the first alone; to the second alone.
   void Line(absl::string_view text);
@@ -31,22 +65,21 @@ class RunLog {
   void Metric(absl::string_view json);
   // A line that the next one overwrites, on a terminal only; "" clears it.
   void Progress(absl::string_view text);
-  // OK, or the first write that failed (a full disk).
-  absl::Status status() const { return status_; }
+  // OK, or why lines are missing in a file.
+  absl::Status status() const { return log_status_.ok() ? metrics_status_ : log_status_; }
+  int64_t metrics_bytes() const { return silent() ? 0 : metrics_->size_bytes(); }
 
  private:
-  RunLog(std::string folder, std::FILE* log, std::FILE* metrics, bool quiet);
-  void Write(std::FILE* file, const char* name, absl::string_view text);
+  RunLog() = default;
+  bool silent() const { return !log_.has_value(); }
+  void Tell(absl::Status now, absl::Status* before);
 
-  bool silent() const { return log_ == nullptr; }
-
-  std::string folder_;
-  std::FILE* log_;
-  std::FILE* metrics_;
-  bool quiet_;
-  bool terminal_;
+  std::optional<LineFile> log_, metrics_;
+  absl::Status log_status_, metrics_status_;
+  bool quiet_ = false;
+  bool terminal_ = false;
+  bool output_failed_ = false;
   bool progress_shown_ = false;
-  absl::Status status_;
 };
 
 // "1:05" or "2:03:04".

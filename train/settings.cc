@@ -22,6 +22,16 @@ std::map<std::string, std::string> ValuesOf(const RunConfig& config) {
   return values;
 }
 
+// By the first setting under each.
+const std::map<std::string, std::string>& Headings() {
+  static const auto* const headings = new std::map<std::string, std::string>{{"preset", "The run"},
+                                                                             {"layers", "The model"},
+                                                                             {"muon_lr", "The optimizer"},
+                                                                             {"max_steps", "The schedule"},
+                                                                             {"scheme", "The quantizer"}};
+  return *headings;
+}
+
 std::string Code(const std::string& value) { return value.empty() ? "none" : absl::StrCat("`", value, "`"); }
 
 }  // namespace
@@ -53,6 +63,7 @@ const std::vector<std::pair<std::string, std::string>>& SettingMeanings() {
        "of them, tokens that quantization steps are shared out by; 0: by deviations alone"},
       {"calibration_seconds", "seconds kept back for calibration from the time limit"},
       {"sample_tokens", "tokens of generated text shown at the end; 0: none"},
+      {"report_tokens", "validation tokens that the page's scores are of at most; 0: none"},
       {"layers", "a letter a layer: M Mamba, A attention"},
       {"vocab", "pieces of the tokenizer"},
       {"dim", "width of the residual stream"},
@@ -124,7 +135,7 @@ const std::vector<std::pair<std::string, std::string>>& SettingMeanings() {
       {"coder", "of the codes: range, lzma, or smallest, which tries both"},
       {"matrix_bits", "bits of large matrices' codes: of 6 bits are -31..31"},
       {"sigma_k", "standard deviations that the largest code of matrix_bits stands for"},
-      {"embedding_bits", "bits of large tables' codes, those named in fine_names"},
+      {"embedding_bits", "bits of large tables' codes"},
       {"embedding_k", "standard deviations that their largest code stands for"},
       {"max_bits", "bits that a matrix gets at most whose clipped outliers would cost much"},
       {"sensitivity", "0 to 1: how far steps follow what errors cost the loss, matrix by matrix"},
@@ -132,12 +143,9 @@ const std::vector<std::pair<std::string, std::string>>& SettingMeanings() {
       {"column_steps", "0 to 1: the same column by column"},
       {"rate_lambda", "squared steps of rounding error that a bit saved is worth; 0: round to nearest"},
       {"hessian_damping", "added to Hessians' diagonals, in their means"},
-      {"embedding_identity", "share of a multiple of the identity in the Hessian of fine_names' tables"},
+      {"embedding_identity", "share of a multiple of the identity in the Hessians of tables"},
       {"small_elements", "tensors of at most so many numbers are stored as float16"},
       {"float16_mantissa", "bits kept of float16 tensors' mantissas, 1 to 10"},
-      {"fine_names", "parts of names of large tables, separated by spaces"},
-      {"float16_names", "parts of names of tensors stored as float16"},
-      {"float32_names", "parts of names of tensors stored as float32 where larger than small_elements"},
       {"budget_bytes", "bytes of the artifact, with scheme sigma: the finest steps that fit; 0: by sigma_k"},
   };
   return *meanings;
@@ -145,8 +153,12 @@ const std::vector<std::pair<std::string, std::string>>& SettingMeanings() {
 
 std::string SettingsTable() {
   const std::map<std::string, std::string> defaults = ValuesOf(RunConfig());
-  std::string table = "| setting | default | in presets | meaning |\n|---|---|---|---|\n";
+  std::string table;
   for (const auto& [name, meaning] : SettingMeanings()) {
+    if (const auto heading = Headings().find(name); heading != Headings().end()) {
+      absl::StrAppend(&table, table.empty() ? "" : "\n", "### ", heading->second,
+                      "\n\n| setting | default | in presets | meaning |\n|---|---|---|---|\n");
+    }
     const std::string value = defaults.at(name);
     std::vector<std::string> others;
     for (const std::string& preset : PresetNames()) {

@@ -14,7 +14,7 @@ namespace hm11 {
 // Field and meaning, with its unit where it has one; in the order of RunConfig's fields.
 const std::vector<std::pair<std::string, std::string>>& SettingMeanings();
 
-// A Markdown table, a row a setting: RunConfig's default, what presets have instead, and the meaning.
+// Markdown tables under headings, a row a setting: RunConfig's default, what presets have instead, and the meaning.
 std::string SettingsTable();
 
 }  // namespace hm11

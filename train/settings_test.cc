@@ -22,10 +22,10 @@ TEST(SettingsTest, EveryFieldHasAMeaningAndNothingElseHas) {
 }
 
 TEST(SettingsTest, ThePageOfTheDocumentsIsTheTable) {
-  const absl::StatusOr<std::string> page = ReadFile("docs/settings.md");
+  const absl::StatusOr<std::string> page = ReadFile("docs/training.md");
   ASSERT_THAT(page.status(), IsOk());
   EXPECT_THAT(*page, testing::HasSubstr(SettingsTable()))
-      << "docs/settings.md: replace the table by what //train:hm11 -- --list_settings prints";
+      << "docs/training.md: replace the tables by what //train:hm11 -- --list_settings prints";
 }
 
 }  // namespace

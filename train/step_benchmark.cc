@@ -64,8 +64,7 @@ class StepBenchmark {
         time_(config.sequence),
         rows_(batch * config.sequence),
         repeats_(repeats),
-        arena_(device,
-               device.is_cuda() ? device.free_memory_bytes() - (int64_t{3} << 30) : int64_t{1} << 40) {}
+        arena_(device, device.free_memory_bytes() - (int64_t{3} << 30)) {}
 
   void Run() {
     MeasureCeilings();

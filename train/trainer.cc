@@ -2,20 +2,22 @@
 #include "train/trainer.h"
 
 #include <algorithm>
+#include <chrono>
 #include <type_traits>
 
 #include "absl/strings/str_format.h"
 #include "core/status.h"
+#include "eval/bits_per_byte.h"
 #include "model/language_model.h"
 #include "ops/elementwise.h"
 #include "ops/matmul.h"
+#include "train/calibration.h"
 
 namespace hm11 {
 namespace {
 
-constexpr double kGib = 1024.0 * 1024.0 * 1024.0;
-
-// Memory besides the arenas: library handles and workspaces, graphs, and what the driver keeps.
+// Memory besides the arenas: library handles and workspaces, graphs, and what the driver keeps; on the CPU
+// data, copies of weights and second moments.
 constexpr int64_t kReserveBytes = int64_t{1} << 30;
 
 struct StateTensors {
@@ -76,8 +78,9 @@ void QueuePasses(Arena& work, const Communicator& ranks, const ModelConfig& mode
 }
 
 template <typename T>
-MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t micro_batch_tokens) {
-  Arena state = Arena::Plan(), work = Arena::Plan();
+MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t micro_batch_tokens,
+                   const Device& device) {
+  Arena state = Arena::Plan(device), work = Arena::Plan(device);
   StateTensors tensors = NewState<T>(state, config, ranks, micro_batch_tokens, Trainer<T>::kHistory);
   const ModelWeights<T> weights = ModelView<T>(config.model, tensors.master, tensors.working_copy);
   for (const Phase& phase : config.Phases()) {
@@ -86,9 +89,17 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
                    tensors.gradients.view, tensors.micro_losses, tensors.loss);
   }
   tensors.optimizer->Step(work);
+  // Scoring and calibration run where training did.
+  const int64_t score_bytes = ScoreWorkBytes<T>(
+      config.model, {.window = config.sequence, .rows_at_once = micro_batch_tokens}, device);
+  const int64_t calibration_bytes =
+      config.calibration_tokens == 0
+          ? 0
+          : CalibrationWorkBytes<T>(config.model, micro_batch_tokens / config.sequence, config.sequence,
+                                    device);
   return {.micro_batch_tokens = micro_batch_tokens,
           .state_bytes = state.high_water_bytes(),
-          .work_bytes = work.high_water_bytes(),
+          .work_bytes = std::max({work.high_water_bytes(), score_bytes, calibration_bytes}),
           .undo_bytes = 4 * tensors.master.flat.size_bytes()};
 }
 
@@ -96,7 +107,7 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
 
 template <typename T>
 absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
-                                      int64_t available_bytes) {
+                                      const Device& device, int64_t available_bytes) {
   const int64_t sequences = config.batch_tokens / ranks.size() / config.sequence;
   std::vector<int64_t> candidates;  // divisors of the batch, largest first
   for (int64_t parts = 1; parts <= sequences; ++parts) {
@@ -107,21 +118,19 @@ absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicato
   MemoryPlan plan;
   for (int64_t tokens : candidates) {
     if (asked != 0 && tokens > asked) continue;
-    plan = PlanFor<T>(config, ranks, tokens);
+    plan = PlanFor<T>(config, ranks, tokens, device);
     const bool fits = plan.total_bytes() <= usable;
     if (fits && (asked == 0 || tokens == asked)) return plan;
     if (fits) {
       return absl::ResourceExhaustedError(absl::StrFormat(
-          "micro_batch_tokens=%d needs %.1f GiB and the device has %.1f GiB free; micro_batch_tokens=%d "
-          "would fit",
-          asked, static_cast<double>(PlanFor<T>(config, ranks, asked).total_bytes() + kReserveBytes) / kGib,
-          static_cast<double>(available_bytes) / kGib, tokens));
+          "micro_batch_tokens=%d needs %d bytes and device %s has %d free; micro_batch_tokens=%d would fit",
+          asked, PlanFor<T>(config, ranks, asked, device).total_bytes() + kReserveBytes, device.name(),
+          available_bytes, tokens));
     }
   }
-  return absl::ResourceExhaustedError(absl::StrFormat(
-      "even one sequence of %d tokens at a time needs %.1f GiB and the device has %.1f GiB free",
-      config.sequence, static_cast<double>(plan.total_bytes() + kReserveBytes) / kGib,
-      static_cast<double>(available_bytes) / kGib));
+  return absl::ResourceExhaustedError(
+      absl::StrFormat("even one sequence of %d tokens at a time needs %d bytes and device %s has %d free",
+                      config.sequence, plan.total_bytes() + kReserveBytes, device.name(), available_bytes));
 }
 
 template <typename T>
@@ -131,8 +140,8 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
       plan_(plan),
       device_(device),
       ranks_(ranks),
-      state_(device, device.is_cuda() ? plan.state_bytes : int64_t{1} << 40),
-      work_(device, device.is_cuda() ? plan.work_bytes : int64_t{1} << 40),
+      state_(device, plan.state_bytes),
+      work_(device, plan.work_bytes),
       copies_(device.is_cuda() ? Device::FromName(device.name()).value() : device) {
   for (const Phase& phase : config_.Phases()) {
     const BatchPlan batches = {
@@ -269,7 +278,7 @@ void Trainer<T>::AgreeOnMatmulTuning() {
 }
 
 template <typename T>
-void Trainer<T>::WarmUp(int64_t steps) {
+int64_t Trainer<T>::WarmUp(int64_t steps, const std::function<bool(int64_t done)>& go_on) {
   Arena before(device_, plan_.undo_bytes);
   std::vector<Tensor<float>> kept;
   for (const Tensor<float>& set : WeightSets()) {
@@ -278,7 +287,14 @@ void Trainer<T>::WarmUp(int64_t steps) {
   }
   // A phase's first step runs unrecorded in any case: libraries load and choose their algorithms in it.
   const int64_t first_steps = device_.is_cuda() ? static_cast<int64_t>(phases_.size()) : 0;
-  for (int64_t step = 0; step < std::max(steps, first_steps); ++step) {
+  int64_t done = 0;
+  for (bool more = true; done < first_steps || (more && done < steps); ++done) {
+    const int64_t step = done;
+    if (done > 0 && go_on) {
+      Synchronize();
+      more = go_on(done);
+      if (!more && done >= first_steps) break;
+    }
     const size_t phase = std::min(static_cast<size_t>(step), phases_.size() - 1);
     const bool first = phases_[phase].graph == nullptr;
     if (device_.is_cuda() && first) TuneMatmuls(true);
@@ -294,6 +310,23 @@ void Trainer<T>::WarmUp(int64_t steps) {
   }
   RefreshWorkingCopy();
   Synchronize();
+  return done;
+}
+
+template <typename T>
+double Trainer<T>::EstimateStepSeconds() {
+  HM_CHECK(device_.is_cpu());
+  TakeBatch(0, 0);
+  const PhaseSteps& phase = phases_[0];
+  const int64_t tokens = ids_.size() / micro_losses_.size();
+  const auto start = std::chrono::steady_clock::now();
+  work_.Reset();
+  QueuePasses<T>(work_, Communicator(), phase.model, phase.batcher.plan().time, model_weights_,
+                 ids_.Slice(0, tokens), targets_.Slice(0, tokens), gradients_.view, micro_losses_.Slice(0, 1),
+                 loss_);
+  const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
+  device_.Zero(gradients_.flat.data(), gradients_.flat.size_bytes());
+  return seconds * static_cast<double>(micro_losses_.size());
 }
 
 template <typename T>
@@ -334,8 +367,10 @@ absl::Status Trainer<T>::Load(const TrainingState& state) {
   return absl::OkStatus();
 }
 
-template absl::StatusOr<MemoryPlan> PlanMemory<float>(const RunConfig&, const Communicator&, int64_t);
-template absl::StatusOr<MemoryPlan> PlanMemory<Bf16>(const RunConfig&, const Communicator&, int64_t);
+template absl::StatusOr<MemoryPlan> PlanMemory<float>(const RunConfig&, const Communicator&, const Device&,
+                                                      int64_t);
+template absl::StatusOr<MemoryPlan> PlanMemory<Bf16>(const RunConfig&, const Communicator&, const Device&,
+                                                     int64_t);
 template class Trainer<float>;
 template class Trainer<Bf16>;
 

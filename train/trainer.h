@@ -13,6 +13,7 @@
 #define HM11_TRAIN_TRAINER_H_
 
 #include <cstdint>
+#include <functional>
 #include <memory>
 #include <string>
 #include <vector>
@@ -34,16 +35,16 @@ namespace hm11 {
 struct MemoryPlan {
   int64_t micro_batch_tokens = 0;
   int64_t state_bytes = 0;  // weights, gradients, moments, average, tokens
-  int64_t work_bytes = 0;   // activations and scratch of one micro-batch, and of the optimizer
+  int64_t work_bytes = 0;   // the most of what a micro-batch, the optimizer, scoring and calibration take
   int64_t undo_bytes = 0;   // what the warm-up is undone from; given back after it
   int64_t total_bytes() const { return state_bytes + work_bytes + undo_bytes; }
 };
 
-// The plan of one rank, with its micro_batch_tokens or, where that is 0, the largest that fits in
-// `available_bytes`. ResourceExhausted says what does not fit, and which micro-batch would.
+// The plan of one rank on `device`, with its micro_batch_tokens or, where that is 0, the largest that fits in
+// `available_bytes`. ResourceExhausted says what does not fit, in bytes, and which micro-batch would.
 template <typename T>
 absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
-                                      int64_t available_bytes);
+                                      const Device& device, int64_t available_bytes);
 
 // Everything a run goes on from: a checkpoint's tensors.
 struct TrainingState {
@@ -62,9 +63,13 @@ class Trainer {
   // the tensor that is missing, unknown or of another shape, and leave all as it was. Before the first step.
   absl::Status BeginWith(const std::vector<NamedTensor>& weights);
 
-  // Runs steps and undoes them: afterwards weights, moments and average are what they were. Records a step of
-  // each phase.
-  void WarmUp(int64_t steps);
+  // Runs up to `steps` steps, and at least those that a GPU needs, and undoes them: afterwards weights,
+  // moments and average are what they were. Records a step of each phase. `go_on` is asked after each step
+  // with the number of steps done, and has to answer alike on all ranks; may be empty. Gives the number of
+  // steps done.
+  int64_t WarmUp(int64_t steps, const std::function<bool(int64_t done)>& go_on = {});
+  // Seconds of a step's passes, out of one micro-batch's. On the CPU, where that is nearly all of a step.
+  double EstimateStepSeconds();
 
   // Queues step `step`, of the phase config.Phases()[phase]; returns when the step before the last one is
   // done, so that the host stays near the device.

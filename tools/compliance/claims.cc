@@ -90,12 +90,15 @@ std::string FirstText(const Json& object, std::initializer_list<const char*> key
   return "";
 }
 
-// "42", "seed42", "seed_42", 42
+// "42", "seed42", "seed_42", "42_rerun"
 std::optional<int64_t> SeedOf(absl::string_view text) {
-  const size_t digits = text.find_first_of("0123456789");
+  const size_t begin = text.find_first_of("0123456789");
+  if (begin == absl::string_view::npos) return std::nullopt;
+  const size_t end = std::min(text.size(), text.find_first_not_of("0123456789", begin));
   int64_t seed = 0;
-  if (digits == absl::string_view::npos || !absl::SimpleAtoi(text.substr(digits), &seed)) return std::nullopt;
-  const std::string word = absl::AsciiStrToLower(text.substr(0, digits));
+  if (!absl::SimpleAtoi(text.substr(begin, end - begin), &seed)) return std::nullopt;
+  if (end < text.size() && text[end] != '_') return std::nullopt;
+  const std::string word = absl::AsciiStrToLower(text.substr(0, begin));
   if (!word.empty() && word != "s" && !absl::StartsWith(word, "seed")) return std::nullopt;
   return seed;
 }
@@ -103,16 +106,16 @@ std::optional<int64_t> SeedOf(absl::string_view text) {
 void ReadSeedResult(const Json& value, SeedClaim* claim) {
   if (value.is_number()) claim->val_bpb = NumberOf(value);
   if (!value.is_object()) return;
-  for (const char* key : {"log_file", "log", "train_log", "logfile"}) {
+  for (const char* key : {"log_file", "log", "train_log", "logfile", "composite_log"}) {
     const auto found = value.find(key);
     if (found != value.end() && found->is_string())
       claim->log_file = found->get<std::string>().substr(0, 300);
   }
   if (const auto loss = FirstNumber(value, {"val_loss", "val_loss_nats", "loss", "final_val_loss"}))
     claim->val_loss = loss;
-  if (const auto bpb =
-          FirstNumber(value, {"val_bpb", "bpb", "final_val_bpb", "val_bpb_exact", "post_ttt_val_bpb",
-                              "ttt_val_bpb", "sliding_val_bpb", "post_ttt_bpb", "ttt_bpb", "sliding_bpb"})) {
+  if (const auto bpb = FirstNumber(
+          value, {"val_bpb", "bpb", "final_val_bpb", "val_bpb_exact", "post_ttt_val_bpb", "ttt_val_bpb",
+                  "sliding_val_bpb", "post_ttt_bpb", "ttt_bpb", "sliding_bpb", "sliding_window_bpb"})) {
     claim->val_bpb = bpb;
   }
   if (const auto bytes = LargestWhole(value, {"artifact_bytes", "bytes_total", "total_bytes", "bytes"})) {
@@ -139,9 +142,34 @@ void ReadSeeds(const Json& value, std::map<int64_t, SeedClaim>* seeds) {
       const auto seed = entry.find("seed");
       if (seed == entry.end()) continue;
       if (const auto number = WholeOf(*seed)) ReadSeedResult(entry, &(*seeds)[*number]);
+    } else if (entry.is_number_float()) {
+      continue;  // a score
     } else if (const auto number = WholeOf(entry)) {
       (*seeds)[*number];
     }
+  }
+}
+
+// Seeds [1337, 42] beside scores [1.1416, 1.1403].
+void ReadScoresInOrder(const Json& root, std::map<int64_t, SeedClaim>* seeds) {
+  const auto names = root.find("seeds");
+  if (names == root.end() || !names->is_array() || names->size() > kMostSeeds) return;
+  for (const char* key : {"seed_results", "seed_scores", "seed_bpbs"}) {
+    const auto scores = root.find(key);
+    if (scores == root.end() || !scores->is_array() || names->size() != scores->size()) continue;
+    for (size_t i = 0; i < names->size(); ++i) {
+      const auto seed = WholeOf((*names)[i]);
+      if (seed && (*scores)[i].is_number_float()) (*seeds)[*seed].val_bpb = NumberOf((*scores)[i]);
+    }
+  }
+}
+
+// {"seed_1337": {"val_bpb": 1.1}, "seed_42": {...}} beside other fields.
+void ReadSeedFields(const Json& object, std::map<int64_t, SeedClaim>* seeds) {
+  for (const auto& [key, value] : object.items()) {
+    if (seeds->size() > kMostSeeds) return;
+    if (!value.is_object() || !absl::StartsWith(absl::AsciiStrToLower(key), "seed")) continue;
+    if (const auto seed = SeedOf(key)) ReadSeedResult(value, &(*seeds)[*seed]);
   }
 }
 
@@ -206,7 +234,7 @@ int64_t LineOf(absl::string_view text, size_t byte) {
 }  // namespace
 
 bool LooksLikeFileName(absl::string_view text) {
-  if (text.size() > 200 || text.find_first_of(" \t\n<>$|:") != absl::string_view::npos) return false;
+  if (text.size() > 200 || text.find_first_of(" \t\n<>$|:,") != absl::string_view::npos) return false;
   const size_t point = text.rfind('.');
   if (point == absl::string_view::npos || point == 0) return false;
   for (const char* ending : {"py",  "json",  "log",   "txt",   "sh",   "c",    "cc",  "cpp", "cu",
@@ -248,20 +276,31 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   claims.hardware = FirstText(root, {"hardware", "gpu", "gpus"});
   claims.val_loss = FirstNumber(
       root, {"val_loss", "val_loss_mean", "mean_val_loss", "val_loss_nats", "val_loss_nats_mean"});
-  claims.val_bpb =
-      FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact", "final_val_bpb", "bpb"});
+  claims.val_bpb = FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact",
+                                      "final_val_bpb", "bpb", "val_bpb_3seed_mean"});
   if (const auto found = root.find("val_bpb"); found != root.end() && !claims.val_bpb && !found->is_null()) {
     claims.no_score = found->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 40);
   }
   claims.bytes_total = LargestWhole(
       root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
-             "total_submission_bytes", "submission_bytes", "artifact_bytes_mean"});
+             "total_submission_bytes", "submission_bytes", "artifact_bytes_mean", "artifact_size_bytes"});
   claims.bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
   claims.bytes_model =
       LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_int8_zlib", "bytes_model_compressed"});
   claims.train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
   for (const char* key : {"seeds", "seed", "seed_results", "per_seed", "results_by_seed", "runs"}) {
     if (const auto found = root.find(key); found != root.end()) ReadSeeds(*found, &claims.seeds);
+  }
+  ReadScoresInOrder(root, &claims.seeds);
+  ReadSeedFields(root, &claims.seeds);
+  if (const auto found = root.find("results"); found != root.end() && found->is_object()) {
+    ReadSeedFields(*found, &claims.seeds);
+  }
+  for (const char* key :
+       {"val_bpb_seeds", "val_bpb_per_seed", "per_seed_val_bpb", "val_bpb_by_seed", "per_seed_results"}) {
+    // A list of these holds scores.
+    const auto found = root.find(key);
+    if (found != root.end() && found->is_object()) ReadSeeds(*found, &claims.seeds);
   }
   for (const auto& [seed, claim] : claims.seeds)
     claims.bytes_total = std::max(claims.bytes_total, claim.artifact_bytes);

@@ -1,79 +1,14 @@
-// Conditions that a program's text can speak to, and those that only running it decides.
+// Conditions on the program's text: what it reaches out to, and whether it can be read.
 #include <algorithm>
 
-#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "tools/compliance/rules.h"
+#include "tools/compliance/used_code.h"
 
 namespace hm11 {
 namespace {
-
-constexpr size_t kMostPlaces = 4;  // shown of one kind
-
-bool HasAnyWord(absl::string_view code, std::initializer_list<absl::string_view> words) {
-  return std::any_of(words.begin(), words.end(), [&](absl::string_view word) { return HasWord(code, word); });
-}
-
-bool HasAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
-  return std::any_of(parts.begin(), parts.end(),
-                     [&](absl::string_view part) { return absl::StrContains(text, part); });
-}
-
-// A statement of a program that the entry uses.
-struct Found {
-  const ProgramFile* program;
-  const PythonStatement* statement;
-  Place place() const { return program->At(statement->line); }
-};
-
-// The first statements for which `fits` holds.
-template <typename Fits>
-std::vector<Found> Statements(const SubmissionFolder& folder, Fits fits) {
-  std::vector<Found> found;
-  for (const ProgramFile& program : folder.programs) {
-    if (!program.used_by_entry) continue;
-    for (const PythonStatement& statement : program.statements) {
-      if (found.size() >= kMostPlaces) return found;
-      if (fits(statement)) found.push_back({&program, &statement});
-    }
-  }
-  return found;
-}
-
-std::string Excerpt(const PythonStatement& statement) {
-  const std::string text = std::string(absl::StripAsciiWhitespace(statement.code));
-  return text.size() > 90 ? absl::StrCat(text.substr(0, 90), "...") : text;
-}
-
-// Statements that use (not only define or read as a setting) something of that name.
-void AddPlacesWith(const Case& subject, std::initializer_list<absl::string_view> words,
-                   const std::string& what, Condition* condition) {
-  const auto found = Statements(subject.folder, [&](const PythonStatement& statement) {
-    const absl::string_view code = absl::StripLeadingAsciiWhitespace(statement.code);
-    const bool declares = absl::StartsWith(code, "def ") || absl::StartsWith(code, "class ") ||
-                          absl::StrContains(code, "environ");
-    return !declares && HasAny(absl::AsciiStrToLower(code), words);
-  });
-  if (found.empty()) return;
-  std::vector<Place> places;
-  for (const Found& each : found) places.push_back(each.place());
-  condition->Add(absl::StrCat("worth a look, ", what, ": ", Excerpt(*found[0].statement)), places,
-                 Sureness::kSuspected);
-}
-
-bool Disclaims(const SubmissionFolder& folder, const std::string& key) {
-  if (!folder.claims) return false;
-  const auto found = folder.claims->compliance.find(key);
-  return found != folder.claims->compliance.end() && !found->second;
-}
-
-Place DisclaimerPlace(const SubmissionFolder& folder) {
-  return {folder.claims_file, folder.claims ? folder.claims->LineOf("compliance") : 0};
-}
 
 // Whether a program of the entry's is more than its text shows.
 bool HasUnreadCode(const SubmissionFolder& folder) {
@@ -99,90 +34,7 @@ std::string Outside(const PythonStatement& statement) {
   return "";
 }
 
-// What a name that the author gave says of validation text in the artifact: "PreQuantTTT", "ValOnly"; not
-// "NoPreQuantTTT". "" when nothing.
-std::string OwnWordFor(absl::string_view name) {
-  std::string letters;
-  for (char c : name) {
-    if (absl::ascii_isalnum(static_cast<unsigned char>(c))) {
-      letters += absl::ascii_tolower(static_cast<unsigned char>(c));
-    }
-  }
-  // "Legal": on training text, or not before sealing; the logs say which.
-  if (absl::StrContains(letters, "legal")) return "";
-  for (const char* word : {"prequantttt", "paidprefix", "valonly"}) {
-    const size_t at = letters.find(word);
-    if (at == std::string::npos) continue;
-    const absl::string_view before = absl::string_view(letters).substr(0, at);
-    const bool denied = absl::EndsWith(before, "no") || absl::EndsWith(before, "without") ||
-                        absl::EndsWith(before, "non") || absl::EndsWith(before, "not");
-    if (!denied) return word;
-  }
-  return "";
-}
-
-// A loop over `min(ws + length, total) - ws` lets the windows at the end, cut short, score again what others
-// scored.
-bool HasShortWindows(absl::string_view code) {
-  std::string dense;
-  dense.reserve(code.size());
-  for (char c : code) {
-    if (!absl::ascii_isspace(static_cast<unsigned char>(c))) dense += c;
-  }
-  for (const char* start : {"min(ws+", "min(s+", "min(start+"}) {
-    for (size_t at = dense.find(start); at != std::string::npos; at = dense.find(start, at + 1)) {
-      const absl::string_view variable = absl::StripSuffix(absl::string_view(start).substr(4), "+");
-      const absl::string_view rest = absl::string_view(dense).substr(at, 80);
-      if (absl::StrContains(rest, absl::StrCat(")-", variable, ">="))) return true;
-    }
-  }
-  return false;
-}
-
 }  // namespace
-
-bool ScoresTailTwice(const SubmissionFolder& folder) { return HasShortWindows(folder.used_code()); }
-
-std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder) {
-  // "full_key = (ctx_hash ^ (target * primes[k])) & mask": one bucket for each context with each token, so
-  // only the target's own count is ever looked up.
-  const auto found = Statements(folder, [](const PythonStatement& statement) {
-    const absl::string_view code = statement.code;
-    if (!absl::StrContains(code, "^") || !absl::StrContains(code, "prime")) return false;
-    const size_t assigned = code.find('=');
-    if (assigned == absl::string_view::npos) return false;
-    const absl::string_view name = code.substr(0, assigned), value = code.substr(assigned);
-    const bool is_key = HasAny(name, {"full", "fk", "pair", "target_key", "tgt_key", "joint"});
-    return is_key && HasAnyWord(value, {"tgt", "target", "targets", "y", "y_np", "tgt_np", "target_ids",
-                                        "tgts", "targets_np", "tgt_ids", "next_tok", "tgt_tok", "target_np"});
-  });
-  if (found.empty()) return std::nullopt;
-  return found[0].place();
-}
-
-void JudgeNothing(const Case&, Condition*) {}
-
-void JudgeNormalization(const Case& subject, Condition* condition) {
-  if (const auto place = KeyMadeWithTarget(subject.folder)) {
-    condition->Add(
-        "a cache looks up a key made with the token to be predicted: probabilities of the tokens that "
-        "were not looked up are unknown, and the sum need not be one",
-        {*place}, Sureness::kSuspected);
-  }
-  AddPlacesWith(subject, {"ppm_", "byte_mix", "bytemix"}, "a mixture over bytes", condition);
-}
-
-void JudgeSinglePass(const Case& subject, Condition* condition) {
-  AddPlacesWith(subject, {"best_pass", "two_pass", "twopass", "rescore"}, "a second pass", condition);
-}
-
-void JudgeOptimizedScores(const Case& subject, Condition* condition) {
-  AddPlacesWith(subject, {"slot_steps", "slot_lr", "slot_delta", "soft_prompt", "latent_delta"},
-                "something optimized while scoring", condition);
-  if (!Disclaims(subject.folder, "no_slot")) return;
-  condition->SetBoth(Verdict::kFail);
-  condition->Add("its own answer is no_slot: false", {DisclaimerPlace(subject.folder)});
-}
 
 void JudgeSelfContained(const Case& subject, Condition* condition) {
   if (subject.folder.entry.empty()) return condition->Add("no program to look at");
@@ -225,68 +77,6 @@ void JudgeSelfContained(const Case& subject, Condition* condition) {
   } else if (commands.empty() && imports.empty()) {
     condition->practised = Verdict::kPass;
     if (systems.empty()) condition->Add("the programs name no way to the network");
-  }
-}
-
-void JudgeSealing(const Case& subject, Condition* condition) {
-  for (const LoggedRun* run : subject.runs) {
-    if (run->adapts_before_sealing_line > 0) {
-      condition->SetBoth(Verdict::kFail);
-      condition->Add(
-          "test-time training runs before the artifact is made: it holds what was learned from the "
-          "validation text",
-          {{run->path, run->adapts_before_sealing_line}});
-    }
-    for (const char* key :
-         {"prequant_ttt_enabled", "pre_quant_ttt_enabled", "prequant_ttt", "ttt_prequant"}) {
-      const auto setting = run->settings.find(key);
-      if (setting == run->settings.end()) continue;
-      const std::string value = absl::AsciiStrToLower(setting->second);
-      const Place place = run->At(absl::StrCat("setting ", key));
-      if (value == "true" || value == "1") {
-        condition->SetBoth(Verdict::kFail);
-        condition->Add(absl::StrCat(key, " is on"), {place});
-      } else if (value == "false" || value == "0") {
-        condition->Add(absl::StrCat(key, " is off"), {place});
-      }
-    }
-  }
-  if (Disclaims(subject.folder, "no_pre_quant_ttt")) {
-    condition->SetBoth(Verdict::kFail);
-    condition->Add("its own answer is no_pre_quant_ttt: false", {DisclaimerPlace(subject.folder)});
-  }
-  const std::string title = subject.folder.claims ? subject.folder.claims->name : "";
-  for (const std::string& name : {subject.folder.name(), title}) {
-    const std::string word = OwnWordFor(name);
-    if (word.empty()) continue;
-    condition->SetBoth(Verdict::kFail);
-    condition->Add(
-        absl::StrCat("its own name says so: ", name),
-        {{subject.folder.claims_file, subject.folder.claims ? subject.folder.claims->LineOf("name") : 0}});
-    break;
-  }
-}
-
-void JudgeCalibration(const Case& subject, Condition* condition) {
-  bool calibrates = false, all_own = true, all_timed = true;
-  std::vector<Place> places;
-  for (const LoggedRun* run : subject.runs) {
-    if (!run->uses_hessians) continue;
-    calibrates = true;
-    all_own = all_own && run->calibrates_on_own_text;
-    all_timed = all_timed && run->hessian_seconds.has_value();
-    places.push_back(run->At("hessians"));
-  }
-  if (subject.runs.empty()) return condition->Add("there is no log");
-  if (!calibrates) {
-    condition->SetBoth(Verdict::kPass);
-    condition->Add("the logs know no calibration");
-  } else if (all_own) {
-    condition->practised = Verdict::kPass;
-    condition->Add("the logs say that it is on text of the model's own", places);
-  } else {
-    if (all_timed) condition->practised = Verdict::kPass;
-    condition->Add("which text the Hessians are of is not said; their time counts in condition 3", places);
   }
 }
 

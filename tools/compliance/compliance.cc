@@ -11,13 +11,13 @@
 #include "absl/flags/parse.h"
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
+#include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
 #include "tools/compliance/folder.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/shard_overlap.h"
-#include "tools/machine.h"
 
 ABSL_FLAG(std::string, folder, "", "the submission's folder");
 ABSL_FLAG(std::string, against, "", "another submission's folder: is this one better by more than chance?");
@@ -37,6 +37,7 @@ absl::StatusOr<ShardOverlap> Overlap(const std::string& train, const std::string
 }
 
 absl::StatusOr<int> Main() {
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
   if (absl::GetFlag(FLAGS_folder).empty())
     return absl::InvalidArgumentError("--folder=DIR says what to audit");
   HM_ASSIGN_OR_RETURN(const SubmissionFolder folder, ReadSubmissionFolder(absl::GetFlag(FLAGS_folder)));
@@ -77,7 +78,6 @@ int main(int argc, char** argv) {
       "  2  one fails as practised too, or the score is implausible\n"
       "  3  nothing could be audited; one line says why");
   absl::ParseCommandLine(argc, argv);
-  hm11::GoToCallersFolder();
   const absl::StatusOr<int> code = hm11::Main();
   if (code.ok()) return *code;
   std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());

@@ -234,6 +234,15 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
         "          if min(ws + seq_len, total) - ws >= 1]\n");
   });
+  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not said");
+  AuditWith([](Submission& s) {
+    s.SetProgram(
+        "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
+        "          if min(ws + seq_len, total) - ws >= 1]\n");
+    for (MadeUpRun& run : s.runs) {
+      run.after = absl::StrFormat("final_sliding_window val_loss:2.7897 val_bpb:%.8f\n", run.bpb);
+    }
+  });
   Expect(8, kFail, kPass, "sliding windows");
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.4105219, run.val_tokens = 62021632;

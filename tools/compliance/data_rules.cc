@@ -72,22 +72,52 @@ double Off(const Fingerprint& print) {
   return print.distance < 0.02 ? std::min(print.distance, kTextTolerance) : 0;
 }
 
-// Of the numbers that count: the logs' where there are any; a pair in the JSON is condition 25's.
+// The logs' numbers count where there are any; a pair in the JSON is condition 25's.
+bool Counts(const Fingerprint& print, const AuditNumbers& numbers) {
+  return print.logged || std::none_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
+                                      [](const Fingerprint& other) { return other.logged; });
+}
+
 double WorstOff(const AuditNumbers& numbers) {
-  const bool logged = std::any_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
-                                  [](const Fingerprint& print) { return print.logged; });
   double worst = 0;
   for (const Fingerprint& print : numbers.fingerprints) {
-    if (print.logged == logged) worst = std::max(worst, Off(print));
+    if (Counts(print, numbers)) worst = std::max(worst, Off(print));
   }
   return worst;
 }
 
-// Whether a wrong ratio is proof: a vocabulary whose constant is unknown proves nothing without val_tokens.
+// Whether a wrong ratio is proof: a vocabulary of its own has one of its own, near a known one or not, and
+// only val_tokens tells the bytes of its text.
 bool AllSettled(const AuditNumbers& numbers) {
-  return std::all_of(numbers.fingerprints.begin(), numbers.fingerprints.end(), [](const Fingerprint& print) {
-    return print.distance < 0.02 || print.text_bytes.has_value();
+  return std::none_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
+                      [&](const Fingerprint& print) {
+                        return Counts(print, numbers) && Off(print) > kFingerprintWarns && !print.text_bytes;
+                      });
+}
+
+// Tokens that windows or a preparation left out make a count short by a few thousandths.
+bool AllNearTheTextsBytes(const AuditNumbers& numbers) {
+  return std::all_of(numbers.fingerprints.begin(), numbers.fingerprints.end(), [&](const Fingerprint& print) {
+    return !Counts(print, numbers) ||
+           (print.text_bytes && std::abs(*print.text_bytes / kTextBytes - 1) < 5e-3);
   });
+}
+
+// Where a log prints the two numbers of another evaluation that fit each other.
+std::optional<Place> CountsRightElsewhere(const Case& subject) {
+  for (const LoggedRun* run : subject.runs) {
+    for (const auto* list : {&run->finals, &run->others}) {
+      for (const LoggedScore& score : *list) {
+        const bool exact = score.loss_decimals >= 3 && score.bpb_decimals >= 3;
+        if (!exact || score.val_loss <= 0 || score.val_bpb <= 0) continue;
+        Fingerprint print =
+            FindFingerprint(score.val_loss, score.loss_decimals, score.val_bpb, score.bpb_decimals);
+        if (run->val_tokens) print.text_bytes = static_cast<double>(*run->val_tokens) / print.tokens_a_byte;
+        if (Off(print) <= kTextTolerance) return Place{run->path, score.line};
+      }
+    }
+  }
+  return std::nullopt;
 }
 
 // Tokens that are a part of the text by the submission's own numbers: a known vocabulary's ratio, nearly, and
@@ -119,6 +149,21 @@ std::vector<const LoggedRun*> RunsAndTheirTraining(const Case& subject) {
     if (trains_a_claimed_one) runs.push_back(other);
   }
   return runs;
+}
+
+// Whether the logs' scores are of sliding windows, by their names.
+bool IsScoredByWindows(const Case& subject) {
+  return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* run) {
+    const LoggedScore* score = CountedScore(subject.folder, *run);
+    if (score == nullptr) return false;
+    for (const LoggedScore& same : run->finals) {
+      const std::string label = absl::AsciiStrToLower(same.label);
+      const bool windows = absl::StrContains(label, "slid") || absl::StrContains(label, "window") ||
+                           absl::StrContains(label, "stride");
+      if (windows && std::abs(same.val_bpb - score->val_bpb) <= 1e-4) return true;
+    }
+    return false;
+  });
 }
 
 // Validation shards where training files are named, in a README or a shell script.
@@ -237,10 +282,13 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
         absl::StrFormat("these tokens are %.0f bytes of text by the scores: all of it", *print.text_bytes),
         {print.place}, Sureness::kWorkedOut);
   }
-  bool twice = ScoresTailTwice(subject.folder);
-  if (twice) {
-    condition->Add("the loop over sliding windows lets windows cut short by the end score their tokens again",
-                   {{subject.folder.entry, 0}}, Sureness::kWorkedOut);
+  bool twice = ScoresTailTwice(subject.folder) && IsScoredByWindows(subject);
+  if (ScoresTailTwice(subject.folder)) {
+    condition->Add(
+        absl::StrCat("the loop over sliding windows lets windows cut short by the end score their tokens "
+                     "again",
+                     twice ? "" : "; whether the score is of that loop is not said"),
+        {{subject.folder.entry, 0}}, twice ? Sureness::kWorkedOut : Sureness::kSuspected);
   }
   for (const Fingerprint& print : subject.numbers.fingerprints) {
     if (!print.scores_tail_twice) continue;
@@ -285,6 +333,17 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
   if (worst > subject.practice.fingerprint_tolerance) {
     if (!AllSettled(numbers))
       return condition->Add("without a count of val_tokens another vocabulary explains it");
+    if (MixesOverBytes(subject.folder)) {
+      return condition->Add(
+          "the program mixes over bytes: a score of the mixture beside a loss of the model alone explains "
+          "it");
+    }
+    if (const auto right = CountsRightElsewhere(subject)) {
+      return condition->Add(
+          "another evaluation of the same run counts right: this one may be of a part of the text", {*right});
+    }
+    if (AllNearTheTextsBytes(numbers)) return condition->Add("a few tokens that were left out explain it");
+    if (worst >= 0.02) condition->Add("either the bytes are miscounted or it is another text");
     return condition->SetBoth(Verdict::kFail);
   }
   condition->practised = Verdict::kPass;

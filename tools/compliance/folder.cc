@@ -15,6 +15,7 @@
 #include "absl/strings/strip.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "tools/compliance/token_blob.h"
 
 namespace hm11 {
 namespace {
@@ -29,6 +30,10 @@ constexpr size_t kMostNames = 2000;
 constexpr int64_t kLargestText = int64_t{4} << 20;     // of a program or a README
 constexpr int64_t kMostTextBytes = int64_t{24} << 20;  // of all programs
 constexpr int64_t kLargestLog = int64_t{16} << 20;     // real ones have at most a few MiB
+constexpr size_t kMostBlobs = 4;
+constexpr int64_t kSmallestBlob = 20000;
+constexpr int64_t kLargestBlob = int64_t{24} << 20;
+constexpr int64_t kMostBlobBytes = int64_t{16} << 20;  // of one, unpacked
 constexpr int64_t kMostLogBytes = int64_t{48} << 20;
 
 bool EndsWithAny(absl::string_view name, std::initializer_list<absl::string_view> endings) {
@@ -167,8 +172,9 @@ void ReadLog(const FolderFile& file, int64_t most_bytes, SubmissionFolder* folde
   for (LoggedRun& log : *logs) {
     if (!log.seed && logs->size() == 1) log.seed = SeedInName(file.name);
     if (log.final_score() == nullptr && log.steps) {
-      folder->problems.push_back(absl::StrCat(file.name, ": no score after training",
-                                              log.failed ? ", but an error" : "", "; cut off?"));
+      folder->problems.push_back(
+          absl::StrCat(file.name, ": no score after training",
+                       log.failed ? ", but an error" : " in a form that is read here; cut off?"));
     }
     if (folder->logs.size() < kMostLogs) folder->logs.push_back(std::move(log));
   }
@@ -340,9 +346,35 @@ void ReadPrograms(SubmissionFolder* folder) {
   });
 }
 
+// Files of no other kind that are token ids: neither programs nor logs, documents or tokenizers.
+void FindTokenBlobs(SubmissionFolder* folder) {
+  size_t looked_at = 0;
+  for (const FolderFile& file : folder->files) {
+    const bool of_other_kind =
+        IsSource(file.name) || IsLogName(file.name) ||
+        EndsWithAny(file.name, {".md", ".json", ".jsonl", ".model", ".vocab", ".png", ".jpg", ".pdf", ".csv",
+                                ".sh", ".yaml", ".yml", ".toml", ".ipynb", ".hm11"});
+    if (of_other_kind || file.bytes < kSmallestBlob) continue;
+    if (++looked_at > kMostBlobs || file.bytes > kLargestBlob) {
+      folder->not_read.push_back(absl::StrCat(file.name, ": may be token ids, which was not looked for"));
+      if (looked_at > kMostBlobs) return;
+      continue;
+    }
+    const absl::StatusOr<std::string> bytes = ReadFile(absl::StrCat(folder->path, "/", file.name));
+    if (!bytes.ok()) continue;
+    if (const std::optional<int64_t> ids = CountTokenIds(*bytes, kMostBlobBytes))
+      folder->token_blobs.push_back({file.name, *ids});
+  }
+}
+
+bool IsTokenBlob(const SubmissionFolder& folder, const std::string& name) {
+  return std::any_of(folder.token_blobs.begin(), folder.token_blobs.end(),
+                     [&](const FolderFile& blob) { return blob.name == name; });
+}
+
 void FindArtifact(SubmissionFolder* folder) {
   for (const FolderFile& file : folder->files) {
-    if (!IsArtifactName(file.name)) continue;
+    if (!IsArtifactName(file.name) || IsTokenBlob(*folder, file.name)) continue;
     // Of other formats small files are something else; this one is nothing but an artifact.
     if (file.bytes < 100000 && !absl::EndsWithIgnoreCase(file.name, ".hm11")) continue;
     if (!folder->artifact || file.bytes > folder->artifact->bytes) folder->artifact = file;
@@ -520,6 +552,7 @@ absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path) {
     folder.readme_file = file.name;
   }
   ReadLogs(&folder);
+  FindTokenBlobs(&folder);
   FindArtifact(&folder);
   ReadPrograms(&folder);
   FindAbsent(&folder);

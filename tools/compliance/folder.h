@@ -45,9 +45,10 @@ struct SubmissionFolder {
   std::string path = {};
   std::vector<FolderFile> files = {};
   std::vector<ProgramFile> programs = {};
-  std::string entry = {};                   // train_gpt.py, or the only program; "" when there is none
-  std::optional<FolderFile> artifact = {};  // the compressed model, where it was handed in
-  std::vector<FolderFile> data = {};        // other files that the used programs name: tables, dictionaries
+  std::string entry = {};                    // train_gpt.py, or the only program; "" when there is none
+  std::optional<FolderFile> artifact = {};   // the compressed model, where it was handed in
+  std::vector<FolderFile> data = {};         // other files that the used programs name: tables, dictionaries
+  std::vector<FolderFile> token_blobs = {};  // files that are token ids; `bytes` of them are ids
   std::optional<SubmissionClaims> claims = {};
   std::string claims_file = "submission.json";
   std::string claims_problem = {};  // why there are none

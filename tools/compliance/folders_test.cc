@@ -12,6 +12,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
+#include "core/lzma.h"
+#include "core/random.h"
 #include "tools/compliance/made_up_submission.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/rules.h"
@@ -42,6 +44,17 @@ void Score(Submission& s, double bpb) {
 }
 
 void MakeStudy(Submission& s) { s.claims["track"] = "non_record_16mb"; }
+
+// Ids as of a text: few of a thousand are frequent, 16 bits each.
+std::string TokenIds(uint64_t count) {
+  std::string bytes;
+  for (uint64_t i = 0; i < count; ++i) {
+    const int64_t id = RandomIndex(3, 1, i, 2) == 0 ? RandomIndex(3, 2, i, 60) : RandomIndex(3, 3, i, 1000);
+    bytes += static_cast<char>(id & 255);
+    bytes += static_cast<char>(id >> 8);
+  }
+  return bytes;
+}
 
 constexpr char kCacheProgram[] =
     "import torch\n"
@@ -113,6 +126,17 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.runs[1].train_ms = 601000; }},
     {"TrainedAMomentTooLong", 3, kFail, kPass, "600.008 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600008, s.runs[0].hessians = ""; }},
+    {"CalibratedWhenTheTimeWasUsedUp", 3, kFail, kFail, "collected when the time was used up", "train_seed40.log",
+     [](Submission& s) { s.runs[0].train_ms = 600024, s.runs[0].hessians = "gptq:calibrating with training data...\n"; }},
+    {"CalibratedWhenTheTimeWasUsedUpLate", 3, kFail, kPass, "600.024 s + Hessians 4.0 s", "train_seed40.log",
+     [](Submission& s) { s.runs[0].train_ms = 600024, s.claims["date"] = "2026-04-27"; }},
+    {"CalibratedForLong", 3, kFail, kFail, "590.0 s + Hessians 50.0 s", "train_seed40.log",
+     [](Submission& s) { s.runs[0].hessians = "GPTQ:collected 67 Hessians in 50.0s\n"; }},
+    {"CalibratedOnItsOwnText", 3, kPass, kPass, "trained 599.9", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].train_ms = 599900;
+       s.runs[0].hessians = "gptq:collecting hessians from autoregressive data (AR self-gen)\n";
+     }},
     {"TrainedWithoutLog", 3, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
     {"StudyOfAnyLength", 3, kDoesNotApply, kDoesNotApply, "", "", MakeStudy},
     {"EvaluatedInTime", 5, kPass, kPass, "300.0 s", "train_seed40.log", [](Submission&) {}},
@@ -132,6 +156,13 @@ const Miniature kMiniatures[] = {
          run.after = log.substr(log.find("quantized_exact"));
        }
      }},
+    {"ClaimOfAQuickerEvaluationUnderAnotherName", 5, kCannotTell, kPass, "evaluated in 200.0 s", "train_seed40.log",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) {
+         run.eval_ms = 610000, run.after = "ppm_mixer val_bpb:0.99528899 eval_time:200000ms order=4\n";
+       });
+       s.claims["val_bpb"] = 0.9953;
+     }},
     {"SeveralEvaluations", 5, kCannotTell, kPass, "700.0 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].more = "quantized_a val_loss:2.8 val_bpb:1.081 eval_time:400000ms\n"; }},
     {"EvaluationWithoutLog", 5, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
@@ -147,6 +178,30 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.runs[0].more = "ttt_adamw:epoch 1/6 loss:1.9556 time:30.0s\n"; }},
     {"EpochsAfterTheSize", 6, kCannotTell, kCannotTell, "", "",
      [](Submission& s) { s.runs[0].after = "ttt: epoch 1/3 loss:2.3\n"; }},
+    {"BurstOverTrainingBatches", 6, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) { s.runs[0].more = "ttt_burst:epoch:1/2 avg_loss:1.9125\n"; }},
+    {"CalibratedOnValidationText", 6, kFail, kFail, "calibrated on validation data", "train_seed41.log",
+     [](Submission& s) { s.runs[1].hessians = "gptq:calibrating with 64 batches (using val data)...\n"; }},
+    {"PaidPrefixInTheLog", 6, kFail, kFail, "6,200,000 tokens of the text come from a file", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].more = "paid_prefix:loaded 6,200,000 tokens from prefix_6m2.xz (4,240,472 bytes)\n";
+     }},
+    {"PaidPrefixSwitchedOff", 6, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) { s.runs[0].more = "paid_prefix_file: paid_prefix_tokens:0\n"; }},
+    {"BlobThatIsTheText", 6, kFail, kFail, "30,000 token ids", "prefix.xz",
+     [](Submission& s) {
+       s.files["prefix.xz"] = *XzCompress(TokenIds(30000));
+       s.SetProgram("import lzma\npaid_prefix_tokens = load('prefix.xz')\n");
+     }},
+    {"BlobOfTokensThatNothingReads", 6, kCannotTell, kCannotTell, "worth a look: the file is 30,000 token ids",
+     "samples.bin", [](Submission& s) { s.files["samples.bin"] = TokenIds(30000); }},
+    {"BlobOfWeights", 6, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       std::string weights;
+       for (uint64_t i = 0; i < 60000; ++i) weights += static_cast<char>(RandomIndex(1, 2, i, 256));
+       s.files["prefix.bin"] = weights;
+       s.SetProgram("paid_prefix_tokens = load('prefix.bin')\n");
+     }},
     {"SettingSwitchedOn", 6, kFail, kFail, "prequant_ttt_enabled is on", "train_seed41.log",
      [](Submission& s) { s.runs[1].settings += "  prequant_ttt_enabled: True\n"; }},
     {"OwnName", 6, kFail, kFail, "its own name", "",
@@ -185,12 +240,84 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; }); }},
     {"SpaceCountedTwiceInTheTable", 15, kFail, kFail, "", "",
      [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; }); }},
+    {"VocabularyNearAKnownOne", 16, kCannotTell, kCannotTell, "another vocabulary explains it", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = 0.297, run.val_tokens = -1; });
+     }},
+    {"EvaluationOfAPartBesideTheWhole", 16, kCannotTell, kCannotTell, "another evaluation of the same run", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) {
+         run.more = "diagnostic val_loss:2.8035 val_bpb:1.08533\n", run.tokens_a_byte = kTokensAByte * 1.1;
+       });
+     }},
+    {"AFewTokensShort", 16, kCannotTell, kCannotTell, "left out", "",
+     [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = 0.337688, run.val_tokens = 50905088; });
+     }},
     {"NoPairOfScores", 16, kCannotTell, kCannotTell, "nowhere given together", "",
      [](Submission& s) { s.runs.clear(); }},
     {"WrongPairInTheJsonOnly", 16, kPass, kPass, "", "",
      [](Submission& s) { s.claims["val_loss"] = 2.9; }},
     {"WrongPairInTheJsonIsAnInconsistency", 25, kFail, kPass, "one of the two is rounded", "submission.json",
      [](Submission& s) { s.claims["val_loss"] = 2.9; }},
+    {"MixtureOverBytesBesideTheModelsLoss", 16, kCannotTell, kCannotTell, "a loss of the model alone", "",
+     [](Submission& s) {
+       s.SetProgram("import torch\nmix = ppm_mixture(nll)\n");
+       ForEachRun(s, [](MadeUpRun& run) { run.tokens_a_byte = kTokensAByte / 1.1671; });
+     }},
+    // Score before update, one pass.
+    {"TrainsOnTheTextThenScores", 11, kFail, kFail, "what is scored behind it was trained on", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].after = "ttt:start lr=0.002 epochs=2\nttt_epoch:1/2 loss:1.9409 time:155.6s\n"
+                         "final_sliding val_loss:2.7870 val_bpb:1.0790\n";
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.0790}}}};
+     }},
+    {"ScoresThenTrainsOnTheText", 11, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.runs[0].after = "ttt_epoch:1/2 loss:1.9409 time:155.6s\nfinal_sliding val_loss:2.7870 val_bpb:1.0790\n";
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}};
+     }},
+    {"TestTimeTrainingWithScoresOfItsOwn", 11, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.runs[0].after = "ttt_epoch:1/1 loss:1.9\nttt_chunk [1/474] bpb=1.204317 time=0.8s\n"
+                         "final_ttt val_loss:2.7870 val_bpb:1.0790\n";
+     }},
+    {"SecondPass", 12, kFail, kFail, "a second pass scores", "train_seed41.log",
+     [](Submission& s) {
+       s.runs[1].after = "ngram_two_pass: Pass 1 done val_bpb=1.121747\nngram_two_pass: Pass 2 done val_bpb=1.0700\n"
+                         "final_ngram val_loss:2.7637 val_bpb:1.0700\n";
+       s.claims["seed_results"] = {{"41", {{"val_bpb", 1.07}}}};
+     }},
+    {"ScoredAgainBehindTestTimeTraining", 12, kFail, kFail, "with what was trained on the same text",
+     "train_seed41.log",
+     [](Submission& s) {
+       s.runs[1].after = "final_ttt_T1.0 val_loss:2.7637 val_bpb:1.0700 eval_time:296140ms\n"
+                         "final_ttt_T0.98 val_loss:2.7508 val_bpb:1.0650 eval_time:82117ms\n";
+       s.claims["seed_results"] = {{"41", {{"val_bpb", 1.065}}}};
+     }},
+    {"TwoWaysOfTestTimeTraining", 12, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.runs[1].after = "final_ttt_a val_loss:2.7637 val_bpb:1.0700 eval_time:296140ms\n"
+                         "final_ttt_b val_loss:2.7508 val_bpb:1.0650 eval_time:290000ms\n";
+       s.claims["seed_results"] = {{"41", {{"val_bpb", 1.065}}}};
+     }},
+    {"SecondPassThatDoesNotCount", 12, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.runs[1].after = "ngram_two_pass: Pass 2 done val_bpb=1.0700\n";
+       s.claims["seed_results"] = {{"41", {{"val_bpb", 1.0801}}}};
+     }},
+    {"MixtureWithPpm", 10, kCannotTell, kFail, "no score of a mixture with PPM", "train_seed40.log",
+     [](Submission& s) {
+       s.SetProgram("import torch\nmix = ppm_mixture(nll)\n");
+       s.runs[0].after = "ppm_mix bytes=27048621 mix_bpb=0.903306 ppm_only=2.07 nn_only=0.97\n";
+       s.claims["val_bpb"] = 0.9033, s.claims["date"] = "2026-04-27";
+     }},
+    {"MixtureWithPpmThatIsNotClaimed", 10, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.SetProgram("import torch\nmix = ppm_mixture(nll)\n");
+       s.runs[0].after = "ppm_mix bytes=27048621 mix_bpb=0.903306 ppm_only=2.07 nn_only=0.97\n";
+       s.claims["date"] = "2026-04-27";
+     }},
     // Seeds.
     {"ThreeSeeds", 21, kPass, kPass, "40 41 42", "", [](Submission&) {}},
     {"OneSeedLate", 21, kFail, kFail, "40;", "",
@@ -205,6 +332,27 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        s.claims["seeds"] = {40, 41};
        s.claims["reference_logs"] = {{{"log", "train_seed42.log"}, {"note", "not in the mean"}}};
+     }},
+    {"LogOfAnotherSeedIsNoneOfTheClaim", 21, kPass, kPass, "40 41 42;", "",
+     [](Submission& s) {
+       MadeUpRun more = s.runs[0];
+       more.seed = 99, more.settings = "  matrix_lr: 0.03\n";
+       s.files["train_seed99.log"] = LogOf(more);
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}, {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
+     }},
+    {"RunOfAnotherConfigurationBesideThree", 21, kPass, kPass, "1 more of other configurations", "",
+     [](Submission& s) {
+       MadeUpRun longer = s.runs[0];
+       longer.seed = 99, longer.settings = "  iterations: 200000\n  matrix_lr: 0.03\n";
+       s.files["train_seed99_4h.log"] = LogOf(longer);
+       s.claims.erase("seeds"), s.claims["val_bpb"] = 1.0803;
+     }},
+    {"LogsWithoutAClaim", 21, kCannotTell, kCannotTell, "is not said", "",
+     [](Submission& s) { s.claims = nullptr, s.runs[2].settings = "  matrix_lr: 0.03\n"; }},
+    {"AddressesAndSentencesAreNoSettings", 21, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[1].settings += "  seq: <property object at 0x7a7a57a7c7c0>\n  hypothesis: the seed is what changes here\n";
+       s.runs[2].settings += "  seq: <property object at 0x7b1ad20846d0>\n  hypothesis: and now the third of them all\n";
      }},
     {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log has the setting extra", "train_seed42.log",
      [](Submission& s) {
@@ -247,6 +395,11 @@ const Miniature kMiniatures[] = {
        s.runs[0].after = "ppm_mix bytes=10982035 mix_bpb=1.070000\n";
        s.claims["val_bpb"] = 1.07;
      }},
+    {"ClaimInALogOfItsEvaluationAlone", 25, kFail, kPass, "printed as \"best_agree_bpb\"", "ngram_seed40.log",
+     [](Submission& s) {
+       s.files["ngram_seed40.log"] = "online_best_agree:done llm_bpb=1.0798 best_agree_bpb=1.0650 gain_bpb=0.0148\n";
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.065}}}};
+     }},
     {"ClaimWithoutLoss", 25, kPass, kPass, "", "",
      [](Submission& s) {
        s.runs.resize(1), s.claims["seeds"] = {40};
@@ -257,6 +410,40 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.claims["val_bpb"] = 1.09, s.claims["date"] = "2026-03-19"; }},
     {"ScoreToBeDone", 25, kFail, kFail, "val_bpb is \"TBD\"", "submission.json",
      [](Submission& s) { s.claims["val_bpb"] = "TBD"; }},
+    {"ScoresInTheOrderOfTheSeeds", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[1].bpb = 1.082, s.runs[2].bpb = 1.085;
+       s.runs[2].after = "quantized_exact val_loss:2.7639 val_bpb:1.0700\n";
+       s.claims["val_bpb"] = 1.082333, s.claims["seed_results"] = {1.08, 1.082, 1.085};
+     }},
+    {"SeedsAsFieldsOfTheirOwn", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[1].bpb = 1.082, s.runs[2].bpb = 1.085;
+       s.runs[2].after = "quantized_exact val_loss:2.7639 val_bpb:1.0700\n";
+       s.claims.erase("seeds"), s.claims["val_bpb"] = 1.082333;
+       s.claims["seed_40"] = {{"val_bpb", 1.08}}, s.claims["seed_41"] = {{"val_bpb", 1.082}};
+       s.claims["seed_42"] = {{"val_bpb", 1.085}};
+     }},
+    {"ScoresOfSeedsBesideTheMeanOfOthers", 25, kFail, kPass, "seed 40: claims 1.10000", "train_seed40.log",
+     [](Submission& s) {
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.1}}}};
+     }},
+    {"MeanOfTheLogsThatNameASeed", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       MadeUpRun sweep = s.runs[0];
+       sweep.seed = 7, sweep.bpb = 1.2;
+       s.files["script.txt"] = LogOf(sweep);
+       s.runs[1].bpb = 1.082, s.runs[2].bpb = 1.085;
+       s.claims["val_bpb"] = 1.082333, s.claims.erase("seeds");
+     }},
+    {"RerunOfASeedUnderANameOfItsOwn", 1, kPass, kPass, "", "",
+     [](Submission& s) {
+       MadeUpRun over = s.runs[0];
+       over.bpb = 1.079, over.total_bytes = 16200000;
+       s.files["train_seed40_3pct.log"] = LogOf(over);
+       s.claims["seeds"] = {{"40_3pct", {{"val_bpb", 1.079}}}, {"40_5pct", {{"val_bpb", 1.08}}},
+                            {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
+     }},
     {"NoLog", 25, kFail, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
     {"JsonOfAlmostThatName", 25, kPass, kPass, "", "",
      [](Submission& s) {
@@ -266,6 +453,13 @@ const Miniature kMiniatures[] = {
     {"AllSeedsDisclosed", 23, kCannotTell, kPass, "cannot be seen", "", [](Submission&) {}},
     {"SeedNotClaimed", 23, kFail, kCannotTell, "seed 42 has a log", "train_seed42.log",
      [](Submission& s) { s.claims["seeds"] = {40, 41}; }},
+    {"SeedBesideThoseOfTheClaim", 23, kFail, kCannotTell, "seed 99 has a log", "train_seed99.log",
+     [](Submission& s) {
+       MadeUpRun more = s.runs[0];
+       more.seed = 99;
+       s.files["train_seed99.log"] = LogOf(more);
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}, {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
+     }},
     {"NoSeedsNamed", 23, kCannotTell, kCannotTell, "names no seeds", "",
      [](Submission& s) { s.claims.erase("seeds"); }},
     // Plausibility.
@@ -287,6 +481,16 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.runs.clear(), s.claims["val_bpb"] = -1; }},
     {"NoScore", 28, kCannotTell, kCannotTell, "there is no score", "",
      [](Submission& s) { s.runs.clear(), s.claims.erase("val_bpb"); }},
+    {"CacheKeyedInAFunction", 10, kCannotTell, kCannotTell, "a cache looks up a key", "train_gpt.py:5",
+     [](Submission& s) {
+       s.SetProgram("def keys(tokens, pos, order, primes):\n    h = 0\n    for k in range(order - 1):\n"
+                    "        h ^= tokens[pos - (order - 1 - k)] * primes[k]\n"
+                    "    full_idx = (h ^ (tokens[pos].astype(int) * primes[order])) & mask\n    return full_idx\n");
+     }},
+    {"KeyOfTheContextAlone", 10, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.SetProgram("def keys(tokens, pos, primes):\n    full = (tokens[pos - 1] ^ (tokens[pos - 2] * primes[1]))\n");
+     }},
     {"CacheKeyedWithTheTarget", 10, kCannotTell, kCannotTell, "a cache looks up a key", "train_gpt.py:3",
      [](Submission& s) { s.SetProgram(kCacheProgram); }},
     // The rest.

@@ -1,6 +1,7 @@
 // Each parser of the audit as a function of bytes.
 #include "tools/compliance/hostile_input.h"
 
+#include <optional>
 #include <string>
 
 #include "core/check.h"
@@ -10,6 +11,7 @@
 #include "tools/compliance/python_source.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/run_log.h"
+#include "tools/compliance/token_blob.h"
 
 namespace hm11 {
 namespace {
@@ -29,6 +31,12 @@ void ParseAsPackedCode(absl::string_view bytes) {
   HM_CHECK(code.text.size() <= bytes.size() + 4 * kMost);
   (void)UnpackFile(bytes, kMost);
   (void)FilesOfTar(bytes);
+}
+
+void ParseAsTokenBlob(absl::string_view bytes) {
+  constexpr int64_t kMost = 1 << 20;
+  const std::optional<int64_t> ids = CountTokenIds(bytes, kMost);
+  HM_CHECK(!ids || *ids <= static_cast<int64_t>(bytes.size()) + kMost);
 }
 
 void ParseAsPython(absl::string_view bytes) {
@@ -63,6 +71,7 @@ const ParserUnderTest kParserUnderTest[kParsersUnderTest] = {
      "import base64,zlib\nexec(zlib.decompress(base64.b64decode("
      "'eJzLzC3ILypRKMkvScxRKMgvKk4sSs0r0Uuq5OVKSU1TyE3MzNPQtOLlUgCCotSS0qI8BQMuAKgjEGc='\n"
      "b'\\x41\\101' 'more' + \"text\")))\n"},
+    {"token_blob", ParseAsTokenBlob, "\xfd\x37\x7aXZ ids of tokens"},
     {"python", ParseAsPython,
      "import a.b as c, d\nif x:from e.f import g;h=1\ns = '''text\n# no comment ''' # comment\n"
      "f(1,\n  'import z')\n"},

@@ -12,7 +12,7 @@ struct ParserUnderTest {
   void (*parse)(absl::string_view bytes);
   const char* example;  // a text of its kind, to begin with
 };
-inline constexpr int kParsersUnderTest = 5;
+inline constexpr int kParsersUnderTest = 6;
 extern const ParserUnderTest kParserUnderTest[kParsersUnderTest];
 
 }  // namespace hm11

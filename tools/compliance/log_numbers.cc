@@ -84,4 +84,9 @@ std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key
   return rest ? Seconds(*rest, bare) : std::nullopt;
 }
 
+bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](absl::string_view part) { return absl::StrContains(text, part); });
+}
+
 }  // namespace hm11

@@ -3,6 +3,7 @@
 #define HM11_TOOLS_COMPLIANCE_LOG_NUMBERS_H_
 
 #include <cstdint>
+#include <initializer_list>
 #include <optional>
 
 #include "absl/strings/string_view.h"
@@ -22,6 +23,9 @@ std::optional<int64_t> WholeAfter(absl::string_view line, absl::string_view key)
 // "596137ms", "591.4s", "0.9m", "591.4 seconds"; a number without unit is in `bare` seconds.
 std::optional<double> Seconds(absl::string_view text, double bare);
 std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key, double bare);
+
+// Whether the text contains one of the parts.
+bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts);
 
 }  // namespace hm11
 

@@ -38,9 +38,9 @@ struct MadeUpRun {
   int64_t model_bytes = 15900000;
   int64_t total_bytes = 15950000;
   int64_t train_shards = 80;
-  int64_t val_tokens = 40540160;
-  std::string more = {};   // before the artifact is made
-  std::string after = {};  // after the score
+  int64_t val_tokens = 40540160;  // below 0: not said
+  std::string more = {};          // before the artifact is made
+  std::string after = {};         // after the score
 };
 
 inline std::string LogOf(const MadeUpRun& run) {
@@ -48,7 +48,8 @@ inline std::string LogOf(const MadeUpRun& run) {
   const double loss = run.bpb * std::numbers::ln2 / run.tokens_a_byte;
   return absl::StrCat(rule, "\nHyperparameters:\n", run.settings, "  seed: ", run.seed, "\n", rule, "\n",
                       run.program, rule, "\n|   0  ", run.gpu, "    On  |\n", rule,
-                      "\ntrain_shards: ", run.train_shards, "\nval_tokens: ", run.val_tokens,
+                      "\ntrain_shards: ", run.train_shards,
+                      run.val_tokens < 0 ? "" : absl::StrCat("\nval_tokens: ", run.val_tokens),
                       "\nworld_size:", run.world_size, " grad_accum_steps:1\nseed:", run.seed,
                       "\n4000/20000 val_loss: 2.4 val_bpb: 1.10\n",
                       "stopping_early: wallclock_cap train_time: ", run.train_ms, "ms step: 4945/20000\n",

@@ -17,6 +17,7 @@
 #include "absl/strings/str_replace.h"
 #include "core/file.h"
 #include "core/lzma.h"
+#include "core/random.h"
 #include "data/shard.h"
 #include "tools/compliance/claims.h"
 #include "tools/compliance/folder.h"
@@ -24,6 +25,7 @@
 #include "tools/compliance/run_log.h"
 #include "tools/compliance/shard_overlap.h"
 #include "tools/compliance/significance.h"
+#include "tools/compliance/token_blob.h"
 
 namespace hm11 {
 namespace {
@@ -48,6 +50,48 @@ class PartsTest : public ::testing::Test {
   std::vector<LoggedRun> Logs(const std::string& text) { return *ReadRunLogs(Write("a.log", text), "a.log"); }
   std::string folder_;
 };
+
+// --- token ids
+// ------------------------------------------------------------------------------------------------------
+
+// 16-bit numbers, low byte first.
+template <typename Draw>
+std::string Shorts(uint64_t count, Draw draw) {
+  std::string bytes;
+  for (uint64_t i = 0; i < count; ++i) {
+    const int64_t value = draw(i);
+    bytes += static_cast<char>(value & 255);
+    bytes += static_cast<char>(value >> 8 & 255);
+  }
+  return bytes;
+}
+
+int64_t IdOfAText(uint64_t i) {  // half of the tokens are of sixty ids
+  return RandomIndex(1, 0, i, 2) == 0 ? RandomIndex(1, 1, i, 60) : RandomIndex(1, 2, i, 8000);
+}
+
+TEST(TokenBlobTest, IdsAreCountedPackedAndNot) {
+  const std::string ids = Shorts(25000, IdOfAText);
+  EXPECT_EQ(CountTokenIds(ids), 25000);
+  EXPECT_EQ(CountTokenIds(*XzCompress(ids)), 25000);
+  EXPECT_EQ(CountTokenIds(ids.substr(1)), std::nullopt);
+  EXPECT_EQ(CountTokenIds(ids.substr(0, 2 * 19999)), std::nullopt);
+  EXPECT_EQ(CountTokenIds(*XzCompress(ids), /*most_bytes=*/49999), std::nullopt);
+}
+
+TEST(TokenBlobTest, WeightsCountsAndRandomNumbersAreNone) {
+  EXPECT_EQ(CountTokenIds(Shorts(25000, [](uint64_t i) { return RandomIndex(2, 0, i, 65536); })),
+            std::nullopt);
+  // Half-precision numbers between 0 and 2.
+  EXPECT_EQ(CountTokenIds(Shorts(25000, [](uint64_t i) { return 8192 + RandomIndex(2, 1, i, 8192); })),
+            std::nullopt);
+  // Counts, nearly all of them 0.
+  EXPECT_EQ(
+      CountTokenIds(Shorts(25000, [](uint64_t i) { return i % 40 == 0 ? RandomIndex(2, 2, i, 900) : 0; })),
+      std::nullopt);
+  EXPECT_EQ(CountTokenIds(Shorts(25000, [](uint64_t i) { return RandomIndex(2, 3, i, 1024); })),
+            std::nullopt);
+}
 
 // --- packed code
 // -----------------------------------------------------------------------------------------------------

@@ -94,7 +94,7 @@ void JudgePlausibility(const Case& subject, Condition* condition) {
                                    near > kLowestAccepted ? " up to ten days after" : "", near));
   }
   condition->facts.insert(condition->facts.end(), explanations.begin(), explanations.end());
-  if (explanations.empty()) condition->Add("nothing in the folder explains it");
+  if (explanations.empty()) condition->Add("nothing that is looked for here explains it");
 }
 
 }  // namespace hm11

@@ -48,6 +48,9 @@ Practice PracticeAt(const std::string& date, bool is_record) {
     practice.fingerprint_tolerance = 2e-2;
     if (before("2026-03-24")) practice.cap_bytes = 16777216;
   }
+  // Calibration on training data with the cap used up was refused in March 2026, and what was accepted of the
+  // weeks behind kept time for it. From the end of April on it ran over, by 6.6 s at most.
+  if (before("2026-04-23")) practice.calibrates_behind_the_cap = false;
   // The late frontier was drawn up by a one-sided Welch test at p < 0.25, without a least gain.
   if (!before("2026-04-16")) {
     practice.significance = 0.25;

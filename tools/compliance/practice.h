@@ -16,6 +16,10 @@ struct Practice {
   double claim_tolerance = 1e-3;  // bits a byte between a claim and the log
   double fingerprint_tolerance = 2e-3;
   int64_t cap_bytes = 16000000;
+  // By how much training with the collection of Hessians from training data behind it may pass the cap,
+  // seconds; and whether the cap may be used up before collecting begins.
+  double calibration_overrun = 7;
+  bool calibrates_behind_the_cap = true;
   double significance = 0.01;  // p of an improvement
   bool needs_gain = true;      // of 0.005 nats
 };

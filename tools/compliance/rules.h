@@ -153,17 +153,21 @@ void JudgeSignificance(const Case& subject, Condition* condition);
 void JudgeDisclosure(const Case& subject, Condition* condition);
 void JudgeConsistency(const Case& subject, Condition* condition);
 void JudgePlausibility(const Case& subject, Condition* condition);
-// The program's text:
-void JudgeSelfContained(const Case& subject, Condition* condition);
+// What the artifact may hold:
 void JudgeSealing(const Case& subject, Condition* condition);
 void JudgeCalibration(const Case& subject, Condition* condition);
+// The program's text:
+void JudgeSelfContained(const Case& subject, Condition* condition);
 void JudgeReadableCode(const Case& subject, Condition* condition);
+// How the score comes about:
 void JudgeNormalization(const Case& subject, Condition* condition);
 void JudgeOptimizedScores(const Case& subject, Condition* condition);
 void JudgeSinglePass(const Case& subject, Condition* condition);
+void JudgeScoreBeforeUpdate(const Case& subject, Condition* condition);
 void JudgeNothing(const Case& subject, Condition* condition);  // only a run tells
 
 bool ScoresTailTwice(const SubmissionFolder& folder);  // the published loop over sliding windows
+bool MixesOverBytes(const SubmissionFolder& folder);   // a mixture with PPM, which is over bytes
 // A place where a lookup key is made with the token that is to be predicted, and no distribution follows.
 std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder);
 

@@ -17,6 +17,7 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "tools/compliance/log_numbers.h"
+#include "tools/compliance/text_use_marks.h"
 
 namespace hm11 {
 namespace {
@@ -62,11 +63,6 @@ bool IsNew(const LoggedTime& time, const std::vector<LoggedTime>& known) {
 
 std::string Short(absl::string_view text) {
   return std::string(absl::StripAsciiWhitespace(text.substr(0, kLongestValue)));
-}
-
-bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
-  return std::any_of(parts.begin(), parts.end(),
-                     [&](absl::string_view part) { return absl::StrContains(text, part); });
 }
 
 bool IsRuleLine(absl::string_view line) {
@@ -155,7 +151,9 @@ class LogReader {
   }
 
   void FinishRun() {
-    const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty();
+    marks_.Finish(&run_);
+    const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty() ||
+                        !run_.others.empty();
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
   }
 
@@ -173,7 +171,7 @@ class LogReader {
     ReadIdentity(line, lower);
     ReadTimes(line, lower);
     ReadScore(line, lower);
-    ReadAdaptation(lower);
+    marks_.Read(lower, line_, &run_);
     ReadBytes(line, "Total submission size", &run_.totals);
     ReadBytes(line, "Total mixed submission", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
@@ -261,8 +259,7 @@ class LogReader {
     next.source_bytes = run_.source_bytes;
     next.lines = run_.lines;
     run_ = std::move(next);
-    adapts_line_ = 0;
-    sealed_ = false;
+    marks_ = TextUseMarks();
   }
 
   void TakeTrainTime(absl::string_view line) {
@@ -303,7 +300,7 @@ class LogReader {
                     {"self-gen", "self_gen", "selfgen", "ar self", "autoregressive calib", "ar calib"})) {
       run_.calibrates_on_own_text = true;
     }
-    if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) SealAt();
+    if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) marks_.Seal(&run_);
   }
 
   // The times of evaluation on a line: after a name that ends in eval_time, whatever stands before that.
@@ -325,40 +322,6 @@ class LogReader {
       const LoggedTime time = {label.empty() ? Short(name) : label, *seconds, line_};
       if (IsNew(time, run_.evaluations)) run_.evaluations.push_back(time);
     }
-  }
-
-  // "ttt_adamw:epoch 3/6 loss:1.92": settings ("ttt_epochs: 3") and plans ("epochs=6") are no progress.
-  void ReadAdaptation(const std::string& lower) {
-    if (sealed_ || adapts_line_ > 0 || !absl::StrContains(lower, "ttt")) return;
-    const bool scored_after = StartsLikeScoreAfterAdaptation(lower);
-    for (size_t at = lower.find("epoch"); at != std::string::npos || scored_after;
-         at = lower.find("epoch", at + 1)) {
-      if (scored_after) {
-        adapts_line_ = line_;
-        return;
-      }
-      const size_t digit = lower.find_first_not_of(" :=_", at + 5);
-      if (digit == std::string::npos || !absl::ascii_isdigit(static_cast<unsigned char>(lower[digit])))
-        continue;
-      const size_t end = lower.find_first_not_of("0123456789", digit);
-      if (end != std::string::npos && (lower[end] == '/' || absl::StrContains(lower, "loss"))) {
-        adapts_line_ = line_;
-        return;
-      }
-    }
-  }
-
-  static bool StartsLikeScoreAfterAdaptation(const std::string& lower) {
-    return absl::StrContains(lower, "val_bpb") &&
-           ContainsAny(lower.substr(0, 60), {"post-prequant-ttt", "post_prequant_ttt", "post-prequant_ttt"});
-  }
-
-  // From here on the artifact is made: what adapted before is in it. Test-time training belongs after it.
-  void SealAt() {
-    if (adapts_line_ > 0 && run_.adapts_before_sealing_line == 0 && run_.train_seconds) {
-      run_.adapts_before_sealing_line = adapts_line_;
-    }
-    sealed_ = sealed_ || run_.train_seconds.has_value();
   }
 
   void ReadScoreOnTheWay(absl::string_view line) {
@@ -401,14 +364,15 @@ class LogReader {
       });
       if (!again && run_.finals.size() < kMostLinesKept) run_.finals.push_back(score);
       ReadEvaluationTimes(line, score.label);
-      sealed_ =
-          true;  // a score after training, and none without quantizing: test-time training has its place
+      // A score after training, and none without quantizing: test-time training has its place.
+      marks_.SealByScore();
     }
   }
 
   // Scores under names of their own: "ppm_mix_bpb:0.83", "ngram_bpb=0.32".
   void ReadNamedScores(absl::string_view line, const std::string& lower) {
-    if (!run_.train_seconds && run_.finals.empty()) return;
+    // A log of an evaluation alone has no training; what it ends with says that it is done.
+    if (!run_.train_seconds && run_.finals.empty() && !absl::StrContains(lower, "done")) return;
     if (ContainsAny(lower, {"progress", "running", "chunk", "%", "delta", "improvement"})) return;
     for (size_t at = lower.find("bpb"); at != std::string::npos; at = lower.find("bpb", at + 1)) {
       size_t begin = at;
@@ -431,7 +395,7 @@ class LogReader {
     if (!bytes || *bytes < 0 || *bytes > 9e15) return;
     lines->push_back(
         {.qualifier = Short(rest.substr(0, colon)), .bytes = static_cast<int64_t>(*bytes), .line = line_});
-    if (lines == &run_.totals || lines == &run_.models) SealAt();
+    if (lines == &run_.totals || lines == &run_.models) marks_.Seal(&run_);
   }
 
   std::string name_;
@@ -444,8 +408,7 @@ class LogReader {
   bool section_is_source_ = false;
   bool in_settings_ = false;
   int64_t line_ = 0;
-  int64_t adapts_line_ = 0;  // of the first sign of test-time training
-  bool sealed_ = false;      // the artifact is made, or being made
+  TextUseMarks marks_;
 };
 
 const LoggedBytes* LastQualified(const std::vector<LoggedBytes>& lines) {

@@ -59,6 +59,15 @@ struct LoggedRun {
   // Epochs of test-time training that are printed before the model is quantized: it trained on the validation
   // text and sealed that into the artifact. 0 when there are none.
   int64_t adapts_before_sealing_line = 0;
+  // Test-time training after that, in epochs over the whole text, without a score of its own: what is scored
+  // behind it was trained on. 0 when there is none.
+  int64_t trains_on_text_line = 0;
+  int64_t scores_again_line = 0;  // a second pass that scores what a first one did
+  // GPTQ or its like reads text that calibrates it, behind the last step; from the validation text.
+  int64_t calibrates_line = 0;
+  int64_t calibrates_on_validation_line = 0;
+  // A file of the text's own tokens, which count as known; how many.
+  int64_t paid_tokens = 0;
   std::optional<double> total_eval_seconds = {};
   std::vector<LoggedTime> evaluations = {};  // each once, though a log may print its tail twice
   std::vector<LoggedScore> finals = {};      // scores after training, diagnostics left out

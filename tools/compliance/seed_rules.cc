@@ -18,13 +18,19 @@ namespace {
 // Settings that differ between two runs of one configuration.
 bool MayDiffer(const std::string& key) {
   static const std::set<std::string>* const keys =
-      new std::set<std::string>{"seed",       "s",       "run_id",          "logfile", "rank",
-                                "local_rank", "datadir", "is_main_process", "device",  "wandb_name"};
+      new std::set<std::string>{"seed",       "s",       "run_id",       "logfile",         "rank",
+                                "local_rank", "datadir", "batch_stride", "is_main_process", "device",
+                                "wandb_name"};
   if (keys->count(key) > 0) return true;
   for (const char* ending : {"_path", "_dir", "_file", "_files", "_name", "_root", "_id", "_pattern"}) {
     if (absl::EndsWith(key, ending)) return true;
   }
   return false;
+}
+
+// Values that say nothing of the configuration: addresses of Python's objects, sentences.
+bool IsNoSetting(absl::string_view value) {
+  return absl::StrContains(value, " object at 0x") || std::count(value.begin(), value.end(), ' ') >= 4;
 }
 
 Place SettingPlace(const LoggedRun& run, const std::string& key) {
@@ -49,7 +55,7 @@ std::optional<Fact> DifferingSetting(const Case& subject, const LoggedRun& a, co
     if (MayDiffer(key)) continue;
     if (absl::StartsWith(key, "ttt_") && ScoredBeforeAdapting(subject)) continue;
     const auto other = b.settings.find(key);
-    if (other != b.settings.end() && other->second != value) {
+    if (other != b.settings.end() && other->second != value && !IsNoSetting(value)) {
       return Fact(absl::StrCat(key, " is ", value, " and ", other->second),
                   {SettingPlace(a, key), SettingPlace(b, key)});
     }
@@ -81,6 +87,17 @@ std::optional<Fact> DifferentPrograms(const LoggedRun& a, const LoggedRun& b) {
   return std::nullopt;
 }
 
+// Logs of other folders and those that the submission sets apart are of something else.
+bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run) {
+  const auto folder_of = [](const std::string& path) { return path.substr(0, path.rfind('/') + 1); };
+  for (const std::string& name : subject.folder.claims->reference_logs) {
+    if (absl::EndsWith(run.path, name)) return false;
+  }
+  return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* claimed) {
+    return folder_of(claimed->path) == folder_of(run.path);
+  });
+}
+
 std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
   std::set<int64_t> seeds;
   int64_t unnamed = 0;
@@ -92,18 +109,44 @@ std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
 
 }  // namespace
 
+// Where no seeds are claimed, the runs of the configuration that has the most of them; else all.
+std::vector<const LoggedRun*> RunsOfOneConfiguration(const Case& subject) {
+  if (!subject.folder.claims || !subject.folder.claims->seeds.empty()) return subject.runs;
+  std::vector<std::vector<const LoggedRun*>> groups;
+  for (const LoggedRun* run : subject.runs) {
+    const auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& each) {
+      return !DifferingSetting(subject, *each.front(), *run);
+    });
+    if (group == groups.end()) {
+      groups.push_back({run});
+    } else {
+      group->push_back(run);
+    }
+  }
+  const auto most = std::max_element(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
+    return LoggedSeeds(a).size() < LoggedSeeds(b).size();
+  });
+  const bool enough =
+      most != groups.end() && LoggedSeeds(*most).size() >= static_cast<size_t>(subject.practice.seeds);
+  return enough ? *most : subject.runs;
+}
+
 void JudgeSeeds(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  const std::set<int64_t> logged = LoggedSeeds(subject.runs);
+  const std::vector<const LoggedRun*> runs = RunsOfOneConfiguration(subject);
+  const std::set<int64_t> logged = LoggedSeeds(runs);
   const size_t claimed = subject.folder.claims ? subject.folder.claims->seeds.size() : 0;
   std::vector<std::string> names;
   for (int64_t seed : logged) names.push_back(seed < 0 ? "unnamed" : absl::StrCat(seed));
   condition->Add(
       absl::StrCat("seeds with a finished log: ", names.empty() ? "none" : absl::StrJoin(names, " "),
                    "; seeds claimed: ", claimed));
-  bool one_program = true, one_configuration = true, programs_known = !subject.runs.empty();
-  for (const LoggedRun* run : subject.runs) {
-    const LoggedRun& first = *subject.runs.front();
+  if (runs.size() < subject.runs.size()) {
+    condition->Add(absl::StrCat(subject.runs.size() - runs.size(), " more of other configurations"));
+  }
+  bool one_program = true, one_configuration = true, programs_known = !runs.empty();
+  for (const LoggedRun* run : runs) {
+    const LoggedRun& first = *runs.front();
     if (run->source_hash == 0) programs_known = false;
     for (const auto& difference : {DifferentPrograms(first, *run), SettingOfOneOnly(first, *run)}) {
       if (!difference) continue;
@@ -118,18 +161,21 @@ void JudgeSeeds(const Case& subject, Condition* condition) {
   const ProgramFile* entry = subject.folder.entry_program();
   if (entry != nullptr && programs_known && one_program) {
     const std::string text = entry->code.text.substr(0, static_cast<size_t>(entry->bytes));
-    if (SourceHash(text) != subject.runs.front()->source_hash) {
+    if (SourceHash(text) != runs.front()->source_hash) {
       one_program = false;
-      condition->Add(absl::StrCat("the program in the logs (", subject.runs.front()->source_bytes,
+      condition->Add(absl::StrCat("the program in the logs (", runs.front()->source_bytes,
                                   " bytes) is not the one in the folder (", entry->bytes, " bytes)"),
-                     {{subject.runs.front()->path, 0}, {entry->name, 0}}, Sureness::kWorkedOut);
+                     {{runs.front()->path, 0}, {entry->name, 0}}, Sureness::kWorkedOut);
     }
   }
   if (!programs_known) condition->Add("not every log holds its program's text");
   const auto enough = static_cast<size_t>(subject.practice.seeds);
   const bool strict_fails = logged.size() < 3 || !one_program || !one_configuration;
   condition->strict = strict_fails ? Verdict::kFail : programs_known ? Verdict::kPass : Verdict::kCannotTell;
-  if (!one_configuration) {
+  if (!subject.folder.claims && logged.size() >= enough && !(one_program && one_configuration)) {
+    condition->SetBoth(Verdict::kCannotTell);
+    condition->Add("which of the logs a claim would be made of is not said");
+  } else if (!one_configuration) {
     condition->practised = Verdict::kFail;
   } else if (logged.size() >= enough) {
     condition->practised = Verdict::kPass;
@@ -195,10 +241,13 @@ void JudgeDisclosure(const Case& subject, Condition* condition) {
     condition->Add(absl::StrCat("seed ", seed, " is claimed, but has no finished log"),
                    {{subject.folder.claims_file, subject.folder.claims->LineOf("seeds")}});
   }
-  for (const LoggedRun* run : subject.runs) {
-    if (!run->seed || run->final_score() == nullptr || claimed.count(*run->seed) > 0) continue;
-    condition->strict = Verdict::kFail;
-    condition->Add(absl::StrCat("seed ", *run->seed, " has a log, but is not claimed"), {run->At("seed")});
+  for (const auto* list : {&subject.runs, &subject.others}) {
+    for (const LoggedRun* run : *list) {
+      if (!run->seed || run->final_score() == nullptr || claimed.count(*run->seed) > 0) continue;
+      if (list == &subject.others && !LiesBesideAClaimedRun(subject, *run)) continue;
+      condition->strict = Verdict::kFail;
+      condition->Add(absl::StrCat("seed ", *run->seed, " has a log, but is not claimed"), {run->At("seed")});
+    }
   }
   if (condition->strict != Verdict::kFail) condition->practised = Verdict::kPass;
   condition->Add("runs that were left out altogether cannot be seen");

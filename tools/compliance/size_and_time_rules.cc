@@ -16,6 +16,8 @@ namespace {
 
 // The naive baseline was accepted at 600.04 s; the clock is looked at between steps.
 constexpr double kTrainTolerance = 0.5;
+// Of a run that trained so long nothing of the cap was kept for what follows.
+constexpr double kCapUsedUp = 599.8;
 
 std::string Bytes(int64_t bytes) { return ShortNumber(static_cast<double>(bytes)); }
 
@@ -49,10 +51,32 @@ std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
 
 }  // namespace
 
+namespace {
+
+// The score that counts, under a name of its own if no final score is the claim; null when there is none.
+const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
+  const LoggedScore* counted = CountedScore(folder, run);
+  if (!folder.claims) return counted;
+  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
+  const bool by_seed = seed != folder.claims->seeds.end() && seed->second.val_bpb;
+  const std::optional<double> claimed = by_seed ? seed->second.val_bpb : folder.claims->val_bpb;
+  // A mean is near each of the scores it is of.
+  const double spread = by_seed ? 1e-4 : 3e-3;
+  if (!claimed || (counted != nullptr && std::abs(counted->val_bpb - *claimed) <= spread)) return counted;
+  for (const LoggedScore& other : run.others) {
+    if (other.eval_seconds && std::abs(other.val_bpb - *claimed) <= spread) return &other;
+  }
+  return counted;
+}
+
+}  // namespace
+
 void JudgeArtifactSize(const Case& subject, Condition* condition) {
   const AuditNumbers& numbers = subject.numbers;
   if (numbers.claimed_bytes) {
-    condition->Add(absl::StrCat("claimed: ", Bytes(*numbers.claimed_bytes)), {numbers.claimed_bytes_place});
+    const bool by_claim = numbers.claimed_bytes_place.file == subject.folder.claims_file;
+    condition->Add(absl::StrCat(by_claim ? "claimed: " : "a log says: ", Bytes(*numbers.claimed_bytes)),
+                   {numbers.claimed_bytes_place});
     condition->practised =
         *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
     if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
@@ -90,11 +114,13 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
 
 void JudgeTrainingTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  bool known = false, strict_known = true;
+  bool known = false, strict_known = true, behind_the_cap = false;
   double longest = 0, longest_with_hessians = 0;
   for (const LoggedRun* run : subject.TimedRuns()) {
     const LoggedRun& log = *run;
-    const bool reads_data = log.uses_hessians && !log.calibrates_on_own_text;
+    // What is read of the validation text is condition 6's.
+    const bool reads_data =
+        log.uses_hessians && !log.calibrates_on_own_text && log.calibrates_on_validation_line == 0;
     const double hessians = reads_data ? log.hessian_seconds.value_or(0) : 0;
     known = true;
     longest = std::max(longest, *log.train_seconds);
@@ -109,13 +135,23 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
       absl::StrAppend(&text, ", and GPTQ without a time for its Hessians");
       strict_known = false;
     }
+    if (reads_data && log.calibrates_line > log.At("train_time").line && *log.train_seconds > kCapUsedUp) {
+      behind_the_cap = true;
+      absl::StrAppend(&text, ", collected when the time was used up");
+      places.push_back({log.path, log.calibrates_line});
+    }
     condition->Add(text, places);
   }
   if (!known) return condition->Add("no log gives a training time");
-  condition->practised = longest <= kTrainCapSeconds + kTrainTolerance ? Verdict::kPass : Verdict::kFail;
-  condition->strict = longest_with_hessians > kTrainCapSeconds ? Verdict::kFail
-                      : strict_known                           ? Verdict::kPass
-                                                               : Verdict::kCannotTell;
+  const bool refused = longest > kTrainCapSeconds + kTrainTolerance ||
+                       longest_with_hessians > kTrainCapSeconds + subject.practice.calibration_overrun ||
+                       (behind_the_cap && !subject.practice.calibrates_behind_the_cap);
+  condition->practised = refused ? Verdict::kFail : Verdict::kPass;
+  if (longest_with_hessians > kTrainCapSeconds || behind_the_cap) {
+    condition->strict = Verdict::kFail;
+  } else if (strict_known) {
+    condition->strict = Verdict::kPass;
+  }
 }
 
 void JudgeEvaluationTime(const Case& subject, Condition* condition) {
@@ -124,14 +160,17 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
   for (const LoggedRun* run : subject.runs) {
     double together = 0, longest = 0;
     Place place;
-    const LoggedScore* counted = CountedScore(subject.folder, *run);
+    const LoggedScore* counted = ClaimedScore(subject.folder, *run);
     std::vector<Place> places;
+    if (counted != nullptr && counted->eval_seconds) {
+      longest = *counted->eval_seconds;
+      place = {run->path, counted->line};
+    }
     for (const LoggedTime& time : run->evaluations) {
       together += time.seconds;
       places.push_back({run->path, time.line});
       // The evaluation that is counted; where the times have names of their own, the longest.
-      const bool of_score = counted != nullptr && time.line == counted->line;
-      if (!of_score && counted != nullptr && counted->eval_seconds) continue;
+      if (counted != nullptr && counted->eval_seconds) continue;
       if (time.seconds > longest) {
         longest = time.seconds;
         place = {run->path, time.line};
@@ -140,8 +179,8 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
     if (run->total_eval_seconds) {
       longest = *run->total_eval_seconds;
       place = run->At("total_eval_time");
-      together = std::max(together, longest);
     }
+    together = std::max(together, longest);
     if (together <= 0) continue;
     known = true;
     if (longest > 0) condition->Add(absl::StrCat("evaluated in ", SecondsText(longest)), {place});

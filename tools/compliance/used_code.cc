@@ -1,0 +1,51 @@
+// Looking for words in the statements of programs.
+#include "tools/compliance/used_code.h"
+
+#include <algorithm>
+
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+
+namespace hm11 {
+
+bool HasAnyWord(absl::string_view code, std::initializer_list<absl::string_view> words) {
+  return std::any_of(words.begin(), words.end(), [&](absl::string_view word) { return HasWord(code, word); });
+}
+
+bool HasAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
+  return std::any_of(parts.begin(), parts.end(),
+                     [&](absl::string_view part) { return absl::StrContains(text, part); });
+}
+
+std::string Excerpt(const PythonStatement& statement) {
+  const std::string text = std::string(absl::StripAsciiWhitespace(statement.code));
+  return text.size() > 90 ? absl::StrCat(text.substr(0, 90), "...") : text;
+}
+
+void AddPlacesWith(const Case& subject, std::initializer_list<absl::string_view> words,
+                   const std::string& what, Condition* condition) {
+  const auto found = Statements(subject.folder, [&](const PythonStatement& statement) {
+    const absl::string_view code = absl::StripLeadingAsciiWhitespace(statement.code);
+    const bool declares = absl::StartsWith(code, "def ") || absl::StartsWith(code, "class ") ||
+                          absl::StrContains(code, "environ");
+    return !declares && HasAny(absl::AsciiStrToLower(code), words);
+  });
+  if (found.empty()) return;
+  std::vector<Place> places;
+  for (const Found& each : found) places.push_back(each.place());
+  condition->Add(absl::StrCat("worth a look, ", what, ": ", Excerpt(*found[0].statement)), places,
+                 Sureness::kSuspected);
+}
+
+bool Disclaims(const SubmissionFolder& folder, const std::string& key) {
+  if (!folder.claims) return false;
+  const auto found = folder.claims->compliance.find(key);
+  return found != folder.claims->compliance.end() && !found->second;
+}
+
+Place DisclaimerPlace(const SubmissionFolder& folder) {
+  return {folder.claims_file, folder.claims ? folder.claims->LineOf("compliance") : 0};
+}
+
+}  // namespace hm11

@@ -1,0 +1,131 @@
+// Escapes, numbers, tables and bars.
+#include "train/report/html.h"
+
+#include <algorithm>
+#include <cmath>
+
+#include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
+
+namespace hm11 {
+namespace {
+
+std::string WithThousands(std::string digits) {
+  for (int place = static_cast<int>(digits.size()) - 3; place > 0; place -= 3)
+    digits.insert(static_cast<size_t>(place), ",");
+  return digits;
+}
+
+std::string HeadCells(const std::vector<std::string>& head, size_t text_columns) {
+  std::string html;
+  for (size_t i = 0; i < head.size(); ++i) {
+    absl::StrAppend(&html, "<th scope=\"col\"", i < text_columns ? " class=\"text\"" : "", ">",
+                    Escaped(head[i]), "</th>");
+  }
+  return html;
+}
+
+std::string OpenTable(absl::string_view kind, absl::string_view caption, const std::string& head) {
+  return absl::StrCat("<div class=\"scroll\" tabindex=\"0\" role=\"region\" aria-label=\"", Escaped(caption),
+                      "\"><table class=\"", kind, "\"><caption>", Escaped(caption), "</caption><thead><tr>",
+                      head, "</tr></thead><tbody>");
+}
+
+constexpr char kCloseTable[] = "</tbody></table></div>";
+
+}  // namespace
+
+std::string Escaped(absl::string_view text) {
+  return absl::StrReplaceAll(
+      text, {{"&", "&amp;"}, {"<", "&lt;"}, {">", "&gt;"}, {"\"", "&quot;"}, {"'", "&#39;"}});
+}
+
+std::string ShortNumber(double value) {
+  const double size = std::abs(value);
+  if (size >= 1000) {
+    return absl::StrCat(value < 0 ? "-" : "", WithThousands(absl::StrFormat("%.0f", size)));
+  }
+  // Two digits behind the first, without zeros at the end.
+  const int decimals = size == 0 || size >= 100 ? 0
+                       : size >= 10             ? 1
+                       : size >= 1              ? 2
+                                                : 2 - static_cast<int>(std::floor(std::log10(size)));
+  std::string text = absl::StrFormat("%.*f", std::min(decimals, 9), value);
+  if (text.find('.') != std::string::npos) {
+    text.erase(text.find_last_not_of('0') + 1);
+    if (text.back() == '.') text.pop_back();
+  }
+  return text;
+}
+
+std::string WholeNumber(int64_t value) {
+  return absl::StrCat(value < 0 ? "-" : "", WithThousands(absl::StrCat(value < 0 ? -value : value)));
+}
+
+std::string ScaledNumber(double value) {
+  for (const auto& [scale, unit] : {std::pair(1e12, " T"), {1e9, " G"}, {1e6, " M"}, {1e3, " k"}}) {
+    if (std::abs(value) >= scale) return absl::StrCat(ShortNumber(value / scale), unit);
+  }
+  return ShortNumber(value);
+}
+
+std::string ClockTime(double seconds) {
+  const int64_t whole = std::llround(std::clamp(seconds, 0.0, 1e9));
+  if (whole < 3600) return absl::StrFormat("%d:%02d", whole / 60, whole % 60);
+  return absl::StrFormat("%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60);
+}
+
+std::string DrawTable(const HtmlTable& table) {
+  std::string html = OpenTable("plain", table.caption, HeadCells(table.head, table.text_columns));
+  for (const std::vector<std::string>& row : table.rows) {
+    absl::StrAppend(&html, "<tr>");
+    for (size_t i = 0; i < row.size(); ++i) {
+      const char* open = i == 0                   ? "<th scope=\"row\">"
+                         : i < table.text_columns ? "<td class=\"text\">"
+                                                  : "<td>";
+      absl::StrAppend(&html, open, row[i], i == 0 ? "</th>" : "</td>");
+    }
+    absl::StrAppend(&html, "</tr>");
+  }
+  return html + kCloseTable;
+}
+
+std::string DrawBars(absl::string_view caption, const std::vector<std::string>& head,
+                     const std::vector<BarRow>& rows) {
+  double largest = 0;
+  for (const BarRow& row : rows) largest = std::max(largest, row.value);
+  std::vector<std::string> with_bar = head;
+  with_bar.insert(with_bar.begin() + 1, "");
+  std::string html = OpenTable("bars", caption, HeadCells(with_bar, 1));
+  for (const BarRow& row : rows) {
+    const double share = largest > 0 ? std::max(0.0, 100 * row.value / largest) : 0;
+    absl::StrAppend(&html, "<tr><th scope=\"row\">", Escaped(row.name), "</th>",
+                    absl::StrFormat("<td class=\"bar\"><i class=\"b%d\" style=\"width:%.1f%%\"></i></td>",
+                                    row.style, share));
+    for (const std::string& cell : row.cells) absl::StrAppend(&html, "<td>", Escaped(cell), "</td>");
+    absl::StrAppend(&html, "</tr>");
+  }
+  return html + kCloseTable;
+}
+
+std::string DrawStack(absl::string_view label, const std::vector<BarPart>& parts, double whole, double mark,
+                      absl::string_view mark_label) {
+  std::string bar, names;
+  for (const BarPart& part : parts) {
+    if (part.value <= 0) continue;
+    absl::StrAppendFormat(&bar, "<i class=\"b%d\" style=\"width:%.2f%%\"></i>", part.style,
+                          whole > 0 ? 100 * part.value / whole : 0);
+    absl::StrAppendFormat(&names, "<li><i class=\"b%d\"></i>%s <b>%s</b></li>", part.style,
+                          Escaped(part.name), Escaped(part.text));
+  }
+  const std::string marked =
+      mark > 0 && mark <= whole
+          ? absl::StrFormat("<span class=\"mark\" style=\"left:%.2f%%\"><em>%s</em></span>",
+                            100 * mark / whole, Escaped(mark_label))
+          : "";
+  return absl::StrCat("<div class=\"stack\"><div class=\"stack-bar\" aria-hidden=\"true\">", bar, marked,
+                      "</div><ul aria-label=\"", Escaped(label), "\">", names, "</ul></div>");
+}
+
+}  // namespace hm11
