@@ -18,9 +18,10 @@
 #include "core/status.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/audit.h"
 #include "eval/scorer.h"
+#include "model/placed_weights.h"
+#include "quant/packed_model.h"
 
 ABSL_FLAG(std::string, artifact, "", "the artifact to audit");
 ABSL_FLAG(std::string, data, "", "pattern of validation shards");

@@ -18,10 +18,11 @@
 #include "core/status.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
 #include "eval/scorer.h"
 #include "model/language_model.h"
+#include "model/placed_weights.h"
+#include "quant/packed_model.h"
 
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
 ABSL_FLAG(std::string, data, "", "pattern of validation shards");

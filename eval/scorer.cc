@@ -9,7 +9,7 @@
 #include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/status.h"
 #include "eval/document_scorer.h"
 #include "eval/scored_rows.h"

@@ -13,7 +13,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/random.h"
 #include "testing/generators.h"
 #include "testing/matchers.h"
