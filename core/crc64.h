@@ -1,7 +1,7 @@
 // CRC-64, which names texts, tokenizers and programs in artifacts, checkpoints and logs.
 //
-// The polynomial is ECMA-182's, reflected, with all bits turned before and after: the CRC-64 of .xz files, whose
-// value of "123456789" is 995dc9bbdf1939fa.
+// The polynomial is ECMA-182's, reflected, with all bits turned before and after: the CRC-64 of .xz files,
+// whose value of "123456789" is 995dc9bbdf1939fa.
 #ifndef HM11_CORE_CRC64_H_
 #define HM11_CORE_CRC64_H_
 

@@ -27,12 +27,12 @@ T CapRow(const T* logits, int64_t vocab, T cap, T* capped, T* exps) {
   return reference + std::log(LaneSum<T>(vocab, [&](int64_t v) { return exps[v]; }));
 }
 
-// scratch: [kMaxPieces, 2, vocab].
+// scratch: [kMaxChunks, 2, vocab].
 template <typename T>
 void CpuForward(const CrossEntropyArgs<T>& a, Tensor<T> scratch) {
   const int64_t vocab = a.logits.dim(1);
-  ForPieces(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const capped = scratch.data() + piece * 2 * vocab;
+  ForChunks(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const capped = scratch.data() + chunk * 2 * vocab;
     for (int64_t r = begin; r < end; ++r) {
       a.log_normalizer[r] = CapRow(a.logits.data() + r * vocab, vocab, a.soft_cap, capped, capped + vocab);
       HM_DCHECK(a.targets[r] < vocab);
@@ -71,11 +71,11 @@ void CpuBackward(const CrossEntropyGradArgs<T>& a) {
 template <typename T>
 void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs, Tensor<T> scratch) {
   const int64_t vocab = logits.dim(1);
-  ForPieces(logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
+  ForChunks(logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       T* to = log_probs.data() + r * vocab;
       const T log_normalizer =
-          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + piece * 2 * vocab);
+          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + chunk * 2 * vocab);
       for (int64_t v = 0; v < vocab; ++v) to[v] -= log_normalizer;
     }
   });
@@ -93,7 +93,7 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
   HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, args.logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -134,7 +134,7 @@ void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, 
   HM_CHECK_GT(soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, logits.dim(1)});
   if (device.is_plan() || logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
