@@ -9,7 +9,7 @@
 
 #include "core/check.h"
 #include "core/dtype.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "model/language_model.h"
 #include "ops/elementwise.h"
 

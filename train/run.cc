@@ -20,22 +20,25 @@
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/communicator.h"
+#include "core/crc64.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/lzma.h"
+#include "core/number_text.h"
 #include "core/status.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
 #include "eval/decoder.h"
 #include "eval/generate.h"
 #include "eval/run_data.h"
+#include "model/placed_weights.h"
 #include "model/safetensors.h"
 #include "ops/attention_step.h"
 #include "ops/matmul.h"
+#include "program/counted_program.h"
 #include "quant/artifact.h"
-#include "quant/program_size.h"
+#include "quant/packed_model.h"
 #include "train/calibration.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
@@ -529,7 +532,7 @@ void TrainingRun<T>::ShowProgress() {
   const std::string loss = reported_ > first_step_ ? absl::StrFormat("  loss %.3f", last_loss_) : "";
   log_.Progress(absl::StrFormat("%s%s  %.0f tokens/s  %s left", StepOf(position_.step), loss,
                                 static_cast<double>(steps * trainer_->tokens_per_step()) / seconds,
-                                FormatDuration(left)));
+                                ClockTime(left)));
 }
 
 template <typename T>

@@ -16,14 +16,17 @@
 #include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/number_text.h"
 #include "core/status.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/machine.h"
+#include "tools/bench/source_tree.h"
 #include "tools/child_program.h"
-#include "tools/svg_chart.h"
 
 ABSL_FLAG(std::string, binary, "", "record: the benchmark program to run");
 ABSL_FLAG(std::string, json, "", "record: a file of Google Benchmark's JSON, in place of running --binary");
@@ -74,7 +77,7 @@ absl::Status Record(const NamingRule& rule) {
   HM_ASSIGN_OR_RETURN(const std::string output, BenchmarkOutput());
   RunDescription run = {.commit = tree.commit,
                         .dirty = tree.dirty,
-                        .date = UtcNow(),
+                        .date = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()),
                         .program = std::filesystem::path(absl::GetFlag(FLAGS_binary)).filename(),
                         .machine = DescribeMachine()};
   HM_ASSIGN_OR_RETURN(BenchmarkRecord record, RecordFromGoogleBenchmark(output, rule, run));

@@ -15,7 +15,7 @@
 #include "core/file.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
-#include "tools/svg_chart.h"
+#include "tools/bench/svg_chart.h"
 
 namespace hm11 {
 namespace {
@@ -297,14 +297,7 @@ TEST(BenchmarkReportTest, ThePageIsCompleteInItselfAndShowsEveryAlgorithm) {
   EXPECT_THAT(BenchmarkReport({}, DefaultRule()), HasSubstr("No run is recorded"));
 }
 
-TEST(SvgChartTest, NumbersAreShortAndEmptyChartsAreStillCharts) {
-  EXPECT_EQ(ShortNumber(0), "0");
-  EXPECT_EQ(ShortNumber(1), "1");
-  EXPECT_EQ(ShortNumber(0.04231), "0.0423");
-  EXPECT_EQ(ShortNumber(3.456), "3.46");
-  EXPECT_EQ(ShortNumber(48.06), "48.1");
-  EXPECT_EQ(ShortNumber(123.4), "123");
-  EXPECT_EQ(ShortNumber(-1234567), "-1,234,567");
+TEST(SvgChartTest, EmptyAndHostileChartsAreStillCharts) {
   EXPECT_THAT(DrawChart({}), HasSubstr("</svg>"));
   const Chart hostile = {
       .series = {{.label = "</svg>", .points = {{.x = 1, .y = -3}, {.x = 0, .y = 2}, {.x = 4, .y = 2}}}}};

@@ -2,13 +2,11 @@
 //
 // Colours and fonts come from the page's style sheet: strokes and marks carry class "s0", "s1", ..., axes
 // "axis", "grid" and "tick", labels "end".
-#ifndef HM11_TOOLS_SVG_CHART_H_
-#define HM11_TOOLS_SVG_CHART_H_
+#ifndef HM11_TOOLS_BENCH_SVG_CHART_H_
+#define HM11_TOOLS_BENCH_SVG_CHART_H_
 
 #include <string>
 #include <vector>
-
-#include "train/report/html.h"
 
 namespace hm11 {
 
@@ -40,4 +38,4 @@ std::string DrawChart(const Chart& chart);
 
 }  // namespace hm11
 
-#endif  // HM11_TOOLS_SVG_CHART_H_
+#endif  // HM11_TOOLS_BENCH_SVG_CHART_H_

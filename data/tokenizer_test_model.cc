@@ -1,5 +1,5 @@
 // A tokenizer for tests, trained on the standard library's headers.
-#include "data/trained_model.h"
+#include "data/tokenizer_test_model.h"
 
 #include <gtest/gtest.h>
 #include <unistd.h>

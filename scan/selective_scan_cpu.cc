@@ -1,4 +1,6 @@
-// The selective scan on all cores: pieces of (batch row, group of channels), and the sums over them.
+// The selective scan on all cores: each does groups of channels of batch rows; and the sums over them.
+#include "scan/selective_scan_cpu.h"
+
 #include <algorithm>
 #include <atomic>
 #include <mutex>
@@ -6,24 +8,23 @@
 
 #include "core/check.h"
 #include "core/parallel.h"
-#include "scan/selective_scan_cpu.h"
 
 namespace hm11::cpu {
 namespace {
 
-constexpr int64_t kPiecesWanted = 16;
+constexpr int64_t kGroupsWanted = 16;
 constexpr int64_t kGroupChannels = 16;  // a group has a multiple of these: the widest vector
 
 // How the work is cut: by shapes alone, for the sums to be the same on any number of threads.
 struct Cut {
   Cut(int64_t batch, int64_t inner) : batch(batch), inner(inner) {
-    const int64_t wanted = (batch * inner + kPiecesWanted - 1) / kPiecesWanted;
+    const int64_t wanted = (batch * inner + kGroupsWanted - 1) / kGroupsWanted;
     channels = (wanted + kGroupChannels - 1) / kGroupChannels * kGroupChannels;
     channels = std::min(channels, inner);
     groups = (inner + channels - 1) / channels;
   }
-  int64_t pieces() const { return batch * groups; }
-  SelectiveScanPiece piece(int64_t index) const {
+  int64_t channel_groups() const { return batch * groups; }
+  ChannelGroup group(int64_t index) const {
     const int64_t group = index % groups, first = group * channels;
     return {index / groups, group, first, std::min(channels, inner - first)};
   }
@@ -76,13 +77,13 @@ class ThreadMemory {
   std::vector<int> free_;
 };
 
-// Calls function(piece, memory of the thread's own) for every piece.
+// Calls function(group, memory of the thread's own) for every group.
 template <typename F>
-void ForEachPiece(const Cut& cut, uint8_t* memory, int64_t bytes_a_thread, F&& function) {
+void ForEachGroup(const Cut& cut, uint8_t* memory, int64_t bytes_a_thread, F&& function) {
   ThreadMemory threads(memory, bytes_a_thread);
-  ParallelFor(cut.pieces(), 1, [&](int64_t begin, int64_t end) {
+  ParallelFor(cut.channel_groups(), 1, [&](int64_t begin, int64_t end) {
     uint8_t* const scratch = threads.Take();
-    for (int64_t index = begin; index < end; ++index) function(cut.piece(index), scratch);
+    for (int64_t index = begin; index < end; ++index) function(cut.group(index), scratch);
     threads.GiveBack(scratch);
   });
 }
@@ -156,8 +157,8 @@ void SelectiveScanForward(Tensor<uint8_t> scratch, const SelectiveScanArgs<T>& a
   const Cut cut = CutOf(args);
   const SelectiveScanKernels<T>& kernels = Kernels<T>();
   const int64_t bytes = Aligned(kernels.forward_scratch_bytes(cut.channels, args.a_log.dim(1)));
-  ForEachPiece(cut, scratch.data(), bytes,
-               [&](const SelectiveScanPiece& piece, void* memory) { kernels.forward(args, piece, memory); });
+  ForEachGroup(cut, scratch.data(), bytes,
+               [&](const ChannelGroup& group, void* memory) { kernels.forward(args, group, memory); });
 }
 
 template <typename T>
@@ -169,10 +170,9 @@ void SelectiveScanBackward(Tensor<uint8_t> scratch, const SelectiveScanGradArgs<
   const SelectiveScanPartials<T> partials =
       PartialsIn(reinterpret_cast<T*>(scratch.data()), cut, time, state, &partials_bytes);
   const int64_t bytes = Aligned(kernels.backward_scratch_bytes(cut.channels, state));
-  ForEachPiece(cut, scratch.data() + partials_bytes, bytes,
-               [&](const SelectiveScanPiece& piece, void* memory) {
-                 kernels.backward(args, piece, partials, memory);
-               });
+  ForEachGroup(cut, scratch.data() + partials_bytes, bytes, [&](const ChannelGroup& group, void* memory) {
+    kernels.backward(args, group, partials, memory);
+  });
   SumGroups(partials.db, args.db);
   SumGroups(partials.dc, args.dc);
   AddRows(partials.da_log, args.da_log);

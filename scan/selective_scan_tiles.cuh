@@ -1,15 +1,12 @@
-// What the two directions of the selective scan share on a GPU: operands, tiles of rows, cutting time into
-// segments when batch x channels alone would leave the GPU half empty.
-#ifndef HM11_SCAN_SELECTIVE_SCAN_KERNELS_CUH_
-#define HM11_SCAN_SELECTIVE_SCAN_KERNELS_CUH_
+// What the two directions of the selective scan do with tiles on a GPU: rows of global memory and of shared
+// memory, a thread's states, products on the tensor cores.
+#ifndef HM11_SCAN_SELECTIVE_SCAN_TILES_CUH_
+#define HM11_SCAN_SELECTIVE_SCAN_TILES_CUH_
 
 #include <cuda_runtime.h>
 
-#include <algorithm>
 #include <cstdint>
-#include <cstdio>
 
-#include "core/arena.h"
 #include "core/launch.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan.h"
@@ -20,11 +17,14 @@ namespace hm11::cuda {
 inline constexpr int64_t kSharedBytes = 227 * 1024;
 inline constexpr int64_t kSmSharedBytes = 228 * 1024;
 
+template <typename Tile, int kMinBlocks>
+constexpr bool FitsAnSm() {
+  constexpr int64_t kBytes = sizeof(Tile);
+  return kBytes <= kSharedBytes && kMinBlocks * (kBytes + 1024) <= kSmSharedBytes;
+}
+
 // Tokens between the states that forward keeps for backward.
 inline constexpr int kSavedSpacing = static_cast<int>(kSelectiveScanGpuSpacing);
-
-// A sum of step sizes that says "a reset came between": nothing of the state before is left.
-__device__ __forceinline__ float ForgetsEverything() { return __int_as_float(0x7f800000); }
 
 // The vector at `begin` of a row of `count` numbers; what is past the end reads as 0 and is not written.
 // `vectors` says that base and rows are aligned to 16 bytes and count divides into vectors; else numbers move
@@ -269,188 +269,6 @@ __device__ __forceinline__ void MultiplyTilesFor(float (&d)[4], const float (&a)
   }
 }
 
-template <typename T>
-bool RowsAreVectors(const void* base, int64_t stride, int64_t count) {
-  return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride % kVectorSize<T> == 0 &&
-         count % kVectorSize<T> == 0;
-}
-
-// Whether every operand is there, channels and states fill their blocks, nothing is reset and all rows move
-// as vectors, so that the kernels of training will do. Tensors begin at multiples of Arena::kAlignment,
-// slices of them at rows.
-template <typename T>
-bool ScanIsWhole(const SelectiveScanArgs<T>& args) {
-  const int64_t inner = args.x.dim(2), states = args.a_log.dim(1);
-  bool vectors = true;
-  for (const T* rows : {args.x.data(), args.delta.data(), static_cast<const T*>(args.y.data()),
-                        static_cast<const T*>(args.saved.ungated.data())}) {
-    vectors = vectors && RowsAreVectors<T>(rows, inner, inner);
-  }
-  return vectors && !args.z.empty() && args.reset.empty() && args.softplus && inner % 64 == 0 &&
-         (states == 8 || states == 16 || states == 32 || states == 64) &&
-         RowsAreVectors<T>(args.z.data(), args.z.stride(), inner) &&
-         RowsAreVectors<T>(args.b.data(), args.b.stride(), states) &&
-         RowsAreVectors<T>(args.c.data(), args.c.stride(), states);
-}
-
-// Time is cut into `count` segments of `tokens` each (a multiple of kSelectiveScanChunk; the last may be
-// shorter) so that some 800 blocks of 64 channels run at once. A function of the shape alone: results must
-// not depend on the GPU. More than one segment costs a second pass over the decays, so it is done only when
-// most of the GPU would idle otherwise.
-struct TimeSegments {
-  int count;
-  int tokens;
-};
-
-inline TimeSegments CutTime(int64_t batch, int64_t time, int64_t inner) {
-  constexpr int64_t kBlocks = 132 * 6;
-  const int64_t chunks = CeilDiv<int64_t>(time, kSelectiveScanChunk);
-  const int64_t blocks = batch * CeilDiv<int64_t>(inner, 64);
-  const int64_t wanted = blocks * 4 > kBlocks ? 1 : std::min(chunks, kBlocks / blocks);
-  const int64_t segment_chunks = CeilDiv<int64_t>(chunks, std::max<int64_t>(wanted, 1));
-  return {static_cast<int>(CeilDiv<int64_t>(chunks, segment_chunks)),
-          static_cast<int>(segment_chunks * kSelectiveScanChunk)};
-}
-
-// Segments that hand on their state instead of being scanned side by side. Blocks are dealt out in the order
-// of segments, each as an SM has room for it, and a block begins with the state that the block of the segment
-// before left. Whole sequences would be too few pieces of work to fill all SMs to the end: forward, batch 48
-// with 1024 channels is 768 blocks where 528 run at a time. A segment is half of what the ones before it
-// leave, so that the last ones are short.
-struct Relay {
-  float* states = nullptr;  // [batch, inner, state]; null when segments do not relay
-  // Of blocks that have begun; then, [batch, channel_blocks], of segments that have ended. They begin as 0.
-  unsigned* counters = nullptr;
-};
-
-inline constexpr int kShortestRelay = 128;
-
-// 1: the sequence is too short for one.
-inline int RelaySegments(int64_t time) {
-  int segments = 1;
-  while ((time >> segments) >= kShortestRelay) ++segments;
-  return segments;
-}
-
-// Where a segment begins, forward; and where it ends, backward, when the first is the last in time.
-__device__ __forceinline__ int RelayBorder(int time, int segment) {
-  constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
-  return segment == 0 ? 0 : CeilDiv(time - (time >> segment), kChunk) * kChunk;
-}
-__device__ __forceinline__ int RelayBorderBackward(int time, int segment) {
-  constexpr int kChunk = static_cast<int>(kSelectiveScanChunk);
-  return segment == 0 ? time : CeilDiv(time >> segment, kChunk) * kChunk;
-}
-
-// The block's turn, through `shared`. The hardware promises no order of blocks; a counter does, so that
-// whoever waits waits for a block that runs or has ended.
-__device__ __forceinline__ int DealBlock(const Relay& relay, int* shared) {
-  if (relay.states == nullptr) return static_cast<int>(blockIdx.x);
-  if (threadIdx.x == 0) *shared = static_cast<int>(atomicAdd(relay.counters, 1u));
-  __syncthreads();
-  return *shared;
-}
-
-// A segment takes milliseconds at most; one that is waited for a minute is a fault, which ends the kernel
-// with a message instead of holding the GPU for ever.
-inline constexpr uint64_t kLongestWaitNanoseconds = 60ull * 1000 * 1000 * 1000;
-
-__device__ __forceinline__ uint64_t GpuNanoseconds() {
-  uint64_t now;
-  asm volatile("mov.u64 %0, %globaltimer;" : "=l"(now));
-  return now;
-}
-
-inline __device__ __noinline__ void FailAwait(int index, int segments, unsigned ended) {
-  printf("selective scan: block %d waited a minute for segment %d of channels %d, %u have ended\n",
-         static_cast<int>(blockIdx.x), segments, index, ended);
-  __trap();
-}
-
-// Until `segments` segments have ended of the channels with this index, batch row * channel_blocks + channel
-// block; what their blocks wrote is then visible to this one.
-__device__ __forceinline__ void AwaitSegments(const Relay& relay, int index, int segments) {
-  if (threadIdx.x == 0) {
-    unsigned count = 0;
-    const uint64_t begin = GpuNanoseconds();
-    while (true) {
-      asm volatile("ld.acquire.gpu.u32 %0, [%1];" : "=r"(count) : "l"(relay.counters + 1 + index) : "memory");
-      if (count >= static_cast<unsigned>(segments)) break;
-      if (GpuNanoseconds() - begin > kLongestWaitNanoseconds) FailAwait(index, segments, count);
-      __nanosleep(100);
-    }
-  }
-  __syncthreads();
-}
-
-// Now so many have ended, and what this block wrote is theirs.
-__device__ __forceinline__ void EndSegment(const Relay& relay, int index, int segments) {
-  __syncthreads();
-  if (threadIdx.x == 0) {
-    asm volatile("st.release.gpu.u32 [%0], %1;" ::"l"(relay.counters + 1 + index),
-                 "r"(static_cast<unsigned>(segments))
-                 : "memory");
-  }
-}
-
-// Scratch by bumping a pointer; with a null base it only counts.
-class Scratch {
- public:
-  explicit Scratch(uint8_t* base) : base_(base) {}
-  template <typename U>
-  U* Take(int64_t count) {
-    U* taken = base_ == nullptr ? nullptr : reinterpret_cast<U*>(base_ + used_);
-    const int64_t size_bytes = count * static_cast<int64_t>(sizeof(U));
-    used_ += CeilDiv<int64_t>(size_bytes, Arena::kAlignment) * Arena::kAlignment;
-    return taken;
-  }
-  int64_t used_bytes() const { return used_; }
-
- private:
-  uint8_t* base_;
-  int64_t used_ = 0;
-};
-
-// What one segment does to the state that enters it: scaled by exp2(rate * steps), plus `states`.
-struct SegmentEffects {
-  float* states = nullptr;  // [segments, batch, inner, state]
-  float* steps = nullptr;   // [segments, batch, inner], a sum over the segment's tokens
-};
-
-// How a pass cuts time, and the scratch that takes: of channels in `channel_blocks` blocks.
-struct CutScratch {
-  CutScratch(Scratch& scratch, int64_t batch, int64_t time, int64_t inner, int64_t states,
-             int64_t channel_blocks)
-      : parallel(CutTime(batch, time, inner)),
-        relays(parallel.count == 1 && RelaySegments(time) > 1),
-        segments(relays ? RelaySegments(time) : parallel.count) {
-    if (parallel.count > 1) {
-      effects.states = scratch.Take<float>(segments * batch * inner * states);
-      effects.steps = scratch.Take<float>(segments * batch * inner);
-    } else if (relays) {
-      counters = 1 + batch * channel_blocks;
-      relay.states = scratch.Take<float>(batch * inner * states);
-      relay.counters = scratch.Take<unsigned>(counters);
-    }
-  }
-  void BeginRelay(const Device& device) const {
-    if (relays) device.Zero(relay.counters, counters * static_cast<int64_t>(sizeof(unsigned)));
-  }
-
-  TimeSegments parallel;
-  bool relays;
-  int segments;
-  SegmentEffects effects;
-  Relay relay;
-  int64_t counters = 0;  // of the relay
-};
-
-// states[k] becomes what enters segment k: from `start` (absent: 0), segments in order, or in reverse order
-// when the scan runs backward. One thread a state.
-void CombineSegments(const Device& device, const SegmentEffects& effects, const float* a_log,
-                     const float* start, int segments, int64_t batch, int64_t inner, int64_t states,
-                     bool backward);
-
 }  // namespace hm11::cuda
 
-#endif  // HM11_SCAN_SELECTIVE_SCAN_KERNELS_CUH_
+#endif  // HM11_SCAN_SELECTIVE_SCAN_TILES_CUH_

@@ -1,5 +1,5 @@
 // The packed program holds what builds the trainer and the scorer, as it is, and no tests.
-#include "quant/program_size.h"
+#include "program/counted_program.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -46,14 +46,14 @@ std::map<std::string, std::string> Files(const std::string& tar) {
   return files;
 }
 
-TEST(ProgramSizeTest, ThePackedProgramIsTheSources) {
+TEST(CountedProgramTest, ThePackedProgramIsTheSources) {
   const absl::StatusOr<Program> program = ProgramWith({});
   ASSERT_THAT(program, IsOk());
   const std::map<std::string, std::string> files = Files(Unpacked(program->packed));
   for (const char* name :
        {"WORKSPACE", ".bazelrc", "tools/bazel", "tools/packages.txt", "bazel/cuda.bzl", "third_party/BUILD",
         "third_party/rules_cc/WORKSPACE", "third_party/rules_cc/cc/defs.bzl", "core/BUILD", "core/device.cu",
-        "core/launch.cuh", "quant/pack_program.cc", "quant/BUILD", "quant/train_gpt.py",
+        "core/launch.cuh", "program/pack_program.cc", "quant/BUILD", "program/train_gpt.py",
         "model/language_model.cc", "eval/evaluate.cc", "train/hm11.cc"}) {
     EXPECT_THAT(files, Contains(Key(name)));
   }
@@ -62,12 +62,16 @@ TEST(ProgramSizeTest, ThePackedProgramIsTheSources) {
                  absl::StartsWith(name, "testing/") || absl::StrContains(name, "golden"))
         << name;
     EXPECT_NE(contents, "") << name;
+    for (const char* of_tests : {"\"testing/", "\"gtest/", "<gtest/", "<gmock/", "<rapidcheck"}) {
+      EXPECT_FALSE(absl::StrContains(contents, absl::StrCat("\n#include ", of_tests)))
+          << name << " is for tests";
+    }
   }
-  EXPECT_THAT(ReadFile("quant/program_size.h"), IsOkAndHolds(files.at("quant/program_size.h")));
+  EXPECT_THAT(ReadFile("program/counted_program.h"), IsOkAndHolds(files.at("program/counted_program.h")));
 }
 
-TEST(ProgramSizeTest, TheLauncherHoldsTheFlagsAndIsCounted) {
-  const absl::StatusOr<std::string> source = ReadFile("quant/train_gpt.py");
+TEST(CountedProgramTest, TheLauncherHoldsTheFlagsAndIsCounted) {
+  const absl::StatusOr<std::string> source = ReadFile("program/train_gpt.py");
   ASSERT_THAT(source, IsOk());
   const absl::StatusOr<Program> plain = ProgramWith({}),
                                 set = ProgramWith({"--preset=tiny", "--set=a=\"b\\"});

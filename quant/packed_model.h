@@ -1,6 +1,7 @@
-// ArtifactModel: a model as its artifact holds it, ready to score. And the way there: weights to artifact.
-#ifndef HM11_EVAL_ARTIFACT_MODEL_H_
-#define HM11_EVAL_ARTIFACT_MODEL_H_
+// A model as its artifact holds it, with its configuration and the mark of its tokenizer: packing it and
+// reading it back.
+#ifndef HM11_QUANT_PACKED_MODEL_H_
+#define HM11_QUANT_PACKED_MODEL_H_
 
 #include <cstdint>
 #include <string>
@@ -8,11 +9,9 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "core/arena.h"
 #include "core/named_tensor.h"
 #include "data/tokenizer.h"
 #include "model/config.h"
-#include "model/weights.h"
 #include "quant/config.h"
 #include "quant/model_artifact.h"
 
@@ -60,12 +59,6 @@ bool FitsFp16(const std::vector<NamedTensor>& tensors);
 absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
                             const Tokenizer& tokenizer, const std::string& tokenizer_path);
 
-// Weights on the arena's device in the type its models run in: Bf16 on a GPU, float on the CPU, Fp16 there
-// where a token is read at a time.
-template <typename T>
-absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& config,
-                                             const std::vector<NamedTensor>& tensors);
-
 }  // namespace hm11
 
-#endif  // HM11_EVAL_ARTIFACT_MODEL_H_
+#endif  // HM11_QUANT_PACKED_MODEL_H_

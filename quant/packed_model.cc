@@ -1,5 +1,5 @@
-// ArtifactModel: between files and weights.
-#include "eval/artifact_model.h"
+// Between a model and the bytes of its artifact.
+#include "quant/packed_model.h"
 
 #include <algorithm>
 #include <cmath>
@@ -9,12 +9,12 @@
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "core/crc64.h"
 #include "core/fields.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "core/status.h"
 #include "model/safetensors.h"
-#include "ops/elementwise.h"
+#include "model/weights.h"
 
 namespace hm11 {
 namespace {
@@ -130,36 +130,5 @@ absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artif
   }
   return absl::OkStatus();
 }
-
-template <typename T>
-absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& config,
-                                             const std::vector<NamedTensor>& tensors) {
-  ModelWeights<float> master = NewWeights<float>(arena, config);
-  HM_RETURN_IF_ERROR(ImportWeights<float>(arena, config, tensors, &master));
-  if constexpr (std::is_same_v<T, float>) {
-    return master;
-  } else {
-    ModelWeights<T> weights;
-    ResizeWeights(config, &weights);
-    ForEachWeight(
-        config,
-        [&](const WeightInfo& info, Tensor<float>& from, auto& to) {
-          if constexpr (std::is_same_v<decltype(to), Tensor<float>&>) {
-            to = from;
-          } else {
-            to = arena.New<T>(info.shape);
-            Cast<float, T>(arena, from, to);
-          }
-        },
-        master, weights);
-    return weights;
-  }
-}
-template absl::StatusOr<ModelWeights<float>> PlaceWeights<float>(Arena&, const ModelConfig&,
-                                                                 const std::vector<NamedTensor>&);
-template absl::StatusOr<ModelWeights<Fp16>> PlaceWeights<Fp16>(Arena&, const ModelConfig&,
-                                                               const std::vector<NamedTensor>&);
-template absl::StatusOr<ModelWeights<Bf16>> PlaceWeights<Bf16>(Arena&, const ModelConfig&,
-                                                               const std::vector<NamedTensor>&);
 
 }  // namespace hm11

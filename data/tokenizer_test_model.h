@@ -1,6 +1,6 @@
 // A tokenizer for tests: 1024 pieces, learned from the C++ headers that every machine with a compiler has.
-#ifndef HM11_DATA_TRAINED_MODEL_H_
-#define HM11_DATA_TRAINED_MODEL_H_
+#ifndef HM11_DATA_TOKENIZER_TEST_MODEL_H_
+#define HM11_DATA_TOKENIZER_TEST_MODEL_H_
 
 #include <string>
 
@@ -11,4 +11,4 @@ const std::string& TrainedModelPath();
 
 }  // namespace hm11
 
-#endif  // HM11_DATA_TRAINED_MODEL_H_
+#endif  // HM11_DATA_TOKENIZER_TEST_MODEL_H_

@@ -5,8 +5,8 @@
 #include <string>
 
 #include "absl/strings/str_format.h"
-#include "core/lzma.h"
-#include "eval/artifact_model.h"
+#include "core/crc64.h"
+#include "quant/packed_model.h"
 #include "testing/golden.h"
 #include "testing/matchers.h"
 

@@ -1,18 +1,18 @@
 // Hands out what pack_program made, the launcher with a configuration's flags in it.
-#include "quant/program_size.h"
+#include "program/counted_program.h"
 
 #include "absl/status/status.h"
 #include "absl/strings/escaping.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 
 namespace hm11 {
 
-using program_size_internal::kLauncher;
-using program_size_internal::kLauncherBytes;
-using program_size_internal::kPackedProgram;
-using program_size_internal::kPackedProgramBytes;
+using counted_program_internal::kLauncher;
+using counted_program_internal::kLauncherBytes;
+using counted_program_internal::kPackedProgram;
+using counted_program_internal::kPackedProgramBytes;
 
 uint64_t Program::crc64() const { return Crc64(launcher, Crc64(packed)); }
 

@@ -1,5 +1,5 @@
 // From weights to an artifact and back, and every way in which that must be refused by name.
-#include "eval/artifact_model.h"
+#include "quant/packed_model.h"
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
@@ -9,6 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "core/random.h"
+#include "model/placed_weights.h"
 #include "testing/matchers.h"
 
 namespace hm11 {
@@ -33,7 +34,7 @@ Tokenizer TrainTokenizer(uint64_t seed) {
   return *std::move(tokenizer);
 }
 
-class ArtifactModelTest : public testing::Test {
+class PackedModelTest : public testing::Test {
  protected:
   static ModelConfig Config() {
     ModelConfig config;
@@ -70,10 +71,10 @@ class ArtifactModelTest : public testing::Test {
   static std::string* bytes_;
 };
 
-Tokenizer* ArtifactModelTest::tokenizer_ = nullptr;
-std::string* ArtifactModelTest::bytes_ = nullptr;
+Tokenizer* PackedModelTest::tokenizer_ = nullptr;
+std::string* PackedModelTest::bytes_ = nullptr;
 
-TEST_F(ArtifactModelTest, WhatIsReadIsWhatWasPackedWithoutTrainingHeads) {
+TEST_F(PackedModelTest, WhatIsReadIsWhatWasPackedWithoutTrainingHeads) {
   ASSERT_THAT(WriteFile(Path("whole.hm11"), *bytes_), IsOk());
   const auto model = ReadModel(Path("whole.hm11"));
   ASSERT_THAT(model, IsOk());
@@ -85,18 +86,18 @@ TEST_F(ArtifactModelTest, WhatIsReadIsWhatWasPackedWithoutTrainingHeads) {
   EXPECT_THAT(PlaceWeights<float>(arena, model->config.model, model->tensors), IsOk());
 }
 
-TEST_F(ArtifactModelTest, AMissingFileIsNamed) {
+TEST_F(PackedModelTest, AMissingFileIsNamed) {
   EXPECT_THAT(ReadModel(Path("nowhere.hm11")), StatusIs(StatusCode::kNotFound, "nowhere.hm11"));
 }
 
-TEST_F(ArtifactModelTest, ATruncatedArtifactIsNamed) {
+TEST_F(PackedModelTest, ATruncatedArtifactIsNamed) {
   for (const size_t size : {size_t{0}, size_t{7}, size_t{100}, bytes_->size() / 2, bytes_->size() - 1}) {
     ASSERT_THAT(WriteFile(Path("short.hm11"), bytes_->substr(0, size)), IsOk());
     EXPECT_THAT(ReadModel(Path("short.hm11")), StatusIs(StatusCode::kDataLoss, "short.hm11")) << size;
   }
 }
 
-TEST_F(ArtifactModelTest, AnAlteredArtifactIsNamed) {
+TEST_F(PackedModelTest, AnAlteredArtifactIsNamed) {
   for (uint64_t i = 0; i < 20; ++i) {
     std::string altered = *bytes_;
     altered[static_cast<size_t>(RandomIndex(9, 1, i, static_cast<int64_t>(altered.size())))] ^= 16;
@@ -106,7 +107,7 @@ TEST_F(ArtifactModelTest, AnAlteredArtifactIsNamed) {
   }
 }
 
-TEST_F(ArtifactModelTest, AnotherTokenizerIsRefusedWithBothNames) {
+TEST_F(PackedModelTest, AnotherTokenizerIsRefusedWithBothNames) {
   const auto model = UnpackModel(*bytes_, "a.hm11");
   ASSERT_THAT(model, IsOk());
   const Tokenizer other = TrainTokenizer(2);
@@ -115,7 +116,7 @@ TEST_F(ArtifactModelTest, AnotherTokenizerIsRefusedWithBothNames) {
   EXPECT_THAT(status, StatusIs(StatusCode::kInvalidArgument, "other.model"));
 }
 
-TEST_F(ArtifactModelTest, TensorsThatAreNotThoseOfTheConfigurationAreRefused) {
+TEST_F(PackedModelTest, TensorsThatAreNotThoseOfTheConfigurationAreRefused) {
   ModelConfig larger = Config();
   larger.mlp_width = 64;
   EXPECT_THAT(PackModel(larger, 64, *tokenizer_, InitialWeights(Config(), 3), QuantConfig()),

@@ -3,33 +3,15 @@
 # what they need.
 set -uo pipefail
 
-readonly source="$PWD/tools"
+readonly source="$PWD/tools/bundle"
 readonly work="${TEST_TMPDIR:-$(mktemp -d)}/bundle test"  # a space, as folders have
-failures=0
 
-# check WHAT CONDITION...: says which expectation does not hold, and goes on.
-check() {
-  local what="$1"
-  shift
-  "$@" && return
-  echo "FAILED: $what"
-  failures=$((failures + 1))
-}
-has() { grep -q -F -- "$2" "$1"; }
-lacks() { ! has "$@"; }
-code_is() {
-  local wanted="$1"
-  shift
-  "$@" >"$work/out" 2>&1 </dev/null
-  local code=$?
-  ((code == wanted)) || { echo "exit code $code of $*:"; cat "$work/out"; return 1; }
-}
-one_line_error() { [[ $(wc -l <"$work/out") == 1 ]] && grep -q '^error: ' "$work/out"; }
+source testing/shell_checks.sh
 
 # A tree as Bazel lays it out for the program: three tests, a benchmark, a program with a shared library, data.
 readonly contents="$work/runfiles/hm11"
-mkdir -p "$contents/ops" "$contents/train" "$contents/testing/golden" "$contents/tools"
-cp -rL "$source/bundle_files" "$source/bundle.sh" "$contents/tools/"
+mkdir -p "$contents/ops" "$contents/train" "$contents/testing/golden" "$contents/tools/bundle"
+cp -rL "$source/files" "$source/bundle.sh" "$contents/tools/bundle/"
 cp -L "$(type -P true)" "$contents/ops/good_test"
 cp -L "$(type -P false)" "$contents/ops/bad_test"
 cp -L "$(type -P env)" "$contents/ops/env_test"
@@ -60,7 +42,7 @@ check "carries shared libraries" test -e "$bundle"/lib/liblzma.so.*
 check "but not the C library" test ! -e "$bundle/lib/libc.so.6"
 check "nor what programs load where they find it" test ! -e "$bundle/ops/engine.so"
 check "carries data" has "$bundle/testing/golden/values.txt" "golden values"
-check "does not carry itself" test ! -e "$bundle/tools/bundle.sh"
+check "does not carry itself" test ! -e "$bundle/tools/bundle/bundle.sh"
 
 check "a failed test fails the run" code_is 1 "$bundle/run_tests.sh"
 check "the last line counts" test "$(tail -n 1 "$work/out")" == "2 passed, 1 failed"
@@ -102,5 +84,4 @@ echo GLIBC_99.0 >"$bundle/glibc_version.txt"
 check "a C library too old is an error" code_is 1 "$bundle/run_benchmarks.sh"
 check "in one line" one_line_error
 
-((failures == 0)) && echo PASSED
-exit $((failures > 0))
+end_of_checks

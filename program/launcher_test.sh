@@ -2,7 +2,7 @@
 # Tests of train_gpt.py with a packed program whose tools/bazel "builds" scripts that print what they are given.
 set -euo pipefail
 
-launcher="$PWD/quant/train_gpt.py"
+launcher="$PWD/program/train_gpt.py"
 work="$(mktemp -d)"
 trap 'rm -rf "$work"' EXIT
 export XDG_CACHE_HOME="$work/cache" BUILD_WORKING_DIRECTORY=/

@@ -80,11 +80,11 @@ while read -r name; do
   file="$contents/$name"
   [[ -n $without && $name =~ $without ]] && continue
   case "$name" in
-    tools/bundle | tools/bundle.sh) continue ;;
+    tools/bundle/bundle | tools/bundle/bundle.sh) continue ;;
     # What programs load at run time where they find it: CPU ranks' Gloo, and with it InfiniBand's libraries, which
     # must be the other machine's own.
     *.so) continue ;;
-    tools/bundle_files/*)
+    tools/bundle/files/*)
       install -m 755 "$file" "$stage/"
       continue
       ;;

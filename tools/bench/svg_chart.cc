@@ -1,5 +1,5 @@
 // Line charts: scales, ticks, lines and labels, written straight into SVG.
-#include "tools/svg_chart.h"
+#include "tools/bench/svg_chart.h"
 
 #include <algorithm>
 #include <cmath>
@@ -7,6 +7,8 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/number_text.h"
+#include "train/report/html.h"
 
 namespace hm11 {
 namespace {

@@ -1,6 +1,6 @@
-// One piece of the selective scan on the CPU: what forward and backward share of it.
-#ifndef HM11_SCAN_SELECTIVE_SCAN_PIECE_H_
-#define HM11_SCAN_SELECTIVE_SCAN_PIECE_H_
+// The selective scan of one group of channels on the CPU: what forward and backward share of it.
+#ifndef HM11_SCAN_SELECTIVE_SCAN_GROUP_H_
+#define HM11_SCAN_SELECTIVE_SCAN_GROUP_H_
 
 #include <algorithm>
 #include <cmath>
@@ -14,17 +14,16 @@
 namespace hm11::cpu {
 namespace {
 
-// One piece, and what forward and backward share of it.
 template <typename T, int kLanes>
-struct PieceScan {
+struct GroupScan {
   using L = Vectors<T, kLanes>;
   using V = typename L::V;
   static constexpr T kLog2E = static_cast<T>(1.4426950408889634);
   static constexpr T kLn2 = static_cast<T>(0.6931471805599453);
 
-  PieceScan(const SelectiveScanArgs<T>& a, const SelectiveScanPiece& p)
+  GroupScan(const SelectiveScanArgs<T>& a, const ChannelGroup& p)
       : args(a),
-        piece(p),
+        group(p),
         time(a.x.dim(1)),
         inner(a.x.dim(2)),
         state(a.a_log.dim(1)),
@@ -32,24 +31,24 @@ struct PieceScan {
         vectors(RoundUp(p.count, kLanes) / kLanes) {}
 
   const SelectiveScanArgs<T>& args;
-  const SelectiveScanPiece piece;
+  const ChannelGroup group;
   const int64_t time, inner, state, padded_state, vectors;
 
-  int64_t channel(int64_t vector) const { return piece.first + vector * kLanes; }
-  int64_t channels(int64_t vector) const { return std::min<int64_t>(kLanes, piece.count - vector * kLanes); }
+  int64_t channel(int64_t vector) const { return group.first + vector * kLanes; }
+  int64_t channels(int64_t vector) const { return std::min<int64_t>(kLanes, group.count - vector * kLanes); }
   // Offset of a vector's channels in a [batch, time, inner] tensor.
-  int64_t At(int64_t t, int64_t vector) const { return (piece.b * time + t) * inner + channel(vector); }
+  int64_t At(int64_t t, int64_t vector) const { return (group.b * time + t) * inner + channel(vector); }
   const uint8_t* Resets(int64_t t) const {
-    return args.reset.empty() ? nullptr : args.reset.data() + piece.b * time + t;
+    return args.reset.empty() ? nullptr : args.reset.data() + group.b * time + t;
   }
   // The state that chunk `chunk` begins with.
   T* ChunkStates(int64_t chunk, int64_t vector) const {
     return args.saved.states.data() +
-           ((piece.b * args.saved.states.dim(1) + chunk) * inner + channel(vector)) * state;
+           ((group.b * args.saved.states.dim(1) + chunk) * inner + channel(vector)) * state;
   }
   // The part of a [batch, inner, state] tensor; null where that is absent.
   T* States(T* tensor, int64_t vector) const {
-    return tensor == nullptr ? nullptr : tensor + (piece.b * inner + channel(vector)) * state;
+    return tensor == nullptr ? nullptr : tensor + (group.b * inner + channel(vector)) * state;
   }
   V PerChannel(const Tensor<const T>& tensor, int64_t vector) const {
     return tensor.empty() ? V{} : L::Load(tensor.data() + channel(vector), channels(vector));
@@ -84,7 +83,7 @@ struct PieceScan {
   // Rows [t, t + steps) of b or c, padded with zeros.
   void LoadRows(const Columns<const T>& rows, int64_t t, int64_t steps, T* to) const {
     for (int64_t i = 0; i < steps; ++i) {
-      const T* const row = rows.row(piece.b * time + t + i);
+      const T* const row = rows.row(group.b * time + t + i);
       std::copy_n(row, state, to + i * padded_state);
       std::fill(to + i * padded_state + state, to + (i + 1) * padded_state, T{0});
     }
@@ -97,11 +96,11 @@ struct PieceScan {
   V Step(V raw) const { return args.softplus ? L::Softplus(raw) : raw; }
   V X(int64_t t, int64_t vector) const { return L::Load(args.x.data() + At(t, vector), channels(vector)); }
   V Z(int64_t t, int64_t vector) const {
-    return L::Load(args.z.row(piece.b * time + t) + channel(vector), channels(vector));
+    return L::Load(args.z.row(group.b * time + t) + channel(vector), channels(vector));
   }
 };
 
 }  // namespace
 }  // namespace hm11::cpu
 
-#endif  // HM11_SCAN_SELECTIVE_SCAN_PIECE_H_
+#endif  // HM11_SCAN_SELECTIVE_SCAN_GROUP_H_

@@ -80,9 +80,9 @@ absl::Status Pack(const std::string& archive, const std::string& source, const s
   HM_ASSIGN_OR_RETURN(const std::string packed, XzCompress(tar, 9, /*extreme=*/true));
   HM_ASSIGN_OR_RETURN(const std::string launcher_text, ReadFile(launcher));
   std::string constants =
-      "// Made by quant/pack_program.cc.\n"
-      "#include \"quant/program_size.h\"\n"
-      "namespace hm11::program_size_internal {\n";
+      "// Made by program/pack_program.cc.\n"
+      "#include \"program/counted_program.h\"\n"
+      "namespace hm11::counted_program_internal {\n";
   AppendConstant("kPackedProgram", packed, &constants);
   AppendConstant("kLauncher", launcher_text, &constants);
   absl::StrAppend(&constants, "}\n");
