@@ -3,7 +3,8 @@
 //   qkv = W_qkv u;  q, k, v = heads(qkv);  y = attention(q, k, v);  XSA;  head gates;  W_out y
 //
 // Of a piece of a stream, qkv, q, k, v and attention itself are over the windows of the stream's state, the
-// rest over the piece.
+// rest over the piece. Of a stream read a token at a time all are of that token, and attention reads its
+// rings.
 #ifndef HM11_MODEL_ATTENTION_MIXER_H_
 #define HM11_MODEL_ATTENTION_MIXER_H_
 
@@ -44,10 +45,11 @@ struct AttentionSourceGrads {
 };
 
 // input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `stream` the input is its next
-// piece, the sources are those of its windows, and the visit's qkv in it are brought up to date.
-template <typename T>
+// piece, the sources are those of its windows, and the visit's qkv in it, or its ring, are brought up to
+// date. W: what the matrices are stored in, T but for a single token.
+template <typename T, typename W = T>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
-                                const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
+                                const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
                                 StreamState<T>* stream = nullptr);
 

@@ -9,6 +9,7 @@
 #include <algorithm>
 #include <optional>
 
+#include "ops/attention_step.h"
 #include "ops/cross_entropy.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
@@ -57,8 +58,8 @@ Tensor<T> OutputOf(const ModelConfig& config, const ModelSaved<T>& saved, int64_
 }
 
 // The residual step into `visit`, or after the last visit into the final norm.
-template <typename T>
-ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& weights,
                              const ModelSaved<T>& saved, int64_t visit) {
   const int64_t rows = saved.batch * saved.time;
   ResidualNormArgs<T> args;
@@ -96,8 +97,8 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& w
 }
 
 // The residual step between mixer and MLP; in a parallel layer the MLP reads the mixer's norm.
-template <typename T>
-ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& weights,
+template <typename T, typename W>
+ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<W>& weights,
                               const BlockSaved<T>& block, int64_t layer) {
   ResidualNormArgs<T> args;
   args.x = block.u;
@@ -111,8 +112,8 @@ ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& 
   return args;
 }
 
-template <typename T>
-MlpArgs<T> MlpOf(const BlockWeights<T>& weights, const BlockSaved<T>& block) {
+template <typename T, typename W>
+MlpArgs<T, W> MlpOf(const BlockWeights<W>& weights, const BlockSaved<T>& block) {
   return {.x = block.mlp_normed,
           .up = weights.up,
           .down = weights.down,
@@ -122,8 +123,8 @@ MlpArgs<T> MlpOf(const BlockWeights<T>& weights, const BlockSaved<T>& block) {
 }
 
 // Adds up the layer's output without a norm.
-template <typename T>
-ResidualNormArgs<T> StepToOutput(const BlockWeights<T>& weights, const BlockSaved<T>& block, Tensor<T> y) {
+template <typename T, typename W>
+ResidualNormArgs<T> StepToOutput(const BlockWeights<W>& weights, const BlockSaved<T>& block, Tensor<T> y) {
   ResidualNormArgs<T> args;
   args.x = block.v;
   args.branch = block.mlp;
@@ -132,8 +133,8 @@ ResidualNormArgs<T> StepToOutput(const BlockWeights<T>& weights, const BlockSave
   return args;
 }
 
-template <typename T>
-AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<W>& weights,
                               const ModelSaved<T>& saved, int64_t visit) {
   AttentionSources<T> sources;
   if (config.value_embedding_index(config.layer_of(visit)) >= 0) {
@@ -145,8 +146,8 @@ AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<T>& 
   return sources;
 }
 
-template <typename T>
-ResidualNormArgs<T> EmbeddingSum(const ModelWeights<T>& weights, const EmbeddingSaved<T>& e, int64_t rows,
+template <typename T, typename W>
+ResidualNormArgs<T> EmbeddingSum(const ModelWeights<W>& weights, const EmbeddingSaved<T>& e, int64_t rows,
                                  int64_t dim) {
   ResidualNormArgs<T> args;
   args.x = e.tokens;
@@ -184,8 +185,8 @@ Tensor<int32_t> HashForward(Arena& arena, const ModelConfig& config, Tensor<cons
   return hash.Reshaped({rows + 1}).Slice(1, rows).Reshaped(ids.shape());
 }
 
-template <typename T>
-void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                        StreamState<T>* stream, ModelSaved<T>* saved) {
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
   const Tensor<const int32_t> ids = saved->ids.Reshaped({rows});
@@ -193,14 +194,14 @@ void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeigh
   if (stream != nullptr) joined = JoinedIds(arena, *stream, ids);
   EmbeddingSaved<T>& e = saved->embedding;
   e.tokens = arena.New<T>({rows, dim});
-  EmbeddingForward<T>(arena, {.ids = ids, .table = weights.token_embedding, .y = e.tokens});
+  EmbeddingForward<T, W>(arena, {.ids = ids, .table = weights.token_embedding, .y = e.tokens});
   if (config.bigram_rows > 0) {
     e.hash = HashForward<T>(arena, config, saved->ids, stream, joined);
     e.bigram = arena.New<T>({rows, config.bigram_dim});
     e.bigram_projected = arena.New<T>({rows, dim});
-    EmbeddingForward<T>(arena,
-                        {.ids = e.hash.Reshaped({rows}), .table = weights.bigram_embedding, .y = e.bigram});
-    MatmulForward<T>(arena, {.x = e.bigram, .weight = weights.bigram_proj, .y = e.bigram_projected});
+    EmbeddingForward<T, W>(
+        arena, {.ids = e.hash.Reshaped({rows}), .table = weights.bigram_embedding, .y = e.bigram});
+    MatmulForward<T, W>(arena, {.x = e.bigram, .weight = weights.bigram_proj, .y = e.bigram_projected});
   }
   e.summed = arena.New<T>({rows, dim});
   e.rstd = arena.New<Accum<T>>({rows});
@@ -219,8 +220,8 @@ void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeigh
         stream == nullptr ? ids : Tensor<const int32_t>(RowsOfWindows(arena, stream->windows, joined));
     e.ve = arena.New<T>({seen.dim(0), config.value_embedding_dim});
     e.ve_projected = arena.New<T>({seen.dim(0), config.kv_dim()});
-    EmbeddingForward<T>(arena, {.ids = seen, .table = weights.ve_embedding, .y = e.ve});
-    MatmulForward<T>(arena, {.x = e.ve, .weight = weights.ve_proj, .y = e.ve_projected});
+    EmbeddingForward<T, W>(arena, {.ids = seen, .table = weights.ve_embedding, .y = e.ve});
+    MatmulForward<T, W>(arena, {.x = e.ve, .weight = weights.ve_proj, .y = e.ve_projected});
   }
 }
 
@@ -270,33 +271,33 @@ void EmbeddingsBackward(Arena& arena, const ModelConfig& config, const ModelWeig
 }
 
 // The Mamba branch, on from the stream's state where there is one.
-template <typename T>
-Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                              int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
   const size_t v = static_cast<size_t>(visit);
   BlockSaved<T>& block = saved->blocks[v];
-  const MambaWeights<T>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
+  const MambaWeights<W>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
   const StreamState<T>* const stream = options.stream;
   if (stream == nullptr) {
-    return MambaForward<T>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
-                           {.keep = options.keep});
+    return MambaForward<T, W>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
+                              {.keep = options.keep});
   }
   const MambaState<T>& state = stream->mamba[v];
   MambaState<T> after = NewMambaState<T>(arena, config);
-  const Tensor<T> branch =
-      MambaForward<T>(arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
-                      {.keep = options.keep, .before = stream->kept > 0 ? &state : nullptr, .after = &after});
+  const Tensor<T> branch = MambaForward<T, W>(
+      arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
+      {.keep = options.keep, .before = stream->kept > 0 ? &state : nullptr, .after = &after});
   arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
   arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
   return branch;
 }
 
-template <typename T>
-void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, int64_t visit,
+template <typename T, typename W>
+void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
                   const ForwardOptions<T>& options, ModelSaved<T>* saved) {
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
   const int64_t layer = config.layer_of(visit);
-  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
+  const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   for (Tensor<T>* tensor : {&block.y, &block.u, &block.v, &block.mlp}) *tensor = arena.New<T>({rows, dim});
   if (OutputIsMaterialized(config, visit)) {
@@ -319,12 +320,12 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
 
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   block.branch = config.is_mamba(layer)
-                     ? MambaBranchForward<T>(arena, config, weights, visit, options, saved)
-                     : AttentionLayerForward<T>(arena, config, visit, w.attention,
-                                                SourcesOf(config, weights, *saved, visit), block.normed,
-                                                batch, time, &block.attention, options.stream);
+                     ? MambaBranchForward<T, W>(arena, config, weights, visit, options, saved)
+                     : AttentionLayerForward<T, W>(arena, config, visit, w.attention,
+                                                   SourcesOf(config, weights, *saved, visit), block.normed,
+                                                   batch, time, &block.attention, options.stream);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
-  MlpForward<T>(arena, MlpOf(w, block));
+  MlpForward<T, W>(arena, MlpOf(w, block));
   if (!OutputIsMaterialized(config, visit)) return;
   ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
   if (HasTokenGate(config, visit)) {
@@ -521,8 +522,8 @@ void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, T
 
 }  // namespace
 
-template <typename T>
-Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                         Tensor<const int32_t> ids, ModelSaved<T>* saved, const ForwardOptions<T>& options) {
   HM_CHECK_EQ(ids.rank(), 2);
   HM_CHECK(options.stream == nullptr || (ids.dim(0) == 1 && !options.keep));
@@ -534,12 +535,19 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
   saved->final_y = arena.New<T>({rows, config.dim});
   saved->hidden = arena.New<T>({rows, config.dim});
   saved->final_rstd = arena.New<Accum<T>>({rows});
-  EmbeddingsForward<T>(arena, config, weights, options.stream, saved);
+  if (StreamState<T>* stream = options.stream; stream != nullptr && stream->steps()) {
+    HM_CHECK_EQ(rows, int64_t{1});
+    if (stream->kept == 0 && !arena.device().is_plan()) {
+      arena.device().Zero(stream->place.data(), stream->place.size_bytes());
+    }
+  }
+  EmbeddingsForward<T, W>(arena, config, weights, options.stream, saved);
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
-    BlockForward<T>(arena, config, weights, visit, options, saved);
+    BlockForward<T, W>(arena, config, weights, visit, options, saved);
   }
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.visit_count()));
   if (StreamState<T>* stream = options.stream; stream != nullptr) {
+    if (stream->steps()) AdvancePlace(arena, stream->place);
     stream->kept = std::min(stream->kept + rows, stream->ids.dim(0));
   }
   return saved->hidden;
@@ -562,22 +570,22 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
   EmbeddingsBackward<T>(arena, config, weights, saved, g.dx0, g.dve_projected, grad);
 }
 
-template <typename T>
-Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                  Tensor<const T> hidden) {
   Tensor<T> logits = arena.New<T>({hidden.dim(0), config.vocab});
-  MatmulForward<T>(arena, {.x = hidden,
-                           .weight = config.tied_embeddings ? weights.token_embedding : weights.lm_head,
-                           .y = logits});
+  MatmulForward<T, W>(arena, {.x = hidden,
+                              .weight = config.tied_embeddings ? weights.token_embedding : weights.lm_head,
+                              .y = logits});
   return logits;
 }
 
-template <typename T>
-Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                                   Tensor<const T> hidden) {
   Tensor<Accum<T>> log_probs = arena.New<Accum<T>>({hidden.dim(0), config.vocab});
   Arena::Scope scope(arena);
-  const Tensor<T> logits = Logits<T>(arena, config, weights, hidden);
+  const Tensor<T> logits = Logits<T, W>(arena, config, weights, hidden);
   SoftCapLogSoftmax<T>(arena, logits, static_cast<Accum<T>>(config.soft_cap), log_probs);
   return log_probs;
 }
@@ -635,13 +643,13 @@ Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const Mode
 }
 
 #define HM11_INSTANTIATE(T)                                                                                 \
-  template Tensor<T> HiddenForward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                   \
-                                      Tensor<const int32_t>, ModelSaved<T>*, const ForwardOptions<T>&);     \
+  template Tensor<T> HiddenForward<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                \
+                                         Tensor<const int32_t>, ModelSaved<T>*, const ForwardOptions<T>&);  \
   template void HiddenBackward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, const ModelSaved<T>&, \
                                   Tensor<const T>, ModelWeights<Accum<T>>&);                                \
-  template Tensor<T> Logits<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);        \
-  template Tensor<Accum<T>> LogProbabilities<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,         \
-                                                Tensor<const T>);                                           \
+  template Tensor<T> Logits<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);     \
+  template Tensor<Accum<T>> LogProbabilities<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&,      \
+                                                   Tensor<const T>);                                        \
   template void LossAndGradient<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                      \
                                    Tensor<const int32_t>, Tensor<const int32_t>, Accum<T>,                  \
                                    ModelWeights<Accum<T>>&, Tensor<Accum<T>>, Tensor<Accum<T>>);            \
@@ -653,5 +661,12 @@ HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
+template Tensor<float> HiddenForward<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&,
+                                                  Tensor<const int32_t>, ModelSaved<float>*,
+                                                  const ForwardOptions<float>&);
+template Tensor<float> Logits<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&,
+                                           Tensor<const float>);
+template Tensor<float> LogProbabilities<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&,
+                                                     Tensor<const float>);
 
 }  // namespace hm11

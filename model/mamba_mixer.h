@@ -46,9 +46,10 @@ struct MambaOptions {
       nullptr;  // may be null; else receives the state after the last token, in other memory
 };
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena.
-template <typename T>
-Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena. W: what the matrices are stored in,
+// T but for a single token.
+template <typename T, typename W = T>
+Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
                        const MambaOptions<T>& options = {});
 

@@ -86,15 +86,15 @@ void CpuTimesDerivative(Tensor<const T> activated, Tensor<const uint32_t> negati
 }
 
 // activated and negative.
-template <typename T>
-void Hidden(Arena& arena, const MlpArgs<T>& args) {
+template <typename T, typename W>
+void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
   const Device& device = arena.device();
 #if HM11_HAVE_CUDA
-  if constexpr (std::is_same_v<T, Bf16>) {
+  if constexpr (std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
     if (device.is_cuda() && cuda::TryProductThenSquare(device, args)) return;
   }
 #endif
-  MatmulForward<T>(arena, {.x = args.x, .weight = args.up, .y = args.activated});
+  MatmulForward<T, W>(arena, {.x = args.x, .weight = args.up, .y = args.activated});
   if (device.is_plan() || args.activated.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -131,8 +131,8 @@ void HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> do
   FailNoHalf<T>("MlpBackward", device);
 }
 
-template <typename T>
-void CheckShapes(const MlpArgs<T>& args) {
+template <typename T, typename W>
+void CheckShapes(const MlpArgs<T, W>& args) {
   const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
   HM_CHECK_EQ(args.up.shape(), (Shape{width, dim}));
   HM_CHECK_EQ(args.down.shape(), (Shape{args.down.dim(0), width}));
@@ -142,11 +142,11 @@ void CheckShapes(const MlpArgs<T>& args) {
 
 }  // namespace
 
-template <typename T>
-void MlpForward(Arena& arena, const MlpArgs<T>& args) {
+template <typename T, typename W>
+void MlpForward(Arena& arena, const MlpArgs<T, W>& args) {
   CheckShapes(args);
   Hidden(arena, args);
-  MatmulForward<T>(arena, {.x = args.activated, .weight = args.down, .y = args.y});
+  MatmulForward<T, W>(arena, {.x = args.activated, .weight = args.down, .y = args.y});
 }
 
 template <typename T>
@@ -170,12 +170,13 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
                             .dweight = args.dup});
 }
 
-#define HM11_INSTANTIATE(T)                               \
-  template void MlpForward<T>(Arena&, const MlpArgs<T>&); \
+#define HM11_INSTANTIATE(T)                                     \
+  template void MlpForward<T, T>(Arena&, const MlpArgs<T, T>&); \
   template void MlpBackward<T>(Arena&, const MlpGradArgs<T>&)
 HM11_INSTANTIATE(double);
 HM11_INSTANTIATE(float);
 HM11_INSTANTIATE(Bf16);
 #undef HM11_INSTANTIATE
+template void MlpForward<float, Fp16>(Arena&, const MlpArgs<float, Fp16>&);
 
 }  // namespace hm11

@@ -31,11 +31,11 @@ namespace hm11 {
 // sums.
 inline constexpr int64_t SignWords(int64_t width) { return (width + 127) / 128 * 4; }
 
-template <typename T>
+template <typename T, typename W = T>
 struct MlpArgs {
-  Tensor<const T> x;          // [rows, dim]
-  Tensor<const T> up;         // [width, dim]
-  Tensor<const T> down;       // [out, width]
+  Tensor<const T> x;          // [rows, dim]; one row where W is not T
+  Tensor<const W> up;         // [width, dim]
+  Tensor<const W> down;       // [out, width]
   Tensor<T> activated;        // [rows, width]; out: a
   Tensor<uint32_t> negative;  // [rows, SignWords(width)]; out: set where h < 0; absent without a backward
   Tensor<T> y;                // [rows, out]; out
@@ -51,8 +51,8 @@ struct MlpGradArgs {
   Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add
 };
 
-template <typename T>
-void MlpForward(Arena& arena, const MlpArgs<T>& args);
+template <typename T, typename W = T>
+void MlpForward(Arena& arena, const MlpArgs<T, W>& args);
 template <typename T>
 void MlpBackward(Arena& arena, const MlpGradArgs<T>& args);
 
