@@ -327,6 +327,7 @@ template <typename T>
 absl::Status TrainingRun<T>::WarmUp() {
   const double limit = config_.schedule.time_limit_seconds;
   if (limit > 0 && options_.device.is_cpu() && !options_.training_seconds) {
+    log_.Progress("timing a step");
     double step_seconds = trainer_->EstimateStepSeconds();
     TakeOfRankZero(ranks_, &step_seconds);
     if (step_seconds > limit) {
@@ -518,10 +519,24 @@ void TrainingRun<T>::LookInto(const UnpackedModel& model, const std::vector<Name
   DrawPage();
 }
 
+// How much of what limits the run is done: "34 % of 5:00" or "34 % of 20000 steps".
+std::string ShareDone(const ScheduleConfig& schedule, RunPosition position) {
+  const double limit = schedule.time_limit_seconds;
+  const double by_steps = static_cast<double>(position.step) / static_cast<double>(schedule.max_steps);
+  const double by_time = limit > 0 ? position.elapsed_seconds / limit : 0;
+  const bool time_limits = limit > 0 && by_time >= by_steps;
+  return absl::StrFormat("%.0f %% of %s", 100 * std::min(1.0, time_limits ? by_time : by_steps),
+                         time_limits ? FormatDuration(limit) : absl::StrCat(schedule.max_steps, " steps"));
+}
+
 template <typename T>
 void TrainingRun<T>::ShowProgress() {
+  const std::string share = ShareDone(config_.schedule, position_);
   const int64_t steps = position_.step - first_step_;
-  if (steps == 0) return;
+  if (steps == 0) {
+    log_.Progress(absl::StrCat(share, "  training begins"));
+    return;
+  }
   const double seconds = position_.elapsed_seconds - first_elapsed_;
   double left =
       seconds / static_cast<double>(steps) * static_cast<double>(config_.schedule.max_steps - position_.step);
@@ -530,7 +545,7 @@ void TrainingRun<T>::ShowProgress() {
   }
   // The loss is that of the last report.
   const std::string loss = reported_ > first_step_ ? absl::StrFormat("  loss %.3f", last_loss_) : "";
-  log_.Progress(absl::StrFormat("%s%s  %.0f tokens/s  %s left", StepOf(position_.step), loss,
+  log_.Progress(absl::StrFormat("%s  step %d%s  %.0f tokens/s  %s left", share, position_.step, loss,
                                 static_cast<double>(steps * trainer_->tokens_per_step()) / seconds,
                                 ClockTime(left)));
 }
@@ -601,6 +616,7 @@ absl::Status TrainingRun<T>::Train() {
     clock_.Start();
   };
   go_on();
+  ShowProgress();
   while (true) {
     const StepDecision next = NextStep(schedule, last);
     if (next.over) {
@@ -680,6 +696,7 @@ absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
 template <typename T>
 std::vector<uint16_t> TrainingRun<T>::ShowSample(const ModelConfig& model, const ModelWeights<T>& weights) {
   if (config_.sample_tokens == 0) return {};
+  log_.Progress("writing a sample");
   // A prompt from the validation text, then the model's own.
   const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
   const std::span<const uint16_t> given = std::span(inputs_.val_tokens).first(static_cast<size_t>(prompt));
@@ -788,6 +805,7 @@ absl::Status TrainingRun<T>::Finish() {
   const double eval_ms = SecondsSince(start) * 1e3;
   if (!is_first()) return absl::OkStatus();
   LogStage("scoring", start);
+  log_.Progress("compressing the same text by xz -9");
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
   HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
