@@ -11,11 +11,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/audit.h"
@@ -179,7 +179,7 @@ absl::StatusOr<bool> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Audits how an artifact is scored: legal or not, and why.");
+  hm11::DescribeProgram("Audits how an artifact is scored: legal or not, and why.");
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
   const absl::StatusOr<bool> legal =
       positional.size() == 1 ? hm11::Main()

@@ -10,12 +10,12 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/bits_per_byte.h"
@@ -145,7 +145,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Scores an artifact: bits per byte of validation shards.");
+  hm11::DescribeProgram("Scores an artifact: bits per byte of validation shards.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
   if (positional.size() == 1) {

@@ -13,7 +13,6 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -22,6 +21,7 @@
 #include "core/file.h"
 #include "core/parallel.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "data/prepare.h"
 
 ABSL_FLAG(std::string, input, "",
@@ -147,7 +147,7 @@ absl::Status Run(const std::vector<std::string>& more_inputs) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Turns texts into shards of tokens.");
+  hm11::DescribeProgram("Turns texts into shards of tokens.");
   const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
   const absl::Status status = hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end()));
   if (status.ok()) return 0;

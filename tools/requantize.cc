@@ -8,11 +8,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "core/callers_folder.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "data/prepared_data.h"
 #include "tools/requantizer.h"
 
@@ -71,7 +71,7 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Quantizes a finished run's weights with other settings and scores them.");
+  hm11::DescribeProgram("Quantizes a finished run's weights with other settings and scores them.");
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
   const absl::Status status = positional.size() == 1
                                   ? hm11::Main()

@@ -14,7 +14,6 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/callers_folder.h"
@@ -23,6 +22,7 @@
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "data/default_corpus.h"
 #include "data/prepared_data.h"
 #include "train/run.h"
@@ -197,7 +197,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Trains HybridMamba-11, compresses it and scores the artifact.");
+  hm11::DescribeProgram("Trains HybridMamba-11, compresses it and scores the artifact.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
   if (positional.size() == 1) {

@@ -14,13 +14,13 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "tools/compliance/report.h"
 #include "tools/submission/submission.h"
 
@@ -81,7 +81,7 @@ absl::Status Main(const std::vector<char*>& positional) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
+  hm11::DescribeProgram(
       "Makes a submission's folder from finished runs: submission --run=DIR,... --name=... --author=... "
       "--github_id=...");
   const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);

@@ -6,11 +6,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "train/report/page.h"
 
 ABSL_FLAG(std::vector<std::string>, run, {}, "folder of a run, or several to set side by side: DIR[,DIR...]");
@@ -53,7 +53,7 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
+  hm11::DescribeProgram(
       "Draws the page of a run, or of several side by side.\n\n"
       "  tools/bazel run //tools:report -- --run=runs/books\n"
       "  tools/bazel run //tools:report -- --run=runs/a,runs/b --out=compared.html");
