@@ -35,6 +35,8 @@ absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& co
 }
 template absl::StatusOr<ModelWeights<float>> PlaceWeights<float>(Arena&, const ModelConfig&,
                                                                  const std::vector<NamedTensor>&);
+template absl::StatusOr<ModelWeights<Fp16>> PlaceWeights<Fp16>(Arena&, const ModelConfig&,
+                                                               const std::vector<NamedTensor>&);
 template absl::StatusOr<ModelWeights<Bf16>> PlaceWeights<Bf16>(Arena&, const ModelConfig&,
                                                                const std::vector<NamedTensor>&);
 

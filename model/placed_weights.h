@@ -12,8 +12,8 @@
 
 namespace hm11 {
 
-// Weights on the arena's device; T is Bf16 on a GPU, float on the CPU. Errors are those of ImportWeights,
-// whose tensors these are.
+// Weights on the arena's device; T is Bf16 on a GPU, float on the CPU, Fp16 there where a token is read at a
+// time. Errors are those of ImportWeights, whose tensors these are.
 template <typename T>
 absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& config,
                                              const std::vector<NamedTensor>& tensors);

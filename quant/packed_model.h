@@ -48,8 +48,14 @@ struct UnpackedModel {
 };
 absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source);
 absl::StatusOr<UnpackedModel> ReadModel(const std::string& path);
+// The same of an artifact or of weights before rounding, a model.safetensors as training leaves it; those
+// name no tokenizer and have a tokenizer_crc of 0.
+absl::StatusOr<UnpackedModel> ReadModelOrWeights(const std::string& path);
 
-// InvalidArgument names both files when the artifact was made with another tokenizer.
+// Whether every value is finite as Fp16.
+bool FitsFp16(const std::vector<NamedTensor>& tensors);
+
+// InvalidArgument names both files when the artifact was made with another tokenizer, as far as it says.
 absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
                             const Tokenizer& tokenizer, const std::string& tokenizer_path);
 
