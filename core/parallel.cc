@@ -18,7 +18,7 @@ thread_local bool inside_parallel_for = false;
 // the last.
 class Pool {
  public:
-  explicit Pool(int threads) {
+  explicit Pool(int threads) : threads_(threads) {
     for (int i = 1; i < threads; ++i) {
       std::thread([this] { Work(); }).detach();
     }
@@ -33,7 +33,12 @@ class Pool {
       pieces_left_ = pieces;
       ++generation_;
     }
-    wake_.notify_all();
+    // No more threads than find a piece: to wake one takes longer than a small piece.
+    if (pieces >= threads_) {
+      wake_.notify_all();
+    } else {
+      for (int64_t i = 1; i < pieces; ++i) wake_.notify_one();
+    }
     TakePieces();
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return pieces_left_ == 0 && workers_inside_ == 0; });
@@ -76,6 +81,7 @@ class Pool {
     }
   }
 
+  const int threads_;
   std::mutex job_mutex_;
   std::mutex mutex_;
   std::condition_variable wake_;
