@@ -31,8 +31,10 @@ ABSL_FLAG(std::string, json, "", "a file for the report as JSON");
 ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few forward passes and chunks");
 ABSL_FLAG(int64_t, probes, 12, "positions at which to change tokens");
 ABSL_FLAG(uint64_t, seed, 0, "of the positions and of what tokens are changed to");
-ABSL_FLAG(int64_t, chunk, 0,
+ABSL_FLAG(int64_t, ttt_chunk, 0,
           "targets of a chunk of test-time training; 0: two windows, so that chunks end early");
+ABSL_FLAG(double, ttt_learning_rate, 0, "of test-time training's first chunk; 0: the mode's");
+ABSL_FLAG(int64_t, ttt_epochs, 0, "times that each scored chunk is trained on; 0: the mode's");
 ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
 ABSL_FLAG(int64_t, overlap, -1,
           "earlier tokens that attention sees of every target at least, when stateful; -1: half a window, at "
@@ -52,14 +54,15 @@ absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
   const ScorerRequest request = {.mode = absl::GetFlag(FLAGS_mode),
                                  .stride = absl::GetFlag(FLAGS_stride),
                                  .overlap = absl::GetFlag(FLAGS_overlap),
+                                 .ttt_learning_rate = absl::GetFlag(FLAGS_ttt_learning_rate),
+                                 .ttt_epochs = absl::GetFlag(FLAGS_ttt_epochs),
+                                 .ttt_chunk = absl::GetFlag(FLAGS_ttt_chunk),
                                  .isolate_documents = absl::GetFlag(FLAGS_isolate_documents),
                                  .window = absl::GetFlag(FLAGS_window),
                                  .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
   HM_ASSIGN_OR_RETURN(ScorerOptions options,
                       ScorerOptionsFor(request, model.config.sequence, /*rows_at_once=*/4096));
-  const int64_t chunk = absl::GetFlag(FLAGS_chunk);
-  if (chunk < 0) return absl::InvalidArgumentError(absl::StrCat("--chunk=", chunk, ": negative"));
-  if (options.ttt) options.ttt->chunk = chunk > 0 ? chunk : 2 * options.score.window;
+  if (options.ttt && request.ttt_chunk == 0) options.ttt->chunk = 2 * options.score.window;
   return options;
 }
 
@@ -156,8 +159,7 @@ absl::StatusOr<bool> Main() {
   options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
   const std::vector<uint16_t> tokens = stream.Read(0, count);
   HM_RETURN_IF_ERROR(CheckAuditable(tokens, tokenizer.byte_table(), options));
-  const bool half = device.is_cuda() && !scorer.ttt;
-  HM_ASSIGN_OR_RETURN(const AuditReport report, half
+  HM_ASSIGN_OR_RETURN(const AuditReport report, device.is_cuda()
                                                     ? AuditAs<Bf16>(device, model, scorer, tokens, options)
                                                     : AuditAs<float>(device, model, scorer, tokens, options));
   std::printf("audit of %s, mode %s, window %ld, %s %ld, %ld of %ld tokens, on %s\n",

@@ -34,6 +34,9 @@ ABSL_FLAG(int64_t, overlap, -1,
           "most 1024");
 ABSL_FLAG(bool, isolate_documents, false,
           "score every document as if it were alone: plain, sliding or stateful");
+ABSL_FLAG(double, ttt_learning_rate, 0, "of test-time training's first chunk; 0: the mode's");
+ABSL_FLAG(int64_t, ttt_epochs, 0, "times that each scored chunk is trained on; 0: the mode's");
+ABSL_FLAG(int64_t, ttt_chunk, 0, "targets of a chunk of test-time training; 0: the mode's");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
 ABSL_FLAG(
@@ -79,6 +82,9 @@ ScorerRequest Request() {
   return {.mode = absl::GetFlag(FLAGS_mode),
           .stride = absl::GetFlag(FLAGS_stride),
           .overlap = absl::GetFlag(FLAGS_overlap),
+          .ttt_learning_rate = absl::GetFlag(FLAGS_ttt_learning_rate),
+          .ttt_epochs = absl::GetFlag(FLAGS_ttt_epochs),
+          .ttt_chunk = absl::GetFlag(FLAGS_ttt_chunk),
           .isolate_documents = absl::GetFlag(FLAGS_isolate_documents),
           .window = absl::GetFlag(FLAGS_window),
           .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
@@ -115,11 +121,9 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   const auto start = std::chrono::steady_clock::now();
-  // Test-time training needs weights that small steps change.
-  const bool half = device.is_cuda() && !options.ttt;
   HM_ASSIGN_OR_RETURN(const Score score,
-                      half ? ScoreAs<Bf16>(*group, device, model, stream, tokenizer, options)
-                           : ScoreAs<float>(*group, device, model, stream, tokenizer, options));
+                      device.is_cuda() ? ScoreAs<Bf16>(*group, device, model, stream, tokenizer, options)
+                                       : ScoreAs<float>(*group, device, model, stream, tokenizer, options));
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   HM_RETURN_IF_ERROR(CheckScored(score, absl::GetFlag(FLAGS_data)));

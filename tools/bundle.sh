@@ -4,6 +4,8 @@
 # There: tar xf hm11_bundle.tar.xz && hm11_bundle/run_tests.sh && hm11_bundle/run_benchmarks.sh
 #        hm11_bundle/run train/hm11 --flags
 #
+# --without=PATTERN leaves out what has such a name (an extended regular expression: '_(test|benchmark)$').
+#
 # In it: every program at its place in the source tree, stripped; the data files the programs name; the shared
 # libraries they need but for the driver, the C library and CUDA's, which the other machine has. Exits with 1 and one
 # line when a library is missing here or the archive is larger than --max_mib.
@@ -16,14 +18,19 @@ fail() {
 
 out=hm11_bundle.tar.xz
 max_mib=64
+without=
 for argument in "$@"; do
   case "$argument" in
     --out=*) out="${argument#*=}" ;;
     --max_mib=*) max_mib="${argument#*=}" ;;
-    *) fail "unknown argument $argument; known: --out=FILE.tar.xz --max_mib=N" ;;
+    --without=*) without="${argument#*=}" ;;
+    *) fail "unknown argument $argument; known: --out=FILE.tar.xz --max_mib=N --without=PATTERN" ;;
   esac
 done
 [[ $max_mib =~ ^[0-9]+$ ]] || fail "--max_mib=$max_mib is not a whole number"
+matches=0
+[[ "" =~ $without ]] 2>/dev/null || matches=$?
+((matches < 2)) || fail "--without=$without is not a regular expression"
 for tool in ldd readelf strip tar xz; do
   command -v "$tool" >/dev/null || fail "$tool is not installed"
 done
@@ -71,6 +78,7 @@ add_program() {
 touch "$stage/tests.txt" "$stage/benchmarks.txt" "$stage/programs.txt" "$work/cuda_libraries" "$work/glibc_versions"
 while read -r name; do
   file="$contents/$name"
+  [[ -n $without && $name =~ $without ]] && continue
   case "$name" in
     tools/bundle | tools/bundle.sh) continue ;;
     # What programs load at run time where they find it: CPU ranks' Gloo, and with it InfiniBand's libraries, which

@@ -48,6 +48,10 @@ check "in one line" one_line_error
 check "and leaves none behind" test ! -e "$work/b.tar.xz"
 check "refuses unknown arguments" code_is 1 "$source/bundle.sh" --fast
 check "in one line" one_line_error
+check "leaves out what it is told" code_is 0 "$source/bundle.sh" --out="$work/c.tar.xz" --without='_benchmark$|bad_test$'
+check "and says so" has "$work/out" "2 tests, 0 benchmarks, 1 programs"
+check "refuses what is no pattern" code_is 1 "$source/bundle.sh" --out="$work/d.tar.xz" --without='('
+check "in one line" one_line_error
 
 mkdir "$work/elsewhere"
 tar -C "$work/elsewhere" -xf "$work/made/a.tar.xz"
