@@ -229,7 +229,6 @@ class TrainingRun {
   void LookInto(const UnpackedModel& model, const std::vector<NamedTensor>& exported,
                 const std::vector<uint16_t>& sample);
   void ShowProgress();
-  std::vector<NamedTensor> ExportMaster();
   absl::StatusOr<std::vector<NamedTensor>> ExportedWeights();
   absl::StatusOr<Calibration> Calibrate(const std::vector<NamedTensor>& exported);
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
@@ -616,8 +615,8 @@ absl::Status TrainingRun<T>::Train() {
                        .train_seconds = position_.elapsed_seconds});
     ShowProgress();
     if (snapshots_.Wanted(position_.step, next.lr_scale)) {
-      trainer_->CollectState();
-      if (is_first()) snapshots_.Take(ExportMaster());
+      std::vector<NamedTensor> weights = trainer_->ExportMaster();
+      if (is_first()) snapshots_.Take(std::move(weights));
     }
   }
   if (position_.step < schedule.max_steps) {
@@ -634,27 +633,20 @@ absl::Status TrainingRun<T>::Train() {
   return absl::OkStatus();
 }
 
-template <typename T>
-std::vector<NamedTensor> TrainingRun<T>::ExportMaster() {
-  return ExportWeights<float>(trainer_->work(), config_.model, trainer_->master().view);
-}
-
 // Sets snapshots_exported_: rank 0 alone has snapshots.
 template <typename T>
 absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
   snapshots_exported_ = snapshots_.count();
   TakeOfRankZero(ranks_, &snapshots_exported_);
-  trainer_->CollectState();
   if (snapshots_exported_ > 0) {
     log_.Line(absl::StrCat("exporting the mean of ", snapshots_exported_, " snapshots"));
     TrainingState state = trainer_->Save();
     if (is_first()) state.weights = snapshots_.Mean();
     HM_RETURN_IF_ERROR(trainer_->Load(state));
-    return ExportMaster();
+    return trainer_->ExportMaster();
   }
   const bool average = config_.export_average && config_.schedule.average_decay > 0;
-  return average ? ExportWeights<float>(trainer_->work(), config_.model, trainer_->average().view)
-                 : ExportMaster();
+  return average ? trainer_->ExportAverage() : trainer_->ExportMaster();
 }
 
 template <typename T>
