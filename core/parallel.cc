@@ -14,6 +14,23 @@ namespace {
 
 thread_local bool inside_parallel_for = false;
 
+std::atomic<int> keep_awake = 0;  // ThreadsAwake there are
+
+// Returns once done() holds, or when nobody wants threads awake any more.
+template <typename Done>
+void WaitAwake(Done&& done) {
+  constexpr int kTriesAtOnce = 1000;  // then other processes may have the core
+  while (keep_awake.load(std::memory_order_relaxed) > 0) {
+    for (int i = 0; i < kTriesAtOnce; ++i) {
+      if (done()) return;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    std::this_thread::yield();
+  }
+}
+
 // Threads wait for a job, then take pieces of it by counting up; the caller takes pieces too and waits for
 // the last.
 class Pool {
@@ -40,6 +57,7 @@ class Pool {
       for (int64_t i = 1; i < pieces; ++i) wake_.notify_one();
     }
     TakePieces();
+    WaitAwake([this] { return pieces_left_ == 0 && workers_inside_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
     done_.wait(lock, [this] { return pieces_left_ == 0 && workers_inside_ == 0; });
     job_.function = nullptr;
@@ -68,6 +86,7 @@ class Pool {
   void Work() {
     int64_t seen = 0;
     for (;;) {
+      WaitAwake([&] { return generation_ != seen; });
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_ != seen; });
@@ -88,12 +107,16 @@ class Pool {
   std::condition_variable done_;
   Job job_;
   std::atomic<int64_t> next_piece_ = 0;
-  int64_t pieces_left_ = 0;
-  int workers_inside_ = 0;
-  int64_t generation_ = 0;
+  // Written under mutex_, read without it by those who wait awake.
+  std::atomic<int64_t> pieces_left_ = 0;
+  std::atomic<int> workers_inside_ = 0;
+  std::atomic<int64_t> generation_ = 0;
 };
 
 }  // namespace
+
+ThreadsAwake::ThreadsAwake() { ++keep_awake; }
+ThreadsAwake::~ThreadsAwake() { --keep_awake; }
 
 int ThreadCount() {
   static const int count = [] {

@@ -41,6 +41,16 @@ void ParallelFor(int64_t count, int64_t min_piece, F&& function) {
   parallel_internal::Run(count, min_piece, RangeFunction(function));
 }
 
+// While one lives, threads of ParallelFor wait awake for the next loop, so that rows of short loops do not
+// spend their time on waking threads. They take all cores meanwhile.
+class ThreadsAwake {
+ public:
+  ThreadsAwake();
+  ~ThreadsAwake();
+  ThreadsAwake(const ThreadsAwake&) = delete;
+  ThreadsAwake& operator=(const ThreadsAwake&) = delete;
+};
+
 // Cores in use: the machine's, or HM11_THREADS when that is set.
 int ThreadCount();
 

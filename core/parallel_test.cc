@@ -7,6 +7,7 @@
 #include <atomic>
 #include <cstdint>
 #include <cstdlib>
+#include <memory>
 #include <mutex>
 #include <set>
 #include <thread>
@@ -46,6 +47,19 @@ RC_GTEST_PROP(ParallelProperty, PiecesAreThoseTheHeaderPromises, ()) {
   for (int64_t p = 0; p < expected; ++p) {
     RC_ASSERT(pieces.count({p * count / expected, (p + 1) * count / expected}) == 1);
     RC_ASSERT((expected == 1 || (p + 1) * count / expected - p * count / expected >= min_piece));
+  }
+}
+
+TEST(ParallelTest, LoopsOfThreadsKeptAwakeAreWhole) {
+  for (int repeat = 0; repeat < 20; ++repeat) {
+    const auto awake = repeat % 2 == 0 ? std::make_unique<ThreadsAwake>() : nullptr;
+    for (int loop = 0; loop < 200; ++loop) {
+      std::vector<int> times(100);
+      ParallelFor(100, 7, [&](int64_t begin, int64_t end) {
+        for (int64_t i = begin; i < end; ++i) ++times[static_cast<size_t>(i)];
+      });
+      ASSERT_EQ(times, std::vector<int>(100, 1));
+    }
   }
 }
 

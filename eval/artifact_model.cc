@@ -1,14 +1,19 @@
 // ArtifactModel: between files and weights.
 #include "eval/artifact_model.h"
 
+#include <algorithm>
+#include <cmath>
 #include <type_traits>
 #include <utility>
 
+#include "absl/strings/match.h"
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/lzma.h"
 #include "core/status.h"
+#include "model/safetensors.h"
 #include "ops/elementwise.h"
 
 namespace hm11 {
@@ -28,6 +33,28 @@ ArtifactContents ContentsOf(const ModelConfig& model, int64_t sequence) {
     contents.classes.push_back(weight.storage);
   }
   return contents;
+}
+
+// Imports into host memory only to see that every tensor is there in its shape.
+absl::Status CheckTensors(const UnpackedModel& model) {
+  Arena host = Arena::Cpu();
+  ModelWeights<float> weights = NewWeights<float>(host, model.config.model);
+  return ImportWeights<float>(host, model.config.model, model.tensors, &weights);
+}
+
+// The configuration in a file of weights.
+absl::Status ConfigOfWeights(const Safetensors& file, ArtifactConfig* config) {
+  const auto text = file.metadata.find("config");
+  if (text == file.metadata.end()) {
+    return absl::InvalidArgumentError("no configuration of a model in its metadata, under 'config'");
+  }
+  HM_RETURN_IF_ERROR(ParseFields(text->second, &config->model));
+  if (const auto sequence = file.metadata.find("sequence");
+      sequence != file.metadata.end() &&
+      (!absl::SimpleAtoi(sequence->second, &config->sequence) || config->sequence < 1)) {
+    return absl::InvalidArgumentError(absl::StrCat("sequence ", sequence->second, " in its metadata"));
+  }
+  return config->model.Validate();
 }
 
 }  // namespace
@@ -66,6 +93,30 @@ absl::StatusOr<UnpackedModel> ReadModel(const std::string& path) {
   return UnpackModel(bytes, path);
 }
 
+absl::StatusOr<UnpackedModel> ReadModelOrWeights(const std::string& path) {
+  if (!absl::EndsWith(path, ".safetensors")) return ReadModel(path);
+  HM_ASSIGN_OR_RETURN(Safetensors file, ReadSafetensors(path));
+  UnpackedModel model;
+  absl::Status status = ConfigOfWeights(file, &model.config);
+  if (!status.ok()) return WithSource(status, path);
+  model.tensors = std::move(file.tensors);
+  // What is only for training.
+  model.config.model.mtp_heads = 0;
+  std::erase_if(model.tensors,
+                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
+  status = CheckTensors(model);
+  if (!status.ok()) return WithSource(status, path);
+  return model;
+}
+
+bool FitsFp16(const std::vector<NamedTensor>& tensors) {
+  constexpr float kLargest = 65504;
+  return std::all_of(tensors.begin(), tensors.end(), [](const NamedTensor& tensor) {
+    return std::all_of(tensor.values.begin(), tensor.values.end(),
+                       [](float value) { return std::abs(value) <= kLargest; });
+  });
+}
+
 absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
                             const Tokenizer& tokenizer, const std::string& tokenizer_path) {
   if (tokenizer.vocab() != model.config.model.vocab) {
@@ -73,7 +124,7 @@ absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artif
                                                    " pieces, the model of ", artifact_path, " has ",
                                                    model.config.model.vocab));
   }
-  if (Crc64(tokenizer.model()) != model.tokenizer_crc) {
+  if (model.tokenizer_crc != 0 && Crc64(tokenizer.model()) != model.tokenizer_crc) {
     return absl::InvalidArgumentError(
         absl::StrCat("artifact ", artifact_path, " was made with another tokenizer than ", tokenizer_path));
   }
@@ -106,6 +157,8 @@ absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& co
 }
 template absl::StatusOr<ModelWeights<float>> PlaceWeights<float>(Arena&, const ModelConfig&,
                                                                  const std::vector<NamedTensor>&);
+template absl::StatusOr<ModelWeights<Fp16>> PlaceWeights<Fp16>(Arena&, const ModelConfig&,
+                                                               const std::vector<NamedTensor>&);
 template absl::StatusOr<ModelWeights<Bf16>> PlaceWeights<Bf16>(Arena&, const ModelConfig&,
                                                                const std::vector<NamedTensor>&);
 

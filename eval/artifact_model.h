@@ -49,12 +49,19 @@ struct UnpackedModel {
 };
 absl::StatusOr<UnpackedModel> UnpackModel(absl::string_view bytes, absl::string_view source);
 absl::StatusOr<UnpackedModel> ReadModel(const std::string& path);
+// The same of an artifact or of weights before rounding, a model.safetensors as training leaves it; those
+// name no tokenizer and have a tokenizer_crc of 0.
+absl::StatusOr<UnpackedModel> ReadModelOrWeights(const std::string& path);
 
-// InvalidArgument names both files when the artifact was made with another tokenizer.
+// Whether every value is finite as Fp16.
+bool FitsFp16(const std::vector<NamedTensor>& tensors);
+
+// InvalidArgument names both files when the artifact was made with another tokenizer, as far as it says.
 absl::Status CheckTokenizer(const UnpackedModel& model, const std::string& artifact_path,
                             const Tokenizer& tokenizer, const std::string& tokenizer_path);
 
-// Weights on the arena's device in the type its models run in: Bf16 on a GPU, float on the CPU.
+// Weights on the arena's device in the type its models run in: Bf16 on a GPU, float on the CPU, Fp16 there
+// where a token is read at a time.
 template <typename T>
 absl::StatusOr<ModelWeights<T>> PlaceWeights(Arena& arena, const ModelConfig& config,
                                              const std::vector<NamedTensor>& tensors);

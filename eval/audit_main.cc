@@ -16,14 +16,17 @@
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/artifact_model.h"
 #include "eval/audit.h"
+#include "eval/run_files.h"
 #include "eval/scorer.h"
 
+ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokenizer and validation text");
 ABSL_FLAG(std::string, artifact, "", "the artifact to audit");
-ABSL_FLAG(std::string, data, "", "pattern of validation shards");
+ABSL_FLAG(std::string, data, "", "folder of prepared data, or a pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
 ABSL_FLAG(std::string, mode, "sliding",
           "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
@@ -126,14 +129,28 @@ absl::Status CheckAuditable(const std::vector<uint16_t>& tokens, const ByteTable
   return CheckScored(most, absl::GetFlag(FLAGS_data));
 }
 
+// Flags left out that --run answers; and a folder as --data stands for its validation shards.
+absl::Status TakeFlagsFromRun() {
+  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
+  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
+  HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
+  absl::SetFlag(&FLAGS_artifact, files.artifact);
+  absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
+  absl::SetFlag(&FLAGS_data, files.data);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> Main() {
   const auto start = Clock::now();
   AuditOptions options{.allowed = OpenFilesAndSockets()};
   HM_RETURN_IF_ERROR(EnterCallersFolder());
+  HM_RETURN_IF_ERROR(TakeFlagsFromRun());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
-    if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
+    if (value.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
+    }
   }
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));

@@ -16,15 +16,18 @@
 #include "core/launch_ranks.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
+#include "eval/run_files.h"
 #include "eval/scorer.h"
 #include "model/language_model.h"
 
+ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokenizer and validation text");
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
-ABSL_FLAG(std::string, data, "", "pattern of validation shards");
+ABSL_FLAG(std::string, data, "", "folder of prepared data, or a pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
 ABSL_FLAG(std::string, mode, "plain",
           "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
@@ -97,12 +100,26 @@ bool IsCut() {
          !absl::GetFlag(FLAGS_isolate_documents);
 }
 
+// Flags left out that --run answers; and a folder as --data stands for its validation shards.
+absl::Status TakeFlagsFromRun() {
+  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
+  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
+  HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
+  absl::SetFlag(&FLAGS_artifact, files.artifact);
+  absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
+  absl::SetFlag(&FLAGS_data, files.data);
+  return absl::OkStatus();
+}
+
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_RETURN_IF_ERROR(EnterCallersFolder());
+  HM_RETURN_IF_ERROR(TakeFlagsFromRun());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
-    if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
+    if (value.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
+    }
   }
   if (group->size() > 1 && !IsCut()) {
     return absl::InvalidArgumentError(absl::StrCat(

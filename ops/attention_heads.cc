@@ -55,7 +55,7 @@ void CheckHeads(const AttentionHeadsArgs<T>& args, const Shape& q, const Shape& 
 // Cosines of every position's angles, then their sines.
 template <typename T>
 void FillTable(const AttentionHeadsArgs<T>& args, Tensor<T> table) {
-  const int64_t half = args.rope_dims / 2;
+  const int64_t half = args.rope_dims / 2, first = args.place.empty() ? 0 : args.place[0];
   T* cosines = table.data();
   T* sines = cosines + args.time * half;
   ParallelFor(args.time, 64, [&](int64_t begin, int64_t end) {
@@ -63,7 +63,7 @@ void FillTable(const AttentionHeadsArgs<T>& args, Tensor<T> table) {
       const double frequency =
           std::pow(args.rope_base, -static_cast<double>(2 * i) / static_cast<double>(args.rope_dims));
       for (int64_t t = begin; t < end; ++t) {
-        const double angle = static_cast<double>(t) * frequency;
+        const double angle = static_cast<double>(first + t) * frequency;
         cosines[t * half + i] = static_cast<T>(std::cos(angle));
         sines[t * half + i] = static_cast<T>(std::sin(angle));
       }

@@ -75,7 +75,7 @@ void Cast(Arena& arena, Tensor<const From> x, Tensor<To> y) {
   if (device.is_plan() || x.empty()) return;
   if constexpr (std::is_same_v<From, To>) return device.CopyOnDevice(y.data(), x.data(), x.size_bytes());
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<From> && kOnCuda<To> && !std::is_same_v<From, To>) {
+  if constexpr (kOnCuda<From> && kOnCuda<To> && !std::is_same_v<From, To> && !std::is_same_v<To, Fp16>) {
     if (device.is_cuda()) return cuda::Cast(device, x, y);
   }
 #endif
@@ -103,6 +103,7 @@ template void Cast<double, float>(Arena&, Tensor<const double>, Tensor<float>);
 template void Cast<float, double>(Arena&, Tensor<const float>, Tensor<double>);
 template void Cast<float, float>(Arena&, Tensor<const float>, Tensor<float>);
 template void Cast<float, Bf16>(Arena&, Tensor<const float>, Tensor<Bf16>);
+template void Cast<float, Fp16>(Arena&, Tensor<const float>, Tensor<Fp16>);
 template void Cast<Bf16, float>(Arena&, Tensor<const Bf16>, Tensor<float>);
 template void Cast<Bf16, Bf16>(Arena&, Tensor<const Bf16>, Tensor<Bf16>);
 template void Sum<double>(Arena&, Tensor<const double>, double, Tensor<double>);

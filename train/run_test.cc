@@ -87,6 +87,30 @@ TEST_F(RunTest, TwoRunsWithOneSeedGiveTheSameBits) {
   EXPECT_NE(*ReadFile(*folder_ + "/once/artifact.hm11"), *ReadFile(*folder_ + "/other/artifact.hm11"));
 }
 
+// What follows `before` in a run's log, up to a space.
+std::string AfterInLog(const std::string& folder, absl::string_view before) {
+  const std::string log = *ReadFile(folder + "/train.log");
+  const size_t found = log.find(std::string(before));
+  return found == std::string::npos ? "none"
+                                    : log.substr(found + before.size(), log.find(' ', found + before.size()) -
+                                                                            found - before.size());
+}
+
+TEST_F(RunTest, ARunBeginsWithTheWeightsOfAFile) {
+  ASSERT_THAT(hm11::Run(Options("source")), IsOk());
+  RunOptions options = Options("begins");
+  options.init = *folder_ + "/source/model.safetensors";
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  const std::string loss = AfterInLog(*folder_ + "/source", "step:24/24 val_loss:");
+  EXPECT_NE(loss, AfterInLog(*folder_ + "/source", "step:0/24 val_loss:"));
+  EXPECT_EQ(loss, AfterInLog(*folder_ + "/begins", "step:0/24 val_loss:"));
+  options = Options("other_model");
+  options.init = *folder_ + "/source/model.safetensors";
+  options.config.model.mlp_width = 32;
+  EXPECT_THAT(hm11::Run(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, "model.safetensors: tensor mlp_up_bank"));
+}
+
 TEST_F(RunTest, InputsAreHiddenOnlyOnceTextIsReadAgain) {
   const TokenStream stream = *TokenStream::Open(*folder_ + "/t_train_*.bin", 300);
   ASSERT_THAT(WriteShard(*folder_ + "/short_000000.bin", stream.Read(0, 1500)), IsOk());

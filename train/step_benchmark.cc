@@ -25,8 +25,8 @@
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
 #include "ops/exclusive_attention.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/matmul.h"
+#include "ops/mlp.h"
 #include "ops/residual_norm.h"
 #include "ops/smear.h"
 #include "scan/selective_scan.h"
@@ -152,9 +152,9 @@ class StepBenchmark {
     grad.dnormed = Random({rows_, dim});
     grad.du = Random({rows_, dim});
     grad.dx = Random({rows_, dim});
-    grad.dbranch = Random({rows_, dim});
-    grad.dbranch_scale = RandomAccum({dim});
-    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(6 * dim), 0,
+    grad.forward.branch = {};  // The gradients of its product see to that.
+    grad.forward.branch_scale = {};
+    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(4 * dim), 0,
         [&] { ResidualNormBackward<T>(arena_, grad); });
     args.x0 = Random({rows_, dim});
     args.mix = RandomAccum({2, dim});
@@ -162,21 +162,36 @@ class StepBenchmark {
     Add("elementwise", "residual into layer forward", m_.layer_count(), Bytes(6 * dim), 0,
         [&] { ResidualNormForward<T>(arena_, args); });
     grad.forward = args;
+    grad.forward.branch = {};
+    grad.forward.branch_scale = {};
     grad.dx0 = Random({rows_, dim});
     grad.dmix = RandomAccum({2, dim});
-    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(9 * dim), 0,
+    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(7 * dim), 0,
         [&] { ResidualNormBackward<T>(arena_, grad); });
   }
 
   void Mlps() {
-    Product("MLP up", m_.layer_count(), m_.dim, m_.mlp_width);
-    Product("MLP down", m_.layer_count(), m_.mlp_width, m_.dim);
     Arena::Scope scope(arena_);
-    const Tensor<T> x = Random({rows_, m_.mlp_width}), y = Random({rows_, m_.mlp_width});
-    Add("elementwise", "leaky ReLU squared forward", m_.layer_count(), Bytes(2 * m_.mlp_width), 0,
-        [&] { LeakyReluSquaredForward<T>(arena_, {.x = x, .y = y}); });
-    Add("elementwise", "leaky ReLU squared backward", m_.layer_count(), Bytes(3 * m_.mlp_width), 0,
-        [&] { LeakyReluSquaredBackward<T>(arena_, {.x = x, .dy = y, .dx = y}); });
+    const int64_t width = m_.mlp_width;
+    MlpArgs<T> args;
+    args.x = Random({rows_, m_.dim});
+    args.up = Random({width, m_.dim}, 0.05);
+    args.down = Random({m_.dim, width}, 0.05);
+    args.activated = Random({rows_, width});
+    args.negative = arena_.New<uint32_t>({rows_, SignWords(width)});
+    args.y = Random({rows_, m_.dim});
+    const double operations = 4.0 * static_cast<double>(rows_ * m_.dim * width);
+    Add("matrix products", "MLP forward", m_.layer_count(), Bytes(2 * m_.dim + 2 * width), operations,
+        [&] { MlpForward<T>(arena_, args); });
+    MlpGradArgs<T> grad;
+    grad.forward = args;
+    grad.columns = {RandomAccum({m_.dim}), RandomAccum({m_.dim})};
+    grad.dy = Random({rows_, m_.dim});
+    grad.dx = Random({rows_, m_.dim});
+    grad.dup = RandomAccum({width, m_.dim});
+    grad.ddown = RandomAccum({m_.dim, width});
+    Add("matrix products", "MLP backward", m_.layer_count(), Bytes(4 * m_.dim + 5 * width), 2 * operations,
+        [&] { MlpBackward<T>(arena_, grad); });
   }
 
   int64_t mamba_layers() const { return m_.layer_count() - m_.attention_count(); }
@@ -296,8 +311,7 @@ class StepBenchmark {
   void Ends() {
     Product("head", 1, m_.dim, m_.vocab);
     Arena::Scope scope(arena_);
-    const Tensor<T> logits = Random({rows_, m_.vocab}), dlogits = Random({rows_, m_.vocab}),
-                    x = Random({rows_, m_.dim});
+    const Tensor<T> logits = Random({rows_, m_.vocab}), x = Random({rows_, m_.dim});
     std::vector<int32_t> host(static_cast<size_t>(rows_));
     for (int64_t i = 0; i < rows_; ++i) {
       // Squared uniforms: some tokens are far more common than others.
@@ -307,19 +321,9 @@ class StepBenchmark {
     const Tensor<int32_t> ids = arena_.New<int32_t>({rows_});
     device_.CopyFromHost(ids.data(), host.data(), ids.size_bytes());
     device_.Synchronize();
-    const Tensor<A> losses = RandomAccum({rows_}), normalizer = RandomAccum({rows_});
-    Add("elementwise", "cross entropy forward", 1, Bytes(m_.vocab), 0, [&] {
-      CrossEntropyForward<T>(
-          arena_,
-          {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses, .log_normalizer = normalizer});
-    });
-    Add("elementwise", "cross entropy backward", 1, Bytes(2 * m_.vocab), 0, [&] {
-      CrossEntropyBackward<T>(arena_, {.logits = logits,
-                                       .targets = ids,
-                                       .soft_cap = 30,
-                                       .log_normalizer = normalizer,
-                                       .dloss = 1,
-                                       .dlogits = dlogits});
+    const Tensor<A> losses = RandomAccum({rows_});
+    Add("elementwise", "cross entropy and its gradient", 1, Bytes(2 * m_.vocab), 0, [&] {
+      CrossEntropyGradient<T>(arena_, {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses});
     });
     const Tensor<T> table = Random({m_.vocab, m_.dim});
     const Tensor<A> dtable = RandomAccum({m_.vocab, m_.dim}), gate = RandomAccum({m_.dim}),
@@ -344,6 +348,12 @@ class StepBenchmark {
     ModelWeights<T> model;
     const std::vector<NamedTensor> initial = InitialWeights(m_, 1);
     HM_CHECK(ImportWeights<float>(arena_, m_, initial, &weights.view).ok());
+    for (const BlockWeights<float>& block : weights.view.blocks) {
+      // These may begin as zeros, which a GPU multiplies faster than what a trained model has.
+      for (const Tensor<float>& outputs : {block.down, block.attention.out, block.mamba.out_proj}) {
+        if (!outputs.empty()) FillRandom(device_, outputs, 0.02);
+      }
+    }
     if constexpr (std::is_same_v<T, Bf16>) {
       copy = arena_.New<Bf16>(weights.flat.shape());
       model = WorkingCopyView(m_, weights, copy);
@@ -426,7 +436,6 @@ absl::Status Main() {
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
-  config.model.zero_init_outputs = false;  // A GPU multiplies zeros faster than what a trained model has.
   HM_RETURN_IF_ERROR(config.Validate());
   TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
   if (device.is_cuda()) {

@@ -182,11 +182,16 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
     incoming.taken = std::make_unique<Fence>(device_);
     incoming.finished = std::make_unique<Fence>(device_);
   }
-  const std::vector<NamedTensor> initial = InitialWeights(config_.model, static_cast<uint64_t>(config_.seed));
+  HM_CHECK(BeginWith(InitialWeights(config_.model, static_cast<uint64_t>(config_.seed))).ok());
+}
+
+template <typename T>
+absl::Status Trainer<T>::BeginWith(const std::vector<NamedTensor>& weights) {
   for (const Tensor<float>& set : {master_.flat, average_.flat}) {
-    HM_CHECK(Import(initial, set, Giver::kEachRank).ok());
+    HM_RETURN_IF_ERROR(Import(weights, set, Giver::kEachRank));
   }
   RefreshWorkingCopy();
+  return absl::OkStatus();
 }
 
 template <typename T>

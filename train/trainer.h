@@ -59,6 +59,10 @@ class Trainer {
           const Communicator& ranks);
   ~Trainer();
 
+  // Weights, and the average, are `weights` instead: the model's, under the reference's names. Errors name
+  // the tensor that is missing, unknown or of another shape, and leave all as it was. Before the first step.
+  absl::Status BeginWith(const std::vector<NamedTensor>& weights);
+
   // Runs up to `steps` steps, and at least those that a GPU needs, and undoes them: afterwards weights,
   // moments and average are what they were. Records a step of each phase. `go_on` is asked after each step
   // with the number of steps done, and has to answer alike on all ranks; may be empty. Gives the number of

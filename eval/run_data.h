@@ -1,7 +1,7 @@
 // RunData: where a run's text is and what it was, as plain values with a text form (core/fields.h); data.txt
 // in the run's folder, so that a run goes on without being told again, and not on other text.
-#ifndef HM11_TRAIN_RUN_DATA_H_
-#define HM11_TRAIN_RUN_DATA_H_
+#ifndef HM11_EVAL_RUN_DATA_H_
+#define HM11_EVAL_RUN_DATA_H_
 
 #include <string>
 
@@ -26,4 +26,4 @@ struct RunData {
 
 }  // namespace hm11
 
-#endif  // HM11_TRAIN_RUN_DATA_H_
+#endif  // HM11_EVAL_RUN_DATA_H_
