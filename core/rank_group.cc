@@ -139,9 +139,13 @@ absl::Status RankGroup::Come() {
   Hello hello{.rank = ranks_.rank, .size = ranks_.size, .purpose = kExchange, .host = HostName()};
   Socket sockets[2];
   for (Socket& socket : sockets) {
-    HM_ASSIGN_OR_RETURN(socket, ConnectTo(ranks_.master_address, ranks_.master_port, seconds_));
+    absl::StatusOr<Socket> connected = ConnectTo(ranks_.master_address, ranks_.master_port, seconds_);
+    // Rank 0 was there: it refuses somebody, and writes why.
+    if (!connected.ok() && sockets[0].is_open()) return absl::AbortedError("");
+    HM_ASSIGN_OR_RETURN(socket, std::move(connected));
     socket.LimitSilence(seconds_ + 10);
     if (!socket.SendWords(hello.Words()) || socket.ReceiveWords() != kHello) {
+      if (hello.purpose == kWatch) return absl::AbortedError("");
       return absl::UnavailableError(absl::StrCat("what answers at MASTER_ADDR=", ranks_.master_address,
                                                  ", port ", ranks_.master_port, ", is no rank 0 of hm11's"));
     }
