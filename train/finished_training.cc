@@ -26,27 +26,20 @@
 
 namespace hm11 {
 
-template <typename T>
-std::vector<NamedTensor> TrainingRun<T>::ExportMaster() {
-  return ExportWeights<float>(trainer_->work(), config_.model, trainer_->master().view);
-}
-
 // Sets snapshots_exported_: rank 0 alone has snapshots.
 template <typename T>
 absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
   snapshots_exported_ = snapshots_.count();
   TakeOfRankZero(ranks_, &snapshots_exported_);
-  trainer_->CollectState();
   if (snapshots_exported_ > 0) {
     log_.Line(absl::StrCat("exporting the mean of ", snapshots_exported_, " snapshots"));
     TrainingState state = trainer_->Save();
     if (is_first()) state.weights = snapshots_.Mean();
     HM_RETURN_IF_ERROR(trainer_->Load(state));
-    return ExportMaster();
+    return trainer_->ExportMaster();
   }
   const bool average = config_.export_average && config_.schedule.average_decay > 0;
-  return average ? ExportWeights<float>(trainer_->work(), config_.model, trainer_->average().view)
-                 : ExportMaster();
+  return average ? trainer_->ExportAverage() : trainer_->ExportMaster();
 }
 
 template <typename T>
@@ -235,9 +228,8 @@ void TrainingRun<T>::LookInto(const UnpackedModel& model, const std::vector<Name
 }
 
 // Called from other files.
-#define HM_INSTANTIATE(T)                                           \
-  template absl::Status TrainingRun<T>::Finish();                   \
-  template std::vector<NamedTensor> TrainingRun<T>::ExportMaster(); \
+#define HM_INSTANTIATE(T)                         \
+  template absl::Status TrainingRun<T>::Finish(); \
   template void TrainingRun<T>::DrawPage();
 HM_INSTANTIATE(float)
 HM_INSTANTIATE(Bf16)

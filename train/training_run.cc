@@ -396,8 +396,8 @@ absl::Status TrainingRun<T>::Train() {
                        .train_seconds = position_.elapsed_seconds});
     ShowProgress();
     if (snapshots_.Wanted(position_.step, next.lr_scale)) {
-      trainer_->CollectState();
-      if (is_first()) snapshots_.Take(ExportMaster());
+      std::vector<NamedTensor> weights = trainer_->ExportMaster();
+      if (is_first()) snapshots_.Take(std::move(weights));
     }
   }
   return EndTraining();
