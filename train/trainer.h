@@ -22,12 +22,12 @@
 #include "core/arena.h"
 #include "core/communicator.h"
 #include "core/device.h"
-#include "core/named_tensor.h"
 #include "core/step_graph.h"
 #include "data/batcher.h"
 #include "model/weights.h"
 #include "train/config.h"
 #include "train/optimizer.h"
+#include "train/training_state.h"
 
 namespace hm11 {
 
@@ -45,11 +45,6 @@ struct MemoryPlan {
 template <typename T>
 absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
                                       const Device& device, int64_t available_bytes);
-
-// Everything a run goes on from: a checkpoint's tensors.
-struct TrainingState {
-  std::vector<NamedTensor> weights, first_moment, second_moment, average;  // reference names
-};
 
 template <typename T>
 class Trainer {
