@@ -14,7 +14,24 @@ namespace {
 
 thread_local bool inside_parallel_for = false;
 
-// Threads wait for a job, then take pieces of it by counting up; the caller takes pieces too and waits for
+std::atomic<int> keep_awake = 0;  // ThreadsAwake there are
+
+// Returns once done() holds, or when nobody wants threads awake any more.
+template <typename Done>
+void WaitAwake(Done&& done) {
+  constexpr int kTriesAtOnce = 1000;  // then other processes may have the core
+  while (keep_awake.load(std::memory_order_relaxed) > 0) {
+    for (int i = 0; i < kTriesAtOnce; ++i) {
+      if (done()) return;
+#if defined(__x86_64__)
+      __builtin_ia32_pause();
+#endif
+    }
+    std::this_thread::yield();
+  }
+}
+
+// Threads wait for a job, then take chunks of it by counting up; the caller takes chunks too and waits for
 // the last.
 class Pool {
  public:
@@ -24,38 +41,39 @@ class Pool {
     }
   }
 
-  void Run(int64_t count, int64_t pieces, RangeFunction function) {
+  void Run(int64_t count, int64_t chunks, RangeFunction function) {
     std::lock_guard<std::mutex> one_job_at_a_time(job_mutex_);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = {.count = count, .pieces = pieces, .function = &function};
-      next_piece_ = 0;
-      pieces_left_ = pieces;
+      job_ = {.count = count, .chunks = chunks, .function = &function};
+      next_chunk_ = 0;
+      chunks_left_ = chunks;
       ++generation_;
     }
     wake_.notify_all();
-    TakePieces();
+    TakeChunks();
+    WaitAwake([this] { return chunks_left_ == 0 && workers_inside_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return pieces_left_ == 0 && workers_inside_ == 0; });
+    done_.wait(lock, [this] { return chunks_left_ == 0 && workers_inside_ == 0; });
     job_.function = nullptr;
   }
 
  private:
   struct Job {
     int64_t count = 0;
-    int64_t pieces = 0;
+    int64_t chunks = 0;
     RangeFunction* function = nullptr;
   };
 
-  void TakePieces() {
+  void TakeChunks() {
     inside_parallel_for = true;
     const Job job = job_;
     for (;;) {
-      const int64_t piece = next_piece_.fetch_add(1);
-      if (piece >= job.pieces) break;
-      (*job.function)(piece * job.count / job.pieces, (piece + 1) * job.count / job.pieces);
+      const int64_t chunk = next_chunk_.fetch_add(1);
+      if (chunk >= job.chunks) break;
+      (*job.function)(chunk * job.count / job.chunks, (chunk + 1) * job.count / job.chunks);
       std::lock_guard<std::mutex> lock(mutex_);
-      --pieces_left_;
+      --chunks_left_;
     }
     inside_parallel_for = false;
   }
@@ -63,6 +81,7 @@ class Pool {
   void Work() {
     int64_t seen = 0;
     for (;;) {
+      WaitAwake([&] { return generation_ != seen; });
       {
         std::unique_lock<std::mutex> lock(mutex_);
         wake_.wait(lock, [&] { return generation_ != seen; });
@@ -70,9 +89,9 @@ class Pool {
         if (job_.function == nullptr) continue;  // Woke after the job was done.
         ++workers_inside_;
       }
-      TakePieces();
+      TakeChunks();
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--workers_inside_ == 0 && pieces_left_ == 0) done_.notify_all();
+      if (--workers_inside_ == 0 && chunks_left_ == 0) done_.notify_all();
     }
   }
 
@@ -81,13 +100,17 @@ class Pool {
   std::condition_variable wake_;
   std::condition_variable done_;
   Job job_;
-  std::atomic<int64_t> next_piece_ = 0;
-  int64_t pieces_left_ = 0;
-  int workers_inside_ = 0;
-  int64_t generation_ = 0;
+  std::atomic<int64_t> next_chunk_ = 0;
+  // Written under mutex_, read without it by those who wait awake.
+  std::atomic<int64_t> chunks_left_ = 0;
+  std::atomic<int> workers_inside_ = 0;
+  std::atomic<int64_t> generation_ = 0;
 };
 
 }  // namespace
+
+ThreadsAwake::ThreadsAwake() { ++keep_awake; }
+ThreadsAwake::~ThreadsAwake() { --keep_awake; }
 
 int ThreadCount() {
   static const int count = [] {
@@ -98,23 +121,23 @@ int ThreadCount() {
   return count;
 }
 
-int64_t PieceCount(int64_t count, int64_t min_piece) {
-  return std::clamp<int64_t>(count / std::max<int64_t>(1, min_piece), 1, kMaxPieces);
+int64_t ChunkCount(int64_t count, int64_t min_chunk) {
+  return std::clamp<int64_t>(count / std::max<int64_t>(1, min_chunk), 1, kMaxChunks);
 }
 
 namespace parallel_internal {
 
-void Run(int64_t count, int64_t min_piece, RangeFunction function) {
+void Run(int64_t count, int64_t min_chunk, RangeFunction function) {
   if (count <= 0) return;
-  const int64_t pieces = PieceCount(count, min_piece);
-  if (pieces == 1 || ThreadCount() == 1 || inside_parallel_for) {
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      function(piece * count / pieces, (piece + 1) * count / pieces);
+  const int64_t chunks = ChunkCount(count, min_chunk);
+  if (chunks == 1 || ThreadCount() == 1 || inside_parallel_for) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      function(chunk * count / chunks, (chunk + 1) * count / chunks);
     }
     return;
   }
   static Pool* const pool = new Pool(ThreadCount());  // Never destroyed: its threads end with the process.
-  pool->Run(count, pieces, function);
+  pool->Run(count, chunks, function);
 }
 
 }  // namespace parallel_internal

@@ -22,7 +22,9 @@ namespace hm11 {
 namespace {
 
 constexpr int64_t kReadAtOnce = 1 << 20;
-constexpr size_t kCutAtBlankLine = 1 << 20;  // bytes of a .txt document
+// Bytes of a .txt document.
+constexpr size_t kFileCutAtBlankLine = 1 << 20;
+constexpr size_t kParagraphs = 2000;
 constexpr size_t kCutAtLineEnd = 2 << 20;
 
 enum class Format { kText, kJsonLines };
@@ -139,8 +141,8 @@ int64_t ValidUtf8Prefix(absl::string_view text) {
 }
 
 struct DocumentReader::State {
-  State(std::string path, Format format, bool skip_bad, Source source)
-      : path(std::move(path)), format(format), skip_bad(skip_bad), source(std::move(source)) {}
+  State(std::string path, Format format, bool skip_bad, DocumentUnit unit, Source source)
+      : path(std::move(path)), format(format), skip_bad(skip_bad), unit(unit), source(std::move(source)) {}
 
   // Puts the next line, with its end, in `line`; false when there is none. The line is good until the next
   // call.
@@ -154,6 +156,7 @@ struct DocumentReader::State {
   std::string path;
   Format format;
   bool skip_bad;
+  DocumentUnit unit;
   Source source;
   std::string buffer;  // what was read and not yet given out begins at `position`
   size_t position = 0;
@@ -198,6 +201,7 @@ absl::Status DocumentReader::State::BadUtf8(absl::string_view line) {
 }
 
 absl::StatusOr<bool> DocumentReader::State::NextText(std::string* text) {
+  const size_t enough = unit == DocumentUnit::kParagraph ? kParagraphs : kFileCutAtBlankLine;
   text->clear();
   absl::string_view line;
   for (;;) {
@@ -210,7 +214,9 @@ absl::StatusOr<bool> DocumentReader::State::NextText(std::string* text) {
     const bool blank = absl::StripAsciiWhitespace(line).empty();
     if (blank && text->empty()) continue;
     absl::StrAppend(text, line);
-    if (text->size() >= kCutAtLineEnd || (blank && text->size() >= kCutAtBlankLine)) return true;
+    if (unit == DocumentUnit::kLine || text->size() >= kCutAtLineEnd || (blank && text->size() >= enough)) {
+      return true;
+    }
   }
 }
 
@@ -242,7 +248,8 @@ DocumentReader::DocumentReader(DocumentReader&&) noexcept = default;
 DocumentReader& DocumentReader::operator=(DocumentReader&&) noexcept = default;
 DocumentReader::~DocumentReader() = default;
 
-absl::StatusOr<DocumentReader> DocumentReader::Open(const std::string& path, bool skip_bad) {
+absl::StatusOr<DocumentReader> DocumentReader::Open(const std::string& path, bool skip_bad,
+                                                    DocumentUnit unit) {
   absl::string_view name = path;
   const bool is_xz = absl::ConsumeSuffix(&name, ".xz");
   const bool is_text = absl::EndsWith(name, ".txt");
@@ -252,7 +259,7 @@ absl::StatusOr<DocumentReader> DocumentReader::Open(const std::string& path, boo
   }
   HM_ASSIGN_OR_RETURN(Source source, Source::Open(path, is_xz));
   return DocumentReader(std::make_unique<State>(path, is_text ? Format::kText : Format::kJsonLines, skip_bad,
-                                                std::move(source)));
+                                                unit, std::move(source)));
 }
 
 absl::StatusOr<bool> DocumentReader::Next(std::string* text) {
@@ -263,8 +270,8 @@ int64_t DocumentReader::skipped() const { return state_->skipped; }
 int64_t DocumentReader::bytes_read() const { return state_->source.bytes_read(); }
 int64_t DocumentReader::size_bytes() const { return state_->source.size_bytes(); }
 
-DocumentSequence::DocumentSequence(std::vector<std::string> paths, bool skip_bad)
-    : paths_(std::move(paths)), skip_bad_(skip_bad) {
+DocumentSequence::DocumentSequence(std::vector<std::string> paths, bool skip_bad, DocumentUnit unit)
+    : paths_(std::move(paths)), skip_bad_(skip_bad), unit_(unit) {
   for (const std::string& path : paths_) {
     std::error_code error;  // Opening the file will say what is wrong.
     const auto size_bytes = std::filesystem::file_size(path, error);
@@ -276,7 +283,7 @@ absl::StatusOr<bool> DocumentSequence::Next(std::string* text) {
   for (;;) {
     if (!reader_.has_value()) {
       if (next_path_ == paths_.size()) return false;
-      HM_ASSIGN_OR_RETURN(reader_, DocumentReader::Open(paths_[next_path_++], skip_bad_));
+      HM_ASSIGN_OR_RETURN(reader_, DocumentReader::Open(paths_[next_path_++], skip_bad_, unit_));
     }
     HM_ASSIGN_OR_RETURN(const bool found, reader_->Next(text));
     if (found) return true;

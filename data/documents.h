@@ -2,9 +2,10 @@
 // memory.
 //
 // A .jsonl file has a document a line: a JSON object whose field `text` is a string; blank lines are passed
-// over. A .txt file is one document; one that is longer than a megabyte is cut at the next blank line (at the
-// latest at the first line end after two megabytes), and goes on as the next document. Empty documents are
-// passed over.
+// over. Of a .txt file a document is, by DocumentUnit, the file: one that is longer than a megabyte is cut at
+// the next blank line and goes on as the next document; or whole paragraphs, with blank lines between them,
+// as many as make 2,000 bytes; or a line. A document of paragraphs without end is cut at the first line end
+// after two megabytes. Empty documents are passed over.
 //
 // Text that is not UTF-8, not JSON or has no `text` is an error that names the file and the line. With
 // `skip_bad` the document is counted and left out instead (for .txt: the line).
@@ -23,10 +24,14 @@
 
 namespace hm11 {
 
+// What a document is in a .txt file.
+enum class DocumentUnit { kFile, kParagraph, kLine };
+
 class DocumentReader {
  public:
   // InvalidArgument when the name ends in none of .txt .jsonl .txt.xz .jsonl.xz.
-  static absl::StatusOr<DocumentReader> Open(const std::string& path, bool skip_bad = false);
+  static absl::StatusOr<DocumentReader> Open(const std::string& path, bool skip_bad = false,
+                                             DocumentUnit unit = DocumentUnit::kFile);
   DocumentReader(DocumentReader&&) noexcept;
   DocumentReader& operator=(DocumentReader&&) noexcept;
   ~DocumentReader();
@@ -47,7 +52,8 @@ class DocumentReader {
 // The documents of several files, in the order given.
 class DocumentSequence {
  public:
-  explicit DocumentSequence(std::vector<std::string> paths, bool skip_bad = false);
+  explicit DocumentSequence(std::vector<std::string> paths, bool skip_bad = false,
+                            DocumentUnit unit = DocumentUnit::kFile);
 
   absl::StatusOr<bool> Next(std::string* text);
   int64_t skipped() const;
@@ -57,6 +63,7 @@ class DocumentSequence {
  private:
   std::vector<std::string> paths_;
   bool skip_bad_;
+  DocumentUnit unit_;
   size_t next_path_ = 0;
   std::optional<DocumentReader> reader_;
   int64_t skipped_before_ = 0;  // in files that are done

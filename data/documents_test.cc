@@ -30,8 +30,9 @@ struct Result {
   int64_t skipped = 0;
 };
 
-Result ReadAll(const std::vector<std::string>& paths, bool skip_bad = false) {
-  DocumentSequence sequence(paths, skip_bad);
+Result ReadAll(const std::vector<std::string>& paths, bool skip_bad = false,
+               DocumentUnit unit = DocumentUnit::kFile) {
+  DocumentSequence sequence(paths, skip_bad, unit);
   Result result;
   std::string text;
   for (;;) {
@@ -94,6 +95,23 @@ TEST(DocumentsTest, ALongTextIsCutAtBlankLinesAndNothingIsLost) {
   }
   std::replace(text.begin(), text.end(), '\n', ' ');
   EXPECT_THAT(ReadAll({Put("one_line.txt", text)}).documents, ElementsAre(text));
+}
+
+TEST(DocumentsTest, ATextIsCutByTheUnitAskedForAndNothingIsLost) {
+  std::string text;
+  for (int i = 0; i < 300; ++i) absl::StrAppend(&text, "line ", i, " of a book\n", i % 10 == 9 ? "\n" : "");
+  const std::string path = Put("units.txt", text);
+  const Result paragraphs = ReadAll({path}, false, DocumentUnit::kParagraph);
+  EXPECT_EQ(paragraphs.documents.size(), 3u);
+  EXPECT_EQ(absl::StrJoin(paragraphs.documents, ""), text);
+  for (size_t i = 0; i + 1 < paragraphs.documents.size(); ++i) {
+    EXPECT_TRUE(absl::EndsWith(paragraphs.documents[i], "\n\n"));
+    EXPECT_GE(paragraphs.documents[i].size(), 2000u);
+    EXPECT_LT(paragraphs.documents[i].size(), 2300u);
+  }
+  const Result lines = ReadAll({path}, false, DocumentUnit::kLine);
+  EXPECT_EQ(lines.documents.size(), 300u);
+  EXPECT_EQ(lines.documents[10], "line 10 of a book\n");
 }
 
 TEST(DocumentsTest, FilesFollowEachOtherInOrder) {

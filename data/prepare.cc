@@ -11,9 +11,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/crc64.h"
 #include "core/file.h"
 #include "core/folder_lock.h"
-#include "core/lzma.h"
 #include "core/status.h"
 #include "data/documents.h"
 #include "data/tokenizer.h"
@@ -36,6 +36,12 @@ std::vector<std::string> OldShards(const PrepareOptions& options) {
   return paths;
 }
 
+// Of the document of that number, from 0.
+bool IsValidation(const PrepareOptions& options, int64_t index) {
+  if (options.val_every == 0) return index < options.val_documents;
+  return index % options.val_every == 1 % options.val_every;
+}
+
 // Tokenizers of an earlier run.
 std::vector<std::string> OldTokenizers(const PrepareOptions& options) {
   return Glob(GlobLiteral(absl::StrCat(options.folder, "/", options.name)) + "_[0-9]*_bpe.model")
@@ -43,23 +49,25 @@ std::vector<std::string> OldTokenizers(const PrepareOptions& options) {
 }
 
 absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const PrepareProgress& progress) {
-  DocumentSequence documents(options.inputs, options.skip_bad);
+  DocumentSequence documents(options.inputs, options.skip_bad, options.unit);
   absl::Status read_status;
-  int64_t read = 0;
+  int64_t read = 0, trained = 0;
   const auto next = [&](std::string* text) {
     while (read_status.ok()) {
       const absl::StatusOr<bool> found = documents.Next(text);
       read_status = found.status();
       progress("reading text for the tokenizer", documents.fraction_read());
       if (!found.ok() || !*found) break;
-      if (read++ >= options.val_documents) return true;
+      if (IsValidation(options, read++)) continue;
+      ++trained;
+      return true;
     }
     progress("training the tokenizer", 0);
     return false;
   };
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(next, {.vocab = options.vocab});
   HM_RETURN_IF_ERROR(read_status);
-  if (read > 0 && read <= options.val_documents) {
+  if (read > 0 && trained == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("no training documents to learn a tokenizer from: all ", read, " are for validation"));
   }
@@ -70,7 +78,7 @@ absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const Pr
 absl::Status Encode(const PrepareOptions& options, const Tokenizer& tokenizer,
                     const PrepareProgress& progress, ShardWriter* train_writer, ShardWriter* val_writer,
                     PrepareReport* report) {
-  DocumentSequence documents(options.inputs, options.skip_bad);
+  DocumentSequence documents(options.inputs, options.skip_bad, options.unit);
   DocumentEncoder train(tokenizer, options.threads,
                         [&](auto tokens) { return train_writer->Append(tokens); });
   DocumentEncoder val(tokenizer, options.threads, [&](auto tokens) { return val_writer->Append(tokens); });
@@ -78,7 +86,7 @@ absl::Status Encode(const PrepareOptions& options, const Tokenizer& tokenizer,
   for (int64_t index = 0;; ++index) {
     HM_ASSIGN_OR_RETURN(const bool found, documents.Next(&text));
     if (!found) break;
-    HM_RETURN_IF_ERROR((index < options.val_documents ? val : train).Add(std::move(text)));
+    HM_RETURN_IF_ERROR((IsValidation(options, index) ? val : train).Add(std::move(text)));
     progress("tokenizing", documents.fraction_read());
   }
   HM_RETURN_IF_ERROR(val.Finish());
@@ -88,6 +96,12 @@ absl::Status Encode(const PrepareOptions& options, const Tokenizer& tokenizer,
   report->skipped = documents.skipped();
   if (report->train.counts.documents + report->val.counts.documents == 0) {
     return absl::InvalidArgumentError(absl::StrCat("no documents in ", absl::StrJoin(options.inputs, " ")));
+  }
+  if (options.val_every > 0 && report->val.counts.documents == 0) {
+    return absl::InvalidArgumentError(
+        absl::StrCat("only one document in ", absl::StrJoin(options.inputs, " "),
+                     ": none is left for validation; cut it finer with --document, or ask for none with "
+                     "--val_documents=0"));
   }
   return absl::OkStatus();
 }
@@ -105,10 +119,15 @@ nlohmann::ordered_json SplitJson(const PreparedSplit& split) {
           {"checksum", split.counts.checksum},     {"shards", std::move(shards)}};
 }
 
+absl::string_view UnitName(DocumentUnit unit) {
+  return unit == DocumentUnit::kFile ? "file" : unit == DocumentUnit::kParagraph ? "paragraph" : "line";
+}
+
 std::string ManifestText(const PrepareOptions& options, const PrepareReport& report) {
   nlohmann::ordered_json inputs = nlohmann::ordered_json::array();
   for (const std::string& input : options.inputs) inputs.push_back(FileName(input));
   const nlohmann::ordered_json manifest = {{"inputs", std::move(inputs)},
+                                           {"document", UnitName(options.unit)},
                                            {"skipped", report.skipped},
                                            {"tokenizer",
                                             {{"file", FileName(report.tokenizer_path)},
@@ -132,6 +151,27 @@ void RemoveStale(const std::vector<std::string>& old_files, const PrepareReport&
 }
 
 }  // namespace
+
+absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
+  const std::string path = folder + "/manifest.json";
+  HM_ASSIGN_OR_RETURN(const std::string text, ReadFile(path));
+  const nlohmann::json json = nlohmann::json::parse(text, nullptr, /*allow_exceptions=*/false);
+  DataManifest manifest;
+  bool whole = true;
+  const auto read = [&](const char* section, const char* field, int64_t* number) {
+    if (json.is_object() && json.contains(section) && json[section].is_object() &&
+        json[section].contains(field) && json[section][field].is_number_integer()) {
+      *number = json[section][field];
+    } else {
+      whole = false;
+    }
+  };
+  read("tokenizer", "vocab", &manifest.vocab);
+  read("train", "tokens", &manifest.train_tokens);
+  read("val", "tokens", &manifest.val_tokens);
+  if (!whole) return absl::DataLossError(absl::StrCat(path, ": not a manifest of prepared data"));
+  return manifest;
+}
 
 absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const PrepareProgress& progress) {
   HM_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.folder));

@@ -16,11 +16,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/crc64.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "data/trained_model.h"
+#include "data/tokenizer_test_model.h"
 #include "testing/golden.h"
 #include "testing/matchers.h"
 
@@ -129,6 +129,31 @@ TEST(PrepareTest, TrainsSplitsAndListsWhatItWrote) {
   const Tokenizer tokenizer = *Tokenizer::Load(report->tokenizer_path, 300);
   EXPECT_TRUE(absl::StartsWith(tokenizer.Decode(val.Read(0, val.size())),
                                "Document 0 speaks of apples, pears and plums.Document 1 "));
+}
+
+TEST(PrepareTest, EverySoManyDocumentsFromTheSecondOnAreValidationAndTheManifestSaysWhatThereIs) {
+  PrepareOptions options = {
+      .inputs = {SmallInput()}, .folder = NewFolder("every"), .vocab = 300, .val_every = 20};
+  const absl::StatusOr<PrepareReport> report = PrepareShards(options, NoProgress);
+  ASSERT_THAT(report.status(), IsOk());
+  EXPECT_EQ(report->val.counts.documents, 3);
+  EXPECT_EQ(report->train.counts.documents, 57);
+  const TokenStream val = *TokenStream::Open(options.folder + "/text_val_*.bin", 300);
+  EXPECT_TRUE(absl::StartsWith((*Tokenizer::Load(report->tokenizer_path)).Decode(val.Read(0, val.size())),
+                               "Document 1 speaks of apples, pears and plums.Document 21 "));
+  const absl::StatusOr<DataManifest> manifest = ReadManifest(options.folder);
+  ASSERT_THAT(manifest.status(), IsOk());
+  EXPECT_EQ(manifest->vocab, 300);
+  EXPECT_EQ(manifest->val_tokens, val.size());
+  EXPECT_EQ(manifest->train_tokens, report->train.counts.tokens);
+  EXPECT_THAT(ReadManifest(NewFolder("none")), StatusIs(StatusCode::kNotFound, "none/manifest.json"));
+  ASSERT_THAT(WriteFile(options.folder + "/manifest.json", "{\"train\": 3}"), IsOk());
+  EXPECT_THAT(ReadManifest(options.folder), StatusIs(StatusCode::kDataLoss, "not a manifest"));
+  const std::string one = absl::StrCat(testing::TempDir(), "/prepare_test_one.txt");
+  ASSERT_THAT(WriteFile(one, "a single document\n"), IsOk());
+  options = {.inputs = {one}, .folder = NewFolder("one"), .tokenizer = TrainedModelPath(), .val_every = 20};
+  EXPECT_THAT(PrepareShards(options, NoProgress).status(),
+              StatusIs(StatusCode::kInvalidArgument, "none is left for validation"));
 }
 
 TEST(PrepareTest, OldShardsAreKeptUnlessOverwritten) {

@@ -10,20 +10,23 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/program_help.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/audit.h"
+#include "eval/run_files.h"
 #include "eval/scorer.h"
+#include "model/placed_weights.h"
+#include "quant/packed_model.h"
 
+ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokenizer and validation text");
 ABSL_FLAG(std::string, artifact, "", "the artifact to audit");
-ABSL_FLAG(std::string, data, "", "pattern of validation shards");
+ABSL_FLAG(std::string, data, "", "folder of prepared data, or a pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
 ABSL_FLAG(std::string, mode, "sliding",
           "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
@@ -31,8 +34,10 @@ ABSL_FLAG(std::string, json, "", "a file for the report as JSON");
 ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few forward passes and chunks");
 ABSL_FLAG(int64_t, probes, 12, "positions at which to change tokens");
 ABSL_FLAG(uint64_t, seed, 0, "of the positions and of what tokens are changed to");
-ABSL_FLAG(int64_t, chunk, 0,
+ABSL_FLAG(int64_t, ttt_chunk, 0,
           "targets of a chunk of test-time training; 0: two windows, so that chunks end early");
+ABSL_FLAG(double, ttt_learning_rate, 0, "of test-time training's first chunk; 0: the mode's");
+ABSL_FLAG(int64_t, ttt_epochs, 0, "times that each scored chunk is trained on; 0: the mode's");
 ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
 ABSL_FLAG(int64_t, overlap, -1,
           "earlier tokens that attention sees of every target at least, when stateful; -1: half a window, at "
@@ -52,14 +57,15 @@ absl::StatusOr<ScorerOptions> OptionsOf(const UnpackedModel& model) {
   const ScorerRequest request = {.mode = absl::GetFlag(FLAGS_mode),
                                  .stride = absl::GetFlag(FLAGS_stride),
                                  .overlap = absl::GetFlag(FLAGS_overlap),
+                                 .ttt_learning_rate = absl::GetFlag(FLAGS_ttt_learning_rate),
+                                 .ttt_epochs = absl::GetFlag(FLAGS_ttt_epochs),
+                                 .ttt_chunk = absl::GetFlag(FLAGS_ttt_chunk),
                                  .isolate_documents = absl::GetFlag(FLAGS_isolate_documents),
                                  .window = absl::GetFlag(FLAGS_window),
                                  .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
   HM_ASSIGN_OR_RETURN(ScorerOptions options,
                       ScorerOptionsFor(request, model.config.sequence, /*rows_at_once=*/4096));
-  const int64_t chunk = absl::GetFlag(FLAGS_chunk);
-  if (chunk < 0) return absl::InvalidArgumentError(absl::StrCat("--chunk=", chunk, ": negative"));
-  if (options.ttt) options.ttt->chunk = chunk > 0 ? chunk : 2 * options.score.window;
+  if (options.ttt && request.ttt_chunk == 0) options.ttt->chunk = 2 * options.score.window;
   return options;
 }
 
@@ -123,14 +129,28 @@ absl::Status CheckAuditable(const std::vector<uint16_t>& tokens, const ByteTable
   return CheckScored(most, absl::GetFlag(FLAGS_data));
 }
 
+// Flags left out that --run answers; and a folder as --data stands for its validation shards.
+absl::Status TakeFlagsFromRun() {
+  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
+  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
+  HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
+  absl::SetFlag(&FLAGS_artifact, files.artifact);
+  absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
+  absl::SetFlag(&FLAGS_data, files.data);
+  return absl::OkStatus();
+}
+
 absl::StatusOr<bool> Main() {
   const auto start = Clock::now();
   AuditOptions options{.allowed = OpenFilesAndSockets()};
   HM_RETURN_IF_ERROR(EnterCallersFolder());
+  HM_RETURN_IF_ERROR(TakeFlagsFromRun());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
-    if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
+    if (value.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
+    }
   }
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
@@ -156,8 +176,7 @@ absl::StatusOr<bool> Main() {
   options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
   const std::vector<uint16_t> tokens = stream.Read(0, count);
   HM_RETURN_IF_ERROR(CheckAuditable(tokens, tokenizer.byte_table(), options));
-  const bool half = device.is_cuda() && !scorer.ttt;
-  HM_ASSIGN_OR_RETURN(const AuditReport report, half
+  HM_ASSIGN_OR_RETURN(const AuditReport report, device.is_cuda()
                                                     ? AuditAs<Bf16>(device, model, scorer, tokens, options)
                                                     : AuditAs<float>(device, model, scorer, tokens, options));
   std::printf("audit of %s, mode %s, window %ld, %s %ld, %ld of %ld tokens, on %s\n",
@@ -178,8 +197,18 @@ absl::StatusOr<bool> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Audits how an artifact is scored: legal or not, and why.");
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Audits how an artifact is scored: legal or not, and why. Exit code 0: legal; 1: not; 2: "
+                  "an error.",
+       .examples =
+           {"audit --run=runs/book", "audit --run=runs/book --mode=stateful --probes=4",
+            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data --json=audit.json"},
+       .groups = {{"What is audited", {"run", "artifact", "tokenizer", "data"}},
+                  {"How it is scored", {"mode", "window", "stride", "overlap", "isolate_documents"}},
+                  {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
+                  {"The audit", {"tokens", "probes", "seed", "json"}},
+                  {"On what", {"device", "rows_at_once"}}}});
   const absl::StatusOr<bool> legal =
       positional.size() == 1 ? hm11::Main()
                              : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],

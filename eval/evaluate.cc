@@ -9,22 +9,25 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/launch_ranks.h"
+#include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
+#include "eval/run_files.h"
 #include "eval/scorer.h"
 #include "model/language_model.h"
+#include "model/placed_weights.h"
+#include "quant/packed_model.h"
 
+ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokenizer and validation text");
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
-ABSL_FLAG(std::string, data, "", "pattern of validation shards");
+ABSL_FLAG(std::string, data, "", "folder of prepared data, or a pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
 ABSL_FLAG(std::string, mode, "plain",
           "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
@@ -34,6 +37,9 @@ ABSL_FLAG(int64_t, overlap, -1,
           "most 1024");
 ABSL_FLAG(bool, isolate_documents, false,
           "score every document as if it were alone: plain, sliding or stateful");
+ABSL_FLAG(double, ttt_learning_rate, 0, "of test-time training's first chunk; 0: the mode's");
+ABSL_FLAG(int64_t, ttt_epochs, 0, "times that each scored chunk is trained on; 0: the mode's");
+ABSL_FLAG(int64_t, ttt_chunk, 0, "targets of a chunk of test-time training; 0: the mode's");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
 ABSL_FLAG(
@@ -79,6 +85,9 @@ ScorerRequest Request() {
   return {.mode = absl::GetFlag(FLAGS_mode),
           .stride = absl::GetFlag(FLAGS_stride),
           .overlap = absl::GetFlag(FLAGS_overlap),
+          .ttt_learning_rate = absl::GetFlag(FLAGS_ttt_learning_rate),
+          .ttt_epochs = absl::GetFlag(FLAGS_ttt_epochs),
+          .ttt_chunk = absl::GetFlag(FLAGS_ttt_chunk),
           .isolate_documents = absl::GetFlag(FLAGS_isolate_documents),
           .window = absl::GetFlag(FLAGS_window),
           .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
@@ -91,12 +100,26 @@ bool IsCut() {
          !absl::GetFlag(FLAGS_isolate_documents);
 }
 
+// Flags left out that --run answers; and a folder as --data stands for its validation shards.
+absl::Status TakeFlagsFromRun() {
+  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
+  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
+  HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
+  absl::SetFlag(&FLAGS_artifact, files.artifact);
+  absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
+  absl::SetFlag(&FLAGS_data, files.data);
+  return absl::OkStatus();
+}
+
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_RETURN_IF_ERROR(EnterCallersFolder());
+  HM_RETURN_IF_ERROR(TakeFlagsFromRun());
   for (const auto& [flag, value] :
        {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
         std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
-    if (value.empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing"));
+    if (value.empty()) {
+      return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
+    }
   }
   if (group->size() > 1 && !IsCut()) {
     return absl::InvalidArgumentError(absl::StrCat(
@@ -115,11 +138,9 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   const auto start = std::chrono::steady_clock::now();
-  // Test-time training needs weights that small steps change.
-  const bool half = device.is_cuda() && !options.ttt;
   HM_ASSIGN_OR_RETURN(const Score score,
-                      half ? ScoreAs<Bf16>(*group, device, model, stream, tokenizer, options)
-                           : ScoreAs<float>(*group, device, model, stream, tokenizer, options));
+                      device.is_cuda() ? ScoreAs<Bf16>(*group, device, model, stream, tokenizer, options)
+                                       : ScoreAs<float>(*group, device, model, stream, tokenizer, options));
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
   HM_RETURN_IF_ERROR(CheckScored(score, absl::GetFlag(FLAGS_data)));
@@ -144,9 +165,16 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Scores an artifact: bits per byte of validation shards.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Scores an artifact: bits per byte of validation text.",
+       .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
+                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data"},
+       .groups = {{"What is scored", {"run", "artifact", "tokenizer", "data"}},
+                  {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
+                  {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
+                  {"On what", {"device", "gpus", "rank_timeout", "rows_at_once"}}}});
   if (positional.size() == 1) {
     return hm11::RunRanks(const_cast<char**>(arguments.data()),
                           {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",

@@ -3,25 +3,25 @@
 #define HM11_EVAL_GENERATE_H_
 
 #include <cstdint>
-#include <vector>
+#include <functional>
+#include <span>
 
-#include "core/arena.h"
-#include "model/config.h"
-#include "model/weights.h"
+#include "eval/decoder.h"
+#include "eval/sampler.h"
 
 namespace hm11 {
 
 struct GenerateOptions {
-  int64_t tokens = 120;      // to add
-  int64_t window = 2048;     // of context at most
-  double temperature = 0.8;  // 0: always the likeliest
-  uint64_t seed = 0;
+  int64_t tokens = 120;  // to draw at most
+  SamplerOptions sampler;
 };
 
-// Appends to `tokens`, which must not be empty. A function of its arguments. The arena is reset.
-template <typename T>
-void Generate(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-              const GenerateOptions& options, std::vector<uint16_t>* tokens);
+// Lets the decoder read `prompt`, at least one token, on from where it is; then draws tokens, which it reads
+// too, and gives each to `take` until that returns false. A function of its arguments and of what the decoder
+// has read. Returns the number of tokens drawn.
+template <typename T, typename W>
+int64_t Generate(Decoder<T, W>& decoder, std::span<const uint16_t> prompt, const GenerateOptions& options,
+                 const std::function<bool(uint16_t)>& take);
 
 }  // namespace hm11
 

@@ -4,7 +4,8 @@
 //
 // Test-time training, score first: the stream is cut in chunks of targets; a window belongs to the chunk of
 // its first scored target; a chunk is scored whole and then trained on by SGD with momentum, the learning
-// rate a cosine over chunks; nothing is trained after the last chunk.
+// rate a cosine over chunks; nothing is trained after the last chunk. Steps are added to float weights; with T
+// = Bf16 rows and gradients are computed by their rounded copies, as in training.
 //
 // Stateful: every token passes the model once. Mamba states, convolution tails and what else looks one token
 // back are carried from token to token; attention sees windows of `window` tokens that overlap by `overlap`
@@ -106,6 +107,10 @@ struct ScorerRequest {
   std::string mode;
   int64_t stride = 64;
   int64_t overlap = -1;  // StatefulOptions; given for another mode it is refused
+  // TttOptions, 0: the mode's; given for a mode without test-time training they are refused.
+  double ttt_learning_rate = 0;
+  int64_t ttt_epochs = 0;
+  int64_t ttt_chunk = 0;
   bool isolate_documents = false;
   int64_t window = 0;        // 0: the model's training sequence
   int64_t rows_at_once = 0;  // 0: as the program chooses
@@ -116,13 +121,14 @@ absl::StatusOr<ScorerOptions> ScorerOptionsFor(const ScorerRequest& request, int
                                                int64_t rows_at_once);
 
 // A scorer, by valid options, of a stream of `tokens` tokens. `work` is reset at each call; `weights` stay as
-// they are: a scorer that learns does so in a copy. Test-time training is for float only.
+// they are: a scorer that learns does so in copies.
 template <typename T>
 std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const ModelWeights<T>& weights,
                                   int64_t tokens, const ScorerOptions& options);
 
 // Memory that such a scorer takes of `work`. Beside it, it takes its own memory of the same device: three
-// times the weights for test-time training, and what it remembers of the stream when stateful.
+// times the weights in float and once in T for test-time training, and what it remembers of the stream when
+// stateful.
 template <typename T>
 int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options, const Device& device);
 

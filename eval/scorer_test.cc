@@ -13,10 +13,13 @@
 #include <memory>
 #include <set>
 #include <string>
+#include <tuple>
+#include <type_traits>
 #include <vector>
 
 #include "core/random.h"
 #include "model/golden_model.h"
+#include "ops/elementwise.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
 
@@ -434,6 +437,41 @@ TEST(ScorerTest, FitsTheMemoryThatWasPlanned) {
   }
 }
 
+// Of float copies, rounded to Bf16 after every step: what it learns is what float learns.
+TEST(ScorerTest, TestTimeTrainingInBf16LearnsAsInFloat) {
+  GoldenEval& eval = Golden();
+  const ModelConfig& config = eval.golden.config;
+  const double seed = std::stod(eval.golden.file.metadata.at("formula_seed"));
+  for (const Device& gpu : TestGpus()) {
+    Arena state = TestArena(gpu);
+    ModelWeights<float> exact = NewWeights<float>(state, config);
+    ModelWeights<Bf16> weights = NewWeights<Bf16>(state, config);
+    HM_CHECK(ImportWeights<float>(state, config, FormulaWeights(config, seed), &exact).ok());
+    ForEachWeight(
+        config,
+        [&](const WeightInfo&, Tensor<float>& from, auto& to) {
+          Cast<float, std::remove_pointer_t<decltype(to.data())>>(state, from, to);
+        },
+        exact, weights);
+    for (const char* mode : {"ttt", "ttt_mlp"}) {
+      ScorerOptions options = GoldenEval::Options(mode);
+      Arena work(gpu, ScorerWorkBytes<Bf16>(config, options, gpu));
+      const auto loss = [&](int64_t epochs) {
+        options.ttt->epochs = epochs;
+        return RunScorer(*NewScorer<Bf16>(work, config, weights, 1000, options), eval.tokens, eval.bytes)
+            .loss_nats;
+      };
+      const double learned = loss(0) - loss(3);
+      options.ttt->epochs = 0;
+      const double before = eval.Run(options).loss_nats;
+      options.ttt->epochs = 3;
+      const double in_float = before - eval.Run(options).loss_nats;
+      EXPECT_GT(in_float, 0) << mode;
+      EXPECT_NEAR(learned, in_float, 0.2 * in_float) << mode;
+    }
+  }
+}
+
 TEST(ScorerTest, AnUnknownModeIsNamed) {
   EXPECT_THAT(ScorerOptionsFromName("best"), StatusIs(absl::StatusCode::kInvalidArgument, "'best'"));
 }
@@ -445,11 +483,23 @@ TEST(ScorerTest, ARequestIsFilledInOrRefusedByName) {
   EXPECT_EQ(options->score.rows_at_once, 512);
   EXPECT_EQ(ScorerOptionsFor({.mode = "stateful", .overlap = 9, .window = 32}, 256, 64)->stateful->overlap,
             9);
+  const ScorerRequest learning = {
+      .mode = "ttt_mlp", .ttt_learning_rate = 0.25, .ttt_epochs = 7, .ttt_chunk = 99};
+  const TttOptions ttt = *ScorerOptionsFor(learning, 256, 64)->ttt;
+  EXPECT_EQ(std::tuple(ttt.learning_rate, ttt.epochs, ttt.chunk, ttt.mlp_only),
+            std::tuple(0.25, 7, 99, true));
+  EXPECT_EQ(ScorerOptionsFor({.mode = "ttt_mlp"}, 256, 64)->ttt->epochs,
+            ScorerOptionsFromName("ttt_mlp")->ttt->epochs);
   const std::pair<ScorerRequest, const char*> wrong[] = {
       {{.mode = "plain", .window = -1}, "--window=-1"},
       {{.mode = "plain", .rows_at_once = -5}, "--rows_at_once=-5"},
       {{.mode = "plain", .overlap = 3}, "--overlap"},
       {{.mode = "sliding", .stride = 0}, "stride=0"},
+      {{.mode = "sliding", .ttt_epochs = 2}, "--ttt_epochs"},
+      {{.mode = "plain", .ttt_learning_rate = 0.1}, "--ttt_learning_rate"},
+      {{.mode = "ttt", .ttt_learning_rate = -0.1}, "--ttt_learning_rate=-0.1"},
+      {{.mode = "ttt", .ttt_learning_rate = std::nan("")}, "--ttt_learning_rate=nan"},
+      {{.mode = "ttt", .ttt_chunk = -1}, "--ttt_chunk=-1"},
       {{.mode = "ttt", .isolate_documents = true}, "isolate_documents"}};
   for (const auto& [request, name] : wrong) {
     EXPECT_THAT(ScorerOptionsFor(request, 256, 64), StatusIs(absl::StatusCode::kInvalidArgument, name));

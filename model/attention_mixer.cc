@@ -3,6 +3,7 @@
 
 #include "ops/attention.h"
 #include "ops/attention_heads.h"
+#include "ops/attention_step.h"
 #include "ops/elementwise.h"
 #include "ops/exclusive_attention.h"
 #include "ops/head_gate.h"
@@ -11,15 +12,16 @@
 namespace hm11 {
 namespace {
 
-template <typename T>
-AttentionHeadsArgs<T> HeadsArgs(const ModelConfig& config, const AttentionWeights<T>& weights,
+template <typename T, typename W>
+AttentionHeadsArgs<T> HeadsArgs(const ModelConfig& config, const AttentionWeights<W>& weights,
                                 const AttentionSources<T>& sources, int64_t rope_length,
-                                const AttentionSaved<T>& saved) {
+                                const AttentionSaved<T>& saved, Tensor<const int32_t> place = {}) {
   AttentionHeadsArgs<T> args;
   args.batch = saved.q.dim(0);
   args.time = saved.q.dim(1);
   args.rope_dims = config.rope_dims;
   args.rope_base = EffectiveRopeBase(config.rope_base, config.rope_dims, config.rope_length, rope_length);
+  args.place = place;
   args.qkv = saved.qkv;
   args.q_gain = weights.q_gain;
   if (!sources.value_embedding.empty()) {
@@ -45,34 +47,49 @@ Tensor<T> MixedHeads(const AttentionSaved<T>& saved) {
 }
 
 // W_qkv u of the stream's next piece, as its windows see it; keeps what later windows may.
-template <typename T>
-Tensor<T> ProjectPiece(Arena& arena, const AttentionWeights<T>& weights, Tensor<const T> input,
+template <typename T, typename W>
+Tensor<T> ProjectPiece(Arena& arena, const AttentionWeights<W>& weights, Tensor<const T> input,
                        const StreamState<T>& stream, Tensor<T> kept) {
   const int64_t rows = input.dim(0);
   HM_CHECK_EQ(rows, stream.windows.tokens());
   const Tensor<T> joined = NewAfterKept(arena, kept, stream.kept, rows);
-  MatmulForward<T>(arena, {.x = input, .weight = weights.qkv, .y = joined.Slice(stream.kept, rows)});
+  MatmulForward<T, W>(arena, {.x = input, .weight = weights.qkv, .y = joined.Slice(stream.kept, rows)});
   KeepLast(arena, joined, kept);
   return RowsOfWindows(arena, stream.windows, joined);
 }
 
+// Attention of the newest token to those in the ring.
+template <typename T>
+void StepForward(Arena& arena, const StreamState<T>& stream, const AttentionRing<T>& ring,
+                 const AttentionSaved<T>& saved) {
+  const int64_t heads = saved.q.dim(2), kv_heads = saved.k.dim(2), head_dim = saved.q.dim(3);
+  AttentionStepForward<T>(arena, {.q = saved.q.Reshaped({heads, head_dim}),
+                                  .k = saved.k.Reshaped({kv_heads, head_dim}),
+                                  .v = saved.v.Reshaped({kv_heads, head_dim}),
+                                  .place = stream.place,
+                                  .keys = ring.keys,
+                                  .values = ring.values,
+                                  .y = saved.y.Reshaped({heads, head_dim})});
+}
+
 }  // namespace
 
-template <typename T>
+template <typename T, typename W>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
-                                const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
+                                const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
                                 StreamState<T>* stream) {
   const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
+  const bool steps = stream != nullptr && stream->steps();
   const int64_t sequences = stream == nullptr ? batch : stream->windows.count;
   const int64_t length = stream == nullptr ? time : stream->windows.length();
   const int64_t rope_length = stream == nullptr ? time : stream->windows.rope_length;
   const Shape q_shape = {sequences, length, heads, head_dim};
   const Shape kv_shape = {sequences, length, config.kv_heads, head_dim};
   Tensor<T> output = arena.New<T>({rows, dim});
-  if (stream == nullptr) {
+  if (stream == nullptr || steps) {
     saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
-    MatmulForward<T>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
+    MatmulForward<T, W>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
   } else {
     saved->qkv = ProjectPiece(arena, weights, input, *stream, stream->qkv[static_cast<size_t>(visit)]);
   }
@@ -82,13 +99,19 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
   saved->y = arena.New<T>(q_shape);
   saved->log_sum_exp = arena.New<Accum<T>>({sequences, heads, length});
 
-  AttentionHeadsForward<T>(arena, HeadsArgs(config, weights, sources, rope_length, *saved));
-  AttentionForward<T>(
-      arena, {.q = saved->q, .k = saved->k, .v = saved->v, .y = saved->y, .log_sum_exp = saved->log_sum_exp});
+  AttentionHeadsForward<T>(arena, HeadsArgs(config, weights, sources, rope_length, *saved,
+                                            steps ? stream->place : Tensor<const int32_t>()));
   Tensor<T> v = saved->v;
-  if (stream != nullptr) {
-    saved->y = FreshRows(arena, stream->windows, saved->y);
-    v = FreshRows(arena, stream->windows, v);
+  if (steps) {
+    StepForward(arena, *stream, stream->rings[static_cast<size_t>(visit)], *saved);
+  } else {
+    AttentionForward<T>(
+        arena,
+        {.q = saved->q, .k = saved->k, .v = saved->v, .y = saved->y, .log_sum_exp = saved->log_sum_exp});
+    if (stream != nullptr) {
+      saved->y = FreshRows(arena, stream->windows, saved->y);
+      v = FreshRows(arena, stream->windows, v);
+    }
   }
   if (config.is_exclusive(config.layer_of(visit))) {
     saved->exclusive = arena.New<T>(saved->y.shape());
@@ -98,15 +121,15 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
     const Tensor<T> ungated = MixedHeads(*saved);
     saved->gate = arena.New<T>({rows, heads});
     Tensor<T> gated = arena.New<T>(saved->y.shape());
-    MatmulForward<T>(arena, {.x = input, .weight = weights.gate, .y = saved->gate});
+    MatmulForward<T, W>(arena, {.x = input, .weight = weights.gate, .y = saved->gate});
     HeadGateForward<T>(arena, {.x = ungated.Reshaped({rows, heads, head_dim}),
                                .gate = saved->gate,
                                .bias = weights.gate_bias,
                                .y = gated.Reshaped({rows, heads, head_dim})});
     saved->gated = gated;
   }
-  MatmulForward<T>(arena,
-                   {.x = MixedHeads(*saved).Reshaped({rows, dim}), .weight = weights.out, .y = output});
+  MatmulForward<T, W>(arena,
+                      {.x = MixedHeads(*saved).Reshaped({rows, dim}), .weight = weights.out, .y = output});
   return output;
 }
 
@@ -114,19 +137,21 @@ template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
                             int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            Tensor<const T> dv_from_outside, Tensor<T> dinput,
-                            AttentionWeights<Accum<T>>& grad, const AttentionSourceGrads<T>& source_grads) {
+                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
+                            Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
+                            const AttentionSourceGrads<T>& source_grads) {
   Arena::Scope scope(arena);
   const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
   const Shape kv_shape = saved.k.shape();
   Tensor<T> dmixed = arena.New<T>(saved.q.shape());
   Tensor<T> dv = arena.New<T>(kv_shape);
 
-  MatmulBackward<T>(arena, {.dy = doutput,
-                            .x = MixedHeads(saved).Reshaped({rows, dim}),
-                            .weight = weights.out,
-                            .dx = dmixed.Reshaped({rows, dim}),
-                            .dweight = grad.out});
+  ScaledMatmulBackward<T>(arena, {.dy = doutput,
+                                  .x = MixedHeads(saved).Reshaped({rows, dim}),
+                                  .weight = weights.out,
+                                  .columns = output_scale,
+                                  .dx = dmixed.Reshaped({rows, dim}),
+                                  .dweight = grad.out});
   if (config.gated_attention) {
     const Tensor<T> ungated = saved.exclusive.empty() ? saved.y : saved.exclusive;
     Tensor<T> dgate = arena.New<T>({rows, heads});
@@ -185,16 +210,21 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
 }
 
 #define HM11_INSTANTIATE(T)                                                                                \
-  template Tensor<T> AttentionLayerForward<T>(                                                             \
+  template Tensor<T> AttentionLayerForward<T, T>(                                                          \
       Arena&, const ModelConfig&, int64_t, const AttentionWeights<T>&, const AttentionSources<T>&,         \
       Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, StreamState<T>*);                             \
   template void AttentionLayerBackward<T>(                                                                 \
       Arena&, const ModelConfig&, const AttentionWeights<T>&, const AttentionSources<T>&, Tensor<const T>, \
-      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, Tensor<const T>, Tensor<T>,             \
-      AttentionWeights<Accum<T>>&, const AttentionSourceGrads<T>&);
+      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, const OutputScale<T>&, Tensor<const T>, \
+      Tensor<T>, AttentionWeights<Accum<T>>&, const AttentionSourceGrads<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
+template Tensor<float> AttentionLayerForward<float, Fp16>(Arena&, const ModelConfig&, int64_t,
+                                                          const AttentionWeights<Fp16>&,
+                                                          const AttentionSources<float>&, Tensor<const float>,
+                                                          int64_t, int64_t, AttentionSaved<float>*,
+                                                          StreamState<float>*);
 
 }  // namespace hm11

@@ -3,7 +3,8 @@
 //   qkv = W_qkv u;  q, k, v = heads(qkv);  y = attention(q, k, v);  XSA;  head gates;  W_out y
 //
 // Of a piece of a stream, qkv, q, k, v and attention itself are over the windows of the stream's state, the
-// rest over the piece.
+// rest over the piece. Of a stream read a token at a time all are of that token, and attention reads its
+// rings.
 #ifndef HM11_MODEL_ATTENTION_MIXER_H_
 #define HM11_MODEL_ATTENTION_MIXER_H_
 
@@ -13,6 +14,7 @@
 #include "model/config.h"
 #include "model/stream_state.h"
 #include "model/weights.h"
+#include "ops/scaled_matmul.h"
 
 namespace hm11 {
 
@@ -43,21 +45,24 @@ struct AttentionSourceGrads {
 };
 
 // input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `stream` the input is its next
-// piece, the sources are those of its windows, and the visit's qkv in it are brought up to date.
-template <typename T>
+// piece, the sources are those of its windows, and the visit's qkv in it, or its ring, are brought up to
+// date. W: what the matrices are stored in, T but for a single token.
+template <typename T, typename W = T>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
-                                const AttentionWeights<T>& weights, const AttentionSources<T>& sources,
+                                const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
                                 StreamState<T>* stream = nullptr);
 
-// Only for sequences that stand alone. dinput is written, gradients of weights are added. `dv_from_outside`:
-// what later layers' value residual sends to this layer's v; absent when none does.
+// Only for sequences that stand alone. doutput: the gradient of output_scale.scale times the output. dinput
+// is written, gradients of weights are added. `dv_from_outside`: what later layers' value residual sends to
+// this layer's v; absent when none does.
 template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
                             const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
                             int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            Tensor<const T> dv_from_outside, Tensor<T> dinput,
-                            AttentionWeights<Accum<T>>& grad, const AttentionSourceGrads<T>& source_grads);
+                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
+                            Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
+                            const AttentionSourceGrads<T>& source_grads);
 
 }  // namespace hm11
 

@@ -1,18 +1,22 @@
 // LanguageModel: the stream through the U-Net, forward down and backward up.
 //
 // Between two layers the stream is a sum that nobody has added up yet, v + mlp_scale * mlp of the layer
-// before; the residual step into the next layer adds it, so each tensor is read once.
+// before; the residual step into the next layer adds it, so each tensor is read once. On the way back the
+// gradient of that sum is the one of both terms, up to mlp_scale, which the gradients of the branch's last
+// product take into account (ops/scaled_matmul.h): the steps backward have nothing to do with branches.
 #include "model/language_model.h"
 
 #include <algorithm>
 #include <optional>
 
+#include "ops/attention_step.h"
 #include "ops/cross_entropy.h"
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/matmul.h"
+#include "ops/mlp.h"
 #include "ops/residual_norm.h"
+#include "ops/scaled_matmul.h"
 #include "ops/shift_targets.h"
 #include "ops/smear.h"
 #include "ops/token_gate.h"
@@ -54,8 +58,8 @@ Tensor<T> OutputOf(const ModelConfig& config, const ModelSaved<T>& saved, int64_
 }
 
 // The residual step into `visit`, or after the last visit into the final norm.
-template <typename T>
-ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& weights,
                              const ModelSaved<T>& saved, int64_t visit) {
   const int64_t rows = saved.batch * saved.time;
   ResidualNormArgs<T> args;
@@ -93,8 +97,8 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<T>& w
 }
 
 // The residual step between mixer and MLP; in a parallel layer the MLP reads the mixer's norm.
-template <typename T>
-ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& weights,
+template <typename T, typename W>
+ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<W>& weights,
                               const BlockSaved<T>& block, int64_t layer) {
   ResidualNormArgs<T> args;
   args.x = block.u;
@@ -108,9 +112,19 @@ ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<T>& 
   return args;
 }
 
+template <typename T, typename W>
+MlpArgs<T, W> MlpOf(const BlockWeights<W>& weights, const BlockSaved<T>& block) {
+  return {.x = block.mlp_normed,
+          .up = weights.up,
+          .down = weights.down,
+          .activated = block.activated,
+          .negative = block.negative,
+          .y = block.mlp};
+}
+
 // Adds up the layer's output without a norm.
-template <typename T>
-ResidualNormArgs<T> StepToOutput(const BlockWeights<T>& weights, const BlockSaved<T>& block, Tensor<T> y) {
+template <typename T, typename W>
+ResidualNormArgs<T> StepToOutput(const BlockWeights<W>& weights, const BlockSaved<T>& block, Tensor<T> y) {
   ResidualNormArgs<T> args;
   args.x = block.v;
   args.branch = block.mlp;
@@ -119,8 +133,8 @@ ResidualNormArgs<T> StepToOutput(const BlockWeights<T>& weights, const BlockSave
   return args;
 }
 
-template <typename T>
-AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<W>& weights,
                               const ModelSaved<T>& saved, int64_t visit) {
   AttentionSources<T> sources;
   if (config.value_embedding_index(config.layer_of(visit)) >= 0) {
@@ -132,8 +146,8 @@ AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<T>& 
   return sources;
 }
 
-template <typename T>
-ResidualNormArgs<T> EmbeddingSum(const ModelWeights<T>& weights, const EmbeddingSaved<T>& e, int64_t rows,
+template <typename T, typename W>
+ResidualNormArgs<T> EmbeddingSum(const ModelWeights<W>& weights, const EmbeddingSaved<T>& e, int64_t rows,
                                  int64_t dim) {
   ResidualNormArgs<T> args;
   args.x = e.tokens;
@@ -171,8 +185,8 @@ Tensor<int32_t> HashForward(Arena& arena, const ModelConfig& config, Tensor<cons
   return hash.Reshaped({rows + 1}).Slice(1, rows).Reshaped(ids.shape());
 }
 
-template <typename T>
-void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                        StreamState<T>* stream, ModelSaved<T>* saved) {
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
   const Tensor<const int32_t> ids = saved->ids.Reshaped({rows});
@@ -180,14 +194,14 @@ void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeigh
   if (stream != nullptr) joined = JoinedIds(arena, *stream, ids);
   EmbeddingSaved<T>& e = saved->embedding;
   e.tokens = arena.New<T>({rows, dim});
-  EmbeddingForward<T>(arena, {.ids = ids, .table = weights.token_embedding, .y = e.tokens});
+  EmbeddingForward<T, W>(arena, {.ids = ids, .table = weights.token_embedding, .y = e.tokens});
   if (config.bigram_rows > 0) {
     e.hash = HashForward<T>(arena, config, saved->ids, stream, joined);
     e.bigram = arena.New<T>({rows, config.bigram_dim});
     e.bigram_projected = arena.New<T>({rows, dim});
-    EmbeddingForward<T>(arena,
-                        {.ids = e.hash.Reshaped({rows}), .table = weights.bigram_embedding, .y = e.bigram});
-    MatmulForward<T>(arena, {.x = e.bigram, .weight = weights.bigram_proj, .y = e.bigram_projected});
+    EmbeddingForward<T, W>(
+        arena, {.ids = e.hash.Reshaped({rows}), .table = weights.bigram_embedding, .y = e.bigram});
+    MatmulForward<T, W>(arena, {.x = e.bigram, .weight = weights.bigram_proj, .y = e.bigram_projected});
   }
   e.summed = arena.New<T>({rows, dim});
   e.rstd = arena.New<Accum<T>>({rows});
@@ -206,8 +220,8 @@ void EmbeddingsForward(Arena& arena, const ModelConfig& config, const ModelWeigh
         stream == nullptr ? ids : Tensor<const int32_t>(RowsOfWindows(arena, stream->windows, joined));
     e.ve = arena.New<T>({seen.dim(0), config.value_embedding_dim});
     e.ve_projected = arena.New<T>({seen.dim(0), config.kv_dim()});
-    EmbeddingForward<T>(arena, {.ids = seen, .table = weights.ve_embedding, .y = e.ve});
-    MatmulForward<T>(arena, {.x = e.ve, .weight = weights.ve_proj, .y = e.ve_projected});
+    EmbeddingForward<T, W>(arena, {.ids = seen, .table = weights.ve_embedding, .y = e.ve});
+    MatmulForward<T, W>(arena, {.x = e.ve, .weight = weights.ve_proj, .y = e.ve_projected});
   }
 }
 
@@ -257,33 +271,33 @@ void EmbeddingsBackward(Arena& arena, const ModelConfig& config, const ModelWeig
 }
 
 // The Mamba branch, on from the stream's state where there is one.
-template <typename T>
-Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                              int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
   const size_t v = static_cast<size_t>(visit);
   BlockSaved<T>& block = saved->blocks[v];
-  const MambaWeights<T>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
+  const MambaWeights<W>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
   const StreamState<T>* const stream = options.stream;
   if (stream == nullptr) {
-    return MambaForward<T>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
-                           {.keep = options.keep});
+    return MambaForward<T, W>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
+                              {.keep = options.keep});
   }
   const MambaState<T>& state = stream->mamba[v];
   MambaState<T> after = NewMambaState<T>(arena, config);
-  const Tensor<T> branch =
-      MambaForward<T>(arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
-                      {.keep = options.keep, .before = stream->kept > 0 ? &state : nullptr, .after = &after});
+  const Tensor<T> branch = MambaForward<T, W>(
+      arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
+      {.keep = options.keep, .before = stream->kept > 0 ? &state : nullptr, .after = &after});
   arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
   arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
   return branch;
 }
 
-template <typename T>
-void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights, int64_t visit,
+template <typename T, typename W>
+void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
                   const ForwardOptions<T>& options, ModelSaved<T>* saved) {
   const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
   const int64_t layer = config.layer_of(visit);
-  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
+  const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   for (Tensor<T>* tensor : {&block.y, &block.u, &block.v, &block.mlp}) *tensor = arena.New<T>({rows, dim});
   if (OutputIsMaterialized(config, visit)) {
@@ -301,18 +315,17 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
     block.mlp_rstd = arena.New<Accum<T>>({rows});
     block.mlp_normed = arena.New<T>({rows, dim});
   }
-  for (Tensor<T>* tensor : {&block.up, &block.activated}) *tensor = arena.New<T>({rows, config.mlp_width});
+  block.activated = arena.New<T>({rows, config.mlp_width});
+  if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
 
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   block.branch = config.is_mamba(layer)
-                     ? MambaBranchForward<T>(arena, config, weights, visit, options, saved)
-                     : AttentionLayerForward<T>(arena, config, visit, w.attention,
-                                                SourcesOf(config, weights, *saved, visit), block.normed,
-                                                batch, time, &block.attention, options.stream);
+                     ? MambaBranchForward<T, W>(arena, config, weights, visit, options, saved)
+                     : AttentionLayerForward<T, W>(arena, config, visit, w.attention,
+                                                   SourcesOf(config, weights, *saved, visit), block.normed,
+                                                   batch, time, &block.attention, options.stream);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
-  MatmulForward<T>(arena, {.x = block.mlp_normed, .weight = w.up, .y = block.up});
-  LeakyReluSquaredForward<T>(arena, {.x = block.up, .y = block.activated});
-  MatmulForward<T>(arena, {.x = block.activated, .weight = w.down, .y = block.mlp});
+  MlpForward<T, W>(arena, MlpOf(w, block));
   if (!OutputIsMaterialized(config, visit)) return;
   ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
   if (HasTokenGate(config, visit)) {
@@ -327,17 +340,15 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>
 // Gradients that live across visits.
 template <typename T>
 struct StreamGrads {
-  Tensor<T> dstream;             // [rows, dim]: of what the current boundary's x was
-  Tensor<T> dmlp;                // [rows, dim]: of the MLP output of the visit below the boundary
+  Tensor<T> dstream;             // [rows, dim]: of the sum at the current boundary
   Tensor<T> dx0;                 // [rows, dim]: sums over visits
   std::vector<Tensor<T>> dskip;  // per encoder visit: what its output gets from the decoder
   Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits
   Tensor<T> dfirst_v;            // sums over visits
 };
 
-// From the gradient of the visit's output (in g.dstream when it is materialized, else split by the step above
-// into g.dstream for v and g.dmlp) to the gradient of v and of the MLP's output; du_gate is what a token gate
-// sends to u.
+// Makes g.dstream, the gradient of the visit's output, that of v + mlp_scale * mlp; du_gate is what a token
+// gate sends to u.
 template <typename T>
 void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
                     const BlockSaved<T>& block, int64_t visit, StreamGrads<T>& g,
@@ -361,15 +372,17 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
                                  .dbias = grad.attention.token_gate_bias});
     arena.device().CopyOnDevice(g.dstream.data(), dungated.data(), dungated.size_bytes());
   }
-  ResidualNormGradArgs<T> step;
-  step.forward = StepToOutput(w, block, block.ungated);
-  step.du = g.dstream;
-  step.dx = g.dstream;
-  step.dbranch = g.dmlp;
-  step.dbranch_scale = grad.mlp_scale;
-  ResidualNormBackward<T>(arena, step);
 }
 
+// A step backward: that of x alone, the branch having been taken care of.
+template <typename T>
+ResidualNormArgs<T> WithoutBranch(ResidualNormArgs<T> step) {
+  step.branch = {};
+  step.branch_scale = {};
+  return step;
+}
+
+// dbranch: the gradient of branch_scale times the branch.
 template <typename T>
 void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                    const ModelSaved<T>& saved, int64_t visit, Tensor<const T> dbranch, Tensor<T> dnormed,
@@ -378,9 +391,10 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   const size_t l = static_cast<size_t>(layer);
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[l];
+  const OutputScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
   if (config.is_mamba(layer)) {
     return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
-                            block.mamba, dbranch, dnormed, gw.mamba);
+                            block.mamba, dbranch, output_scale, dnormed, gw.mamba);
   }
   AttentionSourceGrads<T> sources;
   const bool has_ve = config.value_embedding_index(layer) >= 0;
@@ -394,26 +408,22 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   if (source >= 0 && visit == source) dv_from_outside = g.dfirst_v;
   AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
                             SourcesOf(config, weights, saved, visit), block.normed, saved.batch, saved.time,
-                            block.attention, dbranch, dv_from_outside, dnormed, gw.attention, sources);
+                            block.attention, dbranch, output_scale, dv_from_outside, dnormed, gw.attention,
+                            sources);
   if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
 }
 
-// From the gradient of the MLP's output to that of its input, written or added to dnormed.
+// From the gradient of mlp_scale times the MLP's output to that of its input, written or added to dnormed.
 template <typename T>
-void MlpBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
-                 const BlockSaved<T>& block, Tensor<const T> dmlp, bool add_to_dnormed, Tensor<T> dnormed,
-                 BlockWeights<Accum<T>>& grad) {
-  Arena::Scope scope(arena);
-  Tensor<T> dup = arena.New<T>({dmlp.dim(0), config.mlp_width});
-  MatmulBackward<T>(arena,
-                    {.dy = dmlp, .x = block.activated, .weight = w.down, .dx = dup, .dweight = grad.down});
-  LeakyReluSquaredBackward<T>(arena, {.x = block.up, .dy = dup, .dx = dup});
-  MatmulBackward<T>(arena, {.dy = dup,
-                            .x = block.mlp_normed,
-                            .weight = w.up,
-                            .dx = dnormed,
-                            .add_to_dx = add_to_dnormed,
-                            .dweight = grad.up});
+void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
+                 bool add_to_dnormed, Tensor<T> dnormed, BlockWeights<Accum<T>>& grad) {
+  MlpBackward<T>(arena, {.forward = MlpOf(w, block),
+                         .columns = {w.mlp_scale, grad.mlp_scale},
+                         .dy = dmlp,
+                         .dx = dnormed,
+                         .add_to_dx = add_to_dnormed,
+                         .dup = grad.up,
+                         .ddown = grad.down});
 }
 
 // Through mixer, MLP and the step between them: g.dstream becomes the gradient of u, dnormed is written.
@@ -421,26 +431,25 @@ template <typename T>
 void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                       const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, StreamGrads<T>& g,
                       ModelWeights<Accum<T>>& grad) {
-  const int64_t layer = config.layer_of(visit), rows = saved.batch * saved.time, dim = config.dim;
+  const int64_t layer = config.layer_of(visit);
   const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
   const bool parallel = config.is_parallel(layer);
   Tensor<T> du_gate;
   OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
-  Tensor<T> dbranch = arena.New<T>({rows, dim});
-  if (!parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, false, dnormed, gw);
-  ResidualNormGradArgs<T> to_mlp;
-  to_mlp.forward = StepToMlp(config, w, block, layer);
-  if (!parallel) to_mlp.dnormed = dnormed;
-  to_mlp.du = g.dstream;
-  to_mlp.dx = g.dstream;  // now the gradient of u
-  to_mlp.dbranch = dbranch;
-  to_mlp.dbranch_scale = gw.branch_scale;
-  ResidualNormBackward<T>(arena, to_mlp);
+  if (!parallel) {
+    MlpGradient<T>(arena, w, block, g.dstream, false, dnormed, gw);
+    ResidualNormGradArgs<T> to_mlp;
+    to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
+    to_mlp.dnormed = dnormed;
+    to_mlp.du = g.dstream;
+    to_mlp.dx = g.dstream;  // now the gradient of u + branch_scale * branch
+    ResidualNormBackward<T>(arena, to_mlp);
+  }
+  MixerBackward<T>(arena, config, weights, saved, visit, g.dstream, dnormed, g, grad);
+  if (parallel) MlpGradient<T>(arena, w, block, g.dstream, true, dnormed, gw);
   if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dstream);
-  MixerBackward<T>(arena, config, weights, saved, visit, dbranch, dnormed, g, grad);
-  if (parallel) MlpBackward<T>(arena, config, w, block, g.dmlp, true, dnormed, gw);
 }
 
 template <typename T>
@@ -453,7 +462,7 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   BranchesBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
 
   ResidualNormGradArgs<T> into;
-  into.forward = StepInto(config, weights, saved, visit);
+  into.forward = WithoutBranch(StepInto(config, weights, saved, visit));
   into.dnormed = dnormed;
   into.du = g.dstream;
   // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
@@ -462,10 +471,6 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
     into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
   into.dx = g.dstream;
-  if (!into.forward.branch.empty()) {
-    into.dbranch = g.dmlp;
-    into.dbranch_scale = grad.blocks[BlockOf(config, visit - 1)].mlp_scale;
-  }
   if (const std::optional<Skip> skip = SkipInto(config, visit)) {
     into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
     into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
@@ -480,7 +485,6 @@ StreamGrads<T> NewStreamGrads(Arena& arena, const ModelConfig& config, const Mod
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   StreamGrads<T> g;
   g.dstream = arena.New<T>({rows, dim});
-  g.dmlp = arena.New<T>({rows, dim});
   g.dx0 = arena.NewZero<T>({rows, dim});
   for (int64_t visit = 0; visit < config.skip_count(); ++visit) g.dskip.push_back(arena.New<T>({rows, dim}));
   if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
@@ -500,22 +504,14 @@ void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, T
   const int64_t rows = hidden.dim(0);
   Tensor<T> logits = arena.New<T>({rows, config.vocab});
   Tensor<A> losses = arena.New<A>({rows});
-  Tensor<A> log_normalizer = arena.New<A>({rows});
-  const A soft_cap = static_cast<A>(config.soft_cap);
   const A mean = static_cast<A>(1.0 / static_cast<double>(counted));
   MatmulForward<T>(arena, {.x = hidden, .weight = head, .y = logits});
-  CrossEntropyForward<T>(arena, {.logits = logits,
-                                 .targets = targets,
-                                 .soft_cap = soft_cap,
-                                 .losses = losses,
-                                 .log_normalizer = log_normalizer});
-  Sum<A>(arena, losses, mean, loss);
-  CrossEntropyBackward<T>(arena, {.logits = logits,
+  CrossEntropyGradient<T>(arena, {.logits = logits,
                                   .targets = targets,
-                                  .soft_cap = soft_cap,
-                                  .log_normalizer = log_normalizer,
+                                  .soft_cap = static_cast<A>(config.soft_cap),
                                   .dloss = scale * mean,
-                                  .dlogits = logits});
+                                  .losses = losses});
+  Sum<A>(arena, losses, mean, loss);
   MatmulBackward<T>(arena, {.dy = logits,
                             .x = hidden,
                             .weight = head,
@@ -526,8 +522,8 @@ void HeadLoss(Arena& arena, const ModelConfig& config, Tensor<const T> hidden, T
 
 }  // namespace
 
-template <typename T>
-Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                         Tensor<const int32_t> ids, ModelSaved<T>* saved, const ForwardOptions<T>& options) {
   HM_CHECK_EQ(ids.rank(), 2);
   HM_CHECK(options.stream == nullptr || (ids.dim(0) == 1 && !options.keep));
@@ -539,12 +535,19 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
   saved->final_y = arena.New<T>({rows, config.dim});
   saved->hidden = arena.New<T>({rows, config.dim});
   saved->final_rstd = arena.New<Accum<T>>({rows});
-  EmbeddingsForward<T>(arena, config, weights, options.stream, saved);
+  if (StreamState<T>* stream = options.stream; stream != nullptr && stream->steps()) {
+    HM_CHECK_EQ(rows, int64_t{1});
+    if (stream->kept == 0 && !arena.device().is_plan()) {
+      arena.device().Zero(stream->place.data(), stream->place.size_bytes());
+    }
+  }
+  EmbeddingsForward<T, W>(arena, config, weights, options.stream, saved);
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
-    BlockForward<T>(arena, config, weights, visit, options, saved);
+    BlockForward<T, W>(arena, config, weights, visit, options, saved);
   }
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.visit_count()));
   if (StreamState<T>* stream = options.stream; stream != nullptr) {
+    if (stream->steps()) AdvancePlace(arena, stream->place);
     stream->kept = std::min(stream->kept + rows, stream->ids.dim(0));
   }
   return saved->hidden;
@@ -555,40 +558,34 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
                     const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   StreamGrads<T> g = NewStreamGrads(arena, config, saved);
-  const int64_t last = config.visit_count() - 1;
   ResidualNormGradArgs<T> final_step;
-  final_step.forward = StepInto(config, weights, saved, config.visit_count());
+  final_step.forward = WithoutBranch(StepInto(config, weights, saved, config.visit_count()));
   final_step.dnormed = dhidden;
-  // A model of one visit has no decoder above its encoder; elsewhere the last visit is one of the decoder.
   final_step.dx = g.dstream;
-  if (!final_step.forward.branch.empty()) {
-    final_step.dbranch = g.dmlp;
-    final_step.dbranch_scale = grad.blocks[BlockOf(config, last)].mlp_scale;
-  }
   ResidualNormBackward<T>(arena, final_step);
-  for (int64_t visit = last; visit >= 0; --visit) {
+  for (int64_t visit = config.visit_count() - 1; visit >= 0; --visit) {
     BlockBackward<T>(arena, config, weights, saved, visit, g, grad);
   }
   AddTo<T>(arena, g.dstream, 1, g.dx0);
   EmbeddingsBackward<T>(arena, config, weights, saved, g.dx0, g.dve_projected, grad);
 }
 
-template <typename T>
-Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                  Tensor<const T> hidden) {
   Tensor<T> logits = arena.New<T>({hidden.dim(0), config.vocab});
-  MatmulForward<T>(arena, {.x = hidden,
-                           .weight = config.tied_embeddings ? weights.token_embedding : weights.lm_head,
-                           .y = logits});
+  MatmulForward<T, W>(arena, {.x = hidden,
+                              .weight = config.tied_embeddings ? weights.token_embedding : weights.lm_head,
+                              .y = logits});
   return logits;
 }
 
-template <typename T>
-Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+template <typename T, typename W>
+Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                                   Tensor<const T> hidden) {
   Tensor<Accum<T>> log_probs = arena.New<Accum<T>>({hidden.dim(0), config.vocab});
   Arena::Scope scope(arena);
-  const Tensor<T> logits = Logits<T>(arena, config, weights, hidden);
+  const Tensor<T> logits = Logits<T, W>(arena, config, weights, hidden);
   SoftCapLogSoftmax<T>(arena, logits, static_cast<Accum<T>>(config.soft_cap), log_probs);
   return log_probs;
 }
@@ -627,12 +624,10 @@ void TargetLosses(Arena& arena, const ModelConfig& config, const ModelWeights<T>
                   Tensor<const T> hidden, Tensor<const int32_t> targets, Tensor<Accum<T>> losses) {
   using A = Accum<T>;
   Arena::Scope scope(arena);
-  const Tensor<A> log_normalizer = arena.New<A>({hidden.dim(0)});
   CrossEntropyForward<T>(arena, {.logits = Logits<T>(arena, config, weights, hidden),
                                  .targets = targets,
                                  .soft_cap = static_cast<A>(config.soft_cap),
-                                 .losses = losses,
-                                 .log_normalizer = log_normalizer});
+                                 .losses = losses});
 }
 
 template <typename T>
@@ -648,13 +643,13 @@ Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const Mode
 }
 
 #define HM11_INSTANTIATE(T)                                                                                 \
-  template Tensor<T> HiddenForward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                   \
-                                      Tensor<const int32_t>, ModelSaved<T>*, const ForwardOptions<T>&);     \
+  template Tensor<T> HiddenForward<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                \
+                                         Tensor<const int32_t>, ModelSaved<T>*, const ForwardOptions<T>&);  \
   template void HiddenBackward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, const ModelSaved<T>&, \
                                   Tensor<const T>, ModelWeights<Accum<T>>&);                                \
-  template Tensor<T> Logits<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);        \
-  template Tensor<Accum<T>> LogProbabilities<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,         \
-                                                Tensor<const T>);                                           \
+  template Tensor<T> Logits<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);     \
+  template Tensor<Accum<T>> LogProbabilities<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&,      \
+                                                   Tensor<const T>);                                        \
   template void LossAndGradient<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                      \
                                    Tensor<const int32_t>, Tensor<const int32_t>, Accum<T>,                  \
                                    ModelWeights<Accum<T>>&, Tensor<Accum<T>>, Tensor<Accum<T>>);            \
@@ -666,5 +661,12 @@ HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
+template Tensor<float> HiddenForward<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&,
+                                                  Tensor<const int32_t>, ModelSaved<float>*,
+                                                  const ForwardOptions<float>&);
+template Tensor<float> Logits<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&,
+                                           Tensor<const float>);
+template Tensor<float> LogProbabilities<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&,
+                                                     Tensor<const float>);
 
 }  // namespace hm11

@@ -42,7 +42,8 @@ struct BlockSaved {
   Tensor<T> branch;         // [rows, dim]: the mixer's output
   Tensor<T> v, mlp_normed;  // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;  // [rows]
-  Tensor<T> up, activated;    // [rows, mlp_width]
+  Tensor<T> activated;        // [rows, mlp_width]
+  Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
   Tensor<T> mlp;              // [rows, dim]: the MLP's output
   Tensor<T> ungated,
       output;  // [rows, dim]: the layer's output before and after token gating, when materialized
@@ -65,14 +66,15 @@ struct ModelSaved {
 template <typename T>
 struct ForwardOptions {
   bool keep = true;  // false: nothing is kept for backward, and far less memory is taken
-  // Where the one sequence of `ids`, a piece of a stream, goes on from; then what it leaves. Without,
-  // sequences stand alone. For keep = false only.
+  // Where the one sequence of `ids`, a piece of a stream or its next token, goes on from; then what it
+  // leaves. Without, sequences stand alone. For keep = false only.
   StreamState<T>* stream = nullptr;
 };
 
-// Final hidden states [rows, dim], normed. ids: [batch, time].
-template <typename T>
-Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+// Final hidden states [rows, dim], normed. ids: [batch, time]. W: what tables and matrices are stored in, T;
+// or Fp16 with T float, where there is one row.
+template <typename T, typename W = T>
+Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                         Tensor<const int32_t> ids, ModelSaved<T>* saved,
                         const ForwardOptions<T>& options = {});
 
@@ -80,14 +82,14 @@ template <typename T>
 void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                     const ModelSaved<T>& saved, Tensor<const T> dhidden, ModelWeights<Accum<T>>& grad);
 
-// Logits before the soft cap, [rows, vocab].
-template <typename T>
-Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+// Logits before the soft cap, [rows, vocab]. W as above.
+template <typename T, typename W = T>
+Tensor<T> Logits(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                  Tensor<const T> hidden);
 
-// Log-probabilities [rows, vocab] for scoring.
-template <typename T>
-Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+// Log-probabilities [rows, vocab] for scoring. W as above.
+template <typename T, typename W = T>
+Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                                   Tensor<const T> hidden);
 
 // Forward and backward of the training loss in one call: mean cross entropy in nats, plus mtp_weight times

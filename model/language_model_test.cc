@@ -396,7 +396,7 @@ std::vector<double> HiddenInPieces(const ModelConfig& config, const HostTensor<i
   for (int64_t read = 0; read < ids.size(); read += state.windows.tokens()) {
     placed.work.Reset();
     state.windows = windows(read);
-    state.windows.rope_length = ids.size();
+    if (state.windows.rope_length == 0) state.windows.rope_length = ids.size();
     const int64_t count = state.windows.tokens();
     ModelSaved<double> saved;
     const std::vector<double> piece =
@@ -431,6 +431,43 @@ RC_GTEST_PROP(LanguageModelTest, AStreamReadInPiecesThatLookBackToItsBeginIsThat
                HiddenForward<double>(placed.work, config, placed.weights, Upload(placed.state, ids), &saved))
           .values;
   RC_ASSERT(LargestDifference(pieces, whole) <= 1e-11);
+}
+
+// The same of a stream read a token at a time; twice, the state forgetting in between.
+std::vector<double> HiddenInSteps(const ModelConfig& config, const HostTensor<int32_t>& ids, int64_t window) {
+  Placed<double> placed(Device::Cpu());
+  Place<double>(config, FormulaWeights(config, 3), &placed);
+  StreamState<double> state = NewStepState<double>(placed.state, config, window);
+  const Tensor<int32_t> all = Upload(placed.state, ids).Reshaped({ids.size()});
+  std::vector<double> hidden;
+  for (int repeat = 0; repeat < 2; ++repeat) {
+    hidden.clear();
+    state.Forget();
+    for (int64_t t = 0; t < ids.size(); ++t) {
+      placed.work.Reset();
+      ModelSaved<double> saved;
+      const Tensor<double> row =
+          HiddenForward<double>(placed.work, config, placed.weights, all.Slice(t, 1).Reshaped({1, 1}), &saved,
+                                {.keep = false, .stream = &state});
+      hidden.insert(hidden.end(), row.begin(), row.end());
+    }
+  }
+  return hidden;
+}
+
+RC_GTEST_PROP(LanguageModelTest, StepsAreTheStreamReadAtOnceWithinAWindowAndPiecesOfOneTokenPastIt, ()) {
+  const ModelConfig config = AnyConfig();
+  const int64_t window = *rc::gen::inRange<int64_t>(1, 12), time = *rc::gen::inRange<int64_t>(1, 24);
+  const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
+  const std::vector<double> pieces = HiddenInPieces(config, ids, window, [&](int64_t read) {
+    return AttentionWindows{
+        .context = std::min(read, window - 1), .fresh = 1, .count = 1, .rope_length = window};
+  });
+  RC_ASSERT(LargestDifference(HiddenInSteps(config, ids, window), pieces) <= 1e-11);
+  const std::vector<double> whole = HiddenInPieces(config, ids, time, [&](int64_t) {
+    return AttentionWindows{.context = 0, .fresh = time, .count = 1, .rope_length = time + window};
+  });
+  RC_ASSERT(LargestDifference(HiddenInSteps(config, ids, time + window), whole) <= 1e-11);
 }
 
 RC_GTEST_PROP(LanguageModelTest, WindowsOfOnePieceArePiecesOfOneWindow, ()) {

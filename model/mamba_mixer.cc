@@ -17,8 +17,8 @@ struct Parts {
   Columns<T> step, b, c;
 };
 
-template <typename T>
-SelectiveScanArgs<T> ScanArgs(const ModelConfig& config, const MambaWeights<T>& weights,
+template <typename T, typename W>
+SelectiveScanArgs<T> ScanArgs(const ModelConfig& config, const MambaWeights<W>& weights,
                               const MambaSaved<T>& saved) {
   const int64_t inner = config.inner();
   const Parts<T> parts(config, saved.dbc);
@@ -36,8 +36,8 @@ SelectiveScanArgs<T> ScanArgs(const ModelConfig& config, const MambaWeights<T>& 
   return args;
 }
 
-template <typename T>
-CausalConvArgs<T> ConvArgs(const ModelConfig& config, const MambaWeights<T>& weights, int64_t batch,
+template <typename T, typename W>
+CausalConvArgs<T> ConvArgs(const ModelConfig& config, const MambaWeights<W>& weights, int64_t batch,
                            int64_t time, const MambaSaved<T>& saved) {
   CausalConvArgs<T> args;
   args.batch = batch;
@@ -57,8 +57,8 @@ MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config) {
           .tail = arena.New<T>({1, config.conv_width - 1, config.inner()})};
 }
 
-template <typename T>
-Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+template <typename T, typename W>
+Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
                        const MambaOptions<T>& options) {
   const int64_t rows = batch * time, inner = config.inner();
@@ -70,26 +70,27 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
   saved->y = arena.New<T>({batch, time, inner});
   if (options.keep) saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
 
-  MatmulForward<T>(arena, {.x = input, .weight = weights.in_proj, .y = saved->xz});
+  MatmulForward<T, W>(arena, {.x = input, .weight = weights.in_proj, .y = saved->xz});
   CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);
   if (options.before != nullptr) conv.tail = options.before->tail;
   if (options.after != nullptr) conv.final_tail = options.after->tail;
   CausalConvForward<T>(arena, conv);
-  MatmulForward<T>(arena, {.x = saved->conv, .weight = weights.x_proj, .y = saved->dbc});
+  MatmulForward<T, W>(arena, {.x = saved->conv, .weight = weights.x_proj, .y = saved->dbc});
   const Parts<T> parts(config, saved->dbc);
-  MatmulForward<T>(arena, {.x = parts.step, .weight = weights.dt_proj, .y = saved->delta});
+  MatmulForward<T, W>(arena, {.x = parts.step, .weight = weights.dt_proj, .y = saved->delta});
   SelectiveScanArgs<T> scan = ScanArgs(config, weights, *saved);
   if (options.before != nullptr) scan.initial_state = options.before->scan;
   if (options.after != nullptr) scan.final_state = options.after->scan;
   SelectiveScanForward<T>(arena, scan);
-  MatmulForward<T>(arena, {.x = saved->y, .weight = weights.out_proj, .y = output});
+  MatmulForward<T, W>(arena, {.x = saved->y, .weight = weights.out_proj, .y = output});
   return output;
 }
 
 template <typename T>
 void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                    Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, Tensor<T> dinput, MambaWeights<Accum<T>>& grad) {
+                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
+                   MambaWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
   const int64_t rows = batch * time, inner = config.inner();
   Tensor<T> dy = arena.New<T>({batch, time, inner});
@@ -99,8 +100,12 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
   Tensor<T> ddelta = arena.New<T>({batch, time, inner});
   const Parts<T> parts(config, saved.dbc), dparts(config, ddbc);
 
-  MatmulBackward<T>(
-      arena, {.dy = doutput, .x = saved.y, .weight = weights.out_proj, .dx = dy, .dweight = grad.out_proj});
+  ScaledMatmulBackward<T>(arena, {.dy = doutput,
+                                  .x = saved.y.Reshaped({rows, inner}),
+                                  .weight = weights.out_proj,
+                                  .columns = output_scale,
+                                  .dx = dy.Reshaped({rows, inner}),
+                                  .dweight = grad.out_proj});
   SelectiveScanGradArgs<T> scan;
   scan.forward = ScanArgs(config, weights, saved);
   scan.dy = dy;
@@ -133,16 +138,19 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
       arena, {.dy = dxz, .x = input, .weight = weights.in_proj, .dx = dinput, .dweight = grad.in_proj});
 }
 
-#define HM11_INSTANTIATE(T)                                                                               \
-  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                    \
-  template Tensor<T> MambaForward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
-                                     int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
-  template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,     \
-                                 int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>, Tensor<T>,      \
-                                 MambaWeights<Accum<T>>&);
+#define HM11_INSTANTIATE(T)                                                                                  \
+  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                       \
+  template Tensor<T> MambaForward<T, T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
+                                        int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
+  template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,        \
+                                 int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>,                    \
+                                 const OutputScale<T>&, Tensor<T>, MambaWeights<Accum<T>>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
+template Tensor<float> MambaForward<float, Fp16>(Arena&, const ModelConfig&, const MambaWeights<Fp16>&,
+                                                 Tensor<const float>, int64_t, int64_t, MambaSaved<float>*,
+                                                 const MambaOptions<float>&);
 
 }  // namespace hm11

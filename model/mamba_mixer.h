@@ -10,6 +10,7 @@
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/scaled_matmul.h"
 #include "scan/selective_scan.h"
 
 namespace hm11 {
@@ -45,17 +46,20 @@ struct MambaOptions {
       nullptr;  // may be null; else receives the state after the last token, in other memory
 };
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena.
-template <typename T>
-Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena. W: what the matrices are stored in,
+// T but for a single token.
+template <typename T, typename W = T>
+Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
                        const MambaOptions<T>& options = {});
 
-// dinput is written, gradients of weights are added. Only for sequences that began in forward.
+// doutput: the gradient of output_scale.scale times the output. dinput is written, gradients of weights are
+// added. Only for sequences that began in forward.
 template <typename T>
 void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
                    Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, Tensor<T> dinput, MambaWeights<Accum<T>>& grad);
+                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
+                   MambaWeights<Accum<T>>& grad);
 
 }  // namespace hm11
 

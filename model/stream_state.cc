@@ -16,24 +16,54 @@ void Copy(Arena& arena, Tensor<N> from, Tensor<N> to) {
   arena.device().CopyOnDevice(to.data(), from.data(), to.size_bytes());
 }
 
-}  // namespace
+template <typename F>
+void ForEachAttentionVisit(const ModelConfig& config, F&& function) {
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
+    if (!config.is_mamba(config.layer_of(visit))) function(static_cast<size_t>(visit));
+  }
+}
 
+// All of a state but what attention keeps.
 template <typename T>
-StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t capacity) {
+StreamState<T> StateOfRecurrences(Arena& arena, const ModelConfig& config, int64_t capacity) {
   HM_CHECK_GE(capacity, 1);
   StreamState<T> state;
   state.ids = arena.New<int32_t>({capacity});
   state.embedding = arena.New<T>({1, config.dim});
-  state.qkv.resize(static_cast<size_t>(config.visit_count()));
   state.mamba.resize(static_cast<size_t>(config.visit_count()));
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
-    const size_t v = static_cast<size_t>(visit);
     if (config.is_mamba(config.layer_of(visit))) {
-      state.mamba[v] = NewMambaState<T>(arena, config);
-    } else {
-      state.qkv[v] = arena.New<T>({capacity, config.dim + 2 * config.kv_dim()});
+      state.mamba[static_cast<size_t>(visit)] = NewMambaState<T>(arena, config);
     }
   }
+  return state;
+}
+
+}  // namespace
+
+template <typename T>
+StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t capacity) {
+  StreamState<T> state = StateOfRecurrences<T>(arena, config, capacity);
+  state.qkv.resize(state.mamba.size());
+  ForEachAttentionVisit(config, [&](size_t visit) {
+    state.qkv[visit] = arena.New<T>({capacity, config.dim + 2 * config.kv_dim()});
+  });
+  return state;
+}
+
+template <typename T>
+StreamState<T> NewStepState(Arena& arena, const ModelConfig& config, int64_t window) {
+  HM_CHECK_GE(window, 1);
+  StreamState<T> state = StateOfRecurrences<T>(arena, config, 1);
+  state.windows = {.context = 0, .fresh = 1, .rope_length = window};
+  state.place = arena.New<int32_t>({1});
+  state.rings.resize(state.mamba.size());
+  ForEachAttentionVisit(config, [&](size_t visit) {
+    AttentionRing<T>& ring = state.rings[visit];
+    for (Tensor<T>* tensor : {&ring.keys, &ring.values}) {
+      *tensor = arena.New<T>({window, config.kv_heads, config.head_dim()});
+    }
+  });
   return state;
 }
 
@@ -94,6 +124,7 @@ template Tensor<int32_t> RowsOfWindows<int32_t>(Arena&, const AttentionWindows&,
 
 #define HM11_INSTANTIATE(T)                                                        \
   template StreamState<T> NewStreamState<T>(Arena&, const ModelConfig&, int64_t);  \
+  template StreamState<T> NewStepState<T>(Arena&, const ModelConfig&, int64_t);    \
   template int64_t StreamStateBytes<T>(const ModelConfig&, int64_t);               \
   template Tensor<T> NewAfterKept<T>(Arena&, Tensor<T>, int64_t, int64_t);         \
   template void KeepLast<T>(Arena&, Tensor<T>, Tensor<T>);                         \

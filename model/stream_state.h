@@ -7,14 +7,22 @@
 // not computed again: their projections were kept when they were read, and only turned to their place in the
 // window. Positions begin at 0 in each window.
 //
+// A stream may also be read a token at a time (NewStepState). Then attention sees the `window` tokens up to
+// and with the newest, whose keys and values are kept in rings as attention reads them: a step costs the same
+// however long the stream is, and nothing in it but the stream's first token depends on the host, so that the
+// steps after it are one captured graph.
+//
 // Properties
 //   1. A stream read in pieces whose windows all reach back to its first token has, but for rounding, the
 //      hidden states of the stream read at once.
 //   2. The windows of one piece give what pieces of one window each give.
 //   3. What is read later changes nothing that was read before.
 //   4. A state that has forgotten is a new one.
+//   5. Steps give, but for rounding, what pieces of one token with as much context give; within the first
+//   window what the stream read at once gives.
 // Cost: a forward pass over the piece, attention over count * length tokens, and copies of the projections of
-// what is kept: (dim + 2 kv_dim) numbers a token and attention layer.
+// what is kept: (dim + 2 kv_dim) numbers a token and attention layer. Of a step: a read of the weights and of
+// what is kept, 2 kv_dim numbers a token of the window and attention layer.
 #ifndef HM11_MODEL_STREAM_STATE_H_
 #define HM11_MODEL_STREAM_STATE_H_
 
@@ -41,21 +49,35 @@ struct AttentionWindows {
   int64_t tokens() const { return count * fresh; }  // of the piece
 };
 
+// Keys and values of the last tokens; token p in slot p mod window.
+template <typename T>
+struct AttentionRing {
+  Tensor<T> keys, values;  // [window, kv_heads, head_dim]
+};
+
 template <typename T>
 struct StreamState {
-  AttentionWindows windows;          // of the next piece; set by whoever reads it
-  int64_t kept = 0;                  // tokens that the first rows below are of; 0: the stream begins
-  Tensor<int32_t> ids;               // [capacity]
-  Tensor<T> embedding;               // [1, dim]: what the smear gate reads of the last token
-  std::vector<Tensor<T>> qkv;        // [capacity, dim + 2 kv_dim] a visit of an attention layer, before RoPE
-  std::vector<MambaState<T>> mamba;  // after the last token; of visits of Mamba layers
+  AttentionWindows windows;    // of the next piece; set by whoever reads it
+  int64_t kept = 0;            // tokens that the first rows below are of; 0: the stream begins
+  Tensor<int32_t> ids;         // [capacity]
+  Tensor<T> embedding;         // [1, dim]: what the smear gate reads of the last token
+  std::vector<Tensor<T>> qkv;  // [capacity, dim + 2 kv_dim] a visit of an attention layer, before RoPE
+  std::vector<AttentionRing<T>> rings;  // instead of qkv, when read a token at a time
+  Tensor<int32_t> place;                // [1], of the next token in the stream, with rings
+  std::vector<MambaState<T>> mamba;     // after the last token; of visits of Mamba layers
 
+  bool steps() const { return !place.empty(); }
   void Forget() { kept = 0; }
 };
 
 // A state that has read nothing and keeps up to `capacity` >= 1 tokens for attention.
 template <typename T>
 StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t capacity);
+
+// A state that has read nothing, of a stream that is read a token at a time by attention of `window` >= 1
+// tokens with the RoPE base of sequences of that length.
+template <typename T>
+StreamState<T> NewStepState(Arena& arena, const ModelConfig& config, int64_t window);
 
 template <typename T>
 int64_t StreamStateBytes(const ModelConfig& config, int64_t capacity);

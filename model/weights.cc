@@ -112,6 +112,7 @@ ModelWeights<T> NewWeights(Arena& arena, const ModelConfig& config) {
 template ModelWeights<double> NewWeights<double>(Arena&, const ModelConfig&);
 template ModelWeights<float> NewWeights<float>(Arena&, const ModelConfig&);
 template ModelWeights<Bf16> NewWeights<Bf16>(Arena&, const ModelConfig&);
+template ModelWeights<Fp16> NewWeights<Fp16>(Arena&, const ModelConfig&);
 
 int64_t CountParameters(const ModelConfig& config) {
   int64_t count = 0;
@@ -130,6 +131,7 @@ int64_t WeightBytes(const ModelConfig& config) {
 template int64_t WeightBytes<double>(const ModelConfig&);
 template int64_t WeightBytes<float>(const ModelConfig&);
 template int64_t WeightBytes<Bf16>(const ModelConfig&);
+template int64_t WeightBytes<Fp16>(const ModelConfig&);
 
 std::vector<ReferenceParameter> ReferenceParameters(const ModelConfig& config) {
   std::vector<ReferenceParameter> parameters, banks = EmptyBanks(config);

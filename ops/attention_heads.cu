@@ -47,10 +47,13 @@ struct Operands {
 
 // ---- Cosines and sines.
 
-__global__ void TableKernel(int time, int half, double log2_base, float* cosines, float* sines) {
+// Of positions from *place on, or from 0.
+__global__ void TableKernel(int time, int half, double log2_base, const int32_t* place, float* cosines,
+                            float* sines) {
   const int index = static_cast<int>(blockIdx.x * blockDim.x + threadIdx.x);
   if (index >= time * half) return;
-  const double angle = index / half * exp2(-log2_base * (index % half) / half);
+  const int position = index / half + (place == nullptr ? 0 : *place);
+  const double angle = position * exp2(-log2_base * (index % half) / half);
   double sine, cosine;
   sincos(angle, &sine, &cosine);
   cosines[index] = static_cast<float>(cosine);
@@ -300,7 +303,7 @@ Operands<T> Prepare(const Device& device, const AttentionHeadsArgs<T>& args, con
   float* sines = table.data() + int64_t{time} * half;
   const int64_t angles = int64_t{time} * half;
   Launch(device, {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(angles, 128))), .threads = 128},
-         TableKernel, time, half, std::log2(args.rope_base), table.data(), sines);
+         TableKernel, time, half, std::log2(args.rope_base), Data(args.place), table.data(), sines);
   return {.qkv = args.qkv.data(),
           .q_gain = args.q_gain.data(),
           .value_embedding = args.value_embedding.data(),

@@ -36,6 +36,7 @@ struct AttentionHeadsArgs {
   int64_t time = 0;
   int64_t rope_dims = 0;                 // even, <= head_dim
   double rope_base = 10000;              // the base in effect (see EffectiveRopeBase)
+  Tensor<const int32_t> place = {};      // [1]: the first position, forward only; 0 when absent
   Tensor<const T> qkv;                   // [batch*time, (heads + 2 kv_heads) * head_dim]: q, then k, then v
   Tensor<const Accum<T>> q_gain;         // [heads]
   Tensor<const T> value_embedding = {};  // [batch*time, kv_heads * head_dim], may be absent

@@ -11,59 +11,58 @@
 namespace hm11 {
 namespace {
 
+// Leaves tanh(logits / cap) in `tanhs` and exp(capped - reference) in `exps`; gives log sum exp(capped) and the
+// sum of `exps`. tanhs may be the memory of logits.
 template <typename T>
-T Reference(const T* logits, int64_t vocab, T cap) {
-  if (cap <= static_cast<T>(kMaxFixedCap)) return cap;
-  return cap * FastTanh(*std::max_element(logits, logits + vocab) / cap);
-}
-
-// Leaves the capped logits in `capped` and returns log sum exp of them. exps: a row of scratch.
+struct RowSums {
+  T log_normalizer, sum;
+};
 template <typename T>
-T CapRow(const T* logits, int64_t vocab, T cap, T* capped, T* exps) {
-  const T reference = Reference(logits, vocab, cap);
+RowSums<T> CapRow(const T* logits, int64_t vocab, T cap, T* tanhs, T* exps) {
   const T inverse = 1 / cap;
-  for (int64_t v = 0; v < vocab; ++v) capped[v] = cap * FastTanh(logits[v] * inverse);
-  for (int64_t v = 0; v < vocab; ++v) exps[v] = FastExp(capped[v] - reference);
-  return reference + std::log(LaneSum<T>(vocab, [&](int64_t v) { return exps[v]; }));
+  // One function a loop: compilers turn that into vector code.
+  for (int64_t v = 0; v < vocab; ++v) tanhs[v] = FastTanh(logits[v] * inverse);
+  const T reference =
+      cap <= static_cast<T>(kMaxFixedCap) ? cap : cap * *std::max_element(tanhs, tanhs + vocab);
+  for (int64_t v = 0; v < vocab; ++v) exps[v] = FastExp(cap * tanhs[v] - reference);
+  const T sum = LaneSum<T>(vocab, [&](int64_t v) { return exps[v]; });
+  return {.log_normalizer = reference + std::log(sum), .sum = sum};
 }
 
-// scratch: [kMaxPieces, 2, vocab].
+// scratch, here and below: [kMaxChunks, 2, vocab].
 template <typename T>
 void CpuForward(const CrossEntropyArgs<T>& a, Tensor<T> scratch) {
   const int64_t vocab = a.logits.dim(1);
-  ForPieces(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const capped = scratch.data() + piece * 2 * vocab;
+  ForChunks(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const tanhs = scratch.data() + chunk * 2 * vocab;
     for (int64_t r = begin; r < end; ++r) {
-      a.log_normalizer[r] = CapRow(a.logits.data() + r * vocab, vocab, a.soft_cap, capped, capped + vocab);
+      const auto [log_normalizer, sum] =
+          CapRow(a.logits.data() + r * vocab, vocab, a.soft_cap, tanhs, tanhs + vocab);
       HM_DCHECK(a.targets[r] < vocab);
-      a.losses[r] = a.targets[r] < 0 ? 0 : a.log_normalizer[r] - capped[a.targets[r]];
+      a.losses[r] = a.targets[r] < 0 ? 0 : log_normalizer - a.soft_cap * tanhs[a.targets[r]];
     }
   });
 }
 
 template <typename T>
-void CpuBackward(const CrossEntropyGradArgs<T>& a) {
+void CpuGradient(const CrossEntropyGradArgs<T>& a, Tensor<T> scratch) {
   const int64_t vocab = a.logits.dim(1);
-  const T cap = a.soft_cap;
-  const T inverse = 1 / cap;
-  const T dloss = a.dloss;
-  ParallelFor(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t begin, int64_t end) {
+  ForChunks(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const exps = scratch.data() + chunk * 2 * vocab;
     for (int64_t r = begin; r < end; ++r) {
-      const T* logits = a.logits.data() + r * vocab;
-      T* dlogits = a.dlogits.data() + r * vocab;
+      T* const row = a.logits.data() + r * vocab;
       const int32_t target = a.targets[r];
+      HM_DCHECK(target < vocab);
       if (target < 0) {
-        std::fill(dlogits, dlogits + vocab, T{0});
+        std::fill(row, row + vocab, T{0});
+        a.losses[r] = 0;
         continue;
       }
-      const T log_normalizer = a.log_normalizer[r];
-      const T t = FastTanh(logits[target] * inverse);  // before dlogits takes its place
-      // One function a loop: compilers turn that into vector code.
-      for (int64_t v = 0; v < vocab; ++v) dlogits[v] = FastTanh(logits[v] * inverse);
-      for (int64_t v = 0; v < vocab; ++v) {
-        dlogits[v] = dloss * (1 - dlogits[v] * dlogits[v]) * FastExp(cap * dlogits[v] - log_normalizer);
-      }
-      dlogits[target] -= dloss * (1 - t * t);
+      const auto [log_normalizer, sum] = CapRow(row, vocab, a.soft_cap, row, exps);
+      const T t = row[target], scale = a.dloss / sum;
+      a.losses[r] = log_normalizer - a.soft_cap * t;
+      for (int64_t v = 0; v < vocab; ++v) row[v] = scale * exps[v] * (1 - row[v] * row[v]);
+      row[target] -= a.dloss * (1 - t * t);
     }
   });
 }
@@ -71,12 +70,13 @@ void CpuBackward(const CrossEntropyGradArgs<T>& a) {
 template <typename T>
 void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs, Tensor<T> scratch) {
   const int64_t vocab = logits.dim(1);
-  ForPieces(logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
+  ForChunks(logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       T* to = log_probs.data() + r * vocab;
       const T log_normalizer =
-          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + piece * 2 * vocab);
-      for (int64_t v = 0; v < vocab; ++v) to[v] -= log_normalizer;
+          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + chunk * 2 * vocab)
+              .log_normalizer;
+      for (int64_t v = 0; v < vocab; ++v) to[v] = cap * to[v] - log_normalizer;
     }
   });
 }
@@ -89,11 +89,10 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
   const Shape rows = {args.logits.dim(0)};
   HM_CHECK_EQ(args.targets.shape(), rows);
   HM_CHECK_EQ(args.losses.shape(), rows);
-  HM_CHECK_EQ(args.log_normalizer.shape(), rows);
   HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, args.logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -107,24 +106,25 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
 }
 
 template <typename T>
-void CrossEntropyBackward(Arena& arena, const CrossEntropyGradArgs<T>& args) {
+void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args) {
   HM_CHECK_EQ(args.logits.rank(), 2);
   const Shape rows = {args.logits.dim(0)};
   HM_CHECK_EQ(args.targets.shape(), rows);
-  HM_CHECK_EQ(args.log_normalizer.shape(), rows);
-  HM_CHECK_EQ(args.dlogits.shape(), args.logits.shape());
+  HM_CHECK_EQ(args.losses.shape(), rows);
   HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::CrossEntropyBackward(device, args);
+    if (device.is_cuda()) return cuda::CrossEntropyGradient(device, args);
   }
 #endif
   if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args);
+    if (device.is_cpu()) return CpuGradient(args, scratch);
   }
-  FailNoHalf<T>("CrossEntropyBackward", device);
+  FailNoHalf<T>("CrossEntropyGradient", device);
 }
 
 template <typename T>
@@ -134,7 +134,7 @@ void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, 
   HM_CHECK_GT(soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, logits.dim(1)});
   if (device.is_plan() || logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -150,9 +150,9 @@ void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, 
 template void CrossEntropyForward<double>(Arena&, const CrossEntropyArgs<double>&);
 template void CrossEntropyForward<float>(Arena&, const CrossEntropyArgs<float>&);
 template void CrossEntropyForward<Bf16>(Arena&, const CrossEntropyArgs<Bf16>&);
-template void CrossEntropyBackward<double>(Arena&, const CrossEntropyGradArgs<double>&);
-template void CrossEntropyBackward<float>(Arena&, const CrossEntropyGradArgs<float>&);
-template void CrossEntropyBackward<Bf16>(Arena&, const CrossEntropyGradArgs<Bf16>&);
+template void CrossEntropyGradient<double>(Arena&, const CrossEntropyGradArgs<double>&);
+template void CrossEntropyGradient<float>(Arena&, const CrossEntropyGradArgs<float>&);
+template void CrossEntropyGradient<Bf16>(Arena&, const CrossEntropyGradArgs<Bf16>&);
 template void SoftCapLogSoftmax<double>(Arena&, Tensor<const double>, double, Tensor<double>);
 template void SoftCapLogSoftmax<float>(Arena&, Tensor<const float>, float, Tensor<float>);
 template void SoftCapLogSoftmax<Bf16>(Arena&, Tensor<const Bf16>, float, Tensor<float>);

@@ -6,11 +6,12 @@
 //   1. Equal logits lose log(vocab), whatever the target.
 //   2. A row's exp(log_probs) sum to 1, and log_probs[target] is minus its loss.
 //   3. A row's loss is at most log(vocab) + 2 cap, and never below zero by more than rounding.
-//   4. A row with a negative target has loss 0 and gradient 0; its log_normalizer is that of its logits.
-//   5. In backward dlogits may be the memory of logits.
+//   4. A row with a negative target has loss 0 and gradient 0.
+//   5. CrossEntropyGradient makes CrossEntropyForward's losses.
 // Determinism: bits repeat.
-// Cost: forward reads the logits once (twice with a soft_cap above 40), backward reads and writes them once,
-// and SoftCapLogSoftmax reads them twice and writes once. Two or three transcendental functions a logit.
+// Cost: forward reads the logits once (twice with a soft_cap above 40), the gradient reads and writes them once
+// (on a GPU reads them twice with rows of more than 8192, with a soft_cap above 40, or not in whole 16-byte
+// packs), and SoftCapLogSoftmax reads them twice and writes once. Two transcendental functions a logit.
 // Source: the cap is that of Bello et al. 2016 (arXiv 1611.09940) as in Gemma 2 (arXiv 2408.00118).
 #ifndef HM11_OPS_CROSS_ENTROPY_H_
 #define HM11_OPS_CROSS_ENTROPY_H_
@@ -26,24 +27,23 @@ struct CrossEntropyArgs {
   Tensor<const T> logits;         // [rows, vocab], before the cap
   Tensor<const int32_t> targets;  // [rows], below vocab; a negative target has loss 0 and no gradient
   Accum<T> soft_cap = 30;
-  Tensor<Accum<T>> losses;          // [rows], nats; out
-  Tensor<Accum<T>> log_normalizer;  // [rows], log sum exp(capped); out
+  Tensor<Accum<T>> losses;  // [rows], nats; out
 };
 
 template <typename T>
 struct CrossEntropyGradArgs {
-  Tensor<const T> logits;         // [rows, vocab]
+  Tensor<T> logits;               // [rows, vocab], before the cap; out: their gradient
   Tensor<const int32_t> targets;  // [rows]
   Accum<T> soft_cap = 30;
-  Tensor<const Accum<T>> log_normalizer;  // [rows]
-  Accum<T> dloss = 1;                     // gradient of every row's loss (1 / rows for the mean)
-  Tensor<T> dlogits;                      // [rows, vocab]; out; may be the same memory as logits
+  Accum<T> dloss = 1;       // gradient of every row's loss (1 / rows for the mean)
+  Tensor<Accum<T>> losses;  // [rows]; out
 };
 
 template <typename T>
 void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args);
+// Forward and backward in one pass over the logits.
 template <typename T>
-void CrossEntropyBackward(Arena& arena, const CrossEntropyGradArgs<T>& args);
+void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args);
 
 // Full rows of log-probabilities, for scoring: log_probs[row, v] = capped[v] - log sum exp(capped).
 template <typename T>
@@ -58,7 +58,7 @@ namespace cuda {
 template <typename T>
 void CrossEntropyForward(const Device& device, const CrossEntropyArgs<T>& args);
 template <typename T>
-void CrossEntropyBackward(const Device& device, const CrossEntropyGradArgs<T>& args);
+void CrossEntropyGradient(const Device& device, const CrossEntropyGradArgs<T>& args);
 template <typename T>
 void SoftCapLogSoftmax(const Device& device, Tensor<const T> logits, float soft_cap, Tensor<float> log_probs);
 }  // namespace cuda

@@ -10,15 +10,15 @@
 namespace hm11 {
 namespace {
 
-// Numbers in a piece of a sum: fixed, so that the order is.
-constexpr int64_t kSumPiece = 16384;
+// Numbers in a chunk of a sum: fixed, so that the order is.
+constexpr int64_t kSumChunk = 16384;
 
 template <typename A, typename F>
 A CpuSum(int64_t size, Tensor<A> partials, F&& term) {
-  ForPieces(size, kSumPiece, [&](int64_t piece, int64_t begin, int64_t end) {
-    partials[piece] = LaneSum<A>(end - begin, [&](int64_t i) { return term(begin + i); });
+  ForChunks(size, kSumChunk, [&](int64_t chunk, int64_t begin, int64_t end) {
+    partials[chunk] = LaneSum<A>(end - begin, [&](int64_t i) { return term(begin + i); });
   });
-  return size == 0 ? A{0} : LaneSum<A>(PieceCount(size, kSumPiece), [&](int64_t p) { return partials[p]; });
+  return size == 0 ? A{0} : LaneSum<A>(ChunkCount(size, kSumChunk), [&](int64_t p) { return partials[p]; });
 }
 
 template <typename A>
@@ -75,7 +75,7 @@ void Cast(Arena& arena, Tensor<const From> x, Tensor<To> y) {
   if (device.is_plan() || x.empty()) return;
   if constexpr (std::is_same_v<From, To>) return device.CopyOnDevice(y.data(), x.data(), x.size_bytes());
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<From> && kOnCuda<To> && !std::is_same_v<From, To>) {
+  if constexpr (kOnCuda<From> && kOnCuda<To> && !std::is_same_v<From, To> && !std::is_same_v<To, Fp16>) {
     if (device.is_cuda()) return cuda::Cast(device, x, y);
   }
 #endif
@@ -103,6 +103,7 @@ template void Cast<double, float>(Arena&, Tensor<const double>, Tensor<float>);
 template void Cast<float, double>(Arena&, Tensor<const float>, Tensor<double>);
 template void Cast<float, float>(Arena&, Tensor<const float>, Tensor<float>);
 template void Cast<float, Bf16>(Arena&, Tensor<const float>, Tensor<Bf16>);
+template void Cast<float, Fp16>(Arena&, Tensor<const float>, Tensor<Fp16>);
 template void Cast<Bf16, float>(Arena&, Tensor<const Bf16>, Tensor<float>);
 template void Cast<Bf16, Bf16>(Arena&, Tensor<const Bf16>, Tensor<Bf16>);
 template void Sum<double>(Arena&, Tensor<const double>, double, Tensor<double>);

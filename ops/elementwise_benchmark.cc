@@ -14,7 +14,6 @@
 #include "ops/elementwise.h"
 #include "ops/embedding.h"
 #include "ops/head_gate.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/residual_norm.h"
 #include "ops/smear.h"
 #include "ops/token_gate.h"
@@ -25,7 +24,6 @@ namespace {
 
 constexpr int64_t kDim = 512;
 constexpr int64_t kInner = 1024;
-constexpr int64_t kMlp = 1536;
 constexpr int64_t kVocab = 1024;
 
 // One benchmark's device, arena and tensors of random numbers.
@@ -196,56 +194,32 @@ void BM_CausalConvBackward(benchmark::State& state) {
 }
 BENCHMARK(BM_CausalConvBackward)->UseManualTime();
 
-void BM_LeakyReluSquaredForward(benchmark::State& state) {
-  OnDevice([&](auto number) {
-    using T = decltype(number);
-    Bench<T> b;
-    const LeakyReluSquaredArgs<T> args = {.x = b.New({b.rows, kMlp}), .y = b.New({b.rows, kMlp})};
-    TimeOnDevice(state, b.device, [&](int64_t) { LeakyReluSquaredForward(b.arena, args); });
-    SetThroughput(state, Bench<T>::Bytes(2 * b.rows * kMlp));
-  });
-}
-BENCHMARK(BM_LeakyReluSquaredForward)->UseManualTime();
-
-void BM_LeakyReluSquaredBackward(benchmark::State& state) {
-  OnDevice([&](auto number) {
-    using T = decltype(number);
-    Bench<T> b;
-    const Tensor<T> dy = b.New({b.rows, kMlp});
-    const LeakyReluSquaredGradArgs<T> args = {.x = b.New(dy.shape()), .dy = dy, .dx = b.New(dy.shape())};
-    TimeOnDevice(state, b.device, [&](int64_t) { LeakyReluSquaredBackward(b.arena, args); });
-    SetThroughput(state, Bench<T>::Bytes(3 * b.rows * kMlp));
-  });
-}
-BENCHMARK(BM_LeakyReluSquaredBackward)->UseManualTime();
-
 void BM_CrossEntropyForward(benchmark::State& state) {
   OnDevice([&](auto number) {
     using T = decltype(number);
     Bench<T> b;
     const CrossEntropyArgs<T> args = {.logits = b.New({b.rows, kVocab}),
                                       .targets = b.NewIds({b.rows}, kVocab),
-                                      .losses = b.NewAccum({b.rows}),
-                                      .log_normalizer = b.NewAccum({b.rows})};
+                                      .losses = b.NewAccum({b.rows})};
     TimeOnDevice(state, b.device, [&](int64_t) { CrossEntropyForward(b.arena, args); });
     SetThroughput(state, Bench<T>::Bytes(b.rows * kVocab));
   });
 }
 BENCHMARK(BM_CrossEntropyForward)->UseManualTime();
 
-void BM_CrossEntropyBackward(benchmark::State& state) {
+// The logits become gradients in the first call; time does not depend on what they are.
+void BM_CrossEntropyGradient(benchmark::State& state) {
   OnDevice([&](auto number) {
     using T = decltype(number);
     Bench<T> b;
     const CrossEntropyGradArgs<T> args = {.logits = b.New({b.rows, kVocab}),
                                           .targets = b.NewIds({b.rows}, kVocab),
-                                          .log_normalizer = b.NewAccum({b.rows}),
-                                          .dlogits = b.New({b.rows, kVocab})};
-    TimeOnDevice(state, b.device, [&](int64_t) { CrossEntropyBackward(b.arena, args); });
+                                          .losses = b.NewAccum({b.rows})};
+    TimeOnDevice(state, b.device, [&](int64_t) { CrossEntropyGradient(b.arena, args); });
     SetThroughput(state, Bench<T>::Bytes(2 * b.rows * kVocab));
   });
 }
-BENCHMARK(BM_CrossEntropyBackward)->UseManualTime();
+BENCHMARK(BM_CrossEntropyGradient)->UseManualTime();
 
 void BM_EmbeddingForward(benchmark::State& state) {
   OnDevice([&](auto number) {

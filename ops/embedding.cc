@@ -2,6 +2,7 @@
 #include "ops/embedding.h"
 
 #include <algorithm>
+#include <type_traits>
 
 #include "ops/door.h"
 #include "ops/sums.h"
@@ -14,14 +15,14 @@ constexpr int64_t kMinColumns = 32;
 
 int64_t CeilDiv(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
-template <typename T>
-void CpuForward(const EmbeddingArgs<T>& a) {
+template <typename T, typename W>
+void CpuForward(const EmbeddingArgs<T, W>& a) {
   const int64_t dim = a.table.dim(1);
   ParallelFor(a.ids.dim(0), MinRows(dim), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       HM_DCHECK(a.ids[r] >= 0 && a.ids[r] < a.table.dim(0));
-      const T* from = a.table.data() + a.ids[r] * dim;
-      std::copy(from, from + dim, a.y.data() + r * dim);
+      const W* from = a.table.data() + a.ids[r] * dim;
+      std::transform(from, from + dim, a.y.data() + r * dim, [](W number) { return static_cast<T>(number); });
     }
   });
 }
@@ -50,22 +51,22 @@ EmbeddingSort::EmbeddingSort(Arena& arena, int64_t rows, int64_t vocab, int64_t 
       keys(arena.New<int32_t>({rows})),
       edges(arena.New<float>({CeilDiv(rows, kSegmentRows), 2, dim})) {}
 
-template <typename T>
-void EmbeddingForward(Arena& arena, const EmbeddingArgs<T>& args) {
+template <typename T, typename W>
+void EmbeddingForward(Arena& arena, const EmbeddingArgs<T, W>& args) {
   HM_CHECK_EQ(args.ids.rank(), 1);
   HM_CHECK_EQ(args.table.rank(), 2);
   HM_CHECK_EQ(args.y.shape(), (Shape{args.ids.dim(0), args.table.dim(1)}));
   const Device& device = arena.device();
   if (device.is_plan() || args.y.empty()) return;
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
+  if constexpr (kOnCuda<T> && std::is_same_v<T, W>) {
     if (device.is_cuda()) return cuda::EmbeddingForward(device, args);
   }
 #endif
   if constexpr (kOnCpu<T>) {
     if (device.is_cpu()) return CpuForward(args);
   }
-  FailNoHalf<T>("EmbeddingForward", device);
+  FailNoHalf<W>("EmbeddingForward", device);
 }
 
 template <typename T>
@@ -105,9 +106,10 @@ void BigramHash(Arena& arena, Tensor<const int32_t> ids, int64_t table_rows, Ten
   }
 }
 
-template void EmbeddingForward<double>(Arena&, const EmbeddingArgs<double>&);
-template void EmbeddingForward<float>(Arena&, const EmbeddingArgs<float>&);
-template void EmbeddingForward<Bf16>(Arena&, const EmbeddingArgs<Bf16>&);
+template void EmbeddingForward<double, double>(Arena&, const EmbeddingArgs<double>&);
+template void EmbeddingForward<float, float>(Arena&, const EmbeddingArgs<float>&);
+template void EmbeddingForward<float, Fp16>(Arena&, const EmbeddingArgs<float, Fp16>&);
+template void EmbeddingForward<Bf16, Bf16>(Arena&, const EmbeddingArgs<Bf16>&);
 template void EmbeddingBackward<double>(Arena&, const EmbeddingGradArgs<double>&);
 template void EmbeddingBackward<float>(Arena&, const EmbeddingGradArgs<float>&);
 template void EmbeddingBackward<Bf16>(Arena&, const EmbeddingGradArgs<Bf16>&);

@@ -1,7 +1,7 @@
 // Table lookup: y[row] = table[ids[row]]; its gradient is summed in a fixed order. And the bigram hash.
 //
 // Properties
-//   1. y's rows are rows of the table, to the bit.
+//   1. y's rows are rows of the table, to the bit; of a table of Fp16, widened.
 //   2. Rows of the table that no id names keep their gradient to the bit.
 //   3. dtable grows by as much in all as dy holds in all.
 //   4. The hash of a position depends on its id and the one before alone; past time 0 it is below
@@ -20,10 +20,10 @@
 
 namespace hm11 {
 
-template <typename T>
+template <typename T, typename W = T>
 struct EmbeddingArgs {
   Tensor<const int32_t> ids;  // [rows], each in [0, vocab)
-  Tensor<const T> table;      // [vocab, dim]
+  Tensor<const W> table;      // [vocab, dim]; Fp16 on the CPU only, for T float
   Tensor<T> y;                // [rows, dim]; out
 };
 
@@ -34,8 +34,8 @@ struct EmbeddingGradArgs {
   Tensor<Accum<T>> dtable;    // [vocab, dim]; adds
 };
 
-template <typename T>
-void EmbeddingForward(Arena& arena, const EmbeddingArgs<T>& args);
+template <typename T, typename W = T>
+void EmbeddingForward(Arena& arena, const EmbeddingArgs<T, W>& args);
 template <typename T>
 void EmbeddingBackward(Arena& arena, const EmbeddingGradArgs<T>& args);
 

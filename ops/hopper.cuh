@@ -1,5 +1,6 @@
-// The instructions of compute capability 9.0 that attention's fastest kernels are made of: tiles copied by
-// the tensor memory unit, barriers in shared memory, and products of four warps with operands there (wgmma).
+// The instructions of compute capability 9.0 that attention's and the MLP's fastest kernels are made of:
+// tiles copied by the tensor memory unit, barriers in shared memory, clusters of two blocks, and products of
+// four warps with operands there (wgmma).
 //
 // A tile here is 64 rows of 64 bf16 numbers, 8 KB on a 1024-byte boundary: a row is 128 bytes, its 16-byte
 // chunk c lies at chunk c ^ (row % 8). That is the 128-byte swizzle of both units, and it makes columns as
@@ -38,7 +39,10 @@ struct TileMap {
   CUtensorMap map;
 };
 
-inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_t heads) {
+// A map of `rank` <= 5 axes, the innermost first: extents and boxes in numbers, strides in bytes, of all axes
+// but the innermost, whose box has 64 numbers. What lies outside of the extents reads as zeros.
+inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* extents,
+                             const cuuint64_t* strides, const cuuint32_t* box) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -53,23 +57,29 @@ inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_
 #endif
     return reinterpret_cast<Encode>(function);
   }();
+  const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+  TileMap map;
+  const CUresult result =
+      encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(data), extents, strides, box,
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
+             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  if (result != CUDA_SUCCESS) {
+    std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for %u axes,", static_cast<int>(result), rank);
+    for (uint32_t axis = 0; axis < rank; ++axis) {
+      std::fprintf(stderr, " %llu", static_cast<unsigned long long>(extents[axis]));
+    }
+    std::fprintf(stderr, "\n");
+    std::_Exit(1);
+  }
+  return map;
+}
+
+inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_t heads) {
   const auto u = [](int64_t value) { return static_cast<cuuint64_t>(value); };
   const cuuint64_t extents[] = {kTileCols, u(heads), u(time), u(batch)};
   const cuuint64_t strides[] = {kTileCols * 2, u(heads * kTileCols * 2), u(time * heads * kTileCols * 2)};
   const cuuint32_t box[] = {kTileCols, 1, kTileRows, 1};
-  const cuuint32_t steps[] = {1, 1, 1, 1};
-  TileMap map;
-  const CUresult result =
-      encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, 4, const_cast<Bf16*>(data), extents, strides, box,
-             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
-  if (result != CUDA_SUCCESS) {
-    std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for [%lld, %lld, %lld, 64]\n",
-                 static_cast<int>(result), static_cast<long long>(batch), static_cast<long long>(time),
-                 static_cast<long long>(heads));
-    std::_Exit(1);
-  }
-  return map;
+  return EncodeTileMap(data, 4, extents, strides, box);
 }
 
 // ---- Barriers in shared memory: a phase ends when `count` arrivals and all announced bytes have come.
@@ -135,18 +145,79 @@ __device__ __forceinline__ void CopyTile(uint32_t tile, const TileMap& map, uint
       : "memory");
 }
 
+// ---- Instructions of clusters and of matrices of two axes.
+
+__device__ __forceinline__ int ClusterRank() {
+  uint32_t rank;
+  asm volatile("mov.u32 %0, %%cluster_ctarank;" : "=r"(rank));
+  return static_cast<int>(rank);
+}
+// Until all threads of all blocks of the cluster are here.
+__device__ __forceinline__ void SyncCluster() {
+  asm volatile("barrier.cluster.arrive.release.aligned;\nbarrier.cluster.wait.acquire.aligned;" ::: "memory");
+}
+// Arrives at the barrier that block `rank` of the cluster has at this address.
+__device__ __forceinline__ void ArriveAt(uint32_t barrier, int rank) {
+  asm volatile(
+      "{\n"
+      ".reg .b32 there;\n"
+      "mapa.shared::cluster.u32 there, %0, %1;\n"
+      "mbarrier.arrive.shared::cluster.b64 _, [there];\n"
+      "}" ::"r"(barrier),
+      "r"(rank)
+      : "memory");
+}
+__device__ __forceinline__ void CopyBox(uint32_t to, const TileMap& map, uint32_t barrier, int col, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes [%0], [%1, {%2, "
+      "%3}], "
+      "[%4];" ::"r"(to),
+      "l"(&map.map), "r"(col), "r"(row), "r"(barrier)
+      : "memory");
+}
+// To the same place in both blocks of a cluster; the bytes count for the barrier of each.
+__device__ __forceinline__ void CopyBoxToBoth(uint32_t to, const TileMap& map, uint32_t barrier, int col,
+                                              int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
+      "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
+      "l"(&map.map), "r"(col), "r"(row), "r"(barrier), "h"(static_cast<uint16_t>(3))
+      : "memory");
+}
+__device__ __forceinline__ void StoreBox(const TileMap& map, uint32_t from, int col, int row) {
+  asm volatile(
+      "cp.async.bulk.tensor.2d.global.shared::cta.tile.bulk_group [%0, {%1, %2}], [%3];" ::"l"(&map.map),
+      "r"(col), "r"(row), "r"(from)
+      : "memory");
+}
+// Until this thread's stores have read what they store.
+__device__ __forceinline__ void WaitForStores() {
+  asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
+}
+
+// Four 8x8 matrices to shared memory, as LoadMatrices has them.
+__device__ __forceinline__ void StoreMatrices(uint32_t row_address, const uint32_t (&from)[4]) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address),
+               "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+               : "memory");
+}
+
 // ---- Products of a warpgroup.
 
 using Product64 = float[8][4];  // what a lane has of c
 using Rows64 = uint32_t[4][4];  // what a lane has of a, when a is in registers: fragments of 16 columns
 
-// A tile as an operand: where it starts, in units of 16 bytes, with `offset` of them into it; the constants
-// say that eight rows are 1024 bytes, and the swizzle.
+// Where shared memory begins to be that of an operand, in units of 16 bytes. In a cluster the address also
+// says which block's it is, which an operand has no room for: it is always the block's own.
+__device__ __forceinline__ uint32_t OperandStart(uint32_t tile) { return tile >> 4 & 0x3fffu; }
+
+// A tile as an operand: where it starts, with `offset` units of 16 bytes into it; the constants say that
+// eight rows are 1024 bytes, and the swizzle.
 __device__ __forceinline__ uint64_t Operand(uint32_t tile, uint32_t offset) {
   uint64_t operand;
   asm("mov.b64 %0, {%1, %2};"
       : "=l"(operand)
-      : "r"((tile >> 4 | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
+      : "r"((OperandStart(tile) | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
   return operand;
 }
 

@@ -1,8 +1,11 @@
 // Matrix products: contracts checked, then to OpenBLAS or cuBLASLt.
 #include "ops/matmul.h"
 
+#include <type_traits>
+
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
+#include "ops/matvec.h"
 #include "ops/product.h"
 
 #if HM11_HAVE_CUDA
@@ -30,21 +33,30 @@ void Run(const Device& device, const Product<T, C>& product) {
 
 }  // namespace
 
-template <typename T>
-void MatmulForward(Arena& arena, const MatmulArgs<T>& args) {
+template <typename T, typename W>
+void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.y.cols();
   HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
   HM_CHECK_EQ(args.y.rows(), rows);
-  Run(arena.device(), Product<T>{.rows = rows,
-                                 .cols = out,
-                                 .inner = in,
-                                 .a = args.x.data(),
-                                 .a_stride = args.x.stride(),
-                                 .b = args.weight.data(),
-                                 .b_stride = in,
-                                 .transpose_b = true,
-                                 .c = args.y.data(),
-                                 .c_stride = args.y.stride()});
+  if (rows == 1) {
+    return MatvecForward<T, W>(arena, {.x = Tensor<const T>(args.x.data(), {in}),
+                                       .weight = args.weight,
+                                       .y = Tensor<T>(args.y.data(), {out})});
+  }
+  if constexpr (std::is_same_v<T, W>) {
+    Run(arena.device(), Product<T>{.rows = rows,
+                                   .cols = out,
+                                   .inner = in,
+                                   .a = args.x.data(),
+                                   .a_stride = args.x.stride(),
+                                   .b = args.weight.data(),
+                                   .b_stride = in,
+                                   .transpose_b = true,
+                                   .c = args.y.data(),
+                                   .c_stride = args.y.stride()});
+  } else {
+    HM_CHECK_EQ(rows, int64_t{1});
+  }
 }
 
 template <typename T>
@@ -128,12 +140,13 @@ absl::Status SetMatmulTuning(absl::string_view) { return absl::OkStatus(); }
 #endif
 
 #define HM11_INSTANTIATE(T)                                          \
-  template void MatmulForward<T>(Arena&, const MatmulArgs<T>&);      \
+  template void MatmulForward<T, T>(Arena&, const MatmulArgs<T>&);   \
   template void MatmulBackward<T>(Arena&, const MatmulGradArgs<T>&); \
   template void BatchedMatmul<T>(Arena&, const BatchedMatmulArgs<T>&)
 HM11_INSTANTIATE(double);
 HM11_INSTANTIATE(float);
 HM11_INSTANTIATE(Bf16);
+template void MatmulForward<float, Fp16>(Arena&, const MatmulArgs<float, Fp16>&);
 #undef HM11_INSTANTIATE
 
 }  // namespace hm11

@@ -4,6 +4,8 @@
 //   dx[row, i]      = sum_o dy[row, o] weight[o, i]         (dx += with add_to_dx)
 //   dweight[o, i]  += sum_row dy[row, o] x[row, i]
 //
+// Of one row MatmulForward is a product of ops/matvec.h, whose weights may be of another type.
+//
 // On the CPU OpenBLAS, in T (float or double), on its own threads. On a GPU cuBLASLt, in float throughout for
 // float (never TF32), and for Bf16 with float accumulation and one rounding where the result is Bf16; dweight
 // is accumulated in float without rounding to Bf16 first.
@@ -32,10 +34,10 @@
 
 namespace hm11 {
 
-template <typename T>
+template <typename T, typename W = T>
 struct MatmulArgs {
-  Columns<const T> x;      // [rows, in]
-  Tensor<const T> weight;  // [out, in]
+  Columns<const T> x;      // [rows, in]; one row where W is not T
+  Tensor<const W> weight;  // [out, in]
   Columns<T> y;            // [rows, out]; out
 };
 
@@ -49,8 +51,8 @@ struct MatmulGradArgs {
   Tensor<Accum<T>> dweight = {};  // [out, in], may be absent; adds
 };
 
-template <typename T>
-void MatmulForward(Arena& arena, const MatmulArgs<T>& args);
+template <typename T, typename W = T>
+void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args);
 template <typename T>
 void MatmulBackward(Arena& arena, const MatmulGradArgs<T>& args);
 

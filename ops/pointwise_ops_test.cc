@@ -1,4 +1,4 @@
-// Leaky ReLU squared, add, cast, sums, head gate and token gate: ops that look at one row at a time.
+// Add, cast, sums, head gate and token gate: ops that look at one row at a time.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
@@ -8,7 +8,6 @@
 
 #include "ops/elementwise.h"
 #include "ops/head_gate.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/token_gate.h"
 #include "testing/generators.h"
 #include "testing/gradient_check.h"
@@ -25,53 +24,6 @@ void AssertMatch(const testing::AssertionResult& match) {
 template <typename Case, typename Call>
 auto On(const Case& c, Call call) {
   return [&c, call](const Device& device, auto number) { return call(device, c, number); };
-}
-
-struct ReluCase {
-  HostTensor<double> x, dy;
-};
-
-constexpr auto kRelu = [](const Device& device, const ReluCase& c, auto number) {
-  using T = decltype(number);
-  OpRun<T> run(device);
-  LeakyReluSquaredForward<T>(run.arena(), {.x = run.In(c.x), .y = run.Out("y", c.x.shape)});
-  const Tensor<T> dx = run.InOut("dx", c.dy);  // on top of dy
-  LeakyReluSquaredBackward<T>(run.arena(), {.x = run.In(c.x), .dy = dx, .dx = dx});
-  return run.Finish();
-};
-
-TEST(LeakyReluSquaredTest, PaperExample) {
-  const ReluCase c = {.x = {{4}, {3, -4, 0, -0.5}}, .dy = {{4}, {1, 1, 1, 2}}};
-  for (const Device& device : TestDevices()) {
-    const Results results = kRelu(device, c, float());
-    EXPECT_THAT(results.at("y"), IsNear((HostTensor<double>{{4}, {9, 4, 0, 0.0625}}), 1e-7));
-    EXPECT_THAT(results.at("dx"), IsNear((HostTensor<double>{{4}, {6, -2, 0, -0.5}}), 1e-7));
-  }
-}
-
-RC_GTEST_PROP(LeakyReluSquaredTest, BackwardIsTheGradientOfForward, ()) {
-  const Shape shape = {*SizeAroundTile(33)};
-  const uint64_t seed = *Seed();
-  ReluCase c = {.x = RandomOperand(shape, seed), .dy = RandomOperand(shape, seed + 1)};
-  for (double& x : c.x.values)
-    x += x < 0 ? -0.02 : 0.02;  // The second derivative jumps at 0: stay clear of it.
-  const HostTensor<double> dx = kRelu(Device::Cpu(), c, double()).at("dx");
-  AssertMatch(GradientsMatch({{"x", &c.x, dx}},
-                             [&] { return Dot(c.dy, kRelu(Device::Cpu(), c, double()).at("y")); }));
-}
-
-RC_GTEST_PROP(LeakyReluSquaredTest, DevicesAgree, ()) {
-  const Shape shape = {*SmallSize(), *SizeAroundTile(*rc::gen::element<int64_t>(8, 1024, 4096))};
-  const ReluCase c = {.x = RandomOperand(shape, *Seed()), .dy = RandomOperand(shape, *Seed())};
-  ExpectDevicesAgree(On(c, kRelu));
-}
-
-RC_GTEST_PROP(LeakyReluSquaredTest, MinusTwiceXGivesTheSame, ()) {
-  ReluCase c = {.x = RandomOperand({20}, *Seed()), .dy = RandomOperand({20}, 1)};
-  for (double& x : c.x.values) x = std::abs(x);
-  const HostTensor<double> y = kRelu(Device::Cpu(), c, float()).at("y");
-  for (double& x : c.x.values) x *= -2;
-  EXPECT_THAT(kRelu(Device::Cpu(), c, float()).at("y"), IsNear(y, 0));
 }
 
 struct FlatCase {

@@ -78,6 +78,13 @@ TEST(BadCallsTest, TheScorersAreOneLine) {
   // A pattern that the shell has expanded: all files but the first would else be left out unsaid.
   ExpectOneLine({call("eval/evaluate", {"none_1.bin"}), "'none_1.bin'"}, 1);
   ExpectOneLine({call("eval/audit", {"none_1.bin"}), "'none_1.bin'"}, 2);
+  ExpectOneLine({{"eval/evaluate", "--run=no_run"}, "no_run"}, 1);
+  ExpectOneLine({{"eval/audit", "--run=no_run"}, "no_run"}, 2);
+  ExpectOneLine({{"eval/generate"}, "--run"}, 1);
+  ExpectOneLine({{"eval/generate", "--run=no_run"}, "no_run"}, 1);
+  ExpectOneLine({{"eval/generate", "--run=no_run", "--tokens=0"}, "--tokens=0"}, 1);
+  ExpectOneLine({{"eval/generate", "--run=no_run", "--top_p=2"}, "top_p=2"}, 1);
+  ExpectOneLine({{"eval/generate", "--artifact=none.hm11", "--tokenizer=none.model"}, "none.hm11"}, 1);
 }
 
 TEST(BadCallsTest, DataPreparationsAreOneLine) {
@@ -85,6 +92,7 @@ TEST(BadCallsTest, DataPreparationsAreOneLine) {
   const std::vector<BadCall> calls = {
       {{"tools/prepare_data"}, "--input"},
       {{"tools/prepare_data", "--input=none_*.txt", out}, "none_*.txt"},
+      {{"tools/prepare_data", "--input=/proc/self/status", out, "--document=page"}, "--document=page"},
       {{"tools/prepare_data", "--input=/proc/self/status", out, "--vocab_size=0"}, "--vocab_size=0"},
       {{"tools/prepare_data", "--input=/proc/self/status", out, "--threads=-1"}, "--threads=-1"},
       {{"tools/prepare_data", "--input=/proc/self/status", out, "--val_documents=-1"}, "--val_documents=-1"},

@@ -162,7 +162,7 @@ work() {
   once score_plain step_score plain || failed=1
   once score_sliding step_score sliding --stride=1024 || failed=1
   once score_stateful step_score stateful || failed=1
-  once score_ttt_mlp step_score ttt_mlp || failed=1
+  once score_ttt_mlp step_score ttt_mlp --stride=1024 || failed=1
   once submission step_submission || failed=1
   return $failed
 }

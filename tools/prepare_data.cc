@@ -2,18 +2,17 @@
 //
 //   tools/bazel run //tools:prepare_data -- --input=FILE... --out=DIR (--tokenizer=M.model |
 //   --vocab_size=1024)
-//       [--val_documents=N]
+//       [--document=file|paragraph|line] [--val_documents=N]
 #include <unistd.h>
 
 #include <chrono>
 #include <cstdint>
 #include <cstdio>
+#include <optional>
 #include <string>
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -21,18 +20,21 @@
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/parallel.h"
+#include "core/program_help.h"
 #include "core/status.h"
 #include "data/prepare.h"
 
 ABSL_FLAG(std::string, input, "",
-          "Texts: .txt (a document each) or .jsonl (a document a line, field `text`), plain or .xz. Names or "
-          "patterns "
-          "with commas between them; more may follow the flags.");
+          "Texts: .txt (cut as --document says) or .jsonl (a document a line, field `text`), plain or .xz. "
+          "Names or patterns with commas between them; more may follow the flags.");
 ABSL_FLAG(std::string, out, "", "Folder for the shards, the tokenizer and manifest.json; made when missing.");
 ABSL_FLAG(std::string, name, "text", "First part of the shards' names.");
 ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model to use. Without it one is trained.");
 ABSL_FLAG(int64_t, vocab_size, 1024, "Pieces of the tokenizer to train.");
-ABSL_FLAG(int64_t, val_documents, 0, "So many documents, from the first on, are for validation.");
+ABSL_FLAG(std::string, document, "paragraph",
+          "What a document is in a .txt: the file; paragraph, whole ones that make 2,000 bytes; or line.");
+ABSL_FLAG(std::optional<int64_t>, val_documents, std::nullopt,
+          "So many documents, from the first on, are for validation; without, one in twenty is.");
 ABSL_FLAG(bool, skip_bad, false,
           "Leave out and count what is not UTF-8 or not JSON, instead of stopping there.");
 ABSL_FLAG(bool, overwrite, false, "Replace shards of the same name.");
@@ -73,6 +75,16 @@ class ProgressLine {
   Clock::time_point last_;
 };
 
+// Documents, of which one is for validation, where nothing else is said.
+constexpr int64_t kValidationEvery = 20;
+
+absl::StatusOr<DocumentUnit> UnitFromName(const std::string& name) {
+  if (name == "file") return DocumentUnit::kFile;
+  if (name == "paragraph") return DocumentUnit::kParagraph;
+  if (name == "line") return DocumentUnit::kLine;
+  return absl::InvalidArgumentError(absl::StrCat("--document=", name, ": expected file, paragraph or line"));
+}
+
 absl::StatusOr<PrepareOptions> OptionsFromFlags(const std::vector<std::string>& more_inputs) {
   PrepareOptions options;
   std::vector<std::string> patterns = absl::StrSplit(absl::GetFlag(FLAGS_input), ',', absl::SkipEmpty());
@@ -85,7 +97,9 @@ absl::StatusOr<PrepareOptions> OptionsFromFlags(const std::vector<std::string>& 
   options.name = absl::GetFlag(FLAGS_name);
   options.tokenizer = absl::GetFlag(FLAGS_tokenizer);
   options.vocab = absl::GetFlag(FLAGS_vocab_size);
-  options.val_documents = absl::GetFlag(FLAGS_val_documents);
+  options.val_documents = absl::GetFlag(FLAGS_val_documents).value_or(0);
+  if (!absl::GetFlag(FLAGS_val_documents).has_value()) options.val_every = kValidationEvery;
+  HM_ASSIGN_OR_RETURN(options.unit, UnitFromName(absl::GetFlag(FLAGS_document)));
   options.skip_bad = absl::GetFlag(FLAGS_skip_bad);
   options.overwrite = absl::GetFlag(FLAGS_overwrite);
   options.threads = absl::GetFlag(FLAGS_threads) > 0 ? absl::GetFlag(FLAGS_threads) : ThreadCount();
@@ -147,8 +161,17 @@ absl::Status Run(const std::vector<std::string>& more_inputs) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Turns texts into shards of tokens.");
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> rest = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Turns texts into shards of tokens.",
+       .examples =
+           {"prepare_data --input=book.txt --out=data",
+            "prepare_data --input='texts/*.jsonl.xz' --out=data --vocab_size=8192 --val_documents=1000",
+            "prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=data"},
+       .groups = {{"Texts", {"input", "document", "val_documents", "skip_bad"}},
+                  {"Tokenizer", {"tokenizer", "vocab_size"}},
+                  {"Output", {"out", "name", "tokens_per_shard", "overwrite"}},
+                  {"Speed", {"threads"}}}});
   const absl::Status status = hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end()));
   if (status.ok()) return 0;
   absl::FPrintF(stderr, "error: %s\n", status.message());

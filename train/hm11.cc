@@ -4,29 +4,35 @@
 // GPU itself.
 #include <unistd.h>
 
+#include <algorithm>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
+#include <filesystem>
 #include <memory>
 #include <string>
 #include <utility>
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
+#include "absl/strings/ascii.h"
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/callers_folder.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/launch_ranks.h"
+#include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
 #include "data/default_corpus.h"
+#include "data/prepare.h"
 #include "data/prepared_data.h"
+#include "data/tokenizer.h"
+#include "eval/run_data.h"
 #include "train/run.h"
-#include "train/run_data.h"
+#include "train/settings.h"
 
 ABSL_FLAG(std::string, preset, "",
           "hm11, hm11_best, hm11_published or tiny; default: hm11 on a GPU, tiny on a CPU");
@@ -38,6 +44,8 @@ ABSL_FLAG(
 ABSL_FLAG(std::string, val, "", "pattern of validation shards; default: --data's with _val_ for _train_");
 ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model; default: the only .model in --data's folder");
 ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME_PROCESS");
+ABSL_FLAG(std::string, init, "",
+          "weights to begin with, a model.safetensors of the same model; default: drawn by the seed");
 ABSL_FLAG(int64_t, seed, -1, "seed of initial weights; default: the preset's");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(
@@ -51,6 +59,9 @@ ABSL_FLAG(
     bool, resume_anyway, false,
     "with --resume: go on although settings, text or kind of device make it another run; the log says what "
     "changed");
+ABSL_FLAG(bool, list_settings, false,
+          "print what --set can change, with defaults, presets and meanings, and end");
+ABSL_FLAG(bool, quiet, false, "nothing on the terminal but errors; the log is written all the same");
 ABSL_FLAG(bool, overwrite, false, "begin anew in an --out that holds a run, and remove that one");
 
 namespace hm11 {
@@ -96,7 +107,9 @@ absl::StatusOr<RunConfig> ConfigFromFlags(RankGroup& group, const Device& device
 absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group) {
   const bool makes = group.ranks().local_rank == 0;
   const auto tell = [](absl::string_view doing) {
-    std::fprintf(stderr, "default corpus: %.*s\n", static_cast<int>(doing.size()), doing.data());
+    if (!absl::GetFlag(FLAGS_quiet)) {
+      std::fprintf(stderr, "%.*s\n", static_cast<int>(doing.size()), doing.data());
+    }
   };
   absl::StatusOr<CorpusPaths> corpus = absl::InternalError("");
   if (makes) corpus = DefaultCorpus(tell);
@@ -146,6 +159,32 @@ absl::Status FindData(RankGroup& group, RunOptions* options) {
   return absl::OkStatus();
 }
 
+bool IsSet(absl::string_view key) {
+  for (const std::string& setting : absl::GetFlag(FLAGS_set)) {
+    if (absl::StartsWith(absl::StripAsciiWhitespace(setting), absl::StrCat(key, "="))) return true;
+  }
+  return false;
+}
+
+// What the text decides where no setting does: the vocabulary is its tokenizer's, and sequences, halved,
+// become short enough that each split of prepared data holds one.
+absl::Status FitConfigToData(RunOptions* options) {
+  RunConfig& config = options->config;
+  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(options->tokenizer_path));
+  if (!IsSet("vocab")) config.model.vocab = tokenizer.vocab();
+  const std::string folder = std::filesystem::path(options->train_pattern).parent_path().string();
+  const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
+  if (absl::IsNotFound(manifest.status())) return config.Validate();
+  HM_RETURN_IF_ERROR(manifest.status());
+  const int64_t fewest = std::min(manifest->train_tokens, manifest->val_tokens);
+  while (!IsSet("sequence") && !IsSet("sequence_stages") && config.sequence > 32 &&
+         config.sequence % 2 == 0 && fewest <= config.sequence) {
+    config.sequence /= 2;
+    config.sequence_stages.clear();  // a text that short has no room for them
+  }
+  return config.Validate();
+}
+
 // With the process's number: runs that start in one second have folders of their own.
 std::string DefaultFolder(const std::string& preset) {
   char stamp[32];
@@ -156,6 +195,9 @@ std::string DefaultFolder(const std::string& preset) {
 
 absl::StatusOr<FolderUse> UseFromFlags() {
   const bool resume = absl::GetFlag(FLAGS_resume), overwrite = absl::GetFlag(FLAGS_overwrite);
+  if (resume && !absl::GetFlag(FLAGS_init).empty()) {
+    return absl::InvalidArgumentError("--resume excludes --init: the checkpoint has the weights");
+  }
   if (absl::GetFlag(FLAGS_resume_anyway) && !resume)
     return absl::InvalidArgumentError("--resume_anyway goes with --resume");
   if (resume && overwrite) return absl::InvalidArgumentError("--resume excludes --overwrite");
@@ -184,10 +226,13 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_ASSIGN_OR_RETURN(options.use, UseFromFlags());
   options.resume_anyway = absl::GetFlag(FLAGS_resume_anyway);
   options.group = group;
+  options.init = absl::GetFlag(FLAGS_init);
+  options.quiet = absl::GetFlag(FLAGS_quiet);
   options.interrupted = [] { return interrupted != 0; };
   HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(*group, options.device));
   HM_RETURN_IF_ERROR(FindData(*group, &options));
+  if (!options.resumes()) HM_RETURN_IF_ERROR(FitConfigToData(&options));
   options.folder =
       absl::GetFlag(FLAGS_out).empty() ? DefaultFolder(options.config.preset) : absl::GetFlag(FLAGS_out);
   return Run(options);
@@ -197,9 +242,24 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Trains HybridMamba-11, compresses it and scores the artifact.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Trains HybridMamba-11, compresses it, and scores what the artifact holds.",
+       .examples = {"hm11                                       this machine's own text: preset hm11 on a "
+                    "GPU, else tiny",
+                    "hm11 --data=data --out=runs/book           text that //tools:prepare_data prepared",
+                    "hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
+                    "hm11 --resume --out=runs/book              on from the run's checkpoint"},
+       .groups = {{"What is trained", {"preset", "set", "list_settings", "seed", "init"}},
+                  {"On which text", {"data", "val", "tokenizer"}},
+                  {"The run's folder", {"out", "overwrite", "resume", "resume_anyway"}},
+                  {"On what", {"device", "gpus", "rank_timeout"}},
+                  {"The terminal", {"quiet"}}}});
+  if (positional.size() == 1 && absl::GetFlag(FLAGS_list_settings)) {
+    std::fputs(hm11::SettingsTable().c_str(), stdout);
+    return 0;
+  }
   if (positional.size() == 1) {
     const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
                                     {.gpus = absl::GetFlag(FLAGS_gpus),

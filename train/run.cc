@@ -15,29 +15,35 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_replace.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/communicator.h"
+#include "core/crc64.h"
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/lzma.h"
+#include "core/number_text.h"
 #include "core/status.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
+#include "eval/decoder.h"
 #include "eval/generate.h"
+#include "eval/run_data.h"
+#include "model/placed_weights.h"
 #include "model/safetensors.h"
+#include "ops/attention_step.h"
 #include "ops/matmul.h"
+#include "program/counted_program.h"
 #include "quant/artifact.h"
-#include "quant/program_size.h"
+#include "quant/packed_model.h"
 #include "train/calibration.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
 #include "train/rank_agreement.h"
 #include "train/resume.h"
-#include "train/run_data.h"
 #include "train/run_folder.h"
 #include "train/run_log.h"
 #include "train/snapshots.h"
@@ -206,6 +212,7 @@ class TrainingRun {
   }
   bool is_first() const { return ranks_.rank() == 0; }
   absl::StatusOr<MemoryPlan> PlanForAllRanks(const RunConfig& planned) const;
+  absl::Status BeginWithFile(const std::string& path);
   absl::Status Resume(Checkpoint checkpoint);
   absl::Status WarmUp();
   bool EndIsAskedFor() const;
@@ -236,7 +243,7 @@ class TrainingRun {
   absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported,
                                             const Calibration& calibration);
   // Gives the tokens that it shows.
-  std::vector<uint16_t> ShowSample(Arena& work, const ModelConfig& model, const ModelWeights<T>& weights);
+  std::vector<uint16_t> ShowSample(const ModelConfig& model, const ModelWeights<T>& weights);
 
   const RunOptions& options_;
   const RunConfig& config_;
@@ -299,14 +306,28 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
                               ranks_.size(), std::set<std::string>(hosts.begin(), hosts.end()).size(),
                               ranks_.engine(), trainer_->owned_floats(), CountParameters(config_.model)));
   }
-  if (checkpoint) HM_RETURN_IF_ERROR(Resume(*std::move(checkpoint)));
+  if (checkpoint) {
+    HM_RETURN_IF_ERROR(Resume(*std::move(checkpoint)));
+  } else if (!options_.init.empty()) {
+    HM_RETURN_IF_ERROR(BeginWithFile(options_.init));
+  }
   return WarmUp();
+}
+
+template <typename T>
+absl::Status TrainingRun<T>::BeginWithFile(const std::string& path) {
+  HM_ASSIGN_OR_RETURN(const Safetensors file, ReadSafetensors(path));
+  const absl::Status status = trainer_->BeginWith(file.tensors);
+  if (!status.ok()) return absl::Status(status.code(), absl::StrCat(path, ": ", status.message()));
+  log_.Line(absl::StrCat("weights to begin with: ", path));
+  return absl::OkStatus();
 }
 
 template <typename T>
 absl::Status TrainingRun<T>::WarmUp() {
   const double limit = config_.schedule.time_limit_seconds;
   if (limit > 0 && options_.device.is_cpu() && !options_.training_seconds) {
+    log_.Progress("timing a step");
     double step_seconds = trainer_->EstimateStepSeconds();
     TakeOfRankZero(ranks_, &step_seconds);
     if (step_seconds > limit) {
@@ -498,10 +519,24 @@ void TrainingRun<T>::LookInto(const UnpackedModel& model, const std::vector<Name
   DrawPage();
 }
 
+// How much of what limits the run is done: "34 % of 5:00" or "34 % of 20000 steps".
+std::string ShareDone(const ScheduleConfig& schedule, RunPosition position) {
+  const double limit = schedule.time_limit_seconds;
+  const double by_steps = static_cast<double>(position.step) / static_cast<double>(schedule.max_steps);
+  const double by_time = limit > 0 ? position.elapsed_seconds / limit : 0;
+  const bool time_limits = limit > 0 && by_time >= by_steps;
+  return absl::StrFormat("%.0f %% of %s", 100 * std::min(1.0, time_limits ? by_time : by_steps),
+                         time_limits ? FormatDuration(limit) : absl::StrCat(schedule.max_steps, " steps"));
+}
+
 template <typename T>
 void TrainingRun<T>::ShowProgress() {
+  const std::string share = ShareDone(config_.schedule, position_);
   const int64_t steps = position_.step - first_step_;
-  if (steps == 0) return;
+  if (steps == 0) {
+    log_.Progress(absl::StrCat(share, "  training begins"));
+    return;
+  }
   const double seconds = position_.elapsed_seconds - first_elapsed_;
   double left =
       seconds / static_cast<double>(steps) * static_cast<double>(config_.schedule.max_steps - position_.step);
@@ -510,9 +545,9 @@ void TrainingRun<T>::ShowProgress() {
   }
   // The loss is that of the last report.
   const std::string loss = reported_ > first_step_ ? absl::StrFormat("  loss %.3f", last_loss_) : "";
-  log_.Progress(absl::StrFormat("%s%s  %.0f tokens/s  %s left", StepOf(position_.step), loss,
+  log_.Progress(absl::StrFormat("%s  step %d%s  %.0f tokens/s  %s left", share, position_.step, loss,
                                 static_cast<double>(steps * trainer_->tokens_per_step()) / seconds,
-                                FormatDuration(left)));
+                                ClockTime(left)));
 }
 
 template <typename T>
@@ -581,6 +616,7 @@ absl::Status TrainingRun<T>::Train() {
     clock_.Start();
   };
   go_on();
+  ShowProgress();
   while (true) {
     const StepDecision next = NextStep(schedule, last);
     if (next.over) {
@@ -658,21 +694,25 @@ absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
 }
 
 template <typename T>
-std::vector<uint16_t> TrainingRun<T>::ShowSample(Arena& work, const ModelConfig& model,
-                                                 const ModelWeights<T>& weights) {
+std::vector<uint16_t> TrainingRun<T>::ShowSample(const ModelConfig& model, const ModelWeights<T>& weights) {
   if (config_.sample_tokens == 0) return {};
+  log_.Progress("writing a sample");
   // A prompt from the validation text, then the model's own.
   const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
-  std::vector<uint16_t> tokens(inputs_.val_tokens.begin(), inputs_.val_tokens.begin() + prompt);
-  Generate<T>(work, model, weights,
-              {.tokens = config_.sample_tokens, .window = config_.sequence, .temperature = 0.8, .seed = 1},
-              &tokens);
-  const std::span<const uint16_t> all = tokens;
+  const std::span<const uint16_t> given = std::span(inputs_.val_tokens).first(static_cast<size_t>(prompt));
+  std::vector<uint16_t> drawn;
+  Decoder<T> decoder(options_.device, model, weights, std::min(config_.sequence, kMaxStepWindow));
+  Generate(decoder, given, {.tokens = config_.sample_tokens, .sampler = {.temperature = 0.8, .seed = 1}},
+           [&](uint16_t token) {
+             drawn.push_back(token);
+             return true;
+           });
   const std::string text =
-      absl::StrCat(inputs_.tokenizer.Decode(all.first(static_cast<size_t>(prompt))), " [...] ",
-                   inputs_.tokenizer.Decode(all.subspan(static_cast<size_t>(prompt))));
+      absl::StrCat(inputs_.tokenizer.Decode(given), " [...] ", inputs_.tokenizer.Decode(drawn));
   // On one line: what a model writes must not look like lines of the log.
   log_.Line(absl::StrCat("sample: ", absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}})));
+  std::vector<uint16_t> tokens(given.begin(), given.end());
+  tokens.insert(tokens.end(), drawn.begin(), drawn.end());
   return tokens;
 }
 
@@ -690,6 +730,7 @@ absl::StatusOr<Calibration> TrainingRun<T>::Calibrate(const std::vector<NamedTen
   Calibration calibration;
   if (config_.calibration_tokens == 0) return calibration;
   const Clock::time_point start = Clock::now();
+  log_.Progress("calibrating");
   calibration.hessians = CollectHessians<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
                                             position_.step, config_.calibration_tokens, ranks_);
   const double seconds = SecondsSince(start);
@@ -741,9 +782,10 @@ absl::Status TrainingRun<T>::Finish() {
   if (EndIsAskedFor()) return Interrupted();
   HM_ASSIGN_OR_RETURN(std::vector<NamedTensor> exported, ExportedWeights());
   if (is_first()) {
-    HM_RETURN_IF_ERROR(
-        WriteSafetensors(options_.folder + "/model.safetensors",
-                         {.metadata = {{"config", FormatFields(config_.model)}}, .tensors = exported}));
+    HM_RETURN_IF_ERROR(WriteSafetensors(
+        options_.folder + "/model.safetensors",
+        {.metadata = {{"config", FormatFields(config_.model)}, {"sequence", absl::StrCat(config_.sequence)}},
+         .tensors = exported}));
   }
   HM_ASSIGN_OR_RETURN(const Calibration calibration, Calibrate(exported));
   std::string bytes;
@@ -757,17 +799,19 @@ absl::Status TrainingRun<T>::Finish() {
   Arena state(options_.device, WeightBytes<float>(model.config.model) + WeightBytes<T>(model.config.model));
   HM_ASSIGN_OR_RETURN(ModelWeights<T> placed, PlaceWeights<T>(state, model.config.model, model.tensors));
   const Clock::time_point start = Clock::now();
+  log_.Progress("scoring the artifact");
   const Score score = Validate(placed, 0, ScoreMode::kPlain);
   HM_RETURN_IF_ERROR(CheckScore(score));
   const double eval_ms = SecondsSince(start) * 1e3;
   if (!is_first()) return absl::OkStatus();
   LogStage("scoring", start);
+  log_.Progress("compressing the same text by xz -9");
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
   HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
                             8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
                             text.size()));
-  const std::vector<uint16_t> sample = ShowSample(trainer_->work(), model.config.model, placed);
+  const std::vector<uint16_t> sample = ShowSample(model.config.model, placed);
   log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d unscored:%d", ArtifactPath(), score.tokens,
                             score.bytes, inputs_.val.size() - 1 - score.tokens));
   log_.Line(
@@ -795,11 +839,19 @@ absl::Status RunAs(const RunOptions& options, const Communicator& ranks, const I
   return run.Finish();
 }
 
+// As flags, from the preset's.
+std::string SettingsThatDiffer(const RunConfig& config) {
+  const absl::StatusOr<std::vector<std::string>> flags = TrainingFlags(config);
+  return flags.ok() ? absl::StrJoin(*flags, " ") : config.preset;
+}
+
 // `step`: those done before.
 void LogHeader(const RunOptions& options, const Inputs& inputs, int ranks, int64_t step, RunLog& log) {
   const RunConfig& config = options.config;
-  log.Line(FormatFields(config));
-  log.Line(std::string(100, '='));
+  log.Detail(FormatFields(config));
+  log.Detail(std::string(100, '='));
+  log.Screen(
+      absl::StrCat("settings: ", SettingsThatDiffer(config), "; all are in ", options.folder, "/config.txt"));
   log.Line(absl::StrFormat("program_crc64:%016x packed:%d launcher:%d", inputs.program.crc64(),
                            inputs.program.packed.size(), inputs.program.launcher.size()));
   log.Line(absl::StrCat("device:", options.device.name(), " (", options.device.description(), ")"));
@@ -853,6 +905,10 @@ absl::Status CompareRanks(const RunOptions& options, const Inputs& inputs) {
   fields.emplace_back("tokenizer", crc(inputs.tokenizer.model()));
   fields.emplace_back("training data", StreamFingerprint(inputs.train));
   fields.emplace_back("validation data", StreamFingerprint(inputs.val));
+  if (!options.init.empty()) {
+    HM_ASSIGN_OR_RETURN(const std::string init, ReadFile(options.init));
+    fields.emplace_back("--init", crc(init));
+  }
   fields.emplace_back("--resume", absl::StrCat(options.resumes()));
   return CheckAgreement(*options.group, fields);
 }
@@ -887,10 +943,11 @@ absl::Status Run(const RunOptions& options) {
       HM_RETURN_IF_ERROR(ForgetLaterMetrics(options.folder, checkpoint->position.step));
     }
   }
-  HM_ASSIGN_OR_RETURN(RunLog log,
-                      is_first ? RunLog::Open(options.folder, options.resumes(),
-                                              checkpoint ? checkpoint->book.metrics_bytes : RunLog::kAll)
-                               : RunLog::Silent());
+  HM_ASSIGN_OR_RETURN(
+      RunLog log,
+      is_first ? RunLog::Open(options.folder, options.resumes(),
+                              checkpoint ? checkpoint->book.metrics_bytes : RunLog::kAll, options.quiet)
+               : RunLog::Silent());
   LogHeader(options, inputs, ranks.size(), checkpoint ? checkpoint->position.step : 0, log);
   for (const std::string& change : changes) log.Line(absl::StrCat("resumed_anyway: ", change));
   log.Line(size);

@@ -5,8 +5,8 @@
 //
 // The run's folder receives config.txt, train.log, metrics.jsonl, tokenizer.model, checkpoint.safetensors,
 // model.safetensors (the exported weights under the reference's names), artifact.hm11, program.tar.xz and
-// train_gpt.py, the program that the artifact's size is counted with (quant/program_size.h), and, drawn anew
-// at every validation, report.html (train/report/page.h).
+// train_gpt.py, the program that the artifact's size is counted with (program/counted_program.h), and, drawn
+// anew at every validation, report.html (train/report/page.h).
 #ifndef HM11_TRAIN_RUN_H_
 #define HM11_TRAIN_RUN_H_
 
@@ -29,9 +29,12 @@ struct RunOptions {
   std::string train_pattern;
   std::string val_pattern;
   std::string tokenizer_path;
+  std::string
+      init;  // path of weights to begin with, as model.safetensors holds them; empty: drawn by the seed
   std::string folder;
   FolderUse use = FolderUse::kNewRun;  // with kResume, go on from the folder's checkpoint
   bool resume_anyway = false;          // as another run than was begun (train/resume.h); the log says so
+  bool quiet = false;                  // nothing on the terminal
   std::shared_ptr<RankGroup> group;    // null: one rank
   // Whether somebody asks for the end; then rank 0's answer makes the run stop with a checkpoint and an error
   // that says so. May be empty.

@@ -6,12 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "core/file.h"
 #include "core/status.h"
 
@@ -63,14 +62,16 @@ absl::Status LineFile::Add(absl::string_view line) {
   return absl::OkStatus();
 }
 
-absl::StatusOr<RunLog> RunLog::Open(const std::string& folder, bool go_on, int64_t metrics_bytes) {
+absl::StatusOr<RunLog> RunLog::Open(const std::string& folder, bool go_on, int64_t metrics_bytes,
+                                    bool quiet) {
   RunLog log;
   HM_ASSIGN_OR_RETURN(LineFile lines, LineFile::Open(folder + "/train.log", go_on ? kAll : kNew));
   HM_ASSIGN_OR_RETURN(LineFile metrics,
                       LineFile::Open(folder + "/metrics.jsonl", go_on ? metrics_bytes : kNew));
   log.log_.emplace(std::move(lines));
   log.metrics_.emplace(std::move(metrics));
-  log.terminal_ = isatty(STDERR_FILENO) == 1;
+  log.quiet_ = quiet;
+  log.terminal_ = !quiet && isatty(STDERR_FILENO) == 1;
   return log;
 }
 
@@ -85,20 +86,26 @@ void RunLog::Tell(absl::Status now, absl::Status* before) {
 }
 
 void RunLog::Line(absl::string_view text) {
-  if (silent()) return;
+  Screen(text);
+  Detail(text);
+}
+
+void RunLog::Screen(absl::string_view text) {
+  if (silent() || quiet_) return;
   Progress("");
-  if (!output_failed_) {
-    const std::string line = absl::StrCat(text, "\n");
-    output_failed_ =
-        std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0;
-    if (output_failed_) {
-      const std::string why = absl::StrCat("standard output failed (", std::strerror(errno),
-                                           "); the run goes on and its lines are in train.log");
-      std::fprintf(stderr, "warning: %s\n", why.c_str());
-      Tell(log_->Add(absl::StrCat("warning: ", why)), &log_status_);
-    }
-  }
-  Tell(log_->Add(text), &log_status_);
+  if (output_failed_) return;
+  const std::string line = absl::StrCat(text, "\n");
+  output_failed_ =
+      std::fwrite(line.data(), 1, line.size(), stdout) != line.size() || std::fflush(stdout) != 0;
+  if (!output_failed_) return;
+  const std::string why = absl::StrCat("standard output failed (", std::strerror(errno),
+                                       "); the run goes on and its lines are in train.log");
+  std::fprintf(stderr, "warning: %s\n", why.c_str());
+  Detail(absl::StrCat("warning: ", why));
+}
+
+void RunLog::Detail(absl::string_view text) {
+  if (!silent()) Tell(log_->Add(text), &log_status_);
 }
 
 void RunLog::Metric(absl::string_view json) {
@@ -110,12 +117,6 @@ void RunLog::Progress(absl::string_view text) {
   std::fprintf(stderr, "\r\x1b[K%.*s", static_cast<int>(text.size()), text.data());
   std::fflush(stderr);
   progress_shown_ = !text.empty();
-}
-
-std::string FormatDuration(double seconds) {
-  const int64_t whole = std::llround(std::max(0.0, seconds));
-  if (whole < 3600) return absl::StrFormat("%d:%02d", whole / 60, whole % 60);
-  return absl::StrFormat("%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60);
 }
 
 }  // namespace hm11

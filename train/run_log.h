@@ -48,16 +48,19 @@ class RunLog {
   static constexpr int64_t kNew = 0, kAll = -1;
 
   // Begins folder/train.log and folder/metrics.jsonl anew (kNew), or goes on with the log and so many bytes
-  // of the metrics (kAll: with all of them).
-  static absl::StatusOr<RunLog> Open(const std::string& folder, bool go_on, int64_t metrics_bytes = kAll);
+  // of the metrics (kAll: with all of them). With `quiet` nothing comes to the terminal but warnings.
+  static absl::StatusOr<RunLog> Open(const std::string& folder, bool go_on, int64_t metrics_bytes = kAll,
+                                     bool quiet = false);
   // Of a rank that tells nothing.
   static RunLog Silent() { return RunLog(); }
   RunLog(RunLog&&) noexcept = default;
   RunLog& operator=(RunLog&&) = delete;
   ~RunLog() { Progress(""); }
 
-  // One line to standard output and train.log.
+  // One line to standard output and train.log; to the first alone; to the second alone.
   void Line(absl::string_view text);
+  void Screen(absl::string_view text);
+  void Detail(absl::string_view text);
   // One JSON object to metrics.jsonl.
   void Metric(absl::string_view json);
   // A line that the next one overwrites, on a terminal only; "" clears it.
@@ -73,13 +76,11 @@ class RunLog {
 
   std::optional<LineFile> log_, metrics_;
   absl::Status log_status_, metrics_status_;
+  bool quiet_ = false;
   bool terminal_ = false;
   bool output_failed_ = false;
   bool progress_shown_ = false;
 };
-
-// "1:05" or "2:03:04".
-std::string FormatDuration(double seconds);
 
 }  // namespace hm11
 

@@ -20,13 +20,13 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "core/crc64.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "core/random.h"
 #include "data/shard.h"
 #include "data/token_stream.h"
-#include "eval/artifact_model.h"
 #include "model/safetensors.h"
+#include "quant/packed_model.h"
 #include "testing/matchers.h"
 #include "train/checkpoint.h"
 #include "train/metrics.h"
@@ -85,6 +85,30 @@ TEST_F(RunTest, TwoRunsWithOneSeedGiveTheSameBits) {
   other.config.seed = 2;
   ASSERT_THAT(hm11::Run(other), IsOk());
   EXPECT_NE(*ReadFile(*folder_ + "/once/artifact.hm11"), *ReadFile(*folder_ + "/other/artifact.hm11"));
+}
+
+// What follows `before` in a run's log, up to a space.
+std::string AfterInLog(const std::string& folder, absl::string_view before) {
+  const std::string log = *ReadFile(folder + "/train.log");
+  const size_t found = log.find(std::string(before));
+  return found == std::string::npos ? "none"
+                                    : log.substr(found + before.size(), log.find(' ', found + before.size()) -
+                                                                            found - before.size());
+}
+
+TEST_F(RunTest, ARunBeginsWithTheWeightsOfAFile) {
+  ASSERT_THAT(hm11::Run(Options("source")), IsOk());
+  RunOptions options = Options("begins");
+  options.init = *folder_ + "/source/model.safetensors";
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  const std::string loss = AfterInLog(*folder_ + "/source", "step:24/24 val_loss:");
+  EXPECT_NE(loss, AfterInLog(*folder_ + "/source", "step:0/24 val_loss:"));
+  EXPECT_EQ(loss, AfterInLog(*folder_ + "/begins", "step:0/24 val_loss:"));
+  options = Options("other_model");
+  options.init = *folder_ + "/source/model.safetensors";
+  options.config.model.mlp_width = 32;
+  EXPECT_THAT(hm11::Run(options),
+              StatusIs(absl::StatusCode::kInvalidArgument, "model.safetensors: tensor mlp_up_bank"));
 }
 
 TEST_F(RunTest, InputsAreHiddenOnlyOnceTextIsReadAgain) {

@@ -2,12 +2,16 @@
 // floors.
 //
 // Each op runs alone at the preset's shapes on random numbers, as often as a step runs it; then forward and
-// backward, the optimizer and the whole step run as recorded graphs. A floor is the larger of bytes over copy
-// bandwidth and operations over the rate of a large matrix product, both measured in the same run.
+// backward, the optimizer and the whole step run as recorded graphs, the step for so many seconds that clock
+// and power are those of a run. A floor is the larger of bytes over copy bandwidth and operations over the rate
+// of a large matrix product, both measured in the same run. --json=FILE is for `bench_track record --json`.
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,30 +19,35 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/file.h"
 #include "core/random.h"
 #include "core/status.h"
 #include "core/step_graph.h"
 #include "model/language_model.h"
+#include "nlohmann/json.hpp"
 #include "ops/attention.h"
 #include "ops/attention_heads.h"
 #include "ops/causal_conv.h"
 #include "ops/cross_entropy.h"
 #include "ops/embedding.h"
 #include "ops/exclusive_attention.h"
-#include "ops/leaky_relu_squared.h"
 #include "ops/matmul.h"
+#include "ops/mlp.h"
 #include "ops/residual_norm.h"
 #include "ops/smear.h"
 #include "scan/selective_scan.h"
 #include "testing/device_benchmark.h"
+#include "testing/gpu_meter.h"
 #include "train/config.h"
 #include "train/optimizer.h"
 
 ABSL_FLAG(std::string, preset, "hm11", "whose shapes");
 ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
-ABSL_FLAG(int64_t, batch, 48, "sequences of a forward and backward pass");
+ABSL_FLAG(int64_t, batch, 0, "sequences of a forward and backward pass; 0: those of the preset's step");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(int64_t, repeats, 10, "calls timed of each op");
+ABSL_FLAG(double, seconds, 15, "the whole step is repeated for so long; the second half counts");
+ABSL_FLAG(std::string, json, "", "a file for the figures too, as Google Benchmark writes them");
 ABSL_FLAG(bool, tune, true, "choose matrix product algorithms by measurement first");
 
 namespace hm11 {
@@ -66,7 +75,7 @@ class StepBenchmark {
         repeats_(repeats),
         arena_(device, device.free_memory_bytes() - (int64_t{3} << 30)) {}
 
-  void Run() {
+  absl::Status Run() {
     MeasureCeilings();
     Residuals();
     Mlps();
@@ -75,6 +84,8 @@ class StepBenchmark {
     Ends();
     Whole();
     Report();
+    const std::string json = absl::GetFlag(FLAGS_json);
+    return json.empty() ? absl::OkStatus() : WriteJson(json);
   }
 
  private:
@@ -152,9 +163,9 @@ class StepBenchmark {
     grad.dnormed = Random({rows_, dim});
     grad.du = Random({rows_, dim});
     grad.dx = Random({rows_, dim});
-    grad.dbranch = Random({rows_, dim});
-    grad.dbranch_scale = RandomAccum({dim});
-    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(6 * dim), 0,
+    grad.forward.branch = {};  // The gradients of its product see to that.
+    grad.forward.branch_scale = {};
+    Add("elementwise", "residual to MLP backward", m_.layer_count(), Bytes(4 * dim), 0,
         [&] { ResidualNormBackward<T>(arena_, grad); });
     args.x0 = Random({rows_, dim});
     args.mix = RandomAccum({2, dim});
@@ -162,21 +173,36 @@ class StepBenchmark {
     Add("elementwise", "residual into layer forward", m_.layer_count(), Bytes(6 * dim), 0,
         [&] { ResidualNormForward<T>(arena_, args); });
     grad.forward = args;
+    grad.forward.branch = {};
+    grad.forward.branch_scale = {};
     grad.dx0 = Random({rows_, dim});
     grad.dmix = RandomAccum({2, dim});
-    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(9 * dim), 0,
+    Add("elementwise", "residual into layer backward", m_.layer_count(), Bytes(7 * dim), 0,
         [&] { ResidualNormBackward<T>(arena_, grad); });
   }
 
   void Mlps() {
-    Product("MLP up", m_.layer_count(), m_.dim, m_.mlp_width);
-    Product("MLP down", m_.layer_count(), m_.mlp_width, m_.dim);
     Arena::Scope scope(arena_);
-    const Tensor<T> x = Random({rows_, m_.mlp_width}), y = Random({rows_, m_.mlp_width});
-    Add("elementwise", "leaky ReLU squared forward", m_.layer_count(), Bytes(2 * m_.mlp_width), 0,
-        [&] { LeakyReluSquaredForward<T>(arena_, {.x = x, .y = y}); });
-    Add("elementwise", "leaky ReLU squared backward", m_.layer_count(), Bytes(3 * m_.mlp_width), 0,
-        [&] { LeakyReluSquaredBackward<T>(arena_, {.x = x, .dy = y, .dx = y}); });
+    const int64_t width = m_.mlp_width;
+    MlpArgs<T> args;
+    args.x = Random({rows_, m_.dim});
+    args.up = Random({width, m_.dim}, 0.05);
+    args.down = Random({m_.dim, width}, 0.05);
+    args.activated = Random({rows_, width});
+    args.negative = arena_.New<uint32_t>({rows_, SignWords(width)});
+    args.y = Random({rows_, m_.dim});
+    const double operations = 4.0 * static_cast<double>(rows_ * m_.dim * width);
+    Add("matrix products", "MLP forward", m_.layer_count(), Bytes(2 * m_.dim + 2 * width), operations,
+        [&] { MlpForward<T>(arena_, args); });
+    MlpGradArgs<T> grad;
+    grad.forward = args;
+    grad.columns = {RandomAccum({m_.dim}), RandomAccum({m_.dim})};
+    grad.dy = Random({rows_, m_.dim});
+    grad.dx = Random({rows_, m_.dim});
+    grad.dup = RandomAccum({width, m_.dim});
+    grad.ddown = RandomAccum({m_.dim, width});
+    Add("matrix products", "MLP backward", m_.layer_count(), Bytes(4 * m_.dim + 5 * width), 2 * operations,
+        [&] { MlpBackward<T>(arena_, grad); });
   }
 
   int64_t mamba_layers() const { return m_.layer_count() - m_.attention_count(); }
@@ -296,8 +322,7 @@ class StepBenchmark {
   void Ends() {
     Product("head", 1, m_.dim, m_.vocab);
     Arena::Scope scope(arena_);
-    const Tensor<T> logits = Random({rows_, m_.vocab}), dlogits = Random({rows_, m_.vocab}),
-                    x = Random({rows_, m_.dim});
+    const Tensor<T> logits = Random({rows_, m_.vocab}), x = Random({rows_, m_.dim});
     std::vector<int32_t> host(static_cast<size_t>(rows_));
     for (int64_t i = 0; i < rows_; ++i) {
       // Squared uniforms: some tokens are far more common than others.
@@ -307,19 +332,9 @@ class StepBenchmark {
     const Tensor<int32_t> ids = arena_.New<int32_t>({rows_});
     device_.CopyFromHost(ids.data(), host.data(), ids.size_bytes());
     device_.Synchronize();
-    const Tensor<A> losses = RandomAccum({rows_}), normalizer = RandomAccum({rows_});
-    Add("elementwise", "cross entropy forward", 1, Bytes(m_.vocab), 0, [&] {
-      CrossEntropyForward<T>(
-          arena_,
-          {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses, .log_normalizer = normalizer});
-    });
-    Add("elementwise", "cross entropy backward", 1, Bytes(2 * m_.vocab), 0, [&] {
-      CrossEntropyBackward<T>(arena_, {.logits = logits,
-                                       .targets = ids,
-                                       .soft_cap = 30,
-                                       .log_normalizer = normalizer,
-                                       .dloss = 1,
-                                       .dlogits = dlogits});
+    const Tensor<A> losses = RandomAccum({rows_});
+    Add("elementwise", "cross entropy and its gradient", 1, Bytes(2 * m_.vocab), 0, [&] {
+      CrossEntropyGradient<T>(arena_, {.logits = logits, .targets = ids, .soft_cap = 30, .losses = losses});
     });
     const Tensor<T> table = Random({m_.vocab, m_.dim});
     const Tensor<A> dtable = RandomAccum({m_.vocab, m_.dim}), gate = RandomAccum({m_.dim}),
@@ -344,6 +359,12 @@ class StepBenchmark {
     ModelWeights<T> model;
     const std::vector<NamedTensor> initial = InitialWeights(m_, 1);
     HM_CHECK(ImportWeights<float>(arena_, m_, initial, &weights.view).ok());
+    for (const BlockWeights<float>& block : weights.view.blocks) {
+      // These may begin as zeros, which a GPU multiplies faster than what a trained model has.
+      for (const Tensor<float>& outputs : {block.down, block.attention.out, block.mamba.out_proj}) {
+        if (!outputs.empty()) FillRandom(device_, outputs, 0.02);
+      }
+    }
     if constexpr (std::is_same_v<T, Bf16>) {
       copy = arena_.New<Bf16>(weights.flat.shape());
       model = WorkingCopyView(m_, weights, copy);
@@ -371,7 +392,43 @@ class StepBenchmark {
     });
     passes_seconds_ = Seconds([&] { passes_graph.Launch(); }, repeats_);
     update_seconds_ = Seconds([&] { update_graph.Launch(); }, repeats_);
-    step_seconds_ = Seconds([&] { step_graph.Launch(); }, repeats_);
+    step_seconds_ = Seconds([&] { step_graph.Launch(); }, 1);
+    Sustain(step_graph);
+    float last_loss = 0;
+    device_.CopyToHost(&last_loss, loss.data(), loss.size_bytes());
+    HM_CHECK(std::isfinite(last_loss));
+  }
+
+  // Replays the step, half a second's worth at a time, for --seconds. The second half is what a run has, whose
+  // clock has settled to what power and temperature allow.
+  void Sustain(StepGraph& step) {
+    using Clock = std::chrono::steady_clock;
+    const double seconds = absl::GetFlag(FLAGS_seconds);
+    const int64_t at_once = std::max<int64_t>(1, std::llround(0.5 / step_seconds_));
+    const GpuMeter meter(device_);
+    const Clock::time_point begin = Clock::now();
+    double elapsed = 0, sum = 0;
+    int64_t steps = 0;
+    do {
+      DeviceTimer timer(device_);
+      timer.Start();
+      for (int64_t i = 0; i < at_once; ++i) step.Launch();
+      const std::optional<GpuReading> reading = meter.Read();  // while it works
+      const double spent = timer.StopSeconds();
+      elapsed = std::chrono::duration<double>(Clock::now() - begin).count();
+      if (elapsed < seconds / 2) continue;
+      sum += spent;
+      steps += at_once;
+      if (reading) readings_.push_back(*reading);
+    } while (elapsed < seconds);
+    step_seconds_ = sum / static_cast<double>(steps);
+  }
+
+  // The mean of a number of the readings.
+  double Mean(double GpuReading::*number) const {
+    double sum = 0;
+    for (const GpuReading& reading : readings_) sum += reading.*number;
+    return sum / static_cast<double>(readings_.size());
   }
 
   double Floor(const Entry& entry) const {
@@ -409,7 +466,40 @@ class StepBenchmark {
                 passes_seconds_ * 1e3, rate(passes_seconds_),
                 100 * operations / passes_seconds_ / operations_per_second_);
     std::printf("optimizer            %8.3f ms\n", update_seconds_ * 1e3);
-    std::printf("whole step           %8.3f ms  %10.0f tokens/s\n", step_seconds_ * 1e3, rate(step_seconds_));
+    std::printf("whole step, sustained%8.3f ms  %10.0f tokens/s\n", step_seconds_ * 1e3, rate(step_seconds_));
+    if (!readings_.empty()) {
+      std::printf("meanwhile            %8.0f MHz, %.0f W, %.0f C\n", Mean(&GpuReading::megahertz),
+                  Mean(&GpuReading::watts), Mean(&GpuReading::celsius));
+    }
+  }
+
+  // Shares of floors: kinds of ops, and the whole step.
+  absl::Status WriteJson(const std::string& path) const {
+    using Json = nlohmann::ordered_json;
+    const std::string description = device_.description();
+    Json root = {{"context", {{"executable", "step_benchmark"}}}, {"benchmarks", Json::array()}};
+    root["context"][device_.is_cuda() ? "gpu" : "cpu"] = description.substr(0, description.find(','));
+    const std::string shape =
+        absl::StrCat("/", device_.is_cuda() ? "cuda" : "cpu", "/preset:", config_.preset,
+                     "/layers:", m_.layers, "/vocab:", m_.vocab, "/batch:", batch_, "/length:", time_);
+    const auto add = [&](const std::string& what, double seconds, double floor) {
+      root["benchmarks"].push_back({{"name", absl::StrCat("BM_Step/", what, shape, "/manual_time")},
+                                    {"real_time", seconds * 1e3},
+                                    {"cpu_time", 0},
+                                    {"time_unit", "ms"},
+                                    {"ceiling_share", floor / seconds}});
+    };
+    std::map<std::string, std::pair<double, double>> kinds;
+    double floors = 0;
+    for (const Entry& entry : entries_) {
+      const double calls = static_cast<double>(entry.count);
+      kinds[entry.kind].first += calls * entry.seconds;
+      kinds[entry.kind].second += calls * Floor(entry);
+      floors += calls * Floor(entry);
+    }
+    for (const auto& [kind, sums] : kinds) add(kind, sums.first, sums.second);
+    add("whole step", step_seconds_, floors);
+    return WriteFile(path, root.dump(1) + "\n");
   }
 
   const RunConfig& config_;
@@ -418,6 +508,7 @@ class StepBenchmark {
   int64_t batch_, time_, rows_, repeats_;
   Arena arena_;
   std::vector<Entry> entries_;
+  std::vector<GpuReading> readings_;
   double copy_bytes_per_second_ = 0, operations_per_second_ = 0;
   double passes_seconds_ = 0, update_seconds_ = 0, step_seconds_ = 0;
 };
@@ -426,15 +517,13 @@ absl::Status Main() {
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
-  config.model.zero_init_outputs = false;  // A GPU multiplies zeros faster than what a trained model has.
   HM_RETURN_IF_ERROR(config.Validate());
   TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
-  if (device.is_cuda()) {
-    StepBenchmark<Bf16>(config, device, absl::GetFlag(FLAGS_batch), absl::GetFlag(FLAGS_repeats)).Run();
-  } else {
-    StepBenchmark<float>(config, device, absl::GetFlag(FLAGS_batch), absl::GetFlag(FLAGS_repeats)).Run();
-  }
-  return absl::OkStatus();
+  int64_t batch = absl::GetFlag(FLAGS_batch);
+  if (batch == 0) batch = config.batch_tokens / config.sequence;
+  const int64_t repeats = absl::GetFlag(FLAGS_repeats);
+  if (device.is_cuda()) return StepBenchmark<Bf16>(config, device, batch, repeats).Run();
+  return StepBenchmark<float>(config, device, batch, repeats).Run();
 }
 
 }  // namespace

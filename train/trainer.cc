@@ -174,10 +174,15 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
     incoming.taken = std::make_unique<Fence>(device_);
     incoming.finished = std::make_unique<Fence>(device_);
   }
-  const std::vector<NamedTensor> initial = InitialWeights(config_.model, static_cast<uint64_t>(config_.seed));
-  HM_CHECK(ImportWeights<float>(state_, config_.model, initial, &master_.view).ok());
+  HM_CHECK(BeginWith(InitialWeights(config_.model, static_cast<uint64_t>(config_.seed))).ok());
+}
+
+template <typename T>
+absl::Status Trainer<T>::BeginWith(const std::vector<NamedTensor>& weights) {
+  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, weights, &master_.view));
   device_.CopyOnDevice(average_.flat.data(), master_.flat.data(), master_.flat.size_bytes());
   RefreshWorkingCopy();
+  return absl::OkStatus();
 }
 
 template <typename T>

@@ -22,6 +22,7 @@
 #include "core/arena.h"
 #include "core/communicator.h"
 #include "core/device.h"
+#include "core/named_tensor.h"
 #include "core/step_graph.h"
 #include "data/batcher.h"
 #include "model/weights.h"
@@ -53,6 +54,10 @@ class Trainer {
   Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream,
           const Communicator& ranks);
   ~Trainer();
+
+  // Weights, and the average, are `weights` instead: the model's, under the reference's names. Errors name
+  // the tensor that is missing, unknown or of another shape, and leave all as it was. Before the first step.
+  absl::Status BeginWith(const std::vector<NamedTensor>& weights);
 
   // Runs up to `steps` steps, and at least those that a GPU needs, and undoes them: afterwards weights,
   // moments and average are what they were. Records a step of each phase. `go_on` is asked after each step

@@ -9,12 +9,12 @@
 #include <vector>
 
 #include "core/check.h"
+#include "core/crc64.h"
 #include "core/file.h"
-#include "core/lzma.h"
-#include "eval/artifact_model.h"
 #include "model/safetensors.h"
 #include "quant/artifact.h"
 #include "quant/code_models.h"
+#include "quant/packed_model.h"
 #include "testing/golden.h"
 #include "tools/fuzz/hostile_input.h"
 #include "train/checkpoint.h"
@@ -53,7 +53,7 @@ std::vector<std::string> Artifacts() {
   Artifact small{.config_text = "layers=MA\ndim=8\n", .tokenizer_crc = 7, .vocab_size = 64};
   small.tensors.push_back({.name = "a", .shape = {2, 2}, .floats = {1, 2, 3, 4}});
   small.tensors.push_back({.name = "b", .shape = {3}, .storage = Storage::kFloat16});
-  small.tensors.back().halves = {Fp16(1.f), Fp16(2.f), Fp16(2.f)};
+  small.tensors.back().float16s = {Fp16(1.f), Fp16(2.f), Fp16(2.f)};
   small.tensors.push_back({.name = "c", .shape = {2, 3}, .storage = Storage::kCodes});
   QuantizedMatrix& codes = small.tensors.back().codes;
   codes = {.rows = 2, .cols = 3, .bits = 4, .codes = {1, -7, 0, 2, 0, 0}};

@@ -10,9 +10,9 @@
 #include <vector>
 
 #include "absl/status/statusor.h"
+#include "eval/run_data.h"
 #include "train/metrics.h"
 #include "train/report/run_facts.h"
-#include "train/run_data.h"
 
 namespace hm11 {
 

@@ -1,0 +1,78 @@
+// Decoder: one row through the model, and its graph.
+#include "eval/decoder.h"
+
+#include "core/check.h"
+#include "core/parallel.h"
+#include "model/language_model.h"
+
+namespace hm11 {
+
+template <typename T, typename W>
+Decoder<T, W>::Decoder(const Device& device, const ModelConfig& config, const ModelWeights<W>& weights,
+                       int64_t window)
+    : config_(config),
+      weights_(weights),
+      memory_(device, StateBytes(config, window)),
+      work_(device, StepBytes(device, config, window)),
+      state_(NewStepState<T>(memory_, config_, window)),
+      id_(memory_.New<int32_t>({1, 1})),
+      log_probs_(memory_.New<Accum<T>>({1, config.vocab})),
+      result_(static_cast<size_t>(config.vocab)) {}
+
+template <typename T, typename W>
+int64_t Decoder<T, W>::StateBytes(const ModelConfig& config, int64_t window) {
+  Arena plan = Arena::Plan();
+  NewStepState<T>(plan, config, window);
+  plan.New<int32_t>({1, 1});
+  plan.New<Accum<T>>({1, config.vocab});
+  return plan.high_water_bytes();
+}
+
+template <typename T, typename W>
+int64_t Decoder<T, W>::StepBytes(const Device& device, const ModelConfig& config, int64_t window) {
+  Arena plan = Arena::Plan(device);
+  const ModelWeights<W> weights = NewWeights<W>(plan, config);
+  StreamState<T> state = NewStepState<T>(plan, config, window);
+  state.kept = 1;
+  const int64_t before = plan.used_bytes();
+  ModelSaved<T> saved;
+  const Tensor<T> hidden = HiddenForward<T, W>(plan, config, weights, plan.New<int32_t>({1, 1}), &saved,
+                                               {.keep = false, .stream = &state});
+  LogProbabilities<T, W>(plan, config, weights, hidden);
+  return plan.high_water_bytes() - before;
+}
+
+template <typename T, typename W>
+void Decoder<T, W>::Step() {
+  work_.Reset();
+  ModelSaved<T> saved;
+  const Tensor<T> hidden =
+      HiddenForward<T, W>(work_, config_, weights_, id_, &saved, {.keep = false, .stream = &state_});
+  const Tensor<Accum<T>> log_probs = LogProbabilities<T, W>(work_, config_, weights_, hidden);
+  work_.device().CopyOnDevice(log_probs_.data(), log_probs.data(), log_probs_.size_bytes());
+}
+
+template <typename T, typename W>
+std::span<const Accum<T>> Decoder<T, W>::Next(uint16_t token) {
+  HM_CHECK_LT(int64_t{token}, config_.vocab);
+  const ThreadsAwake awake;
+  const Device& device = work_.device();
+  next_id_ = token;
+  device.CopyFromHost(id_.data(), &next_id_, id_.size_bytes());
+  if (device.is_cuda() && state_.kept > 0 && plain_steps_ > 0) {
+    if (graph_ == nullptr) graph_ = std::make_unique<StepGraph>(device, [this] { Step(); });
+    graph_->Launch();
+  } else {
+    plain_steps_ += state_.kept > 0;
+    Step();
+  }
+  device.CopyToHost(result_.data(), log_probs_.data(), log_probs_.size_bytes());
+  return result_;
+}
+
+template class Decoder<double>;
+template class Decoder<float>;
+template class Decoder<float, Fp16>;
+template class Decoder<Bf16>;
+
+}  // namespace hm11

@@ -1,0 +1,64 @@
+// Decoder: a model that reads a text a token at a time and says after each what may come next. Cost per
+// token: a read of the weights, and attention to the last `window` tokens, whose keys and values it keeps;
+// what Mamba layers remember reaches back to the text's begin.
+//
+// On a GPU a step is a captured graph. On the CPU the weights may be of 16 bits (T float, W Fp16), for a step
+// waits for the memory that they are read from.
+//
+// Properties
+//   1. After token t of a text no longer than the window, the log-probabilities are, but for rounding, those
+//   that a forward pass over the text has at t, with the RoPE base of sequences of the window's length and
+//   weights of W.
+//   2. Past the window they are those of model/stream_state.h's pieces of one token.
+//   3. After Forget it is a new one.
+#ifndef HM11_EVAL_DECODER_H_
+#define HM11_EVAL_DECODER_H_
+
+#include <cstdint>
+#include <memory>
+#include <span>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/device.h"
+#include "core/dtype.h"
+#include "core/step_graph.h"
+#include "model/config.h"
+#include "model/stream_state.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+template <typename T, typename W = T>
+class Decoder {
+ public:
+  // `weights`, on `device`, must outlive it. window >= 1, on a GPU at most kMaxStepWindow
+  // (ops/attention_step.h).
+  Decoder(const Device& device, const ModelConfig& config, const ModelWeights<W>& weights, int64_t window);
+
+  // Reads a token, below the vocabulary. Log-probabilities of the one after it, [vocab], until the next call.
+  std::span<const Accum<T>> Next(uint16_t token);
+
+  // The next token begins a text.
+  void Forget() { state_.Forget(); }
+
+ private:
+  static int64_t StateBytes(const ModelConfig& config, int64_t window);
+  static int64_t StepBytes(const Device& device, const ModelConfig& config, int64_t window);
+  void Step();
+
+  const ModelConfig config_;
+  const ModelWeights<W>& weights_;
+  Arena memory_, work_;
+  StreamState<T> state_;
+  Tensor<int32_t> id_;            // [1, 1]
+  Tensor<Accum<T>> log_probs_;    // [1, vocab]
+  std::vector<Accum<T>> result_;  // the same on the host
+  int32_t next_id_ = 0;
+  int64_t plain_steps_ = 0;           // that went on from a token and were not launched as a graph
+  std::unique_ptr<StepGraph> graph_;  // of a step that goes on from a token
+};
+
+}  // namespace hm11
+
+#endif  // HM11_EVAL_DECODER_H_

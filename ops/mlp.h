@@ -1,0 +1,61 @@
+// The model's MLP: y = down a with a = leaky_relu(up x)^2, slope 0.5 below zero.
+//
+//   h[row, j] = sum_i x[row, i] up[j, i]
+//   a         = h^2 where h > 0, h^2 / 4 elsewhere; da/dh = 2 h and h / 2, both 0 at 0
+//   y[row, o] = sum_j a[row, j] down[o, j]
+//
+// h is not kept: |h| is sqrt(a) or 2 sqrt(a), and its sign is a bit. On a GPU of compute capability 9.0 a and
+// the bits are made from the sums of the first product, and dh from those of the gradient's, before these
+// leave the registers (Bf16, shapes that ops/resident_product.cuh supports); elsewhere by a pass of their
+// own.
+//
+// Properties
+//   1. a is never negative; rows depend on their own row of x alone.
+//   2. Backward is the gradient of forward and a factor a column behind it (ops/scaled_matmul.h); dup and
+//      ddown add, dx overwrites unless add_to_dx.
+// Determinism: that of matrix products (ops/matmul.h).
+// Cost: 4 rows dim width operations forward, 8 backward.
+// Source: So et al. 2021 (Primer, arXiv 2109.08668) with ReLU; the leaky one is this model's.
+#ifndef HM11_OPS_MLP_H_
+#define HM11_OPS_MLP_H_
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "ops/scaled_matmul.h"
+
+namespace hm11 {
+
+// Words that hold the signs of a row of `width` numbers: four for every 128 columns begun. Of these, word q
+// has column 8 n + 2 q at bit 31 - n and column 8 n + 2 q + 1 at bit 15 - n: a lane's share of a product's
+// sums.
+inline constexpr int64_t SignWords(int64_t width) { return (width + 127) / 128 * 4; }
+
+template <typename T, typename W = T>
+struct MlpArgs {
+  Tensor<const T> x;          // [rows, dim]; one row where W is not T
+  Tensor<const W> up;         // [width, dim]
+  Tensor<const W> down;       // [out, width]
+  Tensor<T> activated;        // [rows, width]; out: a
+  Tensor<uint32_t> negative;  // [rows, SignWords(width)]; out: set where h < 0; absent without a backward
+  Tensor<T> y;                // [rows, out]; out
+};
+
+template <typename T>
+struct MlpGradArgs {
+  MlpArgs<T> forward;           // operands, activated and negative; y is not read
+  OutputScale<T> columns;       // what y is multiplied by, and that factor's gradient
+  Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
+  Tensor<T> dx;                 // [rows, dim]
+  bool add_to_dx = false;       // dx += instead of dx =
+  Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add
+};
+
+template <typename T, typename W = T>
+void MlpForward(Arena& arena, const MlpArgs<T, W>& args);
+template <typename T>
+void MlpBackward(Arena& arena, const MlpGradArgs<T>& args);
+
+}  // namespace hm11
+
+#endif  // HM11_OPS_MLP_H_

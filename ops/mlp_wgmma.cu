@@ -1,0 +1,120 @@
+// The MLP's two products of wide results on compute capability 9.0, with the elementwise work in them.
+#include "core/launch.cuh"
+#include "ops/mlp_cuda.h"
+#include "ops/packs.cuh"
+#include "ops/resident_product.cuh"
+
+namespace hm11::cuda {
+
+// Not unnamed: code for GPUs that have no use for these would be warned of.
+namespace mlp {
+
+using resident::Sizes;
+
+// Sums h become leaky_relu(h)^2, their signs go to `negative` (unless null).
+struct Square {
+  static constexpr bool kReads = false;
+  uint32_t* negative;
+  uint32_t signs[2][2];  // of columns 8 n and 8 n + 1, by half of the rows; the latest n in the lowest bit
+
+  __device__ __forceinline__ void Begin(const Sizes&, int, int) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) signs[half][0] = signs[half][1] = 0;
+  }
+  __device__ __forceinline__ void Apply(int, int half, float& a, float& b, uint32_t) {
+    ApplyOne(signs[half][0], a);
+    ApplyOne(signs[half][1], b);
+  }
+  __device__ __forceinline__ static void ApplyOne(uint32_t& signs, float& h) {
+    signs = __funnelshift_l(__float_as_uint(h), signs, 1);
+    h = (h > 0 ? h : 0.25f * h) * h;
+  }
+  __device__ __forceinline__ void End(const Sizes& sizes, int row, int col) {
+    if (negative == nullptr) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (row + 8 * half < sizes.rows) {
+        negative[int64_t{row + 8 * half} * (sizes.cols / 32) + col / 128 * 4 + col % 8 / 2] =
+            signs[half][0] << 16 | signs[half][1];
+      }
+    }
+  }
+};
+
+// Sums da become dh = da/dh da.
+struct Derivative {
+  static constexpr bool kReads = true;  // the activations
+  const uint32_t* negative;
+  uint32_t signs[2];
+
+  __device__ __forceinline__ void Begin(const Sizes& sizes, int row, int col) {
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      signs[half] = row + 8 * half < sizes.rows
+                        ? negative[int64_t{row + 8 * half} * (sizes.cols / 32) + col / 128 * 4 + col % 8 / 2]
+                        : 0;
+    }
+  }
+  __device__ __forceinline__ void Apply(int n, int half, float& a, float& b, uint32_t activated) {
+    a *= Slope(signs[half] << n, activated << 16);
+    b *= Slope(signs[half] << (16 + n), activated & 0xffff0000u);
+  }
+  // The sign in the highest bit; a bf16 number as the float that it is.
+  __device__ __forceinline__ static float Slope(uint32_t sign, uint32_t activated) {
+    float root;
+    asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(__uint_as_float(activated)));
+    return static_cast<int>(sign) < 0 ? -root : 2 * root;
+  }
+  __device__ __forceinline__ void End(const Sizes&, int, int) {}
+};
+
+}  // namespace mlp
+
+namespace {
+
+using mlp::Derivative;
+using mlp::Square;
+using resident::Sizes;
+
+template <bool kTransposed, typename Epilogue>
+void Multiply(const Device& device, const Sizes& sizes, const Bf16* a, const Bf16* b, const Bf16* read,
+              Bf16* out, const Epilogue& epilogue) {
+  using resident::MatrixMap;
+  const TileMap b_map =
+      kTransposed ? MatrixMap(b, sizes.inner, sizes.cols) : MatrixMap(b, sizes.cols, sizes.inner);
+  const TileMap out_map = MatrixMap(out, sizes.rows, sizes.cols);
+  Launch(device,
+         {.blocks = static_cast<unsigned>(resident::Blocks(device, sizes)),
+          .threads = resident::kThreads,
+          .shared_bytes = resident::Shared::kBytes},
+         resident::ProductKernel<kTransposed, Epilogue>, MatrixMap(a, sizes.rows, sizes.inner), b_map,
+         read == nullptr ? out_map : MatrixMap(read, sizes.rows, sizes.cols), out_map, sizes, epilogue);
+}
+
+Sizes SizesOf(int64_t rows, int64_t cols, int64_t inner) {
+  return {static_cast<int>(rows), static_cast<int>(cols), static_cast<int>(inner)};
+}
+
+}  // namespace
+
+bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
+  const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
+  if (!resident::Supports(device, rows, width, dim)) return false;
+  if (!AllAligned(args.x.data(), args.up.data(), args.activated.data())) return false;
+  Multiply<false>(device, SizesOf(rows, width, dim), args.x.data(), args.up.data(), nullptr,
+                  args.activated.data(), Square{.negative = Data(args.negative)});
+  return true;
+}
+
+bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const Bf16> down,
+                               Tensor<Bf16> dh) {
+  const MlpArgs<Bf16>& f = args.forward;
+  const int64_t rows = args.dy.dim(0), out = args.dy.dim(1), width = down.dim(1);
+  if (!resident::Supports(device, rows, width, out)) return false;
+  if (!AllAligned(args.dy.data(), down.data(), f.activated.data(), dh.data())) return false;
+  Multiply<true>(device, SizesOf(rows, width, out), args.dy.data(), down.data(), f.activated.data(),
+                 dh.data(), Derivative{.negative = f.negative.data()});
+  return true;
+}
+
+}  // namespace hm11::cuda

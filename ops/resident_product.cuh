@@ -1,0 +1,361 @@
+// A matrix product for compute capability 9.0 whose weights stay in shared memory, with the elementwise work
+// behind it done on the sums while they are in registers: out = epilogue(a b), bf16, sums of up to 512 terms.
+//
+// Tall products of a narrow model (65,536 rows and more, 512 terms) read few bytes and write many. So a block
+// keeps 128 columns of b for its life (128 KB) and walks down the rows in tiles of 64. Two blocks on
+// neighbouring multiprocessors (a cluster) have neighbouring columns and the same rows: each asks for half of
+// a's tile and the copy unit writes it to both. Within a block a producer runs ahead through a ring of
+// stages, and two warpgroups take turns: while one is at its epilogue, the other has the tensor cores. A
+// warpgroup looks for its tile once the one before has all arrived at the other: a barrier tells phases apart
+// by their parity only, and so would take the tile before for this one's. For either a porter brings what the
+// epilogue reads and takes away what it has made. Producer and porters are threads of warps of their own.
+//
+// Every element is one sum in a fixed order: bits repeat.
+#ifndef HM11_OPS_RESIDENT_PRODUCT_CUH_
+#define HM11_OPS_RESIDENT_PRODUCT_CUH_
+
+#include <algorithm>
+
+#include "ops/hopper.cuh"
+#include "ops/tensor_core.cuh"
+
+namespace hm11::cuda::resident {
+
+inline constexpr int kGroups = 2;                                    // warpgroups that multiply
+inline constexpr int kThreads = kGroups * 128 + (1 + kGroups) * 32;  // with the producer's and porters' warps
+inline constexpr int kBlockCols = 128;                               // of a block
+inline constexpr int kPairCols = 256;                                // of the two blocks of a cluster
+inline constexpr int kMaxInner = 512;
+inline constexpr int kStageInner = 128;  // terms of a stage, half of them asked for by each block
+inline constexpr int kStages = 4;
+
+// Sums of a warpgroup's 64 rows and 128 columns: c[n][i] as in hopper.cuh, n up to 16.
+using Sums = float[16][4];
+
+// What a kernel is told.
+struct Sizes {
+  int rows, cols, inner;
+
+  __host__ __device__ int row_tiles() const { return (rows + kTileRows - 1) / kTileRows; }
+  __host__ __device__ int pairs() const { return cols / kPairCols; }
+  __device__ int stages() const { return inner / kStageInner; }  // of a tile
+};
+
+// ---- Shared memory: columns of b, the ring of a's stages, for the epilogue 64 x 128 numbers a warpgroup in
+// two tiles, barriers.
+
+struct Shared {
+  static constexpr uint32_t kWeightBytes = kBlockCols * kMaxInner * 2;
+  static constexpr uint32_t kStageBytes = 2 * kTileBytes;
+  static constexpr uint32_t kRing = kWeightBytes;
+  static constexpr uint32_t kResults = kRing + kStages * kStageBytes;
+  static constexpr uint32_t kBarriers = kResults + kGroups * 2 * kTileBytes;
+  static constexpr uint32_t kBytes = kBarriers + 8 * (1 + 2 * kStages + 3 * kGroups);
+
+  uint32_t base = SharedAddress(DynamicShared());
+
+  // The 64 terms from 64 k on, of all 128 columns.
+  __device__ uint32_t Weights(int k) const { return base + k * 2 * kTileBytes; }
+  __device__ uint32_t Stage(int stage, int half) const {
+    return base + kRing + stage * kStageBytes + half * kTileBytes;
+  }
+  __device__ uint32_t Results(int group, int half) const {
+    return base + kResults + (group * 2 + half) * kTileBytes;
+  }
+  __device__ uint32_t WeightsFull() const { return base + kBarriers; }
+  __device__ uint32_t StageFull(int stage) const { return base + kBarriers + 8 * (1 + stage); }
+  __device__ uint32_t StageEmpty(int stage) const { return base + kBarriers + 8 * (1 + kStages + stage); }
+  // What the epilogue reads is there, and its results may replace it.
+  __device__ uint32_t ResultsFree(int group) const {
+    return base + kBarriers + 8 * (1 + 2 * kStages + group);
+  }
+  __device__ uint32_t ResultsMade(int group) const {
+    return base + kBarriers + 8 * (1 + 2 * kStages + kGroups + group);
+  }
+  // The tile before this group's next one has arrived.
+  __device__ uint32_t Turn(int group) const {
+    return base + kBarriers + 8 * (1 + 2 * kStages + 2 * kGroups + group);
+  }
+
+  __device__ void Init() const {
+    if (threadIdx.x != 0) return;
+    InitBarrier(WeightsFull(), 1);
+    for (int stage = 0; stage < kStages; ++stage) {
+      InitBarrier(StageFull(stage), 1);
+      InitBarrier(StageEmpty(stage), 2 * 4);  // the warps of one warpgroup in either block
+    }
+    for (int group = 0; group < kGroups; ++group) {
+      InitBarrier(ResultsFree(group), 1);
+      InitBarrier(ResultsMade(group), 4);
+      InitBarrier(Turn(group), 4);
+    }
+    FenceBarrierInit();
+  }
+};
+
+// ---- Products of 64 x 128 sums.
+
+// As Operand(), for 128 columns whose summed axis runs down two tiles side by side: 8192 bytes from one to
+// the other.
+__device__ __forceinline__ uint64_t TransposedOperand(uint32_t tiles, uint32_t offset) {
+  uint64_t operand;
+  asm("mov.b64 %0, {%1, %2};"
+      : "=l"(operand)
+      : "r"((OperandStart(tiles) | (kTileBytes >> 4) << 16) + offset), "r"(1024u >> 4 | 1u << 30));
+  return operand;
+}
+
+#define HM_SUMS(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
+
+// c = a b (+ c if `add`) for 16 terms.
+template <bool kTransposed>
+__device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sums& c) {
+  asm volatile(
+      "{\n"
+      ".reg .pred add;\n"
+      "setp.ne.b32 add, %66, 0;\n"
+      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
+      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
+      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
+      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
+      "%62, %63}, %64, %65, add, 1, 1, 0, %67;\n"
+      "}"
+      : HM_SUMS(0), HM_SUMS(1), HM_SUMS(2), HM_SUMS(3), HM_SUMS(4), HM_SUMS(5), HM_SUMS(6), HM_SUMS(7),
+        HM_SUMS(8), HM_SUMS(9), HM_SUMS(10), HM_SUMS(11), HM_SUMS(12), HM_SUMS(13), HM_SUMS(14), HM_SUMS(15)
+      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kTransposed ? 1 : 0));
+}
+#undef HM_SUMS
+
+// One stage: 128 terms, of b those from 128 `k` on.
+template <bool kTransposed>
+__device__ __forceinline__ void MultiplyStage(const Shared& shared, int stage, int k, Sums& c) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    const uint32_t a = shared.Stage(stage, half), b = shared.Weights(2 * k + half);
+#pragma unroll
+    for (int step = 0; step < kTileCols / 16; ++step) {
+      const uint64_t operand = kTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
+      Multiply16<kTransposed>(Operand(a, 2 * step), operand, k > 0 || half > 0 || step > 0, c);
+    }
+  }
+}
+
+template <int kPending>
+__device__ __forceinline__ void WaitForSums(Sums& c) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+#pragma unroll
+  for (int n = 0; n < 16; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[n][i])::"memory");
+  }
+}
+
+// ---- Work: the clusters of a pair of column blocks share its row tiles out.
+
+struct Work {
+  int pair, first, step;
+
+  __device__ explicit Work(const Sizes& sizes) {
+    const int cluster = blockIdx.x / 2, pairs = sizes.pairs();
+    pair = cluster % pairs;
+    first = cluster / pairs;
+    step = static_cast<int>(gridDim.x) / 2 / pairs;
+  }
+  __device__ int Row(int index) const { return (first + index * step) * kTileRows; }
+  __device__ int FirstCol() const { return pair * kPairCols + ClusterRank() * kBlockCols; }
+};
+
+// Where the ring is at the `index`th stage of all.
+struct Place {
+  int stage;
+  uint32_t parity;
+  __device__ explicit Place(int index) : stage(index % kStages), parity(index / kStages & 1) {}
+};
+
+template <bool kTransposed>
+__device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shared, const TileMap& a_map,
+                        const TileMap& b_map) {
+  const int rank = ClusterRank(), first_col = work.FirstCol();
+  ArriveAndExpect(shared.WeightsFull(), static_cast<uint32_t>(sizes.inner) * kBlockCols * 2);
+#pragma unroll 1
+  for (int k = 0; k < sizes.inner / kTileCols; ++k) {
+    for (int half = 0; half < 2; ++half) {
+      const uint32_t to = shared.Weights(k) + half * kTileBytes;
+      if (kTransposed) {
+        CopyBox(to, b_map, shared.WeightsFull(), first_col + half * kTileCols, k * kTileRows);
+      } else {
+        CopyBox(to, b_map, shared.WeightsFull(), k * kTileCols, first_col + half * kTileRows);
+      }
+    }
+  }
+  int index = 0;
+#pragma unroll 1
+  for (int tile = 0; work.Row(tile) < sizes.rows; ++tile) {
+#pragma unroll 1
+    for (int k = 0; k < sizes.stages(); ++k, ++index) {
+      const Place place(index);
+      WaitBarrier(shared.StageEmpty(place.stage), place.parity ^ 1);
+      ArriveAndExpect(shared.StageFull(place.stage), Shared::kStageBytes);
+      CopyBoxToBoth(shared.Stage(place.stage, rank), a_map, shared.StageFull(place.stage),
+                    k * kStageInner + rank * kTileCols, work.Row(tile));
+    }
+  }
+}
+
+// The sums of the block's `tile`th tile of rows, by warpgroup `group`.
+template <bool kTransposed>
+__device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& shared, int group, int tile,
+                                         Sums& c) {
+  const int lane = threadIdx.x % 32, stages = sizes.stages();
+  const auto release = [&](int stage) {
+    __syncwarp();
+    if (lane < 2) ArriveAt(shared.StageEmpty(stage), lane);
+  };
+  if (tile > 0) WaitBarrier(shared.Turn(group), (tile - 1) / kGroups & 1);
+#pragma unroll 1
+  for (int k = 0; k < stages; ++k) {
+    const Place place(tile * stages + k);
+    WaitBarrier(shared.StageFull(place.stage), place.parity);
+    if (k == stages - 1 && lane == 0) Arrive(shared.Turn((group + 1) % kGroups));
+    FenceProducts();
+    MultiplyStage<kTransposed>(shared, place.stage, k, c);
+    CommitProducts();
+    if (k > 0) {
+      WaitForSums<1>(c);
+      release(Place(tile * stages + k - 1).stage);
+    }
+  }
+  WaitForSums<0>(c);
+  release(Place(tile * stages + stages - 1).stage);
+}
+
+// The address of this lane's row of 8 numbers for LoadMatrices and StoreMatrices, of columns 8 n .. 8 n + 15
+// of a warpgroup's tile; n is even.
+__device__ __forceinline__ uint32_t MatrixRow(const Shared& shared, int group, int n) {
+  const int lane = threadIdx.x % 32, row = threadIdx.x / 32 % 4 * 16 + lane % 16, chunk = n % 8 + lane / 16;
+  return shared.Results(group, n / 8) + row * 128 + (chunk ^ (row & 7)) * 16;
+}
+
+// Epilogue is a struct of what the elementwise work reads and writes beside the sums, with
+//
+//   kReads: whether it is given the numbers of a matrix like out, those at the places of the sums;
+//   Begin(sizes, row, col), before the product: this lane has sums of rows row and row + 8 and of columns
+//     col + 8 n + {0, 1};
+//   Apply(n, half, a, b, read): replaces the two sums of row + 8 half, given the pair of numbers read there;
+//   End(sizes, row, col), after all.
+template <bool kTransposed, typename Epilogue>
+__device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shared, Epilogue epilogue) {
+  const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
+  const int col = work.FirstCol() + lane % 4 * 2;
+  WaitBarrier(shared.WeightsFull(), 0);
+#pragma unroll 1
+  for (int tile = group; work.Row(tile) < sizes.rows; tile += kGroups) {
+    const int row = work.Row(tile) + threadIdx.x / 32 % 4 * 16 + lane / 4;
+    epilogue.Begin(sizes, row, col);
+    Sums c;
+    Multiply<kTransposed>(sizes, shared, group, tile, c);
+    WaitBarrier(shared.ResultsFree(group), tile / kGroups & 1);
+#pragma unroll
+    for (int n = 0; n < 16; n += 2) {
+      const uint32_t address = MatrixRow(shared, group, n);
+      uint32_t pairs[4] = {};
+      if (Epilogue::kReads) LoadMatrices(pairs, address);
+#pragma unroll
+      for (int m = 0; m < 4; ++m) {  // halves of the rows within columns
+        float(&four)[4] = c[n + m / 2];
+        const int half = m % 2;
+        epilogue.Apply(n + m / 2, half, four[2 * half], four[2 * half + 1], pairs[m]);
+        pairs[m] = PackBf16(four[2 * half], four[2 * half + 1]);
+      }
+      StoreMatrices(address, pairs);
+    }
+    FenceForUnits();
+    __syncwarp();
+    if (lane == 0) Arrive(shared.ResultsMade(group));
+    epilogue.End(sizes, row, col);
+  }
+}
+
+template <bool kReads>
+__device__ void Carry(const Sizes& sizes, const Work& work, const Shared& shared, int group,
+                      const TileMap& read_map, const TileMap& out_map) {
+#pragma unroll 1
+  for (int tile = group; work.Row(tile) < sizes.rows; tile += kGroups) {
+    const auto for_halves = [&](auto&& function) {
+      for (int half = 0; half < 2; ++half) {
+        function(shared.Results(group, half), work.FirstCol() + half * kTileCols);
+      }
+    };
+    if (kReads) {
+      ArriveAndExpect(shared.ResultsFree(group), 2 * kTileBytes);
+      for_halves([&](uint32_t to, int col) {
+        CopyBox(to, read_map, shared.ResultsFree(group), col, work.Row(tile));
+      });
+    } else {
+      Arrive(shared.ResultsFree(group));
+    }
+    WaitBarrier(shared.ResultsMade(group), tile / kGroups & 1);
+    for_halves([&](uint32_t from, int col) { StoreBox(out_map, from, col, work.Row(tile)); });
+    WaitForStores();
+  }
+}
+
+// (Code for older GPUs, which is empty, may not name clusters.)
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ < 900
+#define HM_CLUSTER_OF_TWO
+#else
+#define HM_CLUSTER_OF_TWO __cluster_dims__(2, 1, 1)
+#endif
+
+template <bool kTransposed, typename Epilogue>
+__global__ void HM_CLUSTER_OF_TWO __launch_bounds__(kThreads, 1)
+    ProductKernel(const __grid_constant__ TileMap a_map, const __grid_constant__ TileMap b_map,
+                  const __grid_constant__ TileMap read_map, const __grid_constant__ TileMap out_map,
+                  const Sizes sizes, const Epilogue epilogue) {
+  if constexpr (kIsHopper) {
+    const Shared shared;
+    const Work work(sizes);
+    shared.Init();
+    SyncCluster();
+    if (threadIdx.x / 128 < kGroups) {
+      Consume<kTransposed>(sizes, work, shared, epilogue);
+    } else if (threadIdx.x % 32 == 0) {
+      const int group = threadIdx.x / 32 - 4 * kGroups - 1;
+      if (group < 0) {
+        Produce<kTransposed>(sizes, work, shared, a_map, b_map);
+      } else {
+        Carry<Epilogue::kReads>(sizes, work, shared, group, read_map, out_map);
+      }
+    }
+    __syncwarp();
+    SyncCluster();  // The other block may still copy to this one, and arrive at its barriers.
+  }
+}
+
+#undef HM_CLUSTER_OF_TWO
+
+// ---- Host.
+
+// A row-major matrix of bf16 numbers in boxes of 64 rows and 64 columns.
+inline TileMap MatrixMap(const Bf16* data, int64_t rows, int64_t cols) {
+  const cuuint64_t extents[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(2 * cols)};
+  const cuuint32_t box[] = {kTileCols, kTileRows};
+  return EncodeTileMap(data, 2, extents, strides, box);
+}
+
+// Whether a product of these sizes can be computed here (addresses must be multiples of 16 bytes too).
+inline bool Supports(const Device& device, int64_t rows, int64_t cols, int64_t inner) {
+  return device.compute_capability() == 90 && rows > 0 && rows < 1 << 30 && inner > 0 && inner <= kMaxInner &&
+         inner % kStageInner == 0 && cols > 0 && cols % kPairCols == 0 &&
+         cols / kPairCols <= device.multiprocessors() / 2;
+}
+
+inline int Blocks(const Device& device, const Sizes& sizes) {
+  const int clusters_a_pair = device.multiprocessors() / 2 / sizes.pairs();
+  return 2 * sizes.pairs() * std::min(clusters_a_pair, sizes.row_tiles());
+}
+
+}  // namespace hm11::cuda::resident
+
+#endif  // HM11_OPS_RESIDENT_PRODUCT_CUH_

@@ -1,0 +1,100 @@
+// Scaled products: the door, and the CPU's loops over the matrix.
+#include "ops/scaled_matmul.h"
+
+#include "ops/door.h"
+#include "ops/matmul.h"
+#include "ops/sums.h"
+
+namespace hm11 {
+namespace {
+
+template <typename T>
+void CpuScaleRows(Tensor<const T> weight, Tensor<const T> scale, Tensor<T> scaled) {
+  const int64_t in = weight.dim(1);
+  ParallelFor(weight.dim(0), MinRows(in), [=](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      const T factor = scale[o];
+      for (int64_t i = o * in; i < (o + 1) * in; ++i) scaled.data()[i] = factor * weight.data()[i];
+    }
+  });
+}
+
+template <typename T>
+void CpuAddScaledGradient(Tensor<const T> g, Tensor<const T> weight, const OutputScale<T>& columns,
+                          Tensor<T> dweight) {
+  const int64_t in = weight.dim(1);
+  ParallelFor(weight.dim(0), MinRows(in), [=](int64_t begin, int64_t end) {
+    for (int64_t o = begin; o < end; ++o) {
+      const T factor = columns.scale[o];
+      const T* const g_row = g.data() + o * in;
+      const T* const weights = weight.data() + o * in;
+      T* const to = dweight.data() + o * in;
+      for (int64_t i = 0; i < in; ++i) to[i] += factor * g_row[i];
+      columns.dscale[o] += LaneSum<T>(in, [=](int64_t i) { return weights[i] * g_row[i]; });
+    }
+  });
+}
+
+template <typename T>
+void AddScaledGradient(const Device& device, Tensor<const Accum<T>> g, const ScaledMatmulGradArgs<T>& args) {
+  if (device.is_plan() || g.empty()) return;
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (device.is_cuda())
+      return cuda::AddScaledGradient<T>(device, g, args.weight, args.columns, args.dweight);
+  }
+#endif
+  if constexpr (kOnCpu<T>) {
+    if (device.is_cpu()) return CpuAddScaledGradient<T>(g, args.weight, args.columns, args.dweight);
+  }
+  FailNoHalf<T>("ScaledMatmulBackward", device);
+}
+
+}  // namespace
+
+template <typename T>
+Tensor<T> ScaledRows(Arena& arena, Tensor<const T> weight, Tensor<const Accum<T>> scale) {
+  HM_CHECK_EQ(scale.shape(), (Shape{weight.dim(0)}));
+  const Tensor<T> scaled = arena.New<T>(weight.shape());
+  const Device& device = arena.device();
+  if (device.is_plan() || weight.empty()) return scaled;
+#if HM11_HAVE_CUDA
+  if constexpr (kOnCuda<T>) {
+    if (device.is_cuda()) {
+      cuda::ScaleRows<T>(device, weight, scale, scaled);
+      return scaled;
+    }
+  }
+#endif
+  if constexpr (kOnCpu<T>) {
+    if (device.is_cpu()) {
+      CpuScaleRows<T>(weight, scale, scaled);
+      return scaled;
+    }
+  }
+  FailNoHalf<T>("ScaledRows", device);
+}
+
+template <typename T>
+void ScaledMatmulBackward(Arena& arena, const ScaledMatmulGradArgs<T>& args) {
+  HM_CHECK_EQ(args.columns.scale.shape(), (Shape{args.weight.dim(0)}));
+  HM_CHECK_EQ(args.columns.dscale.shape(), args.columns.scale.shape());
+  Arena::Scope scope(arena);
+  if (!args.dx.empty()) {
+    const Tensor<T> scaled = ScaledRows<T>(arena, args.weight, args.columns.scale);
+    MatmulBackward<T>(arena, {.dy = args.dy, .weight = scaled, .dx = args.dx});
+  }
+  const Tensor<Accum<T>> g = arena.NewZero<Accum<T>>(args.weight.shape());
+  MatmulBackward<T>(arena, {.dy = args.dy, .x = args.x, .dweight = g});
+  AddScaledGradient<T>(arena.device(), g, args);
+}
+
+#define HM11_INSTANTIATE(T)                                                      \
+  template void ScaledMatmulBackward<T>(Arena&, const ScaledMatmulGradArgs<T>&); \
+  template Tensor<T> ScaledRows<T>(Arena&, Tensor<const T>, Tensor<const Accum<T>>)
+HM11_INSTANTIATE(double);
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
+
+}  // namespace hm11
