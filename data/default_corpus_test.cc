@@ -1,4 +1,4 @@
-// The default corpus: its filter by example, and the real one made from this machine's packages.
+// The default corpus: made of pages written here, and how much prose this machine's packages hold.
 #include "data/default_corpus.h"
 
 #include <gmock/gmock.h>
@@ -7,16 +7,16 @@
 #include <cstdint>
 #include <cstdlib>
 #include <filesystem>
+#include <random>
 #include <span>
 #include <string>
-#include <utility>
 #include <vector>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
 #include "core/file.h"
-#include "data/corpus_text.h"
+#include "data/documentation.h"
+#include "data/prose.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "testing/matchers.h"
@@ -24,47 +24,7 @@
 namespace hm11 {
 namespace {
 
-constexpr char kLicence[] = "// Permission is granted to anybody who\n// asks for it politely, in writing.\n";
-
-TEST(BlockFilterTest, ARepeatedBlockIsDroppedWhateverItsMarks) {
-  BlockFilter filter;
-  const std::string code = "\nint main() {\n  return 0;\n}\n";
-  EXPECT_EQ(filter.Filter(kLicence + code), kLicence + code);
-  EXPECT_EQ(filter.Filter(absl::StrCat(" * Permission is granted to anybody\n * who asks for it politely,\n"
-                                       " * in writing.\n\n",
-                                       "#define SOMETHING_ELSE 1\n")),
-            "#define SOMETHING_ELSE 1\n");
-}
-
-TEST(BlockFilterTest, ShortBlocksMayRepeatAndTablesGo) {
-  BlockFilter filter;
-  const std::string text = "return x;\n}\nreturn x;\n}\n";
-  EXPECT_EQ(filter.Filter(text), text);
-  std::string table;
-  for (int i = 0; i < 100; ++i) absl::StrAppend(&table, i, ", ", i * i, ",\n");
-  EXPECT_EQ(filter.Filter("before it\n\n" + table + "\nand behind"), "before it\n\nand behind");
-  EXPECT_EQ(filter.Filter(""), "");
-}
-
-TEST(CorpusTextTest, FilesComeSortedFromDpkgsListsAndTheSourceTree) {
-  const std::string folder =
-      std::filesystem::path(testing::TempDir() + "/default_corpus_test").lexically_normal().string();
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder + "/core");
-  const std::string text(600, 'x');
-  for (const char* name : {"b.h", "a.h", "c.gz", "core/d.cc", "WORKSPACE"}) {
-    ASSERT_THAT(WriteFile(absl::StrCat(folder, "/", name), text), IsOk());
-  }
-  ASSERT_THAT(WriteFile(folder + "/small.h", "tiny"), IsOk());
-  ASSERT_THAT(WriteFile(folder + "/libabsl-dev:amd64.list",
-                        absl::StrCat(folder, "\n", folder, "/b.h\n", folder, "/a.h\n", folder, "/c.gz\n",
-                                     folder, "/small.h\n", folder, "/gone.h\n")),
-              IsOk());
-  EXPECT_THAT(PackageTexts(folder), testing::ElementsAre(folder + "/a.h", folder + "/b.h"));
-  EXPECT_THAT(SourceTexts(folder), testing::ElementsAre(folder + "/a.h", folder + "/b.h",
-                                                        folder + "/core/d.cc", folder + "/small.h"));
-  EXPECT_THAT(SourceTexts(""), testing::IsEmpty());
-}
+constexpr int64_t kVocab = 300;
 
 // One part of the corpus, as far as the test looks at it.
 struct Part {
@@ -74,7 +34,7 @@ struct Part {
 };
 
 Part ReadPart(const std::string& pattern, const std::string& tokenizer_path) {
-  const Tokenizer tokenizer = *Tokenizer::Load(tokenizer_path, 1024);
+  const Tokenizer tokenizer = *Tokenizer::Load(tokenizer_path, kVocab);
   const TokenStream stream = *TokenStream::Open(pattern, 1024);
   Part part = {.tokens = stream.Read(0, stream.size())};
   part.bytes = tokenizer.byte_table().Count(part.tokens);
@@ -82,55 +42,123 @@ Part ReadPart(const std::string& pattern, const std::string& tokenizer_path) {
   return part;
 }
 
-// Sets what DefaultCorpus looks at: a cache of this name and a source tree that holds one file.
-void Prepare(const std::string& tree, const std::string& source) {
-  std::filesystem::create_directories(tree + "/core");
-  ASSERT_THAT(WriteFile(tree + "/core/one.cc", source), IsOk());
-  setenv("BUILD_WORKSPACE_DIRECTORY", tree.c_str(), 1);
+// A folder of pages, and beside it dpkg's list of them as of one package.
+struct MadeUpPackage {
+  std::string folder, dpkg_folder;
+
+  explicit MadeUpPackage(const std::string& name) {
+    folder = std::filesystem::path(testing::TempDir() + "/" + name).lexically_normal().string();
+    dpkg_folder = folder + "/dpkg";
+    std::filesystem::remove_all(folder);
+    std::filesystem::create_directories(dpkg_folder);
+  }
+
+  void Write(const std::string& name, const std::string& page) {
+    ASSERT_THAT(WriteFile(absl::StrCat(folder, "/", name), page), IsOk());
+    absl::StrAppend(&list_, folder, "/", name, "\n");
+    ASSERT_THAT(WriteFile(dpkg_folder + "/git-doc.list", list_), IsOk());
+  }
+
+ private:
+  std::string list_;
+};
+
+TEST(DocumentationTest, PagesComeSortedFromDpkgsLists) {
+  MadeUpPackage package("documentation_test");
+  for (const char* name : {"b.html", "a.pod", "c.html.gz", "d.txt"}) package.Write(name, "page");
+  package.Write("gone.html", "page");
+  std::filesystem::remove(package.folder + "/gone.html");
+  package.Write("huge.html", std::string(1'000'001, 'x'));
+  const Documentation found = FindDocumentation(package.dpkg_folder);
+  EXPECT_THAT(found.pages, testing::ElementsAre(package.folder + "/a.pod", package.folder + "/b.html"));
+  EXPECT_THAT(found.missing, testing::Contains("perl-doc"));
+  EXPECT_THAT(found.missing, testing::Not(testing::Contains("git-doc")));
 }
 
-TEST(DefaultCorpusTest, IsMadeOnceFromThisMachineAndEndsWithHm11sSources) {
-  const std::string folder = testing::TempDir() + "/default_corpus_real";
-  std::filesystem::remove_all(folder);
-  setenv("XDG_CACHE_HOME", folder.c_str(), 1);
-  std::string source;
-  for (int i = 0; i < 40; ++i) absl::StrAppend(&source, "int Answer", i, "() { return ", i, "; }\n");
-  Prepare(folder + "/tree", source);
+// Sentences of a few made-up words, no two alike.
+std::string Page(int bytes, uint32_t seed) {
+  std::mt19937 random(seed);
+  std::string page = "<html lang=\"en\"><body>";
+  while (static_cast<int>(page.size()) < bytes) {
+    absl::StrAppend(&page, "<p>Words");
+    for (int word = 0; word < 20; ++word) {
+      absl::StrAppend(&page, " ");
+      std::mt19937 letters(random() % 200);
+      for (uint32_t left = 2 + letters() % 6; left > 0; --left) page.push_back("etaoinshr"[letters() % 9]);
+    }
+    absl::StrAppend(&page, ".</p>\n");
+  }
+  return page + "</body></html>";
+}
+
+TEST(DefaultCorpusTest, IsMadeOnceOfTheSamePages) {
+  MadeUpPackage package("default_corpus_test");
+  for (int i = 0; i < 300; ++i) package.Write(absl::StrCat("page", i, ".html"), Page(5000, i));
+  package.Write("french.html", absl::StrCat("<html lang=\"fr\"><p>", Page(5000, 1000)));
+  setenv("XDG_CACHE_HOME", (package.folder + "/cache").c_str(), 1);
   std::vector<std::string> stages;
   const auto progress = [&](absl::string_view stage) { stages.emplace_back(stage); };
-  const absl::StatusOr<CorpusPaths> corpus = DefaultCorpus(progress);
+  const absl::StatusOr<CorpusPaths> corpus = DefaultCorpus(kVocab, progress, package.dpkg_folder);
   ASSERT_THAT(corpus.status(), IsOk());
-  EXPECT_EQ(stages.size(), 3u);
+  ASSERT_EQ(stages.size(), 4u);
+  EXPECT_THAT(stages[3],
+              testing::AllOf(testing::HasSubstr("apt-get install"), testing::HasSubstr(" perl-doc "),
+                             testing::Not(testing::HasSubstr("git-doc"))));
 
   const Part train = ReadPart(corpus->train_pattern, corpus->tokenizer_path);
   const Part val = ReadPart(corpus->val_pattern, corpus->tokenizer_path);
-  EXPECT_GT(train.bytes, 4'000'000);
-  EXPECT_GT(val.bytes, train.bytes / 200);
+  EXPECT_GT(train.bytes, 1'200'000);
+  EXPECT_LT(train.bytes + val.bytes, 300 * 5100) << "without the French page";
+  EXPECT_GT(val.bytes, 4000);
   EXPECT_LT(val.bytes, train.bytes / 20);
-  EXPECT_TRUE(absl::EndsWith(train.end, "int Answer39() { return 39; }")) << train.end;
 
   stages.clear();
-  const absl::StatusOr<CorpusPaths> again = DefaultCorpus(progress);
+  const absl::StatusOr<CorpusPaths> again = DefaultCorpus(kVocab, progress, package.dpkg_folder);
   ASSERT_THAT(again.status(), IsOk());
-  EXPECT_EQ(stages.size(), 1u) << "it only looks at the files";
+  EXPECT_EQ(stages.size(), 2u) << "it only looks at the pages";
   EXPECT_EQ(again->train_pattern, corpus->train_pattern);
 
-  Prepare(folder + "/tree", absl::StrReplaceAll(source, {{"return 39", "return 93"}}));
-  const absl::StatusOr<CorpusPaths> edited = DefaultCorpus(progress);
-  ASSERT_THAT(edited.status(), IsOk());
-  EXPECT_EQ(stages.size(), 2u) << "nothing of the packages is made again";
-  EXPECT_TRUE(absl::EndsWith(ReadPart(edited->train_pattern, edited->tokenizer_path).end, "{ return 93; }"));
-  EXPECT_EQ(ReadPart(edited->val_pattern, edited->tokenizer_path).tokens, val.tokens);
-
-  // A cache that was changed is noticed and made anew.
-  const std::string shard = Glob(edited->val_pattern)->front(), bytes = *ReadFile(shard);
+  // A cache that was changed is noticed and made anew, to the bit.
+  const std::string shard = Glob(corpus->val_pattern)->front(), bytes = *ReadFile(shard);
   std::string changed = bytes;
   changed[changed.size() / 2] ^= 1;
   ASSERT_THAT(WriteFile(shard, changed), IsOk());
   stages.clear();
-  ASSERT_THAT(DefaultCorpus(progress).status(), IsOk());
+  ASSERT_THAT(DefaultCorpus(kVocab, progress, package.dpkg_folder).status(), IsOk());
   EXPECT_THAT(stages, testing::Contains(testing::HasSubstr("is not as it was written; made anew")));
   EXPECT_EQ(*ReadFile(shard), bytes);
+
+  // Another page is another corpus; another vocabulary is, too.
+  EXPECT_NE(DefaultCorpus(kVocab + 20, progress, package.dpkg_folder)->train_pattern, corpus->train_pattern);
+  package.Write("one_more.html", Page(5000, 2000));
+  EXPECT_NE(DefaultCorpus(kVocab, progress, package.dpkg_folder)->train_pattern, corpus->train_pattern);
+}
+
+TEST(DefaultCorpusTest, WithoutPackagesTheCommandThatBringsThemIsNamed) {
+  const MadeUpPackage package("default_corpus_missing");
+  setenv("XDG_CACHE_HOME", (package.folder + "/cache").c_str(), 1);
+  const absl::Status status = DefaultCorpus(
+                                  kVocab, [](absl::string_view) {}, package.dpkg_folder)
+                                  .status();
+  EXPECT_EQ(status.code(), absl::StatusCode::kNotFound);
+  EXPECT_THAT(std::string(status.message()),
+              testing::AllOf(testing::HasSubstr("holds 0 bytes of prose"),
+                             testing::HasSubstr("apt-get install --no-install-recommends exim4-doc-html "),
+                             testing::HasSubstr("give --data")));
+}
+
+TEST(DefaultCorpusTest, TheInstalledPackagesHoldTwentyMegabytesOfProse) {
+  const Documentation documentation = FindDocumentation();
+  if (!documentation.missing.empty()) GTEST_SKIP() << documentation.missing.front() << " is not installed";
+  ProseFilter filter;
+  int64_t bytes = 0;
+  for (const std::string& path : documentation.pages) {
+    const std::string page = *ReadFile(path);
+    if (IsInAnotherLanguage(page)) continue;
+    const bool is_pod = absl::EndsWith(path, ".pod");
+    bytes += static_cast<int64_t>(filter.Filter(is_pod ? PodParagraphs(page) : HtmlParagraphs(page)).size());
+  }
+  EXPECT_GT(bytes, 20'000'000);
 }
 
 }  // namespace

@@ -39,8 +39,8 @@ ABSL_FLAG(std::string, preset, "",
 ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
 ABSL_FLAG(
     std::string, data, "",
-    "folder of prepared data, or a pattern of training shards; default: a corpus made of this machine's own "
-    "documentation and headers");
+    "folder of prepared data, or a pattern of training shards; default: a corpus made of the documentation "
+    "that tools/packages.txt names");
 ABSL_FLAG(std::string, val, "", "pattern of validation shards; default: --data's with _val_ for _train_");
 ABSL_FLAG(std::string, tokenizer, "", "SentencePiece model; default: the only .model in --data's folder");
 ABSL_FLAG(std::string, out, "", "folder of the run; default: runs/PRESET_DATE_TIME_PROCESS");
@@ -104,7 +104,7 @@ absl::StatusOr<RunConfig> ConfigFromFlags(RankGroup& group, const Device& device
 }
 
 // The default corpus, made once on each host.
-absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group) {
+absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group, int64_t vocab) {
   const bool makes = group.ranks().local_rank == 0;
   const auto tell = [](absl::string_view doing) {
     if (!absl::GetFlag(FLAGS_quiet)) {
@@ -112,10 +112,10 @@ absl::StatusOr<CorpusPaths> CorpusOfHost(RankGroup& group) {
     }
   };
   absl::StatusOr<CorpusPaths> corpus = absl::InternalError("");
-  if (makes) corpus = DefaultCorpus(tell);
+  if (makes) corpus = DefaultCorpus(vocab, tell);
   if (makes && !corpus.ok()) return corpus;
   if (group.size() > 1) group.Barrier();
-  return makes ? corpus : DefaultCorpus([](absl::string_view) {});
+  return makes ? corpus : DefaultCorpus(vocab, [](absl::string_view) {});
 }
 
 // Where the run in the folder found its text and tokenizer; nothing where it does not say.
@@ -141,7 +141,7 @@ absl::Status FindData(RankGroup& group, RunOptions* options) {
   if (!data.empty()) {
     HM_ASSIGN_OR_RETURN(options->train_pattern, ShardPattern(data, "train"));
   } else if (options->train_pattern.empty()) {
-    HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, CorpusOfHost(group));
+    HM_ASSIGN_OR_RETURN(const CorpusPaths corpus, CorpusOfHost(group, options->config.model.vocab));
     options->train_pattern = corpus.train_pattern;
     options->val_pattern = corpus.val_pattern;
     options->tokenizer_path = corpus.tokenizer_path;

@@ -9,6 +9,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "tools/compliance/claimed_runs.h"
+#include "tools/compliance/file_names.h"
 #include "tools/compliance/rules.h"
 
 namespace hm11 {

@@ -15,6 +15,8 @@
 #include "absl/strings/strip.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "tools/compliance/file_names.h"
+#include "tools/compliance/program_uses.h"
 #include "tools/compliance/token_blob.h"
 
 namespace hm11 {
@@ -25,7 +27,6 @@ namespace fs = std::filesystem;
 constexpr size_t kMostFiles = 5000;
 constexpr size_t kMostPrograms = 500;
 constexpr size_t kMostLogs = 500;
-constexpr size_t kMostExpansions = 1000;
 constexpr size_t kMostNames = 2000;
 constexpr int64_t kLargestText = int64_t{4} << 20;     // of a program or a README
 constexpr int64_t kMostTextBytes = int64_t{24} << 20;  // of all programs
@@ -35,33 +36,6 @@ constexpr int64_t kSmallestBlob = 20000;
 constexpr int64_t kLargestBlob = int64_t{24} << 20;
 constexpr int64_t kMostBlobBytes = int64_t{16} << 20;  // of one, unpacked
 constexpr int64_t kMostLogBytes = int64_t{48} << 20;
-
-bool EndsWithAny(absl::string_view name, std::initializer_list<absl::string_view> endings) {
-  return std::any_of(endings.begin(), endings.end(),
-                     [&](absl::string_view ending) { return absl::EndsWithIgnoreCase(name, ending); });
-}
-
-bool IsSource(absl::string_view name) {
-  return EndsWithAny(name, {".py", ".c", ".cc", ".cpp", ".cxx", ".cu", ".cuh", ".h", ".hpp"});
-}
-
-// Machine code and packed sources: of no interest unless a program names them.
-bool IsPackedProgram(absl::string_view name) {
-  return EndsWithAny(name, {".so", ".tar", ".tar.xz", ".tar.gz", ".tgz", ".txz", ".xz", ".lzma", ".gz",
-                            ".zlib", ".br", ".b85", ".b64", ".pyc", ".pyz", ".zip"});
-}
-
-bool IsLogName(absl::string_view name) {
-  return EndsWithAny(name, {".log", ".txt", ".out"}) && !EndsWithAny(name, {"requirements.txt"});
-}
-
-bool IsArtifactName(absl::string_view name) {
-  if (EndsWithAny(name, {".tar.xz", ".tar.br", ".tar.lzma"})) return false;
-  return EndsWithAny(
-      name, {".ptz", ".pt", ".pth", ".hm11", ".safetensors", ".npz", ".bin", ".lzma", ".xz", ".zst", ".br"});
-}
-
-std::string BaseName(absl::string_view name) { return std::string(name.substr(name.rfind('/') + 1)); }
 
 // A regular file of the folder. Links may lead to one; anywhere else they are not followed.
 bool StaysInside(const fs::directory_entry& entry, SubmissionFolder* folder) {
@@ -214,108 +188,6 @@ void FindEntry(SubmissionFolder* folder) {
   }
 }
 
-// What a program names of the files beside it.
-struct Named {
-  std::set<std::string> modules = {};      // "ngram_tilt", "pkg.part"
-  std::set<std::string> files = {};        // last parts of paths in its strings and includes
-  std::vector<std::string> patterns = {};  // strings with a *
-};
-
-void NameFiles(absl::string_view text, Named* named) {
-  // A string may be a path or a command with paths in it.
-  for (absl::string_view word : absl::StrSplit(text, absl::ByAnyChar(" \t\n,;=\"'()<>"), absl::SkipEmpty())) {
-    if (word.size() > 200 || !absl::StrContains(word, '.')) continue;
-    const std::string base = BaseName(word);
-    if (named->files.size() < 100000) named->files.insert(base);
-    if (absl::StrContains(base, '*') && named->patterns.size() < 50) named->patterns.push_back(base);
-  }
-}
-
-Named NamesOf(const ProgramFile& program) {
-  Named named;
-  for (const PythonStatement& statement : program.statements) {
-    for (std::string& module : ImportedModules(statement)) named.modules.insert(std::move(module));
-    const bool by_name = HasWord(statement.code, "import_module") || HasWord(statement.code, "__import__") ||
-                         HasWord(statement.code, "run_module");
-    for (const std::string& text : statement.strings) {
-      if (by_name) named.modules.insert(text);
-      NameFiles(text, &named);
-    }
-  }
-  for (absl::string_view line : absl::StrSplit(program.code.text, '\n')) {
-    line = absl::StripLeadingAsciiWhitespace(line.substr(0, 1000));
-    if (absl::ConsumePrefix(&line, "#include")) NameFiles(line, &named);
-  }
-  return named;
-}
-
-bool Uses(const Named& named, const std::string& name) {
-  const std::string base = BaseName(name);
-  if (absl::EndsWith(base, ".py")) {
-    const std::string stem = base.substr(0, base.size() - 3);
-    const std::string path = absl::StrReplaceAll(name.substr(0, name.size() - 3), {{"/", "."}});
-    for (const std::string& module : named.modules) {
-      // "import a.b" runs a/__init__.py and a/b.py.
-      const bool whole = absl::EndsWith(absl::StrCat(".", path), absl::StrCat(".", module));
-      const bool first = module.substr(0, module.find('.')) == stem;
-      if (whole || first || absl::EndsWith(path, absl::StrCat(module, ".__init__"))) return true;
-    }
-  }
-  if (named.files.count(base) > 0) return true;
-  return std::any_of(named.patterns.begin(), named.patterns.end(),
-                     [&](const std::string& pattern) { return FitsPattern(pattern, base); });
-}
-
-// Whether `program` is what `packed` has in it anyway, to be read where that is run.
-bool IsReadableCopy(const ProgramFile& program, const ProgramFile& packed) {
-  return IsPackedProgram(packed.name) && !IsPackedProgram(program.name) && !program.code.text.empty() &&
-         absl::StrContains(packed.code.text, program.code.text);
-}
-
-// Tables and dictionaries that a used program names. Tokenizers were never counted, and what a program writes
-// itself (its model, its logs) is no part of it.
-void FindData(const Named& named, SubmissionFolder* folder) {
-  for (const FolderFile& file : folder->files) {
-    const std::string base = BaseName(file.name);
-    if (named.files.count(base) == 0 || IsSource(file.name) || IsPackedProgram(file.name) ||
-        IsLogName(base) || IsArtifactName(base) ||
-        EndsWithAny(base, {".json", ".md", ".model", ".vocab", ".jsonl", ".csv", ".png", ".sh", ".toml",
-                           ".yaml", ".yml"})) {
-      continue;
-    }
-    const bool known = std::any_of(folder->data.begin(), folder->data.end(),
-                                   [&](const FolderFile& each) { return each.name == file.name; });
-    if (!known) folder->data.push_back(file);
-  }
-}
-
-void FollowUses(SubmissionFolder* folder) {
-  std::vector<ProgramFile*> reached;
-  for (ProgramFile& program : folder->programs) {
-    if (program.name != folder->entry) continue;
-    program.used_by_entry = true;
-    reached.push_back(&program);
-  }
-  for (size_t i = 0; i < reached.size(); ++i) {
-    const Named named = NamesOf(*reached[i]);
-    // What a packed program names is packed with it.
-    if (!IsPackedProgram(reached[i]->name)) FindData(named, folder);
-    for (ProgramFile& program : folder->programs) {
-      if (program.used_by_entry || !Uses(named, program.name)) continue;
-      // Packed sources include their own files, not the copies beside them.
-      if (IsReadableCopy(program, *reached[i])) continue;
-      program.used_by_entry = true;
-      reached.push_back(&program);
-    }
-  }
-  for (ProgramFile& program : folder->programs) {
-    program.for_readers =
-        !program.used_by_entry && std::any_of(reached.begin(), reached.end(), [&](const ProgramFile* packed) {
-          return IsReadableCopy(program, *packed);
-        });
-  }
-}
-
 void ReadPrograms(SubmissionFolder* folder) {
   int64_t left = kMostTextBytes;
   for (const FolderFile& file : folder->files) {
@@ -436,62 +308,6 @@ void FindAbsent(SubmissionFolder* folder) {
 }
 
 }  // namespace
-
-bool FitsPattern(absl::string_view pattern, absl::string_view name) {
-  size_t p = 0, n = 0, star = absl::string_view::npos, star_n = 0;
-  while (n < name.size()) {
-    if (p < pattern.size() && pattern[p] == '*') {
-      star = p++;
-      star_n = n;
-    } else if (p < pattern.size() && pattern[p] == name[n]) {
-      ++p;
-      ++n;
-    } else if (star != absl::string_view::npos) {
-      // The last star takes one character more.
-      p = star + 1;
-      n = ++star_n;
-    } else {
-      return false;
-    }
-  }
-  return pattern.find_first_not_of('*', p) == absl::string_view::npos;
-}
-
-std::optional<int64_t> SeedInName(absl::string_view name) {
-  for (const absl::string_view word : {"seed", "_s", "-s"}) {
-    for (size_t at = name.find(word); at != absl::string_view::npos; at = name.find(word, at + 1)) {
-      absl::string_view rest = name.substr(at + word.size());
-      if (!absl::ConsumePrefix(&rest, "_")) absl::ConsumePrefix(&rest, "-");
-      const absl::string_view digits = rest.substr(0, rest.find_first_not_of("0123456789"));
-      int64_t seed = 0;
-      if (digits.size() <= 9 && absl::SimpleAtoi(digits, &seed)) return seed;
-    }
-  }
-  // "log_42.txt"
-  const absl::string_view stem = name.substr(0, name.rfind('.'));
-  const absl::string_view digits =
-      stem.substr(std::min(stem.size(), stem.find_last_not_of("0123456789") + 1));
-  int64_t seed = 0;
-  const bool apart = digits.size() < stem.size() && stem[stem.size() - digits.size() - 1] == '_';
-  if (apart && digits.size() <= 5 && absl::SimpleAtoi(digits, &seed)) return seed;
-  return std::nullopt;
-}
-
-std::vector<std::string> ExpandBraces(const std::string& text) {
-  const size_t open = text.find('{');
-  const size_t close = text.find('}', open == std::string::npos ? 0 : open);
-  if (open == std::string::npos || close == std::string::npos) return {text};
-  const std::vector<std::string> rests = ExpandBraces(text.substr(close + 1));
-  std::vector<std::string> result;
-  for (absl::string_view part :
-       absl::StrSplit(absl::string_view(text).substr(open + 1, close - open - 1), ',')) {
-    for (const std::string& rest : rests) {
-      if (result.size() >= kMostExpansions) return result;
-      result.push_back(absl::StrCat(text.substr(0, open), absl::StripAsciiWhitespace(part), rest));
-    }
-  }
-  return result;
-}
 
 int64_t SubmissionFolder::used_code_bytes() const {
   int64_t bytes = 0;

@@ -70,15 +70,6 @@ struct SubmissionFolder {
 // NotFound when the folder is missing, FailedPrecondition when it is no folder or holds no file.
 absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path);
 
-// "train_seed{42,7}.log" -> "train_seed42.log", "train_seed7.log"
-std::vector<std::string> ExpandBraces(const std::string& text);
-
-// Whether a name fits a pattern in which * stands for any text; the time is at most their lengths' product.
-bool FitsPattern(absl::string_view pattern, absl::string_view name);
-
-// The seed in a log's name: "train_seed42.log", "run_s7.txt".
-std::optional<int64_t> SeedInName(absl::string_view name);
-
 }  // namespace hm11
 
 #endif  // HM11_TOOLS_COMPLIANCE_FOLDER_H_

@@ -2,7 +2,6 @@
 #include "tools/compliance/log_numbers.h"
 
 #include <algorithm>
-#include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -87,6 +86,11 @@ std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key
 bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
   return std::any_of(parts.begin(), parts.end(),
                      [&](absl::string_view part) { return absl::StrContains(text, part); });
+}
+
+std::string Short(absl::string_view text) {
+  constexpr size_t kLongestValue = 200;
+  return std::string(absl::StripAsciiWhitespace(text.substr(0, kLongestValue)));
 }
 
 }  // namespace hm11

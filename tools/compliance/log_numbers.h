@@ -5,6 +5,7 @@
 #include <cstdint>
 #include <initializer_list>
 #include <optional>
+#include <string>
 
 #include "absl/strings/string_view.h"
 
@@ -26,6 +27,9 @@ std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key
 
 // Whether the text contains one of the parts.
 bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts);
+
+// A setting, a name or a label: without blanks around it, at most 200 bytes.
+std::string Short(absl::string_view text);
 
 }  // namespace hm11
 

@@ -40,10 +40,6 @@ UnpackedCode UnpackFile(absl::string_view bytes, int64_t most_bytes = int64_t{64
 // The files of a tar archive, by name; nothing when it is none, or cut off.
 std::optional<std::map<std::string, std::string>> FilesOfTar(absl::string_view bytes);
 
-// The values of the string literals of a Python source in order, escapes resolved, neighbours joined;
-// comments and everything else left out. A literal that never ends goes to the end of the text.
-std::vector<std::string> PythonLiterals(absl::string_view source);
-
 // Decoders; nothing when the text is not of that form. Whitespace between the characters is skipped.
 std::optional<std::string> DecodeBase64(
     absl::string_view text);  // RFC 4648, either alphabet, padding optional

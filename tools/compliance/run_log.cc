@@ -17,6 +17,8 @@
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "tools/compliance/log_numbers.h"
+#include "tools/compliance/score_lines.h"
+#include "tools/compliance/source_hash.h"
 #include "tools/compliance/text_use_marks.h"
 
 namespace hm11 {
@@ -24,46 +26,8 @@ namespace {
 
 constexpr size_t kLongestLine = 8192;  // what lies beyond is text of a program, not of a report
 constexpr size_t kMostSettings = 2000;
-constexpr size_t kLongestValue = 200;   // of a setting, a name, a label
 constexpr size_t kMostRuns = 64;        // in one file
-constexpr size_t kMostOthers = 1000;    // scores on the way
 constexpr size_t kMostLinesKept = 200;  // of one kind
-constexpr uint64_t kHashStart = 14695981039346656037u;
-
-// FNV-1a.
-void HashBytes(absl::string_view bytes, uint64_t* hash) {
-  for (char c : bytes) *hash = (*hash ^ static_cast<unsigned char>(c)) * 1099511628211u;
-}
-
-// Hashes lines without blanks at their ends; empty lines count only once another line follows.
-class SourceHasher {
- public:
-  void AddLine(absl::string_view line) {
-    line = absl::StripTrailingAsciiWhitespace(line);
-    if (line.empty()) {
-      ++empty_lines_;
-      return;
-    }
-    for (; empty_lines_ > 0; --empty_lines_) HashBytes("\n", &hash_);
-    HashBytes(line, &hash_);
-    HashBytes("\n", &hash_);
-  }
-  uint64_t hash() const { return hash_; }
-
- private:
-  uint64_t hash_ = kHashStart;
-  int64_t empty_lines_ = 0;
-};
-
-// Runs may be printed twice, a summary repeats a line: the same time of the same thing counts once.
-bool IsNew(const LoggedTime& time, const std::vector<LoggedTime>& known) {
-  return std::none_of(known.begin(), known.end(),
-                      [&](const LoggedTime& other) { return other.seconds == time.seconds; });
-}
-
-std::string Short(absl::string_view text) {
-  return std::string(absl::StripAsciiWhitespace(text.substr(0, kLongestValue)));
-}
 
 bool IsRuleLine(absl::string_view line) {
   return line.size() >= 60 && line.find_first_not_of('=') == absl::string_view::npos;
@@ -163,14 +127,15 @@ class LogReader {
     if (const auto step = StepOf(line); step && !absl::StrContains(line, "stopping_early")) {
       run_.steps = std::max(*step, run_.steps.value_or(0));
       TakeTrainTime(line);
-      if (absl::StrContains(line, "val_bpb")) ReadScoreOnTheWay(line);
+      if (absl::StrContains(line, "val_bpb")) ReadScoreOnTheWay(line, line_, &run_);
       return;
     }
     ReadSetting(line, whole);
     const std::string lower = absl::AsciiStrToLower(line);
     ReadIdentity(line, lower);
     ReadTimes(line, lower);
-    ReadScore(line, lower);
+    // A score after training, and none without quantizing: test-time training has its place.
+    if (ReadScore(line, lower, line_, &run_)) marks_.SealByScore();
     marks_.Read(lower, line_, &run_);
     ReadBytes(line, "Total submission size", &run_.totals);
     ReadBytes(line, "Total mixed submission", &run_.totals);
@@ -303,88 +268,6 @@ class LogReader {
     if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) marks_.Seal(&run_);
   }
 
-  // The times of evaluation on a line: after a name that ends in eval_time, whatever stands before that.
-  void ReadEvaluationTimes(absl::string_view line, const std::string& label) {
-    for (size_t at = line.find("eval_time"); at != absl::string_view::npos;
-         at = line.find("eval_time", at + 1)) {
-      size_t begin = at;
-      while (begin > 0 && IsNameCharacter(line[begin - 1])) --begin;
-      absl::string_view name = line.substr(begin, at + 9 - begin);
-      if (name == "total_eval_time") continue;
-      absl::string_view rest = line.substr(at + 9);
-      const bool is_ms = absl::ConsumePrefix(&rest, "_ms");
-      const bool is_s =
-          !is_ms && (absl::ConsumePrefix(&rest, "_seconds") || absl::ConsumePrefix(&rest, "_s"));
-      rest = absl::StripLeadingAsciiWhitespace(rest);
-      if (!absl::ConsumePrefix(&rest, ":") && !absl::ConsumePrefix(&rest, "=")) continue;
-      const auto seconds = Seconds(rest, is_s ? 1 : 1e-3);
-      if (!seconds || *seconds <= 0 || *seconds > 1e7 || run_.evaluations.size() >= kMostLinesKept) continue;
-      const LoggedTime time = {label.empty() ? Short(name) : label, *seconds, line_};
-      if (IsNew(time, run_.evaluations)) run_.evaluations.push_back(time);
-    }
-  }
-
-  void ReadScoreOnTheWay(absl::string_view line) {
-    LoggedScore score = {.label = "on the way", .line = line_};
-    const auto bpb = NumberAfter(line, "val_bpb", &score.bpb_decimals);
-    if (!bpb || *bpb <= 0 || *bpb > 100 || run_.others.size() >= kMostOthers) return;
-    score.val_bpb = *bpb;
-    score.val_loss = NumberAfter(line, "val_loss", &score.loss_decimals).value_or(0);
-    run_.others.push_back(score);
-  }
-
-  void ReadScore(absl::string_view line, const std::string& lower) {
-    LoggedScore score = {.line = line_};
-    const auto bpb = NumberAfter(line, "val_bpb", &score.bpb_decimals);
-    if (!bpb || *bpb <= 0 || *bpb > 100) {
-      ReadEvaluationTimes(line, "");
-      ReadNamedScores(line, lower);
-      return;
-    }
-    const auto loss = NumberAfter(line, "val_loss", &score.loss_decimals);
-    score.val_bpb = *bpb;
-    score.val_loss = loss.value_or(0);
-    score.eval_seconds = SecondsAfter(line, "eval_time", /*bare=*/1e-3);
-    score.label = Short(line.substr(0, std::min(line.find("val_loss"), line.find("val_bpb"))));
-    const bool unquantized =
-        ContainsAny(lower, {"pre-quant", "prequant", "pre_quant", "post-ema", "post_ema"});
-    if (absl::StrContains(lower, "train_time")) return;  // on the way
-    if (unquantized) {
-      run_.unquantized = score;
-      if (run_.others.size() < kMostOthers) run_.others.push_back(score);
-    } else if (ContainsAny(lower, {"diagnostic", "best_", "baseline", "target", "delta"}) ||
-               (!loss && !ContainsAny(lower.substr(0, 40), {"final", "quantized", "legal_ttt"}))) {
-      // Without a loss it is a summary's, unless it says that it is final.
-      if (run_.others.size() < kMostOthers) run_.others.push_back(score);
-    } else {
-      // The trainer prints a score rounded and then exactly; a log may hold its tail twice.
-      const bool again = std::any_of(run_.finals.begin(), run_.finals.end(), [&](const LoggedScore& known) {
-        return known.label == score.label && known.val_bpb == score.val_bpb &&
-               known.val_loss == score.val_loss && known.eval_seconds == score.eval_seconds;
-      });
-      if (!again && run_.finals.size() < kMostLinesKept) run_.finals.push_back(score);
-      ReadEvaluationTimes(line, score.label);
-      // A score after training, and none without quantizing: test-time training has its place.
-      marks_.SealByScore();
-    }
-  }
-
-  // Scores under names of their own: "ppm_mix_bpb:0.83", "ngram_bpb=0.32".
-  void ReadNamedScores(absl::string_view line, const std::string& lower) {
-    // A log of an evaluation alone has no training; what it ends with says that it is done.
-    if (!run_.train_seconds && run_.finals.empty() && !absl::StrContains(lower, "done")) return;
-    if (ContainsAny(lower, {"progress", "running", "chunk", "%", "delta", "improvement"})) return;
-    for (size_t at = lower.find("bpb"); at != std::string::npos; at = lower.find("bpb", at + 1)) {
-      size_t begin = at;
-      while (begin > 0 && IsNameCharacter(lower[begin - 1])) --begin;
-      LoggedScore score = {.label = Short(line.substr(begin, at + 3 - begin)), .line = line_};
-      const auto bpb = NumberAfter(line.substr(begin), score.label, &score.bpb_decimals);
-      if (!bpb || *bpb <= 0 || *bpb > 100 || run_.others.size() >= kMostOthers) continue;
-      score.val_bpb = *bpb;
-      run_.others.push_back(score);
-    }
-  }
-
   void ReadBytes(absl::string_view line, absl::string_view what, std::vector<LoggedBytes>* lines) {
     const size_t at = line.find(what);
     if (at == absl::string_view::npos || lines->size() >= kMostLinesKept) return;
@@ -421,10 +304,6 @@ const LoggedBytes* LastQualified(const std::vector<LoggedBytes>& lines) {
 std::optional<int64_t> BytesOf(const LoggedBytes* line) {
   return line == nullptr ? std::nullopt : std::optional<int64_t>(line->bytes);
 }
-
-}  // namespace
-
-namespace {
 
 // The counted total of a run. Published trainers print the model as it is in memory first, with a total
 // without a qualifier; that is no artifact's.
@@ -486,16 +365,6 @@ std::vector<LoggedRun> ParseRunLogs(absl::string_view text, const std::string& n
     text.remove_prefix(end == absl::string_view::npos ? text.size() : end + 1);
   }
   return reader.Finish();
-}
-
-uint64_t SourceHash(absl::string_view text) {
-  SourceHasher hasher;
-  while (!text.empty()) {
-    const size_t end = text.find('\n');
-    hasher.AddLine(text.substr(0, end));
-    text.remove_prefix(end == absl::string_view::npos ? text.size() : end + 1);
-  }
-  return hasher.hash();
 }
 
 }  // namespace hm11

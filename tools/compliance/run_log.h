@@ -110,10 +110,6 @@ absl::StatusOr<std::vector<LoggedRun>> ReadRunLogs(const std::string& path, cons
                                                    int64_t most_bytes = int64_t{256} << 20);
 std::vector<LoggedRun> ParseRunLogs(absl::string_view text, const std::string& name);
 
-// The hash that a log's embedded program has, of a program's own file: blanks at the ends of lines don't
-// count.
-uint64_t SourceHash(absl::string_view text);
-
 }  // namespace hm11
 
 #endif  // HM11_TOOLS_COMPLIANCE_RUN_LOG_H_

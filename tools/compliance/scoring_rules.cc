@@ -120,6 +120,33 @@ std::optional<Place> KeyMadeInAFunction(const SubmissionFolder& folder) {
   return std::nullopt;
 }
 
+// "new_nll" of "if new_nll < old_nll:", where the statement behind it takes the smaller loss: "nll[i] = new_nll".
+// The best loss so far is none of two losses of one token.
+bool TakesTheSmallerLoss(absl::string_view condition, absl::string_view taken) {
+  const size_t less = condition.find(" < ");
+  if (!absl::StartsWith(condition, "if ") || less == absl::string_view::npos) return false;
+  const absl::string_view one = condition.substr(3, less - 3), other = condition.substr(less + 3);
+  const auto is_loss = [](absl::string_view name) {
+    return HasAny(name, {"nll"}) && !HasAny(name, {"best", "min", "lowest", "val", "sum", "mean", "avg"}) &&
+           std::none_of(name.begin(), name.end(), [](char c) { return c == ' '; });
+  };
+  return is_loss(one) && is_loss(absl::StripSuffix(other, ":")) &&
+         absl::EndsWith(taken, absl::StrCat(" = ", one));
+}
+
+// Where the loss of a token is the smaller one of two models', which needs the token to be known.
+std::optional<Place> SmallerLossTaken(const SubmissionFolder& folder) {
+  for (const ProgramFile& program : folder.programs) {
+    if (!program.used_by_entry) continue;
+    for (size_t i = 0; i + 1 < program.statements.size(); ++i) {
+      if (TakesTheSmallerLoss(program.statements[i].code, program.statements[i + 1].code)) {
+        return program.At(program.statements[i].line);
+      }
+    }
+  }
+  return std::nullopt;
+}
+
 // A second, quick evaluation that betters the test-time training before it: its model was trained on the
 // text.
 std::optional<Fact> ScoresAgainAfterTraining(const Case& subject, const LoggedRun& run) {
@@ -178,6 +205,13 @@ void JudgeNormalization(const Case& subject, Condition* condition) {
     // All such scores were refused; whether one of them is a distribution after all, its files cannot show.
     if (subject.folder.is_record()) condition->practised = Verdict::kFail;
     condition->facts.push_back(*mixture);
+  }
+  if (const auto place = SmallerLossTaken(subject.folder)) {
+    condition->SetBoth(Verdict::kFail);
+    condition->Add(
+        "of two losses of a token the smaller one is taken: which one that is depends on the token, so the "
+        "probabilities sum to more than one",
+        {*place});
   }
   if (const auto place = KeyMadeWithTarget(subject.folder)) {
     condition->Add(

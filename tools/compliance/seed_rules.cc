@@ -11,6 +11,7 @@
 #include "absl/strings/str_join.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/significance.h"
+#include "tools/compliance/source_hash.h"
 
 namespace hm11 {
 namespace {

@@ -6,6 +6,7 @@
 #include "core/check.h"
 #include "core/lzma.h"
 #include "tools/compliance/claims.h"
+#include "tools/compliance/file_names.h"
 #include "tools/compliance/folder.h"
 #include "tools/compliance/packed_code.h"
 #include "tools/compliance/python_source.h"
