@@ -16,7 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "core/file.h"
 #include "data/byte_table.h"
-#include "data/trained_model.h"
+#include "data/tokenizer_test_model.h"
 #include "data/word_encoder.h"
 #include "testing/matchers.h"
 

@@ -10,21 +10,21 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/launch_ranks.h"
+#include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
 #include "eval/run_files.h"
 #include "eval/scorer.h"
 #include "model/language_model.h"
+#include "model/placed_weights.h"
+#include "quant/packed_model.h"
 
 ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokenizer and validation text");
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
@@ -170,9 +170,16 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("Scores an artifact: bits per byte of validation shards.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Scores an artifact: bits per byte of validation text.",
+       .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
+                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data"},
+       .groups = {{"What is scored", {"run", "artifact", "tokenizer", "data"}},
+                  {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
+                  {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
+                  {"On what", {"device", "gpus", "rank_timeout", "rows_at_once"}}}});
   if (positional.size() == 1) {
     return hm11::RunRanks(const_cast<char**>(arguments.data()),
                           {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",

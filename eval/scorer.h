@@ -9,7 +9,7 @@
 //
 // Stateful: every token passes the model once. Mamba states, convolution tails and what else looks one token
 // back are carried from token to token; attention sees windows of `window` tokens that overlap by `overlap`
-// (model/stream_state.h), so each target is predicted with at least `overlap` tokens before it in attention's
+// (model/sequence_state.h), so each target is predicted with at least `overlap` tokens before it in attention's
 // sight and all tokens before it in the states'. The RoPE base is that of windows laid as sliding. Cost: one
 // forward pass, in which attention alone works window / (window - overlap) times.
 //

@@ -31,7 +31,7 @@ namespace hm11 {
 
 struct ArtifactContents {
   std::string config_text;                 // of the model, "key=value" lines (core/fields.h)
-  uint64_t tokenizer_crc = 0;              // of the tokenizer's file (core/lzma.h, Crc64)
+  uint64_t tokenizer_crc = 0;              // of the tokenizer's file (core/crc64.h)
   int64_t vocab_size = 0;                  // of the tokenizer
   std::vector<NamedTensor> tensors = {};   // as StoredWeights lists them (model/weights.h)
   std::vector<StorageClass> classes = {};  // of each tensor, to encode; not known of decoded ones

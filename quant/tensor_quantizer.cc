@@ -24,13 +24,13 @@ int64_t SizeOf(const std::vector<int64_t>& shape) {
 }
 
 Fp16 RoundMantissa(float value, int64_t bits) {
-  Fp16 half(value);
+  Fp16 result(value);
   const uint32_t dropped = static_cast<uint32_t>(10 - bits);
-  if (dropped == 0) return half;
-  const uint32_t last = (half.bits >> dropped) & 1u;
-  const uint32_t rounded = (half.bits + (1u << (dropped - 1)) - 1 + last) >> dropped << dropped;
-  if ((rounded & 0x7c00u) != 0x7c00u) half.bits = static_cast<uint16_t>(rounded);
-  return half;
+  if (dropped == 0) return result;
+  const uint32_t last = (result.bits >> dropped) & 1u;
+  const uint32_t rounded = (result.bits + (1u << (dropped - 1)) - 1 + last) >> dropped << dropped;
+  if ((rounded & 0x7c00u) != 0x7c00u) result.bits = static_cast<uint16_t>(rounded);
+  return result;
 }
 
 // Calls f(i) for all i below `count`, each on one thread. Loops and products within are short: to wake all
@@ -65,7 +65,7 @@ std::vector<float> NormalNumbers(const std::string& name, int64_t size) {
 }
 
 constexpr int kAllBits = 8;
-constexpr double kLargestHalf = 65504;
+constexpr double kLargestFloat16 = 65504;
 
 double Trace(const std::vector<float>& hessian, int64_t cols) {
   double trace = 0;
@@ -172,10 +172,10 @@ void TensorQuantizer::Plan() {
 }
 
 Storage TensorQuantizer::StorageOf(const Part& part) const {
-  const auto fits_half = [](float value) { return std::fabs(value) < 65520.0f; };
+  const auto fits_float16 = [](float value) { return std::fabs(value) < 65520.0f; };
   const int64_t known = part.values == nullptr ? 0 : part.size;
-  const bool half = std::all_of(part.values, part.values + known, fits_half);
-  const Storage small = half ? Storage::kFloat16 : Storage::kFloat32;
+  const bool all_fit = std::all_of(part.values, part.values + known, fits_float16);
+  const Storage small = all_fit ? Storage::kFloat16 : Storage::kFloat32;
   if (part.size <= config_.small_elements || part.size == 0) return small;
   if (part.storage_class == StorageClass::kFloat32) return Storage::kFloat32;
   const bool sensitive = config_.scheme == "sigma" && part.storage_class == StorageClass::kFloat16;
@@ -201,7 +201,7 @@ std::vector<Fp16> TensorQuantizer::PlannedScales(const Part& part, double step_m
     const double deviation = part.deviations[r];
     const double step = std::exp2(part.steps->octaves[r]) * step_multiplier;
     scales.push_back(Fp16(static_cast<float>(
-        std::min(std::clamp(step, finest * deviation, coarsest * deviation), kLargestHalf))));
+        std::min(std::clamp(step, finest * deviation, coarsest * deviation), kLargestFloat16))));
   }
   return scales;
 }
@@ -243,7 +243,7 @@ StoredTensor TensorQuantizer::Store(const Part& part, double step_multiplier) co
       break;
     case Storage::kFloat16:
       for (int64_t i = 0; i < part.size; ++i) {
-        tensor.halves.push_back(RoundMantissa(part.values[i], config_.float16_mantissa));
+        tensor.float16s.push_back(RoundMantissa(part.values[i], config_.float16_mantissa));
       }
       break;
     case Storage::kCodes:

@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/status.h"
 #include "model/safetensors.h"
 

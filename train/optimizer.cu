@@ -11,10 +11,10 @@ constexpr int kThreads = 256;
 
 __global__ void FinishNormKernel(const float* sum_of_squares, float* norm) { *norm = sqrtf(*sum_of_squares); }
 
-// Average and working copy of kWidth weights at `at`.
+// The average (EMA) and the 16-bit working copy of kWidth weights at `at`, in one pass.
 template <int kWidth>
-__device__ __forceinline__ void Follow(const StepOperands& s, float decay, int64_t at,
-                                       const float (&weight)[kWidth]) {
+__device__ __forceinline__ void FusedEmaAndCast(const StepOperands& s, float decay, int64_t at,
+                                                const float (&weight)[kWidth]) {
   if (decay == 0) {
     Store<kWidth>(weight, s.average.At(at));
   } else {
@@ -57,7 +57,7 @@ __global__ void __launch_bounds__(kThreads)
     Store<kAdamWidth>(weight, s.weights.At(at));
     Store<kAdamWidth>(first, s.first.At(at));
     Store<kAdamWidth>(second, s.second.At(at));
-    Follow<kAdamWidth>(s, s.scalars->average_decay, at, weight);
+    FusedEmaAndCast<kAdamWidth>(s, s.scalars->average_decay, at, weight);
   }
 }
 
@@ -266,7 +266,7 @@ __global__ void __launch_bounds__(kThreads)
     }
     const int64_t at = tile.WeightAt(row, lane);
     Store<kWidth>(weight, s.weights.At(at));
-    Follow<kWidth>(s, decay, at, weight);
+    FusedEmaAndCast<kWidth>(s, decay, at, weight);
   }
 }
 

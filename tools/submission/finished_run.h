@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "quant/program_size.h"
+#include "program/counted_program.h"
 #include "tools/compliance/run_log.h"
 #include "train/config.h"
 
