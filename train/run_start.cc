@@ -14,6 +14,7 @@
 #include "core/file.h"
 #include "core/status.h"
 #include "eval/run_data.h"
+#include "model/weights.h"
 #include "train/metrics.h"
 #include "train/rank_agreement.h"
 #include "train/resume.h"

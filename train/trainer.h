@@ -28,6 +28,7 @@
 #include "model/weights.h"
 #include "train/config.h"
 #include "train/optimizer.h"
+#include "train/training_state.h"
 
 namespace hm11 {
 
@@ -45,11 +46,6 @@ struct MemoryPlan {
 template <typename T>
 absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
                                       const Device& device, int64_t available_bytes);
-
-// Everything a run goes on from: a checkpoint's tensors.
-struct TrainingState {
-  std::vector<NamedTensor> weights, first_moment, second_moment, average;  // reference names
-};
 
 template <typename T>
 class Trainer {

@@ -428,7 +428,9 @@ absl::Status AppendToHistory(const std::string& path, const BenchmarkRecord& rec
 Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold) {
   Comparison comparison;
   const bool same_cpu = before.run.machine == after.run.machine;
-  for (const auto& [name, old_row] : before.rows) {
+  for (const auto& entry : before.rows) {
+    const std::string& name = entry.first;
+    const BenchmarkRow& old_row = entry.second;
     if (!same_cpu && IsOfCpu(name)) continue;
     const auto found = after.rows.find(name);
     if (found == after.rows.end()) {

@@ -1,9 +1,10 @@
 // Thousands of broken copies of an example, each through its parser: what fuzzing does for hours, for a
 // second.
-#include "tools/compliance/hostile_input.h"
+#include "tools/fuzz/hostile_input.h"
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdint>
 #include <string>
 
@@ -50,17 +51,31 @@ std::string Broken(std::string text, Dice* dice) {
 }
 
 TEST(HostileInputTest, BrokenCopiesOfExamplesAreRead) {
-  for (const ParserUnderTest& parser : kParserUnderTest) {
-    for (uint64_t seed = 0; seed < 2000; ++seed) {
-      SCOPED_TRACE(absl::StrCat(parser.name, ", seed ", seed));
-      Dice dice(seed);
-      parser.parse(Broken(parser.example, &dice));
+  for (const ParserUnderTest& parser : ParsersUnderTest()) {
+    for (const std::string& example : parser.examples()) {
+      parser.parse(example);
+      // As many as make about as many bytes of each.
+      const uint64_t copies = std::clamp<uint64_t>((1 << 19) / (example.size() + 1), 20, 1000);
+      for (uint64_t seed = 0; seed < copies; ++seed) {
+        SCOPED_TRACE(absl::StrCat(parser.name, ", seed ", seed));
+        Dice dice(seed);
+        parser.parse(Broken(example, &dice));
+      }
+    }
+  }
+}
+
+TEST(HostileInputTest, CutExamplesAreRead) {
+  for (const ParserUnderTest& parser : ParsersUnderTest()) {
+    for (const std::string& example : parser.examples()) {
+      SCOPED_TRACE(parser.name);
+      for (size_t cut = 0; cut < 64; ++cut) parser.parse(example.substr(0, example.size() * cut / 64));
     }
   }
 }
 
 TEST(HostileInputTest, EmptyAndEndlessTextsAreRead) {
-  for (const ParserUnderTest& parser : kParserUnderTest) {
+  for (const ParserUnderTest& parser : ParsersUnderTest()) {
     parser.parse("");
     for (const char c : {'[', '"', '\'', '(', '*', '{', '\n', '9', '='}) parser.parse(std::string(100000, c));
   }
