@@ -52,8 +52,6 @@ ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
 ABSL_FLAG(
     std::string, gpus, "1",
     "with more than one, or all: what goes between them, and the whole step with it (step_over_ranks.h)");
-ABSL_FLAG(double, ranks_seconds, 4,
-          "the whole step over ranks is repeated for so long; the second half counts");
 ABSL_FLAG(int64_t, repeats, 10, "calls timed of each op");
 ABSL_FLAG(double, seconds, 15, "the whole step is repeated for so long; the second half counts");
 ABSL_FLAG(std::string, json, "", "a file for the figures too, as Google Benchmark writes them");
@@ -527,14 +525,13 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
   HM_RETURN_IF_ERROR(config.Validate());
-  if (group->size() > 1) {
-    const int64_t batch = absl::GetFlag(FLAGS_batch), repeats = absl::GetFlag(FLAGS_repeats);
-    return MeasureStepOverRanks(config, device, group, batch, repeats, absl::GetFlag(FLAGS_ranks_seconds));
-  }
-  TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
   int64_t batch = absl::GetFlag(FLAGS_batch);
   if (batch == 0) batch = config.batch_tokens / config.sequence;
   const int64_t repeats = absl::GetFlag(FLAGS_repeats);
+  if (group->size() > 1) {
+    return MeasureStepOverRanks(config, device, group, batch, repeats, absl::GetFlag(FLAGS_seconds));
+  }
+  TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
   if (device.is_cuda()) return StepBenchmark<Bf16>(config, device, batch, repeats).Run();
   return StepBenchmark<float>(config, device, batch, repeats).Run();
 }
