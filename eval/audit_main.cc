@@ -10,12 +10,11 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -198,8 +197,18 @@ absl::StatusOr<bool> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram("Audits how an artifact is scored: legal or not, and why.");
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Audits how an artifact is scored: legal or not, and why. Exit code 0: legal; 1: not; 2: "
+                  "an error.",
+       .examples =
+           {"audit --run=runs/book", "audit --run=runs/book --mode=stateful --probes=4",
+            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data --json=audit.json"},
+       .groups = {{"What is audited", {"run", "artifact", "tokenizer", "data"}},
+                  {"How it is scored", {"mode", "window", "stride", "overlap", "isolate_documents"}},
+                  {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
+                  {"The audit", {"tokens", "probes", "seed", "json"}},
+                  {"On what", {"device", "rows_at_once"}}}});
   const absl::StatusOr<bool> legal =
       positional.size() == 1 ? hm11::Main()
                              : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],

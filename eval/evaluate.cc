@@ -5,17 +5,17 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/launch_ranks.h"
+#include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -43,9 +43,10 @@ ABSL_FLAG(int64_t, ttt_epochs, 0, "times that each scored chunk is trained on; 0
 ABSL_FLAG(int64_t, ttt_chunk, 0, "targets of a chunk of test-time training; 0: the mode's");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
-ABSL_FLAG(
-    std::string, gpus, "all",
-    "all, or how many GPUs of this host to score on, in modes plain and sliding with documents together");
+ABSL_FLAG(std::string, gpus, "all",
+          "all, or how many GPUs of this host to score on; test-time training, and stateful with documents "
+          "together, "
+          "run on one");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
@@ -73,13 +74,15 @@ absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const Unpa
     std::fprintf(stderr, "\r\x1b[Kscoring %.0f %%, %.0f s left", share * 100, elapsed / share * (1 - share));
     if (share >= 1) std::fprintf(stderr, "\r\x1b[K");
   };
+  RankGroup* const others = group.size() > 1 ? &group : nullptr;
   if (by_scorer) {
+    const std::span<const uint16_t> own = DocumentsOf(tokens, group.rank(), group.size());
     const std::unique_ptr<Scorer> scorer =
-        NewScorer<T>(work, config, weights, static_cast<int64_t>(tokens.size()), options);
-    return RunScorer(*scorer, tokens, tokenizer.byte_table(), progress);
+        NewScorer<T>(work, config, weights, static_cast<int64_t>(own.size()), options);
+    return RunScorer(*scorer, own, tokenizer.byte_table(), progress, others);
   }
   return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress,
-                        group.size() > 1 ? &group : nullptr);
+                        others);
 }
 
 ScorerRequest Request() {
@@ -94,11 +97,12 @@ ScorerRequest Request() {
           .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
 }
 
-// Whether ranks can share the windows out.
+// Whether ranks can share the windows, or the documents, out.
 bool IsCut() {
   const std::string mode = absl::GetFlag(FLAGS_mode);
-  return (mode == "plain" || mode == "sliding" || mode == "sliding_published") &&
-         !absl::GetFlag(FLAGS_isolate_documents);
+  const absl::StatusOr<ScorerOptions> options = ScorerOptionsFromName(mode);
+  if (!options.ok() || options->ttt) return false;
+  return absl::GetFlag(FLAGS_isolate_documents) || !options->stateful;
 }
 
 // Flags left out that --run answers; and a folder as --data stands for its validation shards.
@@ -166,9 +170,16 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram("Scores an artifact: bits per byte of validation shards.");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Scores an artifact: bits per byte of validation text.",
+       .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
+                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data"},
+       .groups = {{"What is scored", {"run", "artifact", "tokenizer", "data"}},
+                  {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
+                  {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
+                  {"On what", {"device", "gpus", "rank_timeout", "rows_at_once"}}}});
   if (positional.size() == 1) {
     return hm11::RunRanks(const_cast<char**>(arguments.data()),
                           {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",

@@ -10,7 +10,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -18,8 +17,8 @@
 #include "core/callers_folder.h"
 #include "core/device.h"
 #include "core/file.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
 #include "eval/decoder.h"
@@ -172,13 +171,17 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram(
-      "Writes text by a trained model.\n\n"
-      "  generate --run=runs/books --prompt='It was a dark night'\n"
-      "  generate --run=runs/books                        # asks for prompts\n"
-      "  echo 'Dear Sir' | generate --run=runs/books --prompt=- --tokens=500 --temperature=0.7 > letter.txt\n"
-      "  generate --artifact=model.safetensors --tokenizer=tokenizer.model --temperature=0");
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Writes text by a trained model.",
+       .examples = {"generate --run=runs/book --prompt='It was a dark night'",
+                    "generate --run=runs/book                   asks for prompts",
+                    "echo 'Dear Sir' | generate --run=runs/book --prompt=- --tokens=500 > letter.txt",
+                    "generate --artifact=model.safetensors --tokenizer=tokenizer.model --temperature=0"},
+       .groups = {{"The model", {"run", "artifact", "tokenizer"}},
+                  {"The text", {"prompt", "tokens", "stop", "log_probs"}},
+                  {"How tokens are drawn", {"temperature", "top_p", "top_k", "seed"}},
+                  {"On what", {"device", "window"}}}});
   if (positional.size() > 1) {
     std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
     return 1;

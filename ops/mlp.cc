@@ -91,7 +91,8 @@ void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
   const Device& device = arena.device();
 #if HM11_HAVE_CUDA
   if constexpr (std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
-    if (device.is_cuda() && cuda::TryProductThenSquare(device, args)) return;
+    // One row is a read of the weights, for which tiles are no use.
+    if (device.is_cuda() && args.x.dim(0) > 1 && cuda::TryProductThenSquare(device, args)) return;
   }
 #endif
   MatmulForward<T, W>(arena, {.x = args.x, .weight = args.up, .y = args.activated});

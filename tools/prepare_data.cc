@@ -13,7 +13,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -21,8 +20,8 @@
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/parallel.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "data/prepare.h"
 
 ABSL_FLAG(std::string, input, "",
@@ -162,12 +161,17 @@ absl::Status Run(const std::vector<std::string>& more_inputs) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram(
-      "Turns texts into shards of tokens.\n\n"
-      "  prepare_data --input=book.txt --out=data\n"
-      "  prepare_data --input='texts/*.jsonl.xz' --out=data --vocab_size=8192 --val_documents=1000\n"
-      "  prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=data");
-  const std::vector<char*> rest = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> rest = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Turns texts into shards of tokens.",
+       .examples =
+           {"prepare_data --input=book.txt --out=data",
+            "prepare_data --input='texts/*.jsonl.xz' --out=data --vocab_size=8192 --val_documents=1000",
+            "prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=data"},
+       .groups = {{"Texts", {"input", "document", "val_documents", "skip_bad"}},
+                  {"Tokenizer", {"tokenizer", "vocab_size"}},
+                  {"Output", {"out", "name", "tokens_per_shard", "overwrite"}},
+                  {"Speed", {"threads"}}}});
   const absl::Status status = hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end()));
   if (status.ok()) return 0;
   absl::FPrintF(stderr, "error: %s\n", status.message());

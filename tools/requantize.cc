@@ -7,12 +7,11 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "core/callers_folder.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "data/prepared_data.h"
 #include "tools/requantizer.h"
 
@@ -71,8 +70,15 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram("Quantizes a finished run's weights with other settings and scores them.");
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Quantizes a finished run's weights with other settings and scores them.",
+       .examples = {"requantize --run=runs/book --try='matrix_bits=5;matrix_bits=6,sensitivity=0'",
+                    "requantize --run=runs/book --set=budget_bytes=8000000 --out=small.hm11"},
+       .groups = {{"The run", {"run", "data", "val"}},
+                  {"What is tried", {"set", "try", "first_step", "sensitivity"}},
+                  {"Results", {"tokens", "out"}},
+                  {"On what", {"device"}}}});
   const absl::Status status = positional.size() == 1
                                   ? hm11::Main()
                                   : absl::InvalidArgumentError(absl::StrCat(

@@ -6,6 +6,7 @@
 #include <rapidcheck/gtest.h>
 
 #include "core/fields.h"
+#include "model/weights.h"
 #include "testing/matchers.h"
 
 namespace hm11 {

@@ -26,32 +26,26 @@
 
 namespace hm11 {
 
-template <typename T>
-std::vector<NamedTensor> TrainingRun<T>::ExportMaster() {
-  return ExportWeights<float>(trainer_->work(), config_.model, trainer_->master().view);
-}
-
 // Sets snapshots_exported_: rank 0 alone has snapshots.
 template <typename T>
 absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
   snapshots_exported_ = snapshots_.count();
   TakeOfRankZero(ranks_, &snapshots_exported_);
-  trainer_->CollectState();
   if (snapshots_exported_ > 0) {
     log_.Line(absl::StrCat("exporting the mean of ", snapshots_exported_, " snapshots"));
     TrainingState state = trainer_->Save();
     if (is_first()) state.weights = snapshots_.Mean();
     HM_RETURN_IF_ERROR(trainer_->Load(state));
-    return ExportMaster();
+    return trainer_->ExportMaster();
   }
   const bool average = config_.export_average && config_.schedule.average_decay > 0;
-  return average ? ExportWeights<float>(trainer_->work(), config_.model, trainer_->average().view)
-                 : ExportMaster();
+  return average ? trainer_->ExportAverage() : trainer_->ExportMaster();
 }
 
 template <typename T>
 std::vector<uint16_t> TrainingRun<T>::ShowSample(const ModelConfig& model, const ModelWeights<T>& weights) {
   if (config_.sample_tokens == 0) return {};
+  log_.Progress("writing a sample");
   // A prompt from the validation text, then the model's own.
   const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
   const std::span<const uint16_t> given = std::span(inputs_.val_tokens).first(static_cast<size_t>(prompt));
@@ -133,6 +127,7 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
 
 template <typename T>
 absl::Status TrainingRun<T>::LogYardstick() {
+  log_.Progress("compressing the same text by xz -9");
   const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
   HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
@@ -233,9 +228,8 @@ void TrainingRun<T>::LookInto(const UnpackedModel& model, const std::vector<Name
 }
 
 // Called from other files.
-#define HM_INSTANTIATE(T)                                           \
-  template absl::Status TrainingRun<T>::Finish();                   \
-  template std::vector<NamedTensor> TrainingRun<T>::ExportMaster(); \
+#define HM_INSTANTIATE(T)                         \
+  template absl::Status TrainingRun<T>::Finish(); \
   template void TrainingRun<T>::DrawPage();
 HM_INSTANTIATE(float)
 HM_INSTANTIATE(Bf16)

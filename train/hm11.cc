@@ -15,7 +15,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -24,9 +23,9 @@
 #include "core/fields.h"
 #include "core/file.h"
 #include "core/launch_ranks.h"
+#include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "data/default_corpus.h"
 #include "data/prepare.h"
 #include "data/prepared_data.h"
@@ -178,9 +177,10 @@ absl::Status FitConfigToData(RunOptions* options) {
   if (absl::IsNotFound(manifest.status())) return config.Validate();
   HM_RETURN_IF_ERROR(manifest.status());
   const int64_t fewest = std::min(manifest->train_tokens, manifest->val_tokens);
-  while (!IsSet("sequence") && config.sequence_stages.empty() && config.sequence > 32 &&
+  while (!IsSet("sequence") && !IsSet("sequence_stages") && config.sequence > 32 &&
          config.sequence % 2 == 0 && fewest <= config.sequence) {
     config.sequence /= 2;
+    config.sequence_stages.clear();  // a text that short has no room for them
   }
   return config.Validate();
 }
@@ -242,16 +242,20 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram(
-      "Trains HybridMamba-11, compresses it and scores the artifact.\n\n"
-      "  hm11                                        # this machine's own text: preset hm11 on a GPU, else "
-      "tiny\n"
-      "  hm11 --data=data --out=runs/book            # text that //tools:prepare_data prepared\n"
-      "  hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book\n"
-      "  hm11 --resume --out=runs/book               # on from the run's checkpoint\n"
-      "  hm11 --list_settings                        # what --set can change");
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Trains HybridMamba-11, compresses it, and scores what the artifact holds.",
+       .examples = {"hm11                                       this machine's own text: preset hm11 on a "
+                    "GPU, else tiny",
+                    "hm11 --data=data --out=runs/book           text that //tools:prepare_data prepared",
+                    "hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
+                    "hm11 --resume --out=runs/book              on from the run's checkpoint"},
+       .groups = {{"What is trained", {"preset", "set", "list_settings", "seed", "init"}},
+                  {"On which text", {"data", "val", "tokenizer"}},
+                  {"The run's folder", {"out", "overwrite", "resume", "resume_anyway"}},
+                  {"On what", {"device", "gpus", "rank_timeout"}},
+                  {"The terminal", {"quiet"}}}});
   if (positional.size() == 1 && absl::GetFlag(FLAGS_list_settings)) {
     std::fputs(hm11::SettingsTable().c_str(), stdout);
     return 0;

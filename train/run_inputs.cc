@@ -8,6 +8,7 @@
 #include "core/crc64.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "model/weights.h"
 #include "quant/packed_model.h"
 #include "train/rank_agreement.h"
 

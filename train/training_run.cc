@@ -83,6 +83,7 @@ template <typename T>
 absl::Status TrainingRun<T>::WarmUp() {
   const double limit = config_.schedule.time_limit_seconds;
   if (limit > 0 && options_.device.is_cpu() && !options_.training_seconds) {
+    log_.Progress("timing a step");
     double step_seconds = trainer_->EstimateStepSeconds();
     TakeOfRankZero(ranks_, &step_seconds);
     if (step_seconds > limit) {
@@ -238,10 +239,24 @@ absl::Status TrainingRun<T>::ReportSteps() {
   return absl::OkStatus();
 }
 
+// How much of what limits the run is done: "34 % of 5:00" or "34 % of 20000 steps".
+std::string ShareDone(const ScheduleConfig& schedule, RunPosition position) {
+  const double limit = schedule.time_limit_seconds;
+  const double by_steps = static_cast<double>(position.step) / static_cast<double>(schedule.max_steps);
+  const double by_time = limit > 0 ? position.elapsed_seconds / limit : 0;
+  const bool time_limits = limit > 0 && by_time >= by_steps;
+  return absl::StrFormat("%.0f %% of %s", 100 * std::min(1.0, time_limits ? by_time : by_steps),
+                         time_limits ? ClockTime(limit) : absl::StrCat(schedule.max_steps, " steps"));
+}
+
 template <typename T>
 void TrainingRun<T>::ShowProgress() {
+  const std::string share = ShareDone(config_.schedule, position_);
   const int64_t steps = position_.step - first_step_;
-  if (steps == 0) return;
+  if (steps == 0) {
+    log_.Progress(absl::StrCat(share, "  training begins"));
+    return;
+  }
   const double seconds = position_.elapsed_seconds - first_elapsed_;
   double left =
       seconds / static_cast<double>(steps) * static_cast<double>(config_.schedule.max_steps - position_.step);
@@ -250,7 +265,7 @@ void TrainingRun<T>::ShowProgress() {
   }
   // The loss is that of the last report.
   const std::string loss = reported_ > first_step_ ? absl::StrFormat("  loss %.3f", last_loss_) : "";
-  log_.Progress(absl::StrFormat("%s%s  %.0f tokens/s  %s left", StepOf(position_.step), loss,
+  log_.Progress(absl::StrFormat("%s  step %d%s  %.0f tokens/s  %s left", share, position_.step, loss,
                                 static_cast<double>(steps * trainer_->tokens_per_step()) / seconds,
                                 ClockTime(left)));
 }
@@ -345,6 +360,7 @@ absl::Status TrainingRun<T>::Train() {
     clock_.Start();
   };
   go_on();
+  ShowProgress();
   while (true) {
     const StepDecision next = NextStep(schedule, last);
     if (next.over) {
@@ -380,8 +396,8 @@ absl::Status TrainingRun<T>::Train() {
                        .train_seconds = position_.elapsed_seconds});
     ShowProgress();
     if (snapshots_.Wanted(position_.step, next.lr_scale)) {
-      trainer_->CollectState();
-      if (is_first()) snapshots_.Take(ExportMaster());
+      std::vector<NamedTensor> weights = trainer_->ExportMaster();
+      if (is_first()) snapshots_.Take(std::move(weights));
     }
   }
   return EndTraining();

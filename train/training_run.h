@@ -95,7 +95,6 @@ class TrainingRun {
   void LookInto(const UnpackedModel& model, const std::vector<NamedTensor>& exported,
                 const std::vector<uint16_t>& sample);
   void ShowProgress();
-  std::vector<NamedTensor> ExportMaster();
   absl::StatusOr<std::vector<NamedTensor>> ExportedWeights();
   absl::StatusOr<Calibration> Calibrate(const std::vector<NamedTensor>& exported);
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }

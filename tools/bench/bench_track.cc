@@ -2,8 +2,8 @@
 //
 //   bench_track record --binary=PATH [--filter=REGEX]    runs a Google Benchmark program and appends a record
 //   bench_track record --json=FILE                       the same from JSON that it printed elsewhere
-//   bench_track compare                                  exits with 2 when a ratio fell by more than
-//   --threshold bench_track report --out=FILE.html                   one page with charts
+//   bench_track compare                                  exits with 2 when a ratio fell by more than --threshold
+//   bench_track report --out=FILE.html                   one page with charts
 //
 // Exit codes: 0 done, 1 could not be done, 2 compare found a loss.
 #include <cstdio>
@@ -37,7 +37,7 @@ ABSL_FLAG(std::string, history, "",
           "file of records (default: tools/bench/bench_history.jsonl of the source tree)");
 ABSL_FLAG(std::string, machine, "",
           "record: describes the machine; compare: judges records whose machine contains this text");
-ABSL_FLAG(double, threshold, 0.1, "compare: the relative loss of a ratio that is too much");
+ABSL_FLAG(double, threshold, 0.05, "compare: the relative loss of a ratio that is too much");
 ABSL_FLAG(std::string, out, "bench_report.html", "report: the page to write");
 ABSL_FLAG(std::string, algorithm, hm11::NamingRule::Patterns().algorithm,
           "regular expression whose group 1 is the algorithm in a benchmark's name");
@@ -113,6 +113,9 @@ int ComparePair(const RecordPair& pair) {
   for (const RatioChange& loss : comparison.losses) PrintChange("LOSS", loss);
   for (const RatioChange& gain : comparison.gains) PrintChange("gain", gain);
   for (const auto& [name, what] : pair.after->failures) absl::PrintF("failed: %s: %s\n", name, what);
+  if (pair.before->run.machine != run.machine) {
+    absl::PrintF("%s: the GPUs of %s and %s\n", run.program, pair.before->run.machine, run.machine);
+  }
   absl::PrintF(
       "%s on %s: %s (%s) against %s (%s): %d ratios compared, %d lost and %d gained more than %.0f %%, "
       "%d benchmarks not measured again\n",

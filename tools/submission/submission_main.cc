@@ -13,14 +13,13 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/time/clock.h"
 #include "absl/time/time.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "tools/compliance/report.h"
 #include "tools/submission/submission.h"
 
@@ -81,10 +80,15 @@ absl::Status Main(const std::vector<char*>& positional) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram(
-      "Makes a submission's folder from finished runs: submission --run=DIR,... --name=... --author=... "
-      "--github_id=...");
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary =
+           "Makes a submission's folder from finished runs, one a seed, and has both audits look at it.",
+       .examples = {"submission --run=runs/seed1,runs/seed2,runs/seed3 --name='Hybrid' --author='A. Name' "
+                    "--github_id=aname"},
+       .groups = {{"The runs", {"run", "mode", "val"}},
+                  {"What it says of itself", {"name", "author", "github_id", "blurb", "track", "date"}},
+                  {"Output", {"out"}}}});
   const absl::Status status = hm11::Main(positional);
   if (status.ok()) return 0;
   std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());

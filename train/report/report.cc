@@ -5,12 +5,11 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "train/report/page.h"
 
 ABSL_FLAG(std::vector<std::string>, run, {}, "folder of a run, or several to set side by side: DIR[,DIR...]");
@@ -53,11 +52,12 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram(
-      "Draws the page of a run, or of several side by side.\n\n"
-      "  tools/bazel run //tools:report -- --run=runs/books\n"
-      "  tools/bazel run //tools:report -- --run=runs/a,runs/b --out=compared.html");
-  const std::vector<char*> positional = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> positional = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Draws the page of a run, or of several side by side.",
+       .examples = {"report --run=runs/book", "report --run=runs/a,runs/b --out=compared.html",
+                    "report --run=runs/book --csv=steps.csv"},
+       .groups = {{"Flags", {"run", "out", "csv"}}}});
   const absl::Status status = positional.size() == 1
                                   ? hm11::Main()
                                   : absl::InvalidArgumentError(absl::StrCat(
