@@ -13,7 +13,7 @@ python3 - "$root"/README.md "$root"/docs/*.md <<'PYTHON' | xz -0 >books.jsonl.xz
 import json, random, sys
 paragraphs = [p for name in sys.argv[1:] for p in open(name).read().split("\n\n") if len(p) > 80]
 random.seed(1)
-for number in range(500):
+for number in range(200):
     print(json.dumps({"text": "Chapter %d.\n" % number + "\n".join(random.sample(paragraphs, 3))}))
 PYTHON
 
@@ -36,9 +36,10 @@ flags_exist() {
 # Seconds instead of minutes; no GPU.
 small() {
   sed -E 's/--preset=hm11/--preset=tiny/; s/--set=time_limit_seconds=300/--set=time_limit_seconds=3,warmup_steps=0/
-          s/--set=max_steps=200/--set=max_steps=2/' <<<"$1"
+          s/--val_documents=100/--val_documents=4/' <<<"$1"
 }
 
+declare -A seen=()
 known=0
 ran=0
 while read -r document target arguments; do
@@ -47,9 +48,11 @@ while read -r document target arguments; do
   check "$document: $target $arguments" flags_exist "$program" "$arguments"
   known=$((known + 1))
   # Not run: the machine's own documentation, GPUs, placeholders, and what needs runs of several seeds or many trials.
-  [[ -z $arguments || $arguments =~ --gpus|\[|NAME|--try ]] && continue
+  [[ $arguments =~ --gpus|\[|NAME|--try ]] && continue
+  [[ $program == train/hm11 && $arguments != *--data* ]] && continue
+  [[ -n ${seen[$program $arguments]:-} ]] && continue  # in another document too
+  seen[$program $arguments]=1
   [[ $arguments == *runs/other* ]] && { rm -rf runs/other; cp -r runs/books runs/other; }
-  [[ $arguments == *--out=data* ]] && rm -rf data
   arguments="$(small "$arguments")"
   [[ $program == train/hm11 || $program == eval/* ]] && arguments+=" --device=cpu"
   check "$document: $program $arguments" code_is 0 bash -c "\"$root/$program\" $arguments"
@@ -62,5 +65,5 @@ done < <(
   done
 )
 check "finds commands" test "$known" -ge 12
-check "runs commands" test "$ran" -ge 7
+check "runs commands" test "$ran" -ge 5
 end_of_checks

@@ -15,7 +15,9 @@ def main(flags):
     outside = os.path.join("bazel-" + os.path.basename(root), "external/")  # as seen from the root
     commands = {}
     for action in json.loads(answer)["actions"]:
-        arguments = [outside + a[len("external/"):] if a.startswith("external/") else a for a in action["arguments"]]
+        # clang knows all of gcc's flags here but one.
+        arguments = [outside + a[len("external/"):] if a.startswith("external/") else a
+                     for a in action["arguments"] if a != "-fno-canonical-system-headers"]
         source = arguments[arguments.index("-c") + 1]
         commands[source] = {"directory": root, "file": source, "arguments": arguments}
     with open(os.path.join(root, "compile_commands.json"), "w") as file:

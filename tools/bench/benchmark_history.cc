@@ -438,8 +438,9 @@ Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, 
       continue;
     }
     const BenchmarkRow& new_row = found->second;
-    const auto judge = [&](const char* ratio, std::optional<double> old_value,
-                           std::optional<double> new_value) {
+    const auto judge = [&, &name = name, &old_row = old_row](const char* ratio,
+                                                             std::optional<double> old_value,
+                                                             std::optional<double> new_value) {
       if (!old_value || !new_value || *old_value <= 0) return;
       ++comparison.ratios_compared;
       const RatioChange change = {.name = name,
