@@ -1,4 +1,4 @@
-// Device: the CPU and plan halves, and the names. What touches CUDA is in device.cu.
+// Device: the CPU, the plan that only counts, and the names. What touches CUDA is in device.cu.
 #include "core/device.h"
 
 #include <unistd.h>

@@ -1,4 +1,4 @@
-// The CUDA half of Device: GPU, stream, memory, copies, and the cuBLASLt handle.
+// The CUDA side of Device: GPU, stream, memory, copies, and the cuBLASLt handle.
 #include <cublasLt.h>
 #include <cuda_runtime.h>
 

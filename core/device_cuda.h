@@ -1,4 +1,4 @@
-// The CUDA half of Device, without a CUDA type in sight: device.cu defines it, or the fallbacks here where
+// The CUDA side of Device, without a CUDA type in sight: device.cu defines it, or the fallbacks here where
 // hm11 is built without a CUDA toolkit.
 #ifndef HM11_CORE_DEVICE_CUDA_H_
 #define HM11_CORE_DEVICE_CUDA_H_

@@ -29,29 +29,31 @@ struct LaunchShape {
   dim3 blocks;
   dim3 threads;
   int64_t shared_bytes = 0;  // Dynamic shared memory; more than 48 KB is asked for here.
-  // The kernel may begin while the one before it on the stream still runs, where the GPU can do that: it
-  // calls AwaitKernelBefore() before it reads what that one writes, or writes anything.
-  bool begins_early = false;
+  // Programmatic dependent launch (CUDA C++ Programming Guide): the kernel may begin while the one before it
+  // on the stream still runs, where the GPU can do that. It calls GridDependencySynchronize() before it reads
+  // what that one writes, or writes anything.
+  bool programmatic_launch = false;
 };
 
-// Until all kernels before this one have ended and what they wrote is visible.
-__device__ __forceinline__ void AwaitKernelBefore() {
+// Until all kernels before this one have ended and what they wrote is visible, as
+// cudaGridDependencySynchronize.
+__device__ __forceinline__ void GridDependencySynchronize() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.wait;" ::: "memory");
 #endif
 }
 
-// From here on the kernel after this one may begin, if it begins early. Once all blocks have said so or
-// ended.
-__device__ __forceinline__ void LetKernelAfterBegin() {
+// From here on the kernel after this one may begin, if it is launched so; once all blocks have said so or
+// ended. As cudaTriggerProgrammaticLaunchCompletion.
+__device__ __forceinline__ void TriggerProgrammaticLaunch() {
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
   asm volatile("griddepcontrol.launch_dependents;");
 #endif
 }
 
-// Whether the kernel's code on this GPU is compiled with AwaitKernelBefore.
+// Whether the kernel's code on this GPU is compiled with GridDependencySynchronize.
 template <typename Kernel>
-bool CanBeginEarly(Kernel* kernel) {
+bool TakesProgrammaticLaunch(Kernel* kernel) {
   cudaFuncAttributes attributes;
   HM_CHECK_CUDA(cudaFuncGetAttributes(&attributes, kernel));
   return attributes.ptxVersion >= 90;
@@ -66,16 +68,16 @@ void Launch(const Device& device, LaunchShape shape, void (*kernel)(Parameters..
     HM_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(shape.shared_bytes)));
   }
-  cudaLaunchAttribute early = {};
-  early.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  early.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute programmatic = {};
+  programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
+  programmatic.val.programmaticStreamSerializationAllowed = 1;
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.blocks;
   config.blockDim = shape.threads;
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
   config.stream = device.stream();
-  config.attrs = &early;
-  config.numAttrs = shape.begins_early && CanBeginEarly(kernel) ? 1 : 0;
+  config.attrs = &programmatic;
+  config.numAttrs = shape.programmatic_launch && TakesProgrammaticLaunch(kernel) ? 1 : 0;
   HM_CHECK_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

@@ -156,10 +156,6 @@ absl::StatusOr<std::string> XzCompress(absl::string_view bytes, int preset, bool
   return out;
 }
 
-uint64_t Crc64(absl::string_view bytes, uint64_t before) {
-  return lzma_crc64(Bytes(bytes), bytes.size(), before);
-}
-
 struct XzReader::State {
   State(std::string path, MappedFile file) : path(std::move(path)), file(std::move(file)) {}
   ~State() { lzma_end(&stream); }

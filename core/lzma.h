@@ -1,4 +1,4 @@
-// LZMA through liblzma: one-shot coding of weights, reading .xz files as a stream, and CRC-64.
+// LZMA through liblzma: one-shot coding of weights, and reading .xz files a part at a time.
 //
 // Container of LzmaCompress, made to be small (all numbers little-endian):
 //   1 byte        (pb * 5 + lp) * 9 + lc
@@ -35,9 +35,6 @@ absl::StatusOr<std::string> LzmaDecompress(absl::string_view compressed, int64_t
 // What `xz --threads=1 -PRESET` (then `e` for extreme) makes of these bytes: the yardstick, and .xz files for
 // tests.
 absl::StatusOr<std::string> XzCompress(absl::string_view bytes, int preset = 9, bool extreme = false);
-
-// CRC-64 (ECMA-182) of `bytes`, going on from the CRC of what came before them.
-uint64_t Crc64(absl::string_view bytes, uint64_t before = 0);
 
 // The contents of an .xz file, a part at a time. Several concatenated streams read as one, as with `xz -dc`.
 class XzReader {

@@ -101,12 +101,6 @@ TEST(LzmaTest, OptionsOutOfRangeAreNamed) {
   EXPECT_THAT(XzCompress("x", 10), StatusIs(absl::StatusCode::kInvalidArgument, "10"));
 }
 
-TEST(LzmaTest, Crc64HasThePublishedCheckValueAndGoesOn) {
-  EXPECT_EQ(Crc64("123456789"), 0x995dc9bbdf1939fau);  // "check" of CRC-64/XZ
-  EXPECT_EQ(Crc64("6789", Crc64("12345")), Crc64("123456789"));
-  EXPECT_EQ(Crc64(""), 0u);
-}
-
 absl::StatusOr<std::string> ReadAll(const std::string& path, int64_t part) {
   absl::StatusOr<XzReader> reader = XzReader::Open(path);
   if (!reader.ok()) return reader.status();

@@ -31,49 +31,54 @@ void WaitAwake(Done&& done) {
   }
 }
 
-// Threads wait for a job, then take pieces of it by counting up; the caller takes pieces too and waits for
+// Threads wait for a job, then take chunks of it by counting up; the caller takes chunks too and waits for
 // the last.
 class Pool {
  public:
-  explicit Pool(int threads) {
+  explicit Pool(int threads) : threads_(threads) {
     for (int i = 1; i < threads; ++i) {
       std::thread([this] { Work(); }).detach();
     }
   }
 
-  void Run(int64_t count, int64_t pieces, RangeFunction function) {
+  void Run(int64_t count, int64_t chunks, RangeFunction function) {
     std::lock_guard<std::mutex> one_job_at_a_time(job_mutex_);
     {
       std::lock_guard<std::mutex> lock(mutex_);
-      job_ = {.count = count, .pieces = pieces, .function = &function};
-      next_piece_ = 0;
-      pieces_left_ = pieces;
+      job_ = {.count = count, .chunks = chunks, .function = &function};
+      next_chunk_ = 0;
+      chunks_left_ = chunks;
       ++generation_;
     }
-    wake_.notify_all();
-    TakePieces();
-    WaitAwake([this] { return pieces_left_ == 0 && workers_inside_ == 0; });
+    // No more threads than find a chunk: to wake one takes longer than a small chunk.
+    if (chunks >= threads_) {
+      wake_.notify_all();
+    } else {
+      for (int64_t i = 1; i < chunks; ++i) wake_.notify_one();
+    }
+    TakeChunks();
+    WaitAwake([this] { return chunks_left_ == 0 && workers_inside_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
-    done_.wait(lock, [this] { return pieces_left_ == 0 && workers_inside_ == 0; });
+    done_.wait(lock, [this] { return chunks_left_ == 0 && workers_inside_ == 0; });
     job_.function = nullptr;
   }
 
  private:
   struct Job {
     int64_t count = 0;
-    int64_t pieces = 0;
+    int64_t chunks = 0;
     RangeFunction* function = nullptr;
   };
 
-  void TakePieces() {
+  void TakeChunks() {
     inside_parallel_for = true;
     const Job job = job_;
     for (;;) {
-      const int64_t piece = next_piece_.fetch_add(1);
-      if (piece >= job.pieces) break;
-      (*job.function)(piece * job.count / job.pieces, (piece + 1) * job.count / job.pieces);
+      const int64_t chunk = next_chunk_.fetch_add(1);
+      if (chunk >= job.chunks) break;
+      (*job.function)(chunk * job.count / job.chunks, (chunk + 1) * job.count / job.chunks);
       std::lock_guard<std::mutex> lock(mutex_);
-      --pieces_left_;
+      --chunks_left_;
     }
     inside_parallel_for = false;
   }
@@ -89,20 +94,21 @@ class Pool {
         if (job_.function == nullptr) continue;  // Woke after the job was done.
         ++workers_inside_;
       }
-      TakePieces();
+      TakeChunks();
       std::lock_guard<std::mutex> lock(mutex_);
-      if (--workers_inside_ == 0 && pieces_left_ == 0) done_.notify_all();
+      if (--workers_inside_ == 0 && chunks_left_ == 0) done_.notify_all();
     }
   }
 
+  const int threads_;
   std::mutex job_mutex_;
   std::mutex mutex_;
   std::condition_variable wake_;
   std::condition_variable done_;
   Job job_;
-  std::atomic<int64_t> next_piece_ = 0;
+  std::atomic<int64_t> next_chunk_ = 0;
   // Written under mutex_, read without it by those who wait awake.
-  std::atomic<int64_t> pieces_left_ = 0;
+  std::atomic<int64_t> chunks_left_ = 0;
   std::atomic<int> workers_inside_ = 0;
   std::atomic<int64_t> generation_ = 0;
 };
@@ -121,23 +127,23 @@ int ThreadCount() {
   return count;
 }
 
-int64_t PieceCount(int64_t count, int64_t min_piece) {
-  return std::clamp<int64_t>(count / std::max<int64_t>(1, min_piece), 1, kMaxPieces);
+int64_t ChunkCount(int64_t count, int64_t min_chunk) {
+  return std::clamp<int64_t>(count / std::max<int64_t>(1, min_chunk), 1, kMaxChunks);
 }
 
 namespace parallel_internal {
 
-void Run(int64_t count, int64_t min_piece, RangeFunction function) {
+void Run(int64_t count, int64_t min_chunk, RangeFunction function) {
   if (count <= 0) return;
-  const int64_t pieces = PieceCount(count, min_piece);
-  if (pieces == 1 || ThreadCount() == 1 || inside_parallel_for) {
-    for (int64_t piece = 0; piece < pieces; ++piece) {
-      function(piece * count / pieces, (piece + 1) * count / pieces);
+  const int64_t chunks = ChunkCount(count, min_chunk);
+  if (chunks == 1 || ThreadCount() == 1 || inside_parallel_for) {
+    for (int64_t chunk = 0; chunk < chunks; ++chunk) {
+      function(chunk * count / chunks, (chunk + 1) * count / chunks);
     }
     return;
   }
   static Pool* const pool = new Pool(ThreadCount());  // Never destroyed: its threads end with the process.
-  pool->Run(count, pieces, function);
+  pool->Run(count, chunks, function);
 }
 
 }  // namespace parallel_internal

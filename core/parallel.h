@@ -1,7 +1,7 @@
-// ParallelFor: a loop over a range on all cores of the CPU, in contiguous pieces.
+// ParallelFor: a loop over a range on all cores of the CPU, in contiguous chunks.
 //
-// Pieces depend only on the range and on `min_piece`, never on the number of threads, so a caller that keeps
-// one partial sum a piece and adds them in order gets the same bits on any machine. Nested calls run on the
+// Chunks depend only on the range and on `min_chunk`, never on the number of threads, so a caller that keeps
+// one partial sum a chunk and adds them in order gets the same bits on any machine. Nested calls run on the
 // calling thread.
 #ifndef HM11_CORE_PARALLEL_H_
 #define HM11_CORE_PARALLEL_H_
@@ -26,19 +26,19 @@ class RangeFunction {
   void (*call_)(void*, int64_t, int64_t);
 };
 
-// How many pieces ParallelFor cuts `count` into: at most kMaxPieces, each of at least `min_piece` indices.
-int64_t PieceCount(int64_t count, int64_t min_piece);
-inline constexpr int64_t kMaxPieces = 64;
+// How many chunks ParallelFor cuts `count` into: at most kMaxChunks, each of at least `min_chunk` indices.
+int64_t ChunkCount(int64_t count, int64_t min_chunk);
+inline constexpr int64_t kMaxChunks = 64;
 
 namespace parallel_internal {
-void Run(int64_t count, int64_t min_piece, RangeFunction function);
+void Run(int64_t count, int64_t min_chunk, RangeFunction function);
 }
 
-// Calls function(begin, end) for the pieces of [0, count), some at once; returns when all are done. Piece p
+// Calls function(begin, end) for the chunks of [0, count), some at once; returns when all are done. Chunk p
 // of P covers [p * count / P, (p + 1) * count / P).
 template <typename F>
-void ParallelFor(int64_t count, int64_t min_piece, F&& function) {
-  parallel_internal::Run(count, min_piece, RangeFunction(function));
+void ParallelFor(int64_t count, int64_t min_chunk, F&& function) {
+  parallel_internal::Run(count, min_chunk, RangeFunction(function));
 }
 
 // While one lives, threads of ParallelFor wait awake for the next loop, so that rows of short loops do not

@@ -1,4 +1,4 @@
-// ParallelFor: every index once, pieces that do not depend on the machine, nesting, calls from many threads.
+// ParallelFor: every index once, chunks that do not depend on the machine, nesting, calls from many threads.
 #include "core/parallel.h"
 
 #include <gtest/gtest.h>
@@ -24,29 +24,29 @@ TEST(ParallelTest, ThreadsFollowTheEnvironment) { EXPECT_EQ(ThreadCount(), kFour
 
 RC_GTEST_PROP(ParallelProperty, EveryIndexIsVisitedOnce, ()) {
   const int64_t count = *rc::gen::inRange<int64_t>(0, 3000);
-  const int64_t min_piece = *rc::gen::inRange<int64_t>(0, 200);
+  const int64_t min_chunk = *rc::gen::inRange<int64_t>(0, 200);
   std::vector<std::atomic<int>> visits(static_cast<size_t>(count));
-  ParallelFor(count, min_piece, [&](int64_t begin, int64_t end) {
+  ParallelFor(count, min_chunk, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) ++visits[static_cast<size_t>(i)];
   });
   for (const std::atomic<int>& visit : visits) RC_ASSERT(visit == 1);
 }
 
-RC_GTEST_PROP(ParallelProperty, PiecesAreThoseTheHeaderPromises, ()) {
+RC_GTEST_PROP(ParallelProperty, ChunksAreThoseTheHeaderPromises, ()) {
   const int64_t count = *rc::gen::inRange<int64_t>(1, 100000);
-  const int64_t min_piece = *rc::gen::inRange<int64_t>(1, 5000);
+  const int64_t min_chunk = *rc::gen::inRange<int64_t>(1, 5000);
   std::mutex mutex;
-  std::set<std::pair<int64_t, int64_t>> pieces;
-  ParallelFor(count, min_piece, [&](int64_t begin, int64_t end) {
+  std::set<std::pair<int64_t, int64_t>> chunks;
+  ParallelFor(count, min_chunk, [&](int64_t begin, int64_t end) {
     std::lock_guard<std::mutex> lock(mutex);
-    pieces.emplace(begin, end);
+    chunks.emplace(begin, end);
   });
-  const int64_t expected = PieceCount(count, min_piece);
-  RC_ASSERT(expected <= kMaxPieces);
-  RC_ASSERT(static_cast<int64_t>(pieces.size()) == expected);
+  const int64_t expected = ChunkCount(count, min_chunk);
+  RC_ASSERT(expected <= kMaxChunks);
+  RC_ASSERT(static_cast<int64_t>(chunks.size()) == expected);
   for (int64_t p = 0; p < expected; ++p) {
-    RC_ASSERT(pieces.count({p * count / expected, (p + 1) * count / expected}) == 1);
-    RC_ASSERT((expected == 1 || (p + 1) * count / expected - p * count / expected >= min_piece));
+    RC_ASSERT(chunks.count({p * count / expected, (p + 1) * count / expected}) == 1);
+    RC_ASSERT((expected == 1 || (p + 1) * count / expected - p * count / expected >= min_chunk));
   }
 }
 

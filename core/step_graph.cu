@@ -1,4 +1,4 @@
-// The CUDA half of StepGraph and Fence.
+// The CUDA side of StepGraph and Fence.
 #include <cuda_runtime.h>
 
 #include "core/launch.cuh"

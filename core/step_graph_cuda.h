@@ -1,4 +1,4 @@
-// The CUDA half of StepGraph and Fence; without a toolkit there is never a CUDA device to call it for.
+// The CUDA side of StepGraph and Fence; without a toolkit there is never a CUDA device to call it for.
 #ifndef HM11_CORE_STEP_GRAPH_CUDA_H_
 #define HM11_CORE_STEP_GRAPH_CUDA_H_
 

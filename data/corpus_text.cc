@@ -13,8 +13,8 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
+#include "core/crc64.h"
 #include "core/file.h"
-#include "core/lzma.h"
 
 namespace hm11 {
 namespace {

@@ -16,11 +16,11 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/crc64.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "data/trained_model.h"
+#include "data/tokenizer_test_model.h"
 #include "testing/golden.h"
 #include "testing/matchers.h"
 

@@ -9,7 +9,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/check.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/status.h"
 
 namespace hm11 {

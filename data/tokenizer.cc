@@ -13,6 +13,7 @@
 #include "core/check.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "data/normalization_table.h"
 #include "data/shard.h"
 #include "third_party/sentencepiece.h"
 
@@ -174,6 +175,9 @@ absl::StatusOr<Tokenizer> Tokenizer::Load(const std::string& path, int64_t vocab
 }
 
 absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model, const std::string& name, int64_t vocab) {
+  if (const absl::Status tables = CheckNormalizationTables(model); !tables.ok()) {
+    return absl::Status(tables.code(), absl::StrCat("tokenizer ", name, ": ", tables.message()));
+  }
   Tokenizer tokenizer;
   sentencepiece::SentencePieceProcessor& processor = tokenizer.processor_->sentencepiece;
   if (!processor.LoadFromSerializedProto(model).ok()) {

@@ -2,8 +2,6 @@
 //
 // Encode and Decode may be called from several threads at once. Text is normalized by the model (nmt_nfkc in
 // the challenge's: line ends become spaces, runs of spaces one), so Decode(Encode(x)) is x only up to that.
-// SentencePiece trusts the normalization table inside a model: where a model may have been altered on its
-// way, keep a checksum beside it.
 //
 // Properties:
 //   1. Decode(Encode(text)) is text where normalization leaves it alone (NFKC, single spaces, none at the

@@ -6,6 +6,7 @@
 
 #include <cstdint>
 #include <cstdlib>
+#include <cstring>
 #include <string>
 #include <utility>
 #include <vector>
@@ -16,7 +17,7 @@
 #include "absl/strings/str_replace.h"
 #include "core/file.h"
 #include "data/byte_table.h"
-#include "data/trained_model.h"
+#include "data/tokenizer_test_model.h"
 #include "data/word_encoder.h"
 #include "testing/matchers.h"
 
@@ -221,6 +222,56 @@ RC_GTEST_PROP(TokenizerProperty, AnAlteredModelIsRejectedOrStillATokenizer, ()) 
   tokenizer->Encode(NormalText(), &tokens);
   for (uint16_t token : tokens) RC_ASSERT(token < tokenizer->vocab());
   tokenizer->Decode(tokens);
+}
+
+// The bytes of a model's normalization table: the size of its array, the array, texts.
+std::pair<size_t, size_t> NormalizationTable(const std::string& model) {
+  const std::string before = "nmt_nfkc\x12";
+  size_t begin = model.find(before) + before.size(), size = 0;
+  for (int shift = 0;; shift += 7) {
+    const uint8_t byte = static_cast<uint8_t>(model[begin++]);
+    size |= static_cast<size_t>(byte & 0x7f) << shift;
+    if (byte < 0x80) return {begin, size};
+  }
+}
+
+TEST(TokenizerTest, ANormalizationTableThatPointsOutsideItselfIsRefused) {
+  const std::string& good = Books().model();
+  const auto [begin, size] = NormalizationTable(good);
+  ASSERT_GT(size, 100000u);
+  const auto expect_refused = [&](size_t offset, const std::string& bytes) {
+    std::string bad = good;
+    bad.replace(begin + offset, bytes.size(), bytes);
+    EXPECT_THAT(Tokenizer::FromModel(bad, "x.model").status(),
+                StatusIs(StatusCode::kDataLoss, "x.model: its normalization table points outside itself"))
+        << offset;
+  };
+  expect_refused(0, "\xff\xff\xff\xff");    // more array than table
+  expect_refused(0, "\x01");                // half a unit
+  expect_refused(0, std::string(4, '\0'));  // no array
+  expect_refused(4, "\xff\xff\xff\xff");    // children far away
+  expect_refused(size - 1, "x");            // a text without an end
+  uint32_t array_bytes = 0;
+  std::memcpy(&array_bytes, good.data() + begin, sizeof(array_bytes));
+  std::string values = good;  // all that can be a value or a place is one too large
+  for (size_t at = begin + 4; at < begin + 4 + array_bytes; at += 4) values[at + 3] |= 0x7f;
+  EXPECT_THAT(Tokenizer::FromModel(values, "x.model").status(), StatusIs(StatusCode::kDataLoss, "outside"));
+}
+
+RC_GTEST_PROP(TokenizerTest, AnAlteredNormalizationTableIsRefusedOrFollowed, ()) {
+  std::string model = Books().model();
+  const auto [begin, size] = NormalizationTable(model);
+  for (int edits = *rc::gen::inRange(1, 200); edits > 0; --edits) {
+    model[begin + *rc::gen::inRange<size_t>(4, size)] = *rc::gen::arbitrary<char>();
+  }
+  const absl::StatusOr<Tokenizer> tokenizer = Tokenizer::FromModel(model, "x.model");
+  if (!tokenizer.ok()) return;
+  std::vector<uint16_t> tokens;
+  for (int c = 0; c < 0x800; ++c) {
+    const std::string two = {static_cast<char>(0xc0 | c >> 6), static_cast<char>(0x80 | (c & 0x3f))};
+    tokenizer->Encode(two, &tokens);
+  }
+  for (const uint16_t token : tokens) RC_ASSERT(token < tokenizer->vocab());
 }
 
 TEST(TokenizerTest, TrainingHasTheChallengesSettings) {

@@ -38,15 +38,15 @@ class Auditor {
     for (const char* check : {"future", "own token", "documents", "normalized", "reported loss", "once",
                               "order", "parameters", "files", "network"}) {
       if (!options_.documents_isolated && absl::string_view(check) == "documents") continue;
-      Finding finding{check, Verdict::kHolds, ""};
+      Finding finding{check, CheckResult::kHolds, ""};
       if (const auto found = faults_.find(check); found != faults_.end()) {
         const auto& [count, first] = found->second;
-        finding.verdict = Verdict::kViolated;
+        finding.verdict = CheckResult::kViolated;
         finding.detail = count == 1 ? first : absl::StrCat(first, " (and ", count - 1, " more)");
       } else if (const auto note = notes_.find(check); note != notes_.end()) {
         finding.detail = note->second;
       }
-      if (finding.detail == kNoDocument) finding.verdict = Verdict::kCannotTell;
+      if (finding.detail == kNoDocument) finding.verdict = CheckResult::kCannotTell;
       report_.findings.push_back(std::move(finding));
     }
     std::rotate(report_.findings.begin(), report_.findings.begin() + 1, report_.findings.end());
@@ -313,11 +313,11 @@ class Auditor {
     const double tokens = static_cast<double>(stream_.size());
     const double whole = options_.whole_tokens > 0 ? static_cast<double>(options_.whole_tokens) : tokens;
     const double seconds = options_.seconds_before + seconds_ * whole / tokens;
-    Finding finding{"time", Verdict::kHolds, ""};
+    Finding finding{"time", CheckResult::kHolds, ""};
     finding.detail = absl::StrFormat("%.1f s for %d tokens, %.0f s for all %.0f; allowed %.0f s", seconds_,
                                      stream_.size(), seconds, whole, options_.seconds_limit);
     if (seconds > options_.seconds_limit) {
-      finding.verdict = options_.time_counts ? Verdict::kViolated : Verdict::kCannotTell;
+      finding.verdict = options_.time_counts ? CheckResult::kViolated : CheckResult::kCannotTell;
       if (!options_.time_counts) finding.detail += ", but not on this machine";
     }
     report_.findings.push_back(std::move(finding));
@@ -335,23 +335,23 @@ class Auditor {
   AuditReport report_;
 };
 
-const char* NameOf(Verdict verdict) {
-  if (verdict == Verdict::kHolds) return "holds";
-  return verdict == Verdict::kViolated ? "VIOLATED" : "cannot tell";
+const char* NameOf(CheckResult verdict) {
+  if (verdict == CheckResult::kHolds) return "holds";
+  return verdict == CheckResult::kViolated ? "VIOLATED" : "cannot tell";
 }
 
 }  // namespace
 
 bool AuditReport::legal() const {
   return std::none_of(findings.begin(), findings.end(),
-                      [](const Finding& finding) { return finding.verdict == Verdict::kViolated; });
+                      [](const Finding& finding) { return finding.verdict == CheckResult::kViolated; });
 }
 
-Verdict AuditReport::verdict(absl::string_view check) const {
+CheckResult AuditReport::verdict(absl::string_view check) const {
   for (const Finding& finding : findings) {
     if (finding.check == check) return finding.verdict;
   }
-  return Verdict::kCannotTell;
+  return CheckResult::kCannotTell;
 }
 
 std::string AuditReport::Text() const {
@@ -369,7 +369,7 @@ std::string AuditReport::Json() const {
   for (const Finding& finding : findings) {
     json["checks"].push_back(
         {{"check", finding.check},
-         {"verdict", finding.verdict == Verdict::kViolated ? "violated" : NameOf(finding.verdict)},
+         {"verdict", finding.verdict == CheckResult::kViolated ? "violated" : NameOf(finding.verdict)},
          {"detail", finding.detail}});
   }
   return json.dump(2, ' ', false, nlohmann::json::error_handler_t::replace) + "\n";

@@ -53,11 +53,11 @@ struct AuditOptions {
   bool time_counts = true;    // whether this is the machine that the limit is for
 };
 
-enum class Verdict { kHolds, kViolated, kCannotTell };
+enum class CheckResult { kHolds, kViolated, kCannotTell };
 
 struct Finding {
   std::string check;
-  Verdict verdict = Verdict::kHolds;
+  CheckResult verdict = CheckResult::kHolds;
   std::string detail;
 };
 
@@ -65,7 +65,7 @@ struct AuditReport {
   std::vector<Finding> findings;
 
   bool legal() const;  // nothing is violated
-  Verdict verdict(absl::string_view check) const;
+  CheckResult verdict(absl::string_view check) const;
   std::string Text() const;
   std::string Json() const;
 };

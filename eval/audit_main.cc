@@ -18,10 +18,11 @@
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/audit.h"
 #include "eval/run_files.h"
 #include "eval/scorer.h"
+#include "model/placed_weights.h"
+#include "quant/packed_model.h"
 
 ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokenizer and validation text");
 ABSL_FLAG(std::string, artifact, "", "the artifact to audit");

@@ -24,7 +24,7 @@ using Tokens = std::span<const uint16_t>;
 std::vector<std::string> Violated(const AuditReport& report) {
   std::vector<std::string> checks;
   for (const Finding& finding : report.findings) {
-    if (finding.verdict == Verdict::kViolated) checks.push_back(finding.check);
+    if (finding.verdict == CheckResult::kViolated) checks.push_back(finding.check);
   }
   return checks;
 }
@@ -89,7 +89,7 @@ TEST(AuditTest, DocumentsIsolatedAreScoredLegally) {
     options.isolate_documents = true;
     const AuditReport report = audit.Audit(options);
     EXPECT_TRUE(report.legal()) << mode << "\n" << report.Text();
-    EXPECT_EQ(report.verdict("documents"), Verdict::kHolds) << mode << "\n" << report.Text();
+    EXPECT_EQ(report.verdict("documents"), CheckResult::kHolds) << mode << "\n" << report.Text();
   }
 }
 

@@ -14,7 +14,7 @@
 #include <string>
 #include <vector>
 
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/random.h"
 #include "data/shard.h"
 
@@ -369,7 +369,7 @@ AuditReport AuditOf(bool documents_isolated = false) {
 std::vector<std::string> Violated(const AuditReport& report) {
   std::vector<std::string> checks;
   for (const Finding& finding : report.findings) {
-    if (finding.verdict == Verdict::kViolated) checks.push_back(finding.check);
+    if (finding.verdict == CheckResult::kViolated) checks.push_back(finding.check);
   }
   return checks;
 }
@@ -423,7 +423,7 @@ TEST_P(PairTest, TheCheatIsNamedAndItsTwinIsLegal) {
   EXPECT_THAT(Violated(cheat), Contains(GetParam().check)) << cheat.Text();
   EXPECT_FALSE(cheat.legal());
   EXPECT_THAT(Violated(twin), IsEmpty()) << twin.Text();
-  EXPECT_EQ(twin.verdict(GetParam().check), Verdict::kHolds) << twin.Text();
+  EXPECT_EQ(twin.verdict(GetParam().check), CheckResult::kHolds) << twin.Text();
 }
 
 INSTANTIATE_TEST_SUITE_P(Scorers, PairTest, testing::ValuesIn(kPairs),
@@ -447,7 +447,7 @@ TEST(AuditTest, OneDocumentAloneTellsNothingOfIsolation) {
   const AuditOptions options{.vocab = kVocab, .documents_isolated = true, .allowed = OpenFilesAndSockets()};
   const AuditReport report =
       AuditScorer([](Tokens tokens) { return std::make_unique<CacheScorer>(tokens); }, stream, options);
-  EXPECT_EQ(report.verdict("documents"), Verdict::kCannotTell) << report.Text();
+  EXPECT_EQ(report.verdict("documents"), CheckResult::kCannotTell) << report.Text();
   EXPECT_TRUE(report.legal());
 }
 
@@ -461,10 +461,10 @@ TEST(AuditTest, ACacheKeyedByThePrefixAndUpdatedAfterScoringIsLegal) {
 TEST(AuditTest, TooLongATimeIsAViolationWhereTheLimitHolds) {
   AuditOptions options{.vocab = kVocab, .probes = 2, .allowed = OpenFilesAndSockets(), .seconds_before = 601};
   const auto factory = [](Tokens stream) { return std::make_unique<CacheScorer>(stream); };
-  EXPECT_EQ(AuditScorer(factory, Stream(), options).verdict("time"), Verdict::kViolated);
+  EXPECT_EQ(AuditScorer(factory, Stream(), options).verdict("time"), CheckResult::kViolated);
   options.time_counts = false;
   const AuditReport report = AuditScorer(factory, Stream(), options);
-  EXPECT_EQ(report.verdict("time"), Verdict::kCannotTell);
+  EXPECT_EQ(report.verdict("time"), CheckResult::kCannotTell);
   EXPECT_TRUE(report.legal());
 }
 

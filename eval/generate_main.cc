@@ -21,12 +21,13 @@
 #include "core/status.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/decoder.h"
 #include "eval/generate.h"
 #include "eval/run_files.h"
 #include "eval/streamed_text.h"
+#include "model/placed_weights.h"
 #include "ops/attention_step.h"
+#include "quant/packed_model.h"
 
 ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact and tokenizer");
 ABSL_FLAG(std::string, artifact, "", "the model: an artifact, or a model.safetensors");

@@ -166,10 +166,10 @@ void CpuForward(Arena& arena, const AttentionArgs<T>& args) {
   const int64_t group = heads / args.k.dim(2);
   const int64_t tiles = (time + kQueries - 1) / kQueries;
   const int64_t units = batch * heads * tiles;
-  const Tensor<T> scratch = arena.New<T>({PieceCount(units, 1), kQueries * kKeys});
+  const Tensor<T> scratch = arena.New<T>({ChunkCount(units, 1), kQueries * kKeys});
   if (arena.device().is_plan()) return;
   const OneThreadPerProduct one_thread;
-  ForPieces(units, 1, [&](int64_t piece, int64_t begin, int64_t end) {
+  ForChunks(units, 1, [&](int64_t chunk, int64_t begin, int64_t end) {
     for (int64_t unit = begin; unit < end; ++unit) {
       const int64_t b = unit / (heads * tiles), h = unit / tiles % heads;
       const ForwardHead<T> head = {.q = HeadOf(args.q, b, h),
@@ -178,7 +178,7 @@ void CpuForward(Arena& arena, const AttentionArgs<T>& args) {
                                    .y = HeadOf(args.y, b, h),
                                    .log_sum_exp = args.log_sum_exp.data() + (b * heads + h) * time,
                                    .scale = 1 / std::sqrt(static_cast<double>(head_dim))};
-      ForwardTile(head, unit % tiles * kQueries, scratch.data() + piece * kQueries * kKeys);
+      ForwardTile(head, unit % tiles * kQueries, scratch.data() + chunk * kQueries * kKeys);
     }
   });
 }
@@ -230,13 +230,13 @@ void CpuBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   const int64_t batch = args.dq.dim(0), time = args.dq.dim(1), heads = args.dq.dim(2);
   const int64_t kv_heads = args.dk.dim(2), group = heads / kv_heads;
   const int64_t units = batch * kv_heads;
-  const Tensor<T> scratch = arena.New<T>({PieceCount(units, 1), 2, kQueries * kKeys});
+  const Tensor<T> scratch = arena.New<T>({ChunkCount(units, 1), 2, kQueries * kKeys});
   if (arena.device().is_plan()) return;
   std::fill(args.dk.begin(), args.dk.end(), T(0));
   std::fill(args.dv.begin(), args.dv.end(), T(0));
   const OneThreadPerProduct one_thread;
-  ForPieces(units, 1, [&](int64_t piece, int64_t begin, int64_t end) {
-    T* p = scratch.data() + piece * 2 * kQueries * kKeys;
+  ForChunks(units, 1, [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* p = scratch.data() + chunk * 2 * kQueries * kKeys;
     for (int64_t item = begin * group; item < end * group; ++item) {
       const int64_t b = item / heads, h = item % heads;
       const Tensor<const T> y = forward.y;

@@ -1,4 +1,4 @@
-// The CUDA half of attention: which kernels there are, and the choice between them.
+// The CUDA side of attention: which kernels there are, and the choice between them.
 #ifndef HM11_OPS_ATTENTION_CUDA_H_
 #define HM11_OPS_ATTENTION_CUDA_H_
 

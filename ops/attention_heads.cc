@@ -195,15 +195,15 @@ template <typename T>
 void CpuBackward(Arena& arena, const AttentionHeadsGradArgs<T>& grad) {
   const AttentionHeadsArgs<T>& args = grad.forward;
   const Sizes s = SizesOf(args, grad.dq.shape(), grad.dk.shape());
-  const int64_t min_rows = MinRows(s.width()), pieces = PieceCount(s.rows, min_rows);
+  const int64_t min_rows = MinRows(s.width()), chunks = ChunkCount(s.rows, min_rows);
   const Tensor<T> table = arena.New<T>({2, s.time, s.half});
-  const Tensor<T> partials = arena.NewZero<T>({pieces, s.sums()});
+  const Tensor<T> partials = arena.NewZero<T>({chunks, s.sums()});
   const Tensor<T> totals = arena.NewZero<T>({s.sums()});
   if (arena.device().is_plan()) return;
   FillTable(args, table);
   const T ve_scale = ValueEmbeddingScale(args);
-  ForPieces(s.rows, min_rows, [&](int64_t piece, int64_t begin, int64_t end) {
-    T* sums = partials.data() + piece * s.sums();
+  ForChunks(s.rows, min_rows, [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* sums = partials.data() + chunk * s.sums();
     for (int64_t row = begin; row < end; ++row) {
       const Rotation<T> rotation(table, row % s.time);
       const T* x = args.qkv.data() + row * s.width();
@@ -219,7 +219,7 @@ void CpuBackward(Arena& arena, const AttentionHeadsGradArgs<T>& grad) {
       ValuesBackward(grad, row, s, ve_scale, sums + s.heads);
     }
   });
-  AddPartials(partials.data(), pieces, s.sums(), s.sums(), totals.data());
+  AddPartials(partials.data(), chunks, s.sums(), s.sums(), totals.data());
   for (int64_t h = 0; h < s.heads; ++h) grad.dq_gain[h] += totals[h];
   const T* sums = totals.data() + s.heads;
   if (!args.value_embedding.empty()) {

@@ -82,12 +82,12 @@ void CpuForward(const CausalConvArgs<T>& a, Tensor<T> scratch) {
   }
 }
 
-// One piece of rows of backward. sums: [kMaxConvWidth + 1, channels], gradients of the taps and of the bias.
+// One chunk of rows of backward. sums: [kMaxConvWidth + 1, channels], gradients of the taps and of the bias.
 // scratch: [kMaxConvWidth + 1, channels]: a ring of the gradients of the convolution's results of the rows r,
-// ..., r + width - 1, row r at r modulo kMaxConvWidth, and a row of sigmoids. A piece computes the gradients
+// ..., r + width - 1, row r at r modulo kMaxConvWidth, and a row of sigmoids. A chunk computes the gradients
 // of the few rows past its end for itself.
 template <typename T>
-void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin, int64_t end, T* scratch,
+void BackwardChunk(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin, int64_t end, T* scratch,
                    T* sums) {
   const CausalConvArgs<T>& a = g.forward;
   const int64_t channels = a.x.cols();
@@ -124,10 +124,10 @@ void BackwardPiece(const CausalConvGradArgs<T>& g, const T* taps, int64_t begin,
   }
 }
 
-// Rows in a piece of backward: more than MinRows, as each piece does a few rows of the next one too.
+// Rows in a chunk of backward: more than MinRows, as each chunk does a few rows of the next one too.
 int64_t MinBackwardRows(int64_t channels) { return 8 * MinRows(channels); }
 
-// scratch: [kMaxPieces + 1, kMaxConvWidth + 1, channels], for the pieces and for the weights.
+// scratch: [kMaxChunks + 1, kMaxConvWidth + 1, channels], for the chunks and for the weights.
 template <typename T>
 void CpuBackward(const CausalConvGradArgs<T>& g, Tensor<T> scratch, Tensor<T> partials) {
   CausalConvGradArgs<T> args = g;
@@ -136,15 +136,15 @@ void CpuBackward(const CausalConvGradArgs<T>& g, Tensor<T> scratch, Tensor<T> pa
   const int64_t channels = g.dx.cols();
   const int64_t width = g.forward.weight.dim(1);
   const int64_t stride = (kMaxConvWidth + 1) * channels;
-  T* const taps = scratch.data() + kMaxPieces * stride;
+  T* const taps = scratch.data() + kMaxChunks * stride;
   Transpose<T>(g.forward.weight, taps);
-  ForPieces(rows, MinBackwardRows(channels), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const sums = partials.data() + piece * stride;
+  ForChunks(rows, MinBackwardRows(channels), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const sums = partials.data() + chunk * stride;
     std::fill(sums, sums + stride, T{0});
-    BackwardPiece(args, taps, begin, end, scratch.data() + piece * stride, sums);
+    BackwardChunk(args, taps, begin, end, scratch.data() + chunk * stride, sums);
   });
-  const int64_t pieces = PieceCount(rows, MinBackwardRows(channels));
-  for (int64_t p = 0; p < pieces; ++p) {
+  const int64_t chunks = ChunkCount(rows, MinBackwardRows(channels));
+  for (int64_t p = 0; p < chunks; ++p) {
     const T* sums = partials.data() + p * stride;
     for (int64_t c = 0; c < channels; ++c) {
       for (int64_t k = 0; k < width; ++k) g.dweight[c * width + k] += sums[k * channels + c];
@@ -190,7 +190,7 @@ void CausalConvBackward(Arena& arena, const CausalConvGradArgs<T>& args) {
   HM_CHECK_EQ(args.dbias.shape(), args.forward.bias.shape());
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces + 1, kMaxConvWidth + 1, channels});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks + 1, kMaxConvWidth + 1, channels});
   const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, rows, (kMaxConvWidth + 1) * channels);
   if (device.is_plan() || args.dx.empty()) return;
 #if HM11_HAVE_CUDA

@@ -29,12 +29,12 @@ RowSums<T> CapRow(const T* logits, int64_t vocab, T cap, T* tanhs, T* exps) {
   return {.log_normalizer = reference + std::log(sum), .sum = sum};
 }
 
-// scratch, here and below: [kMaxPieces, 2, vocab].
+// scratch, here and below: [kMaxChunks, 2, vocab].
 template <typename T>
 void CpuForward(const CrossEntropyArgs<T>& a, Tensor<T> scratch) {
   const int64_t vocab = a.logits.dim(1);
-  ForPieces(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const tanhs = scratch.data() + piece * 2 * vocab;
+  ForChunks(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const tanhs = scratch.data() + chunk * 2 * vocab;
     for (int64_t r = begin; r < end; ++r) {
       const auto [log_normalizer, sum] =
           CapRow(a.logits.data() + r * vocab, vocab, a.soft_cap, tanhs, tanhs + vocab);
@@ -47,8 +47,8 @@ void CpuForward(const CrossEntropyArgs<T>& a, Tensor<T> scratch) {
 template <typename T>
 void CpuGradient(const CrossEntropyGradArgs<T>& a, Tensor<T> scratch) {
   const int64_t vocab = a.logits.dim(1);
-  ForPieces(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const exps = scratch.data() + piece * 2 * vocab;
+  ForChunks(a.logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const exps = scratch.data() + chunk * 2 * vocab;
     for (int64_t r = begin; r < end; ++r) {
       T* const row = a.logits.data() + r * vocab;
       const int32_t target = a.targets[r];
@@ -70,11 +70,11 @@ void CpuGradient(const CrossEntropyGradArgs<T>& a, Tensor<T> scratch) {
 template <typename T>
 void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs, Tensor<T> scratch) {
   const int64_t vocab = logits.dim(1);
-  ForPieces(logits.dim(0), MinRows(vocab * 8), [&](int64_t piece, int64_t begin, int64_t end) {
+  ForChunks(logits.dim(0), MinRows(vocab * 8), [&](int64_t chunk, int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       T* to = log_probs.data() + r * vocab;
       const T log_normalizer =
-          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + piece * 2 * vocab)
+          CapRow(logits.data() + r * vocab, vocab, cap, to, scratch.data() + chunk * 2 * vocab)
               .log_normalizer;
       for (int64_t v = 0; v < vocab; ++v) to[v] = cap * to[v] - log_normalizer;
     }
@@ -92,7 +92,7 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
   HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, args.logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -114,7 +114,7 @@ void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args) {
   HM_CHECK_GT(args.soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, args.logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
   if (device.is_plan() || args.logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -134,7 +134,7 @@ void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, 
   HM_CHECK_GT(soft_cap, 0);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, logits.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, logits.dim(1)});
   if (device.is_plan() || logits.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {

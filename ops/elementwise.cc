@@ -10,15 +10,15 @@
 namespace hm11 {
 namespace {
 
-// Numbers in a piece of a sum: fixed, so that the order is.
-constexpr int64_t kSumPiece = 16384;
+// Numbers in a chunk of a sum: fixed, so that the order is.
+constexpr int64_t kSumChunk = 16384;
 
 template <typename A, typename F>
 A CpuSum(int64_t size, Tensor<A> partials, F&& term) {
-  ForPieces(size, kSumPiece, [&](int64_t piece, int64_t begin, int64_t end) {
-    partials[piece] = LaneSum<A>(end - begin, [&](int64_t i) { return term(begin + i); });
+  ForChunks(size, kSumChunk, [&](int64_t chunk, int64_t begin, int64_t end) {
+    partials[chunk] = LaneSum<A>(end - begin, [&](int64_t i) { return term(begin + i); });
   });
-  return size == 0 ? A{0} : LaneSum<A>(PieceCount(size, kSumPiece), [&](int64_t p) { return partials[p]; });
+  return size == 0 ? A{0} : LaneSum<A>(ChunkCount(size, kSumChunk), [&](int64_t p) { return partials[p]; });
 }
 
 template <typename A>

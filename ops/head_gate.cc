@@ -37,8 +37,8 @@ void CpuBackward(const HeadGateGradArgs<T>& a, Tensor<T> partials) {
   const int64_t rows = a.x.dim(0);
   const int64_t heads = a.x.dim(1);
   const int64_t head_dim = a.x.dim(2);
-  ForPieces(rows, MinRows(heads * head_dim), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const sums = partials.data() + piece * heads;
+  ForChunks(rows, MinRows(heads * head_dim), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const sums = partials.data() + chunk * heads;
     std::fill(sums, sums + heads, T{0});
     for (int64_t i = begin * heads; i < end * heads; ++i) {
       const T g = FastSigmoid(a.gate[i] + a.bias[i % heads]);
@@ -51,7 +51,7 @@ void CpuBackward(const HeadGateGradArgs<T>& a, Tensor<T> partials) {
       sums[i % heads] += a.dgate[i];
     }
   });
-  AddPartials(partials.data(), PieceCount(rows, MinRows(heads * head_dim)), heads, heads, a.dbias.data());
+  AddPartials(partials.data(), ChunkCount(rows, MinRows(heads * head_dim)), heads, heads, a.dbias.data());
 }
 
 }  // namespace

@@ -1,4 +1,4 @@
-// The CUDA half of matmul: products by cuBLASLt, and the choice of its kernels.
+// The CUDA side of matmul: products by cuBLASLt, and the choice of its kernels.
 #ifndef HM11_OPS_MATMUL_CUDA_H_
 #define HM11_OPS_MATMUL_CUDA_H_
 

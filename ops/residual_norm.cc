@@ -94,12 +94,12 @@ void ForwardRow(const ResidualNormArgs<T>& a, int64_t r, T* y, T* u) {
   }
 }
 
-// scratch: [kMaxPieces, 2, dim], for rows of y and u that nobody wants.
+// scratch: [kMaxChunks, 2, dim], for rows of y and u that nobody wants.
 template <typename T>
 void CpuForward(const ResidualNormArgs<T>& a, Tensor<T> scratch) {
   const int64_t dim = a.x.dim(1);
-  ForPieces(a.x.dim(0), MinRows(dim), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const spare = scratch.data() + piece * 2 * dim;
+  ForChunks(a.x.dim(0), MinRows(dim), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const spare = scratch.data() + chunk * 2 * dim;
     for (int64_t r = begin; r < end; ++r) {
       T* u = Row(a.u, r);
       T* y = Row(a.y, r);
@@ -134,7 +134,7 @@ void GradOfU(const ResidualNormGradArgs<T>& g, int64_t r, const T* u, T* du) {
   }
 }
 
-// du, dy, u: scratch rows. sums: this piece's partial sums, [kResidualNormGroups, dim].
+// du, dy, u: scratch rows. sums: this chunk's partial sums, [kResidualNormGroups, dim].
 template <typename T>
 void BackwardRow(const ResidualNormGradArgs<T>& g, int64_t r, T* du, T* dy, T* u, T* sums) {
   const ResidualNormArgs<T>& a = g.forward;
@@ -180,22 +180,22 @@ void BackwardRow(const ResidualNormGradArgs<T>& g, int64_t r, T* du, T* dy, T* u
   std::copy(dy, dy + dim, Row(g.dx, r));
 }
 
-// scratch: [kMaxPieces, 3, dim].
+// scratch: [kMaxChunks, 3, dim].
 template <typename T>
 void CpuBackward(const ResidualNormGradArgs<T>& g, Tensor<T> scratch, Tensor<T> partials) {
   const ResidualNormArgs<T>& a = g.forward;
   const int64_t rows = g.dx.dim(0);
   const int64_t dim = g.dx.dim(1);
   const int64_t stride = kResidualNormGroups * dim;
-  ForPieces(rows, MinRows(dim), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const spare = scratch.data() + piece * 3 * dim;
-    T* const sums = partials.data() + piece * stride;
+  ForChunks(rows, MinRows(dim), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const spare = scratch.data() + chunk * 3 * dim;
+    T* const sums = partials.data() + chunk * stride;
     std::fill(sums, sums + stride, T{0});
     for (int64_t r = begin; r < end; ++r) BackwardRow(g, r, spare, spare + dim, spare + 2 * dim, sums);
   });
-  const int64_t pieces = PieceCount(rows, MinRows(dim));
+  const int64_t chunks = ChunkCount(rows, MinRows(dim));
   const auto add = [&](ResidualNormGroup group, T* to) {
-    AddPartials(partials.data() + group * dim, pieces, stride, dim, to);
+    AddPartials(partials.data() + group * dim, chunks, stride, dim, to);
   };
   if (a.branch_scale.size() > 1 || (dim == 1 && !a.branch.empty())) {
     add(kBranchScaleGroup, g.dbranch_scale.data());
@@ -217,7 +217,7 @@ void ResidualNormForward(Arena& arena, const ResidualNormArgs<T>& args) {
   Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 2, args.x.dim(1)});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.x.dim(1)});
   if (device.is_plan() || args.x.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
@@ -237,7 +237,7 @@ void ResidualNormBackward(Arena& arena, const ResidualNormGradArgs<T>& args) {
   Arena::Scope scope(arena);
   const int64_t dim = args.dx.dim(1);
   const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, args.dx.dim(0), kResidualNormGroups * dim);
-  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxPieces, 3, dim});
+  const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 3, dim});
   if (device.is_plan() || args.dx.empty()) return;
 #if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {

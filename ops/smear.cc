@@ -39,8 +39,8 @@ void CpuBackward(const SmearGradArgs<T>& a, Tensor<T> scratch, Tensor<T> partial
   const int64_t dim = a.x.dim(2);
   T* const g = scratch.data();
   for (int64_t d = 0; d < dim; ++d) g[d] = FastSigmoid(a.gate[d]);
-  ForPieces(rows, MinRows(dim), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const sums = partials.data() + piece * dim;
+  ForChunks(rows, MinRows(dim), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const sums = partials.data() + chunk * dim;
     std::fill(sums, sums + dim, T{0});
     for (int64_t r = begin; r < end; ++r) {
       const T* x = a.x.data() + r * dim;
@@ -58,8 +58,8 @@ void CpuBackward(const SmearGradArgs<T>& a, Tensor<T> scratch, Tensor<T> partial
       }
     }
   });
-  const int64_t pieces = PieceCount(rows, MinRows(dim));
-  for (int64_t p = 0; p < pieces; ++p) {
+  const int64_t chunks = ChunkCount(rows, MinRows(dim));
+  for (int64_t p = 0; p < chunks; ++p) {
     for (int64_t d = 0; d < dim; ++d) a.dgate[d] += g[d] * (1 - g[d]) * partials[p * dim + d];
   }
 }

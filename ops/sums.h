@@ -1,7 +1,7 @@
-// Sums in a fixed order. Over rows in two stages: a partial sum for each piece of rows, then the partials in
+// Sums in a fixed order. Over rows in two stages: a partial sum for each chunk of rows, then the partials in
 // order.
 //
-// A piece is a ParallelFor piece on the CPU and a block's share of rows on a GPU. No float atomics anywhere,
+// A chunk is a ParallelFor chunk on the CPU and a block's share of rows on a GPU. No float atomics anywhere,
 // so the bits repeat: on the CPU with any number of threads, on a GPU for one model of GPU (its
 // multiprocessors set the number of blocks).
 #ifndef HM11_OPS_SUMS_H_
@@ -27,20 +27,20 @@ Tensor<A> NewPartials(Arena& arena, int64_t rows, int64_t cols) {
   return arena.New<A>({std::min(rows, kMaxPartials), cols});
 }
 
-// Calls function(piece, begin, end) for each of PieceCount(count, min_piece) pieces of [0, count), some at
+// Calls function(chunk, begin, end) for each of ChunkCount(count, min_chunk) chunks of [0, count), some at
 // once.
 template <typename F>
-void ForPieces(int64_t count, int64_t min_piece, F&& function) {
+void ForChunks(int64_t count, int64_t min_chunk, F&& function) {
   if (count <= 0) return;
-  const int64_t pieces = PieceCount(count, min_piece);
-  ParallelFor(pieces, 1, [&](int64_t first, int64_t last) {
-    for (int64_t piece = first; piece < last; ++piece) {
-      function(piece, piece * count / pieces, (piece + 1) * count / pieces);
+  const int64_t chunks = ChunkCount(count, min_chunk);
+  ParallelFor(chunks, 1, [&](int64_t first, int64_t last) {
+    for (int64_t chunk = first; chunk < last; ++chunk) {
+      function(chunk, chunk * count / chunks, (chunk + 1) * count / chunks);
     }
   });
 }
 
-// Rows that make a piece worth a thread's while, for `work` numbers a row.
+// Rows that make a chunk worth a thread's while, for `work` numbers a row.
 inline int64_t MinRows(int64_t work) { return std::max<int64_t>(1, 8192 / std::max<int64_t>(work, 1)); }
 
 // to[c] += sum over p of partials[p * stride + c], p in order.

@@ -38,13 +38,13 @@ void CpuForward(const TokenGateArgs<T>& a) {
   });
 }
 
-// partials: a row a piece, of dweight's sums and then dbias's.
+// partials: a row a chunk, of dweight's sums and then dbias's.
 template <typename T>
 void CpuBackward(const TokenGateGradArgs<T>& a, Tensor<T> partials) {
   const int64_t rows = a.u.dim(0);
   const int64_t dim = a.u.dim(1);
-  ForPieces(rows, MinRows(dim), [&](int64_t piece, int64_t begin, int64_t end) {
-    T* const sums = partials.data() + piece * (dim + 1);
+  ForChunks(rows, MinRows(dim), [&](int64_t chunk, int64_t begin, int64_t end) {
+    T* const sums = partials.data() + chunk * (dim + 1);
     std::fill(sums, sums + dim + 1, T{0});
     for (int64_t r = begin; r < end; ++r) {
       const T* u = a.u.data() + r * dim;
@@ -63,9 +63,9 @@ void CpuBackward(const TokenGateGradArgs<T>& a, Tensor<T> partials) {
       }
     }
   });
-  const int64_t pieces = PieceCount(rows, MinRows(dim));
-  AddPartials(partials.data(), pieces, dim + 1, dim, a.dweight.data());
-  AddPartials(partials.data() + dim, pieces, dim + 1, 1, a.dbias.data());
+  const int64_t chunks = ChunkCount(rows, MinRows(dim));
+  AddPartials(partials.data(), chunks, dim + 1, dim, a.dweight.data());
+  AddPartials(partials.data() + dim, chunks, dim + 1, 1, a.dbias.data());
 }
 
 }  // namespace

@@ -57,7 +57,7 @@ struct StoredTensor {
   std::vector<int64_t> shape;  // empty for a scalar
   Storage storage = Storage::kFloat32;
   std::vector<float> floats = {};
-  std::vector<Fp16> halves = {};
+  std::vector<Fp16> float16s = {};
   QuantizedMatrix codes = {};  // rows = shape[0], cols = the product of the other extents
 };
 

@@ -62,7 +62,7 @@ std::vector<BasicHalfMatrix<ConstAs<Fp16, AnyArtifact>>> HalvesOf(AnyArtifact& a
   for (auto& tensor : artifact.tensors) {
     if (tensor.storage != Storage::kFloat16) continue;
     const int64_t cols = tensor.shape.size() < 2 ? 1 : std::max<int64_t>(1, tensor.shape.back());
-    matrices.push_back({tensor.halves.data(), static_cast<int64_t>(tensor.halves.size()), cols});
+    matrices.push_back({tensor.float16s.data(), static_cast<int64_t>(tensor.float16s.size()), cols});
   }
   return matrices;
 }

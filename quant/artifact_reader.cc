@@ -10,6 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "core/crc64.h"
 #include "core/lzma.h"
 #include "core/status.h"
 #include "quant/artifact.h"
@@ -105,7 +106,7 @@ absl::Status TakeEntry(Cursor* cursor, StoredTensor* tensor, int64_t* elements) 
       tensor->floats.resize(size);
       break;
     case Storage::kFloat16:
-      tensor->halves.resize(size);
+      tensor->float16s.resize(size);
       break;
     case Storage::kCodes:
       if ((bits & kHasColumns) != 0 && size > 0)

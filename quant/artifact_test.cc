@@ -13,7 +13,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/random.h"
 #include "testing/generators.h"
 #include "testing/matchers.h"
@@ -34,7 +34,7 @@ StoredTensor RandomTensor(int64_t index, Storage storage, std::vector<int64_t> s
   if (storage == Storage::kFloat32) {
     for (int64_t i = 0; i < size; ++i) tensor.floats.push_back(normal(i));
   } else if (storage == Storage::kFloat16) {
-    for (int64_t i = 0; i < size; ++i) tensor.halves.push_back(Fp16(normal(i)));
+    for (int64_t i = 0; i < size; ++i) tensor.float16s.push_back(Fp16(normal(i)));
   } else {
     std::vector<float> values;
     for (int64_t i = 0; i < size; ++i) values.push_back(normal(i));
@@ -67,13 +67,13 @@ rc::Gen<Artifact> AnyArtifact() {
   });
 }
 
-bool SameHalves(const std::vector<Fp16>& a, const std::vector<Fp16>& b) {
+bool SameFloat16s(const std::vector<Fp16>& a, const std::vector<Fp16>& b) {
   return a.size() == b.size() && (a.empty() || std::memcmp(a.data(), b.data(), a.size() * sizeof(Fp16)) == 0);
 }
 
 bool SameTensor(const StoredTensor& a, const StoredTensor& b) {
   return a.name == b.name && a.shape == b.shape && a.storage == b.storage && a.floats == b.floats &&
-         SameHalves(a.halves, b.halves) && SameHalves(a.codes.scales, b.codes.scales) &&
+         SameFloat16s(a.float16s, b.float16s) && SameFloat16s(a.codes.scales, b.codes.scales) &&
          a.codes.column_exponents == b.codes.column_exponents && a.codes.codes == b.codes.codes &&
          a.codes.rows == b.codes.rows && a.codes.cols == b.codes.cols &&
          (a.storage != Storage::kCodes || a.codes.bits == b.codes.bits);

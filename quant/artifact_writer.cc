@@ -8,6 +8,7 @@
 
 #include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
+#include "core/crc64.h"
 #include "core/lzma.h"
 #include "core/status.h"
 #include "quant/artifact.h"

@@ -37,6 +37,8 @@ struct Reader {
   bool Bit(bool, AdaptiveBit& model) { return coder.Decode(model); }
   bool Even(bool) { return coder.DecodeEven(); }
   uint32_t Tree(uint32_t, AdaptiveBit* nodes, int depth) { return DecodeTree(coder, nodes, depth); }
+  // Whatever follows is not what was written: no reason to go on through shapes that may be made up.
+  bool Overrun() const { return coder.Overrun(); }
 };
 
 // Means and shares are in 1/256; classes are of a quarter octave from 1/256 to 128.
@@ -172,6 +174,9 @@ void CodeMatrices(Coder coder, std::span<const BasicCodeMatrix<Code>> matrices) 
     HM_CHECK(matrix.bits >= 2 && matrix.bits <= 8);
     ColumnShares columns(matrix.cols);
     for (int64_t r = 0; r < matrix.rows; ++r) {
+      if constexpr (Coder::kReads) {
+        if (coder.Overrun()) return;
+      }
       CodeRow(coder, model[0], columns, columns.Next(), matrix, r);
       columns.Add(matrix.codes + r * matrix.cols);
     }
@@ -183,6 +188,9 @@ void CodeExponents(Coder coder, std::span<const std::span<Exponent>> rows) {
   std::vector<std::array<AdaptiveBit, 256>> model(256);  // by the exponent above
   std::map<size_t, std::span<Exponent>> above;           // by width
   for (const std::span<Exponent> row : rows) {
+    if constexpr (Coder::kReads) {
+      if (coder.Overrun()) return;
+    }
     const std::span<Exponent> before = above[row.size()];
     for (size_t c = 0; c < row.size(); ++c) {
       const int context = before.empty() ? 0 : before[c];
@@ -206,6 +214,9 @@ void CodeHalfMatrices(Coder coder, std::span<const BasicHalfMatrix<Half>> matric
   HalfModel& m = model[0];
   bool was_same = false;
   for (const auto& matrix : matrices) {
+    if constexpr (Coder::kReads) {
+      if (coder.Overrun()) return;
+    }
     for (int64_t i = 0; i < matrix.size; ++i) {
       const uint16_t bits = matrix.values[i].bits;
       const int64_t back = i >= matrix.cols ? matrix.cols : i > 0 ? 1 : 0;

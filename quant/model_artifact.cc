@@ -127,8 +127,8 @@ class Encoder {
 std::vector<float> ValuesOf(const StoredTensor& tensor) {
   if (tensor.storage == Storage::kFloat32) return tensor.floats;
   if (tensor.storage == Storage::kCodes) return Dequantize(tensor.codes);
-  std::vector<float> values(tensor.halves.size());
-  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(tensor.halves[i]);
+  std::vector<float> values(tensor.float16s.size());
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(tensor.float16s[i]);
   return values;
 }
 

@@ -11,6 +11,7 @@
 //   2. The size never exceeds budget_bytes; when no step is coarse enough, ResourceExhausted says what it
 //      takes.
 //   3. A larger budget never gives a coarser step.
+//   4. The bytes do not depend on how many threads make them.
 #ifndef HM11_QUANT_MODEL_ARTIFACT_H_
 #define HM11_QUANT_MODEL_ARTIFACT_H_
 
@@ -30,7 +31,7 @@ namespace hm11 {
 
 struct ArtifactContents {
   std::string config_text;                 // of the model, "key=value" lines (core/fields.h)
-  uint64_t tokenizer_crc = 0;              // of the tokenizer's file (core/lzma.h, Crc64)
+  uint64_t tokenizer_crc = 0;              // of the tokenizer's file (core/crc64.h)
   int64_t vocab_size = 0;                  // of the tokenizer
   std::vector<NamedTensor> tensors = {};   // as StoredWeights lists them (model/weights.h)
   std::vector<StorageClass> classes = {};  // of each tensor, to encode; not known of decoded ones

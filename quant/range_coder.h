@@ -126,6 +126,8 @@ class RangeDecoder {
   }
   // Whether exactly all bytes were used, as it is after the last bit of what an encoder wrote.
   bool AtEnd() const { return position_ == bytes_.size(); }
+  // Whether zeros were read: more was asked for than an encoder wrote.
+  bool Overrun() const { return position_ > bytes_.size(); }
 
  private:
   void Normalize() {

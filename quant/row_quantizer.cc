@@ -15,7 +15,7 @@ namespace {
 
 constexpr float kLargestHalf = 65504.0f;
 
-int64_t RowsAPiece(int64_t cols) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cols)); }
+int64_t RowsAChunk(int64_t cols) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cols)); }
 
 void RoundRow(const float* values, int64_t count, float step, int largest, int8_t* codes) {
   if (step == 0) {
@@ -89,7 +89,7 @@ std::vector<double> ColumnDeviations(const MatrixView& matrix, const std::vector
 
 std::vector<float> RowDeviations(const MatrixView& matrix) {
   std::vector<float> deviations(matrix.rows);
-  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+  ParallelFor(matrix.rows, RowsAChunk(matrix.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       double squares = 0;
       for (int64_t c = 0; c < matrix.cols; ++c) {
@@ -118,7 +118,7 @@ QuantizedMatrix QuantizeRows(const MatrixView& matrix, std::vector<Fp16> scales,
   HM_CHECK_EQ(static_cast<int64_t>(scales.size()), matrix.rows);
   QuantizedMatrix quantized{.rows = matrix.rows, .cols = matrix.cols, .bits = bits};
   quantized.codes.resize(matrix.rows * matrix.cols);
-  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+  ParallelFor(matrix.rows, RowsAChunk(matrix.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       RoundRow(matrix.values + r * matrix.cols, matrix.cols, static_cast<float>(scales[r]), LargestCode(bits),
                quantized.codes.data() + r * matrix.cols);
@@ -140,7 +140,7 @@ QuantizedMatrix QuantizeOnGrid(const MatrixView& matrix, std::vector<Fp16> scale
   if (column_exponents.empty()) return QuantizeRows(matrix, std::move(scales), bits);
   HM_CHECK_EQ(static_cast<int64_t>(column_exponents.size()), matrix.cols);
   std::vector<float> scaled(matrix.values, matrix.values + matrix.rows * matrix.cols);
-  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+  ParallelFor(matrix.rows, RowsAChunk(matrix.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       for (int64_t c = 0; c < matrix.cols; ++c) {
         scaled[r * matrix.cols + c] /= ColumnScale(column_exponents[c]);
@@ -205,7 +205,7 @@ QuantizedMatrix QuantizePublished6(const MatrixView& matrix) {
   constexpr float kLargest = 31;
   std::array<std::vector<Fp16>, kPercentiles6.size()> scales;
   for (auto& candidate : scales) candidate.resize(matrix.rows);
-  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+  ParallelFor(matrix.rows, RowsAChunk(matrix.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const std::vector<float> largest =
           LargestMagnitudes(matrix.values + r * matrix.cols, matrix.cols, kPercentiles6[0]);
@@ -233,7 +233,7 @@ QuantizedMatrix QuantizePublished8(const MatrixView& matrix) {
   QuantizedMatrix quantized{.rows = matrix.rows, .cols = matrix.cols, .bits = 8};
   quantized.codes.resize(matrix.rows * matrix.cols);
   quantized.scales.resize(matrix.rows);
-  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+  ParallelFor(matrix.rows, RowsAChunk(matrix.cols), [&](int64_t begin, int64_t end) {
     std::vector<float> clipped(matrix.cols);
     for (int64_t r = begin; r < end; ++r) {
       const float* row = matrix.values + r * matrix.cols;
@@ -255,7 +255,7 @@ std::vector<float> Dequantize(const QuantizedMatrix& matrix) {
   for (size_t c = 0; c < matrix.column_exponents.size(); ++c) {
     columns[c] = ColumnScale(matrix.column_exponents[c]);
   }
-  ParallelFor(matrix.rows, RowsAPiece(matrix.cols), [&](int64_t begin, int64_t end) {
+  ParallelFor(matrix.rows, RowsAChunk(matrix.cols), [&](int64_t begin, int64_t end) {
     for (int64_t r = begin; r < end; ++r) {
       const float scale = static_cast<float>(matrix.scales[r]);
       for (int64_t c = 0; c < matrix.cols; ++c) {

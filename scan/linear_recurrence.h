@@ -80,7 +80,7 @@ HM_HOST_DEVICE inline T FromAccumClamped(Accum<T> value) {
 // kHillisSteele: Hillis & Steele, "Data parallel algorithms", CACM 29(12), 1986: ceil(log2 L) sweeps, in each
 // of which every position composes with the one 1, 2, 4, ... before it; O(L log L) work. A yardstick.
 // kChunked: work-efficient, one pass over memory. On the CPU vectors run over channels (time-major) or along
-// time (channel-major), threads over batch and channels, and over chunks of time where those are one piece.
+// time (channel-major), threads over batch and channels, and over chunks of time where those are one block.
 enum class ScanAlgorithm { kSequential, kHillisSteele, kChunked };
 // kTimeMajor: [batch, length, channels]. kChannelMajor: [batch, channels, length].
 enum class ScanLayout { kTimeMajor, kChannelMajor };

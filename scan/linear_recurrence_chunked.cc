@@ -3,10 +3,11 @@
 // Both directions are one recurrence over a carry, carry = gate * carry + value: forward the carry is h_t,
 // and backward it is a_t G_t, what step t hands to step t-1. Time-major, vectors run over the channels of a
 // step, in blocks that keep the carries in L1. Channel-major, a vector is kLanes steps of one channel: Hillis
-// & Steele's scan within the register, then one product and sum with the carry. Pieces of work are (batch
-// row, block of channels) and (batch row, channel). Where that is one piece, it is cut in time: each cut is
-// first reduced to the one step it amounts to, these are composed, and then each cut is scanned from its true
-// beginning. Large results are streamed past the caches.
+// & Steele's scan within the register, then one product and sum with the carry. Threads share out (batch row,
+// block of channels), a block being one channel where the layout is channel-major. Where that is one block,
+// it is cut in time: each cut is first reduced to the one step it amounts to, these are composed, and then
+// each cut is scanned from its true beginning. Large results are written past the caches, by non-temporal
+// stores.
 #include <algorithm>
 #include <array>
 #include <initializer_list>
@@ -22,18 +23,19 @@ namespace {
 constexpr int64_t kBlockChannels = 256;
 constexpr int64_t kCuts = 8;
 constexpr int64_t kCutElements = int64_t{1} << 16;  // at least, in each cut
-constexpr int64_t kPieceElements = int64_t{1} << 14;
-constexpr int64_t kTile = 1024;                     // steps whose carries backward keeps before it uses them
-constexpr int64_t kStreamBytes = int64_t{8} << 20;  // of a result: more than stays in a core's own cache
-constexpr int64_t kRowsAhead = 4;                   // that are fetched while streaming, across pages
+constexpr int64_t kTaskElements = int64_t{1} << 14;
+constexpr int64_t kTile = 1024;  // steps whose carries backward keeps before it uses them
+constexpr int64_t kNonTemporalBytes = int64_t{8} << 20;  // of a result: more than stays in a core's own cache
+constexpr int64_t kRowsAhead = 4;  // that are fetched ahead of non-temporal stores, across pages
 
-// What all four kinds of piece know: where it lies, how wide it is, and whether its results are streamed.
+// What all four kinds of block know: where it lies, how wide it is, and whether its results are written by
+// non-temporal stores.
 // Scan and Reduce work on positions [begin, end) of the order in which the carry runs.
 template <typename T, typename Args>
-struct Piece {
+struct ChannelBlock {
   const ScanGeometry& geometry;
   const Args& args;
-  bool stream;
+  bool non_temporal;
   int64_t b, first, width;
 
   int64_t At(int64_t step) const { return geometry.At(b, step, first); }
@@ -42,7 +44,7 @@ struct Piece {
 
 // One channel, forward: positions are steps.
 template <typename T>
-struct RowForward : Piece<T, LinearRecurrenceArgs<T>> {
+struct RowForward : ChannelBlock<T, LinearRecurrenceArgs<T>> {
   using A = Accum<T>;
   void Reduce(int64_t begin, int64_t end, LinearStep<A>* whole) const {
     const int64_t at = this->At(begin), count = end - begin;
@@ -53,21 +55,21 @@ struct RowForward : Piece<T, LinearRecurrenceArgs<T>> {
   void Scan(int64_t begin, int64_t end, A* carry) const {
     const int64_t at = this->At(begin);
     T* const states = this->args.states.data() + at;
-    *carry = this->stream ? ScanSteps<true>(at, end - begin, *carry, states)
-                          : ScanSteps<false>(at, end - begin, *carry, states);
+    *carry = this->non_temporal ? ScanSteps<true>(at, end - begin, *carry, states)
+                                : ScanSteps<false>(at, end - begin, *carry, states);
   }
-  template <bool kStream>
+  template <bool kNonTemporal>
   A ScanSteps(int64_t at, int64_t count, A carry, T* out) const {
     const T* const gates = this->args.gates.data() + at;
     const T* const values = this->args.values.data() + at;
-    return this->geometry.reversed ? ScanRow<true, false, kStream>(gates, values, count, carry, out)
-                                   : ScanRow<false, false, kStream>(gates, values, count, carry, out);
+    return this->geometry.reversed ? ScanRow<true, false, kNonTemporal>(gates, values, count, carry, out)
+                                   : ScanRow<false, false, kNonTemporal>(gates, values, count, carry, out);
   }
 };
 
 // One channel, backward: position p is step L-1-p.
 template <typename T>
-struct RowBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
+struct RowBackward : ChannelBlock<T, LinearRecurrenceGradArgs<T>> {
   using A = Accum<T>;
   void Reduce(int64_t begin, int64_t end, LinearStep<A>* whole) const {
     const int64_t at = this->At(this->geometry.length - 1 - begin), count = end - begin;
@@ -90,7 +92,7 @@ struct RowBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
     // The state before the sequence's first step is not beside the others.
     const bool has_first = first_step == 0;
     const int64_t skipped = has_first && !reversed ? 1 : 0;
-    if (this->stream) {
+    if (this->non_temporal) {
       StoreGradients<true>(lowest + skipped, count - has_first, entering + skipped);
     } else {
       StoreGradients<false>(lowest + skipped, count - has_first, entering + skipped);
@@ -102,7 +104,7 @@ struct RowBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
     this->args.dvalues[at] = FromAccumClamped<T>(gradient);
     this->args.dgates[at] = FromAccumClamped<T>(gradient * before);
   }
-  template <bool kStream>
+  template <bool kNonTemporal>
   void StoreGradients(int64_t lowest, int64_t count, const A* entering) const {
     const T* const dstates = this->args.dstates.data() + lowest;
     const T* const before = this->args.states.data() + lowest - this->geometry.step_stride();
@@ -115,11 +117,11 @@ struct RowBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
       dgates[i] = FromAccumClamped<T>(gradient * ToAccum(before[i]));
       ++i;
     };
-    while (kStream && i < count && (lowest + i) % kLanes<A> != 0) one();
+    while (kNonTemporal && i < count && (lowest + i) % kLanes<A> != 0) one();
     for (; i + kLanes<A> <= count; i += kLanes<A>) {
       const Vector<A> gradient = Load(dstates + i) + Load(entering + i);
-      Store<kStream>(dvalues + i, gradient);
-      Store<kStream>(dgates + i, gradient * Load(before + i));
+      Store<kNonTemporal>(dvalues + i, gradient);
+      Store<kNonTemporal>(dgates + i, gradient * Load(before + i));
     }
     while (i < count) one();
   }
@@ -133,7 +135,7 @@ struct RowBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
 
 // A block of channels, forward.
 template <typename T>
-struct BlockForward : Piece<T, LinearRecurrenceArgs<T>> {
+struct BlockForward : ChannelBlock<T, LinearRecurrenceArgs<T>> {
   using A = Accum<T>;
   void Reduce(int64_t begin, int64_t end, LinearStep<A>* whole) const {
     for (int64_t step = begin; step < end; ++step) {
@@ -146,14 +148,14 @@ struct BlockForward : Piece<T, LinearRecurrenceArgs<T>> {
   }
   void Scan(int64_t begin, int64_t end, A* carry) const {
     for (int64_t step = begin; step < end; ++step) {
-      if (this->stream) {
+      if (this->non_temporal) {
         Step<true>(step, carry);
       } else {
         Step<false>(step, carry);
       }
     }
   }
-  template <bool kStream>
+  template <bool kNonTemporal>
   void Step(int64_t step, A* __restrict carry) const {
     const int64_t ahead = kRowsAhead * this->geometry.step_stride();
     const T* const gates = this->args.gates.data() + this->At(step);
@@ -161,11 +163,11 @@ struct BlockForward : Piece<T, LinearRecurrenceArgs<T>> {
     T* const states = this->args.states.data() + this->At(step);
     int64_t c = 0;
     for (; c + kLanes<A> <= this->width; c += kLanes<A>) {
-      if (kStream) __builtin_prefetch(gates + c + ahead);
-      if (kStream) __builtin_prefetch(values + c + ahead);
+      if (kNonTemporal) __builtin_prefetch(gates + c + ahead);
+      if (kNonTemporal) __builtin_prefetch(values + c + ahead);
       const Vector<A> state = Load(gates + c) * Load(carry + c) + Load(values + c);
       Store<false>(carry + c, state);
-      Store<kStream>(states + c, state);
+      Store<kNonTemporal>(states + c, state);
     }
     for (; c < this->width; ++c) {
       carry[c] = ToAccum(gates[c]) * carry[c] + ToAccum(values[c]);
@@ -176,7 +178,7 @@ struct BlockForward : Piece<T, LinearRecurrenceArgs<T>> {
 
 // A block of channels, backward: position p is step L-1-p.
 template <typename T>
-struct BlockBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
+struct BlockBackward : ChannelBlock<T, LinearRecurrenceGradArgs<T>> {
   using A = Accum<T>;
   void Reduce(int64_t begin, int64_t end, LinearStep<A>* whole) const {
     for (int64_t p = begin; p < end; ++p) {
@@ -196,14 +198,14 @@ struct BlockBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
       if (step == 0) {
         const bool starts_at_zero = this->args.initial_state.empty();
         Step<false>(0, carry, starts_at_zero ? zeros.data() : this->args.initial_state.data() + this->row());
-      } else if (this->stream) {
+      } else if (this->non_temporal) {
         Step<true>(step, carry, this->args.states.data() + this->At(step - 1));
       } else {
         Step<false>(step, carry, this->args.states.data() + this->At(step - 1));
       }
     }
   }
-  template <bool kStream, typename Before>
+  template <bool kNonTemporal, typename Before>
   void Step(int64_t step, A* __restrict carry, const Before* before) const {
     const int64_t at = this->At(step), ahead = -kRowsAhead * this->geometry.step_stride();
     const T* const gates = this->args.gates.data() + at;
@@ -212,12 +214,12 @@ struct BlockBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
     T* const dvalues = this->args.dvalues.data() + at;
     int64_t c = 0;
     for (; c + kLanes<A> <= this->width; c += kLanes<A>) {
-      if (kStream) __builtin_prefetch(gates + c + ahead);
-      if (kStream) __builtin_prefetch(dstates + c + ahead);
-      if (kStream) __builtin_prefetch(before + c + ahead);
+      if (kNonTemporal) __builtin_prefetch(gates + c + ahead);
+      if (kNonTemporal) __builtin_prefetch(dstates + c + ahead);
+      if (kNonTemporal) __builtin_prefetch(before + c + ahead);
       const Vector<A> gradient = Load(dstates + c) + Load(carry + c);
-      Store<kStream>(dvalues + c, gradient);
-      Store<kStream>(dgates + c, gradient * Load(before + c));
+      Store<kNonTemporal>(dvalues + c, gradient);
+      Store<kNonTemporal>(dgates + c, gradient * Load(before + c));
       Store<false>(carry + c, Load(gates + c) * gradient);
     }
     for (; c < this->width; ++c) {
@@ -229,11 +231,11 @@ struct BlockBackward : Piece<T, LinearRecurrenceGradArgs<T>> {
   }
 };
 
-// Scans a piece in kCuts cuts at once. `carry` is its first carry, and its last one when this returns.
+// Scans a block in kCuts cuts at once. `carry` is its first carry, and its last one when this returns.
 template <typename A, typename P>
-void ScanInCuts(const P& piece, A* carry) {
-  const int64_t length = piece.geometry.length;
-  // Whole vectors, so that what is streamed stays aligned.
+void ScanInCuts(const P& block, A* carry) {
+  const int64_t length = block.geometry.length;
+  // Whole vectors, so that non-temporal stores stay aligned.
   auto begin_of = [&](int64_t cut) {
     return cut == kCuts ? length : cut * length / kCuts / kLanes<A> * kLanes<A>;
   };
@@ -241,61 +243,60 @@ void ScanInCuts(const P& piece, A* carry) {
   ParallelFor(kCuts, 1, [&](int64_t first, int64_t last) {
     for (int64_t cut = first; cut < last; ++cut) {
       wholes[static_cast<size_t>(cut)].fill({});
-      piece.Reduce(begin_of(cut), begin_of(cut + 1), wholes[static_cast<size_t>(cut)].data());
+      block.Reduce(begin_of(cut), begin_of(cut + 1), wholes[static_cast<size_t>(cut)].data());
     }
   });
   std::array<std::array<A, kBlockChannels>, kCuts> carries;
   for (size_t cut = 0; cut < kCuts; ++cut) {
-    std::copy_n(carry, piece.width, carries[cut].data());
-    for (int64_t c = 0; c < piece.width; ++c) {
+    std::copy_n(carry, block.width, carries[cut].data());
+    for (int64_t c = 0; c < block.width; ++c) {
       const LinearStep<A>& whole = wholes[cut][static_cast<size_t>(c)];
       carry[c] = whole.gate * carry[c] + whole.value;
     }
   }
   ParallelFor(kCuts, 1, [&](int64_t first, int64_t last) {
     for (int64_t cut = first; cut < last; ++cut) {
-      piece.Scan(begin_of(cut), begin_of(cut + 1), carries[static_cast<size_t>(cut)].data());
+      block.Scan(begin_of(cut), begin_of(cut + 1), carries[static_cast<size_t>(cut)].data());
     }
-    if (piece.stream) _mm_sfence();
+    if (block.non_temporal) _mm_sfence();
   });
 }
 
-// Whether results of this shape, at `data`, are streamed past the caches: they are large, and every row of
-// them is aligned to vectors.
+// Whether results of this shape, at `data`, are written by non-temporal stores: they are large, and every row
+// of them is aligned to vectors.
 template <typename T>
-bool IsStreamed(const ScanGeometry& geometry, std::initializer_list<const T*> results) {
+bool WantsNonTemporalStores(const ScanGeometry& geometry, std::initializer_list<const T*> results) {
   if (!std::is_same_v<T, Accum<T>>) return false;
   const int64_t row = geometry.has_rows() ? geometry.length : geometry.channels;
   bool aligned = row % kLanes<Accum<T>> == 0;
   for (const T* data : results) aligned = aligned && reinterpret_cast<uintptr_t>(data) % 32 == 0;
-  return aligned && geometry.size() * static_cast<int64_t>(sizeof(T)) >= kStreamBytes;
+  return aligned && geometry.size() * static_cast<int64_t>(sizeof(T)) >= kNonTemporalBytes;
 }
 
-// Runs all pieces of kind P, each of up to `block` channels, from the rows of `initial` (or zeros) to
+// Runs all blocks of kind P, each of up to `block_width` channels, from the rows of `initial` (or zeros) to
 // `final`.
 template <typename P, typename A, typename Args>
-void RunPieces(const ScanGeometry& geometry, const Args& args, bool stream, int64_t block,
+void RunBlocks(const ScanGeometry& geometry, const Args& args, bool non_temporal, int64_t block_width,
                const Tensor<const A>& initial, const Tensor<A>& final) {
-  const int64_t blocks = (geometry.channels + block - 1) / block;
-  const int64_t pieces = geometry.batch * blocks;
-  const int64_t piece_elements = geometry.length * std::min(block, geometry.channels);
-  ParallelFor(
-      pieces, (kPieceElements + piece_elements - 1) / piece_elements, [&](int64_t begin, int64_t end) {
-        for (int64_t index = begin; index < end; ++index) {
-          const int64_t first = index % blocks * block;
-          const P piece{
-              {geometry, args, stream, index / blocks, first, std::min(block, geometry.channels - first)}};
-          std::array<A, kBlockChannels> carry = {};
-          if (!initial.empty()) std::copy_n(initial.data() + piece.row(), piece.width, carry.data());
-          if (pieces == 1 && piece_elements >= kCuts * kCutElements) {
-            ScanInCuts(piece, carry.data());
-          } else {
-            piece.Scan(0, geometry.length, carry.data());
-          }
-          if (!final.empty()) std::copy_n(carry.data(), piece.width, final.data() + piece.row());
-        }
-        if (stream) _mm_sfence();
-      });
+  const int64_t row_blocks = (geometry.channels + block_width - 1) / block_width;
+  const int64_t blocks = geometry.batch * row_blocks;
+  const int64_t block_elements = geometry.length * std::min(block_width, geometry.channels);
+  ParallelFor(blocks, (kTaskElements + block_elements - 1) / block_elements, [&](int64_t begin, int64_t end) {
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t first = index % row_blocks * block_width;
+      const P block{{geometry, args, non_temporal, index / row_blocks, first,
+                     std::min(block_width, geometry.channels - first)}};
+      std::array<A, kBlockChannels> carry = {};
+      if (!initial.empty()) std::copy_n(initial.data() + block.row(), block.width, carry.data());
+      if (blocks == 1 && block_elements >= kCuts * kCutElements) {
+        ScanInCuts(block, carry.data());
+      } else {
+        block.Scan(0, geometry.length, carry.data());
+      }
+      if (!final.empty()) std::copy_n(carry.data(), block.width, final.data() + block.row());
+    }
+    if (non_temporal) _mm_sfence();
+  });
 }
 
 }  // namespace
@@ -303,11 +304,11 @@ void RunPieces(const ScanGeometry& geometry, const Args& args, bool stream, int6
 template <typename T>
 void ChunkedForward(const ScanGeometry& geometry, const LinearRecurrenceArgs<T>& args) {
   using A = Accum<T>;
-  const bool stream = IsStreamed<T>(geometry, {args.states.data()});
+  const bool non_temporal = WantsNonTemporalStores<T>(geometry, {args.states.data()});
   if (geometry.has_rows()) {
-    RunPieces<RowForward<T>, A>(geometry, args, stream, 1, args.initial_state, args.final_state);
+    RunBlocks<RowForward<T>, A>(geometry, args, non_temporal, 1, args.initial_state, args.final_state);
   } else {
-    RunPieces<BlockForward<T>, A>(geometry, args, stream, kBlockChannels, args.initial_state,
+    RunBlocks<BlockForward<T>, A>(geometry, args, non_temporal, kBlockChannels, args.initial_state,
                                   args.final_state);
   }
 }
@@ -315,11 +316,11 @@ void ChunkedForward(const ScanGeometry& geometry, const LinearRecurrenceArgs<T>&
 template <typename T>
 void ChunkedBackward(const ScanGeometry& geometry, const LinearRecurrenceGradArgs<T>& args) {
   using A = Accum<T>;
-  const bool stream = IsStreamed<T>(geometry, {args.dgates.data(), args.dvalues.data()});
+  const bool non_temporal = WantsNonTemporalStores<T>(geometry, {args.dgates.data(), args.dvalues.data()});
   if (geometry.has_rows()) {
-    RunPieces<RowBackward<T>, A>(geometry, args, stream, 1, args.dfinal_state, args.dinitial_state);
+    RunBlocks<RowBackward<T>, A>(geometry, args, non_temporal, 1, args.dfinal_state, args.dinitial_state);
   } else {
-    RunPieces<BlockBackward<T>, A>(geometry, args, stream, kBlockChannels, args.dfinal_state,
+    RunBlocks<BlockBackward<T>, A>(geometry, args, non_temporal, kBlockChannels, args.dfinal_state,
                                    args.dinitial_state);
   }
 }

@@ -1,4 +1,4 @@
-// The CPU half of the linear recurrence: three algorithms behind one geometry.
+// The CPU side of the linear recurrence: three algorithms behind one geometry.
 #ifndef HM11_SCAN_LINEAR_RECURRENCE_CPU_H_
 #define HM11_SCAN_LINEAR_RECURRENCE_CPU_H_
 

@@ -1,4 +1,4 @@
-// The CUDA half of the linear recurrence: what scan/linear_recurrence.cc calls once operands are checked.
+// The CUDA side of the linear recurrence: what scan/linear_recurrence.cc calls once operands are checked.
 #ifndef HM11_SCAN_LINEAR_RECURRENCE_CUDA_H_
 #define HM11_SCAN_LINEAR_RECURRENCE_CUDA_H_
 

@@ -38,13 +38,13 @@ void Sweep(const Pairs<A>& pairs) {
   }
 }
 
-// Calls function(batch row, first channel, its pairs in scratch) for each piece.
+// Calls function(batch row, first channel, its pairs in scratch) for each block of channels.
 template <typename A, typename F>
-void ForEachPiece(const ScanGeometry& geometry, Tensor<A> scratch, F&& function) {
+void ForEachBlock(const ScanGeometry& geometry, Tensor<A> scratch, F&& function) {
   const int64_t blocks = (geometry.channels + kBlockChannels - 1) / kBlockChannels;
   ParallelFor(geometry.batch * blocks, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t piece = begin; piece < end; ++piece) {
-      const int64_t b = piece / blocks, first = piece % blocks * kBlockChannels;
+    for (int64_t index = begin; index < end; ++index) {
+      const int64_t b = index / blocks, first = index % blocks * kBlockChannels;
       const int64_t width = std::min(kBlockChannels, geometry.channels - first);
       A* const gates = scratch.data() + 2 * geometry.length * (b * geometry.channels + first);
       function(b, first, Pairs<A>{gates, gates + geometry.length * width, geometry.length, width});
@@ -58,7 +58,7 @@ template <typename T>
 void HillisSteeleForward(const ScanGeometry& geometry, Tensor<Accum<T>> scratch,
                          const LinearRecurrenceArgs<T>& args) {
   using A = Accum<T>;
-  ForEachPiece<A>(geometry, scratch, [&](int64_t b, int64_t first, const Pairs<A>& pairs) {
+  ForEachBlock<A>(geometry, scratch, [&](int64_t b, int64_t first, const Pairs<A>& pairs) {
     const int64_t length = pairs.length, width = pairs.width, row = b * geometry.channels + first;
     for (int64_t step = 0; step < length; ++step) {
       for (int64_t c = 0; c < width; ++c) {
@@ -86,7 +86,7 @@ template <typename T>
 void HillisSteeleBackward(const ScanGeometry& geometry, Tensor<Accum<T>> scratch,
                           const LinearRecurrenceGradArgs<T>& args) {
   using A = Accum<T>;
-  ForEachPiece<A>(geometry, scratch, [&](int64_t b, int64_t first, const Pairs<A>& pairs) {
+  ForEachBlock<A>(geometry, scratch, [&](int64_t b, int64_t first, const Pairs<A>& pairs) {
     const int64_t length = pairs.length, width = pairs.width, row = b * geometry.channels + first;
     // Pair i is step L-1-i, whose gate is that of the step after it.
     for (int64_t i = 0; i < length; ++i) {

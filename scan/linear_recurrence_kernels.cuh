@@ -36,9 +36,10 @@ struct RecurrenceOperands {
   bool descending;  // the scan goes from the last token to the first
 };
 
-// The part of one tile of time in the recurrence, a line of `channels` numbers each: gain and sum of its own
-// tokens (what enters, times gain, plus sum, leaves), and what leaves it in the end.
-struct TileHandover {
+// Tile descriptors of the decoupled look-back (linear_recurrence_lookback.cuh), a line of `channels` numbers
+// each: a tile's aggregate, gain and sum of its own tokens (what enters, times gain, plus sum, leaves), and
+// its inclusive prefix, the carry that leaves it.
+struct TileDescriptors {
   unsigned* ticket = nullptr;  // the next tile to be worked on
   unsigned* status = nullptr;  // [tiles, lines]
   float* gains = nullptr;      // [tiles, lines, line size]
@@ -46,13 +47,13 @@ struct TileHandover {
   float* carries = nullptr;
 };
 
-enum TileStatus : unsigned { kNothing = 0, kHasEffect = 1, kHasCarry = 2 };
+enum TileStatus : unsigned { kInvalid = 0, kAggregateAvailable = 1, kPrefixAvailable = 2 };
 
 // Scratch of the chunked algorithm. `lines` x `line_size` channels in all, `tiles` tiles of time.
-int64_t HandoverBytes(int64_t tiles, int64_t lines, int64_t line_size);
+int64_t TileDescriptorBytes(int64_t tiles, int64_t lines, int64_t line_size);
 // Queues the zeroing of ticket and status.
-TileHandover StartHandover(const Device& device, Tensor<uint8_t> scratch, int64_t tiles, int64_t lines,
-                           int64_t line_size);
+TileDescriptors ClearTileDescriptors(const Device& device, Tensor<uint8_t> scratch, int64_t tiles,
+                                     int64_t lines, int64_t line_size);
 
 template <typename T>
 int64_t ChunkedScratchBytes(ScanLayout layout, bool backward, int64_t batch, int64_t length,

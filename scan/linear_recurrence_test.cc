@@ -638,7 +638,7 @@ TEST(LinearRecurrenceTest, RepeatsToTheBitOnAnyNumberOfThreads) {
         if (options.algorithm != ScanAlgorithm::kChunked) continue;
         const Results first = RunScan<float>(device, options, c);
         ExpectSame(RunScan<float>(device, options, c), first, NameOf(options));
-        // Within a ParallelFor the scan's own pieces run one after the other on this thread.
+        // Within a ParallelFor the scan's own chunks run one after the other on this thread.
         Results nested;
         ParallelFor(2, 1, [&](int64_t begin, int64_t) {
           if (begin == 0) nested = RunScan<float>(device, options, c);
@@ -673,7 +673,7 @@ TEST(LinearRecurrenceTest, CutsInTimeCountEveryStepOnce) {
   }
 }
 
-// From 8 MB on the CPU streams results past its caches where rows are aligned: a path of its own.
+// From 8 MB on the CPU writes results by non-temporal stores where rows are aligned: a path of its own.
 TEST(LinearRecurrenceTest, LargeResultsAreThoseOfTheLoop) {
   const Case all = MakeCase(1, 2049, 1027, 12);
   const auto check = [&](Shape shape, ScanOptions options) {

@@ -44,13 +44,13 @@ inline Vector<Accum<T>> Load(const T* from) {
   return v;
 }
 
-// kStream goes past the caches, for results that are too many to be found there again: it saves reading the
-// lines that are to be overwritten. `to` must then be aligned to a vector.
-template <bool kStream, typename T>
+// kNonTemporal stores go past the caches, for results that are too many to be found there again: it saves
+// reading the lines that are to be overwritten. `to` must then be aligned to a vector.
+template <bool kNonTemporal, typename T>
 inline void Store(T* to, Vector<Accum<T>> v) {
   using A = Accum<T>;
   if constexpr (std::is_same_v<T, A>) {
-    if constexpr (kStream) {
+    if constexpr (kNonTemporal) {
 #ifdef __AVX__
       __m256i bits;
       std::memcpy(&bits, &v, sizeof(v));
@@ -104,7 +104,7 @@ inline void SweepLanes(Vector<A>& gates, Vector<A>& values) {
 // The scan of `count` steps of one channel from `carry`, upwards or downwards in memory from the pointers
 // given; returns the last carry. With kTimesGate a step's value is multiplied by its gate first. A null `out`
 // drops the states.
-template <bool kDown, bool kTimesGate, bool kStream, typename T, typename Out>
+template <bool kDown, bool kTimesGate, bool kNonTemporal, typename T, typename Out>
 Accum<T> ScanRow(const T* gates, const T* values, int64_t count, Accum<T> carry, Out* out) {
   using A = Accum<T>;
   constexpr int64_t kStep = kDown ? -1 : 1;
@@ -119,7 +119,7 @@ Accum<T> ScanRow(const T* gates, const T* values, int64_t count, Accum<T> carry,
     SweepLanes<1, A>(a, b);
     const Vector<A> states = a * (Vector<A>{} + carry) + b;
     carry = states[kLanes<A> - 1];
-    if (out != nullptr) Store<kStream>(out + kStep * i + kLowest, kDown ? Reverse<A>(states) : states);
+    if (out != nullptr) Store<kNonTemporal>(out + kStep * i + kLowest, kDown ? Reverse<A>(states) : states);
   }
   for (; i < count; ++i) {
     const A gate = ToAccum(gates[kStep * i]);

@@ -30,7 +30,7 @@
 //  9. Devices agree within those bounds.
 //
 // Determinism: the same bits from run to run on one device; on the CPU whatever the number of threads. Sums
-// over channels and batch rows are over pieces cut by shapes alone, added in a fixed order. No number is the
+// over channels and batch rows are over groups cut by shapes alone, added in a fixed order. No number is the
 // result of an atomic.
 //
 // Cost, an element of [time, inner]: forward reads x, delta, z and writes y, 8 bytes in Bf16; backward reads

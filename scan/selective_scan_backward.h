@@ -1,4 +1,4 @@
-// The selective scan of one piece on the CPU, backward.
+// The selective scan of one group on the CPU, backward.
 //
 // Walks the chunks of time from last to first. Within one it runs a block of kBlock states forward from the
 // state saved at the chunk's beginning, keeping the states and decays of all steps in L1, and then back over
@@ -14,15 +14,15 @@
 #include "core/tensor.h"
 #include "scan/selective_scan.h"
 #include "scan/selective_scan_cpu.h"
-#include "scan/selective_scan_piece.h"
+#include "scan/selective_scan_group.h"
 #include "scan/selective_scan_vectors.h"
 
 namespace hm11::cpu {
 namespace {
 
 template <typename T, int kLanes>
-struct BackwardScan : PieceScan<T, kLanes> {
-  using Base = PieceScan<T, kLanes>;
+struct BackwardScan : GroupScan<T, kLanes> {
+  using Base = GroupScan<T, kLanes>;
   using typename Base::L;
   using typename Base::V;
 
@@ -56,13 +56,13 @@ struct BackwardScan : PieceScan<T, kLanes> {
     V *dinput, *dstep;    // [kSteps]
     V* start;             // [padded_state]: the states the chunk begins with
     V *states, *decays;   // [kSteps + 1, kBlock], [kSteps, kBlock]
-    V *db, *dc;           // [kSteps, padded_state]: sums over the piece's vectors
+    V *db, *dc;           // [kSteps, padded_state]: sums over the group's vectors
     T *b, *c;             // [kSteps, padded_state]
   };
 
-  BackwardScan(const SelectiveScanGradArgs<T>& g, const SelectiveScanPiece& piece,
+  BackwardScan(const SelectiveScanGradArgs<T>& g, const ChannelGroup& group,
                const SelectiveScanPartials<T>& p, Carver carver)
-      : Base(g.forward, piece), grad(g), partials(p), memory(carver, this->vectors, this->padded_state) {}
+      : Base(g.forward, group), grad(g), partials(p), memory(carver, this->vectors, this->padded_state) {}
   const SelectiveScanGradArgs<T>& grad;
   const SelectiveScanPartials<T>& partials;
   Memory memory;
@@ -118,7 +118,7 @@ struct BackwardScan : PieceScan<T, kLanes> {
       __builtin_prefetch(grad.dx.data() + this->At(t + i, v), /*rw=*/1);
       __builtin_prefetch(grad.ddelta.data() + this->At(t + i, v), /*rw=*/1);
       if (!grad.dz.empty())
-        __builtin_prefetch(grad.dz.row(this->piece.b * this->time + t + i) + this->channel(v), /*rw=*/1);
+        __builtin_prefetch(grad.dz.row(this->group.b * this->time + t + i) + this->channel(v), /*rw=*/1);
       memory.dy[i] = dy;
       memory.dinput[i] = V{};
       memory.dstep[i] = V{};
@@ -206,7 +206,7 @@ struct BackwardScan : PieceScan<T, kLanes> {
         const V z = this->Z(t + i, v), sigmoid = L::Sigmoid(z);
         const V dy = L::Load(grad.dy.data() + at, count);
         const V dz = dy * memory.y[i] * sigmoid * (T{1} + z * (T{1} - sigmoid));
-        L::Store(grad.dz.row(this->piece.b * this->time + t + i) + this->channel(v), dz, count);
+        L::Store(grad.dz.row(this->group.b * this->time + t + i) + this->channel(v), dz, count);
       }
     }
     memory.dd[v] = dd;
@@ -215,7 +215,7 @@ struct BackwardScan : PieceScan<T, kLanes> {
 
   // The sums over channels of a chunk's db or dc.
   void SumLanes(const V* sums, int64_t t, int64_t steps, const Tensor<T>& partial) const {
-    const int64_t row = (this->piece.b * partial.dim(1) + this->piece.group) * this->time + t;
+    const int64_t row = (this->group.b * partial.dim(1) + this->group.index) * this->time + t;
     for (int64_t i = 0; i < steps; ++i) {
       T* const to = partial.data() + (row + i) * this->state;
       for (int64_t n = 0; n < this->padded_state; n += kBlock) {
@@ -232,7 +232,7 @@ struct BackwardScan : PieceScan<T, kLanes> {
       V* const drates = memory.drates + v * this->padded_state;
       const V* const rates = memory.rates + v * this->padded_state;
       for (int64_t n = 0; n < this->state; ++n) drates[n] *= rates[n] * L::Splat(Base::kLn2);
-      const int64_t row = this->piece.b * this->inner + this->channel(v), count = this->channels(v);
+      const int64_t row = this->group.b * this->inner + this->channel(v), count = this->channels(v);
       L::StoreTransposed(drates, count, this->state, partials.da_log.data() + row * this->state);
       L::Store(partials.dd.data() + row, memory.dd[v], count);
       L::Store(partials.ddelta_bias.data() + row, memory.ddelta_bias[v], count);

@@ -1,4 +1,5 @@
-// The CPU half of the selective scan: pieces of work, and the kernels that run one, compiled for two CPUs.
+// The CPU side of the selective scan: groups of channels, and the kernels that scan one, compiled for
+// two CPUs.
 #ifndef HM11_SCAN_SELECTIVE_SCAN_CPU_H_
 #define HM11_SCAN_SELECTIVE_SCAN_CPU_H_
 
@@ -10,13 +11,13 @@
 
 namespace hm11::cpu {
 
-// One piece: channels [first, first + count) of batch row `b`, all of time, on one thread. `group` numbers
-// the pieces of a row.
-struct SelectiveScanPiece {
-  int64_t b, group, first, count;
+// Channels [first, first + count) of batch row `b`, all of time, on one thread. `index` numbers the groups of
+// a row.
+struct ChannelGroup {
+  int64_t b, index, first, count;
 };
 
-// Sums over one piece's channels, or over its batch row's time, that are added up when all pieces are done.
+// Sums over one group's channels, or over its batch row's time, that are added up when all groups are done.
 template <typename A>
 struct SelectiveScanPartials {
   Tensor<A> db;           // [batch, groups, time, state]
@@ -31,8 +32,8 @@ template <typename T>
 struct SelectiveScanKernels {
   int64_t (*forward_scratch_bytes)(int64_t channels, int64_t state);
   int64_t (*backward_scratch_bytes)(int64_t channels, int64_t state);
-  void (*forward)(const SelectiveScanArgs<T>& args, const SelectiveScanPiece& piece, void* scratch);
-  void (*backward)(const SelectiveScanGradArgs<T>& args, const SelectiveScanPiece& piece,
+  void (*forward)(const SelectiveScanArgs<T>& args, const ChannelGroup& group, void* scratch);
+  void (*backward)(const SelectiveScanGradArgs<T>& args, const ChannelGroup& group,
                    const SelectiveScanPartials<T>& partials, void* scratch);
 };
 
@@ -42,7 +43,7 @@ SelectiveScanKernels<T> BaselineKernels();
 // For CPUs with AVX-512; float only.
 SelectiveScanKernels<float> Avx512Kernels();
 
-// All pieces, on all threads. Memory comes from `scratch`, of at least the bytes that
+// All groups, on all threads. Memory comes from `scratch`, of at least the bytes that
 // SelectiveScanScratchBytes says.
 template <typename T>
 int64_t SelectiveScanForwardScratchBytes(const SelectiveScanArgs<T>& args);

@@ -1,4 +1,4 @@
-// The CUDA half of the selective scan: what scan/selective_scan.cc calls once operands are checked.
+// The CUDA side of the selective scan: what scan/selective_scan.cc calls once operands are checked.
 #ifndef HM11_SCAN_SELECTIVE_SCAN_CUDA_H_
 #define HM11_SCAN_SELECTIVE_SCAN_CUDA_H_
 

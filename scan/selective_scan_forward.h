@@ -1,4 +1,4 @@
-// The selective scan of one piece on the CPU, forward.
+// The selective scan of one group on the CPU, forward.
 //
 // A vector is kLanes neighbouring channels. Time is walked in chunks of kSelectiveScanChunk steps, and within
 // a chunk the states in blocks of kBlock: a block's states stay in registers while the chunk's steps go by,
@@ -12,15 +12,15 @@
 
 #include "scan/selective_scan.h"
 #include "scan/selective_scan_cpu.h"
-#include "scan/selective_scan_piece.h"
+#include "scan/selective_scan_group.h"
 #include "scan/selective_scan_vectors.h"
 
 namespace hm11::cpu {
 namespace {
 
 template <typename T, int kLanes>
-struct ForwardScan : PieceScan<T, kLanes> {
-  using Base = PieceScan<T, kLanes>;
+struct ForwardScan : GroupScan<T, kLanes> {
+  using Base = GroupScan<T, kLanes>;
   using typename Base::L;
   using typename Base::V;
 
@@ -38,8 +38,8 @@ struct ForwardScan : PieceScan<T, kLanes> {
     T *b, *c;             // [kSteps, padded_state]
   };
 
-  ForwardScan(const SelectiveScanArgs<T>& args, const SelectiveScanPiece& piece, Carver carver)
-      : Base(args, piece), memory(carver, this->vectors, this->padded_state) {}
+  ForwardScan(const SelectiveScanArgs<T>& args, const ChannelGroup& group, Carver carver)
+      : Base(args, group), memory(carver, this->vectors, this->padded_state) {}
   Memory memory;
 
   static int64_t ScratchBytes(int64_t channels, int64_t state) {
@@ -75,7 +75,7 @@ struct ForwardScan : PieceScan<T, kLanes> {
     __builtin_prefetch(this->args.x.data() + this->At(t, vector));
     __builtin_prefetch(this->args.delta.data() + this->At(t, vector));
     if (!this->args.z.empty())
-      __builtin_prefetch(this->args.z.row(this->piece.b * this->time + t) + this->channel(vector));
+      __builtin_prefetch(this->args.z.row(this->group.b * this->time + t) + this->channel(vector));
   }
 
   void Begin(int64_t t, int64_t steps, int64_t v) {

@@ -15,14 +15,14 @@ SelectiveScanKernels<T> KernelsOf() {
   SelectiveScanKernels<T> kernels;
   kernels.forward_scratch_bytes = ForwardScan<T, kLanes>::ScratchBytes;
   kernels.backward_scratch_bytes = BackwardScan<T, kLanes>::ScratchBytes;
-  kernels.forward = [](const SelectiveScanArgs<T>& args, const SelectiveScanPiece& piece, void* scratch) {
+  kernels.forward = [](const SelectiveScanArgs<T>& args, const ChannelGroup& group, void* scratch) {
     const FlushDenormals flush;
-    ForwardScan<T, kLanes>(args, piece, Carver(scratch)).Run();
+    ForwardScan<T, kLanes>(args, group, Carver(scratch)).Run();
   };
-  kernels.backward = [](const SelectiveScanGradArgs<T>& args, const SelectiveScanPiece& piece,
+  kernels.backward = [](const SelectiveScanGradArgs<T>& args, const ChannelGroup& group,
                         const SelectiveScanPartials<T>& partials, void* scratch) {
     const FlushDenormals flush;
-    BackwardScan<T, kLanes>(args, piece, partials, Carver(scratch)).Run();
+    BackwardScan<T, kLanes>(args, group, partials, Carver(scratch)).Run();
   };
   return kernels;
 }

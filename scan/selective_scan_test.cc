@@ -597,7 +597,7 @@ TEST(SelectiveScanTest, RepeatsToTheBitOnAnyNumberOfThreads) {
     for (const Device& device : TestDevices()) {
       const Results first = RunScan<float>(device, c);
       ExpectSame(RunScan<float>(device, c), first, device.name());
-      // Within a ParallelFor the scan's own pieces run one after the other on this thread.
+      // Within a ParallelFor the scan's own groups of channels run one after the other on this thread.
       Results nested;
       ParallelFor(2, 1, [&](int64_t begin, int64_t) {
         if (begin == 0) nested = RunScan<float>(device, c);
@@ -641,11 +641,11 @@ TEST(SelectiveScanTest, AllKernelsOfTheCpuAgree) {
   Arena arena = Arena::Cpu();
   const auto run = [&](const cpu::SelectiveScanKernels<float>& kernels) {
     Operands<float> operands(arena, c);
-    const cpu::SelectiveScanPiece piece = {0, 0, 0, c.inner};
+    const cpu::ChannelGroup group = {0, 0, 0, c.inner};
     const int64_t bytes = kernels.backward_scratch_bytes(c.inner, c.state);
     uint8_t* const scratch = arena.New<uint8_t>({bytes}).data();
     EXPECT_LE(kernels.forward_scratch_bytes(c.inner, c.state), bytes);
-    kernels.forward(operands.args(), piece, scratch);
+    kernels.forward(operands.args(), group, scratch);
     const SelectiveScanGradArgs<float> grad = operands.GradArgs();
     cpu::SelectiveScanPartials<float> partials;
     partials.db = arena.New<float>({1, 1, c.time, c.state});
@@ -653,7 +653,7 @@ TEST(SelectiveScanTest, AllKernelsOfTheCpuAgree) {
     partials.da_log = arena.New<float>({1, c.inner, c.state});
     partials.dd = arena.New<float>({1, c.inner});
     partials.ddelta_bias = arena.New<float>({1, c.inner});
-    kernels.backward(grad, piece, partials, scratch);
+    kernels.backward(grad, group, partials, scratch);
     const auto get = [&](const auto& tensor) { return DownloadAs<double>(arena, tensor); };
     return Results{{"y", get(operands.args().y)},
                    {"dx", get(grad.dx)},

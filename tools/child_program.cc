@@ -10,6 +10,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 
 namespace hm11 {
@@ -68,6 +69,12 @@ absl::StatusOr<std::string> RunAndRead(const std::vector<std::string>& command, 
 
 absl::StatusOr<EndedProgram> RunToItsEnd(const std::vector<std::string>& command) {
   return Run(command, Errors::kRead);
+}
+
+std::string FirstLineOf(const std::vector<std::string>& command) {
+  const absl::StatusOr<std::string> output = RunAndRead(command, ProgramErrors::kDropped);
+  if (!output.ok()) return "";
+  return std::string(absl::StripAsciiWhitespace(output->substr(0, output->find('\n'))));
 }
 
 }  // namespace hm11

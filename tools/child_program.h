@@ -19,6 +19,10 @@ enum class ProgramErrors {
 absl::StatusOr<std::string> RunAndRead(const std::vector<std::string>& command,
                                        ProgramErrors errors = ProgramErrors::kShown);
 
+// The first line that a program prints, without blanks around it; "" when it cannot be run or fails. Its
+// errors are dropped.
+std::string FirstLineOf(const std::vector<std::string>& command);
+
 struct EndedProgram {
   int exit_code = 0;
   std::string output = {};  // what it printed, errors too

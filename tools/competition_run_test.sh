@@ -4,25 +4,8 @@ set -uo pipefail
 
 readonly script="$PWD/tools/competition_run.sh"
 readonly work="${TEST_TMPDIR:-$(mktemp -d)}/competition test"  # a space, as folders have
-failures=0
 
-# check WHAT CONDITION...: says which expectation does not hold, and goes on.
-check() {
-  local what="$1"
-  shift
-  "$@" && return
-  echo "FAILED: $what"
-  failures=$((failures + 1))
-}
-has() { grep -q -F -- "$2" "$1"; }
-code_is() {
-  local wanted="$1"
-  shift
-  "$@" >"$work/out" 2>&1 </dev/null
-  local code=$?
-  ((code == wanted)) || { echo "exit code $code of $*:"; cat "$work/out"; return 1; }
-}
-says() { code_is 1 "${@:2}" && [[ $(wc -l <"$work/out") == 1 ]] && has "$work/out" "error: $1"; }
+source testing/shell_checks.sh
 calls() { grep -c -E -- "$1" "$work/calls"; }
 calls_are() { [[ $(calls "$2") == "$1" ]] || { echo "$(calls "$2") calls of $2, not $1"; cat "$work/calls"; return 1; }; }
 
@@ -77,14 +60,14 @@ printf '{"text":"c"}\n' >train.jsonl
 printf 'm' >8.model
 readonly texts=(--train='tr*.jsonl' --val=val.jsonl --tokenizer=8.model)
 
-check "no command" says "usage" "$script"
-check "unknown flag" says "unknown flag --sed" "$script" begin --sed=1
-check "a word" says "unexpected argument 'now'" "$script" begin now
-check "a missing text" says "--train: no file none*" "$script" begin --train='none*' --val=val.jsonl --tokenizer=8.model
-check "a missing flag" says "--val is missing" "$script" begin --train=train.jsonl
-check "no folder" says "no folder nowhere" "$script" begin --data=nowhere
-check "not a number" says "--seconds=ten is not" "$script" begin "${texts[@]}" --seconds=ten --gpus=1
-check "nothing begun" says "nothing was begun in void" "$script" wait 1 --out=void
+check "no command" refuses "usage" "$script"
+check "unknown flag" refuses "unknown flag --sed" "$script" begin --sed=1
+check "a word" refuses "unexpected argument 'now'" "$script" begin now
+check "a missing text" refuses "--train: no file none*" "$script" begin --train='none*' --val=val.jsonl --tokenizer=8.model
+check "a missing flag" refuses "--val is missing" "$script" begin --train=train.jsonl
+check "no folder" refuses "no folder nowhere" "$script" begin --data=nowhere
+check "not a number" refuses "--seconds=ten is not" "$script" begin "${texts[@]}" --seconds=ten --gpus=1
+check "nothing begun" refuses "nothing was begun in void" "$script" wait 1 --out=void
 
 # A whole run on four GPUs.
 check "begins" code_is 0 "$script" begin "${texts[@]}" --out=one --gpus=4 --seconds=9 --set=a=1
@@ -107,9 +90,9 @@ for ((i = 0; i < 100; ++i)); do
   sleep 0.1
 done
 check "is still running" code_is 2 "$script" wait 1 --out=two
-check "is not begun twice" says "two is at work already" "$script" begin --out=two
+check "is not begun twice" refuses "two is at work already" "$script" begin --out=two
 kill -9 -- "-$(cat two/pid)"
-check "was interrupted" says "ended in step train" "$script" wait 5 --out=two
+check "was interrupted" refuses "ended in step train" "$script" wait 5 --out=two
 check "goes on" code_is 0 "$script" begin --out=two
 check "ends at last" code_is 0 "$script" wait 60 --out=two
 check "one preparation" calls_are 1 "^prepare_data"
@@ -117,9 +100,8 @@ check "resumed" calls_are 1 "^hm11 --resume --out=two/train --gpus=1"
 
 # A step that fails is told, and those that do not need it are done.
 check "begins a third" env BAD_MODE=stateful "$script" begin "${texts[@]}" --out=three --gpus=1 --scaling_seconds=0 >out
-check "tells the failure" says "step score_stateful failed" "$script" wait 60 --out=three
+check "tells the failure" refuses "step score_stateful failed" "$script" wait 60 --out=three
 check "scores the other modes" test -e three/steps/score_ttt_mlp.done
 check "packs" test -e three/steps/submission.done
 
-((failures == 0)) && echo "all of competition_run.sh's tests passed"
-exit $((failures > 0))
+end_of_checks

@@ -20,10 +20,11 @@
 #include "data/batcher.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "eval/bits_per_byte.h"
+#include "model/placed_weights.h"
 #include "model/safetensors.h"
-#include "quant/program_size.h"
+#include "program/counted_program.h"
+#include "quant/packed_model.h"
 #include "train/calibration.h"
 #include "train/trainer.h"
 

@@ -7,10 +7,10 @@
 
 #include "core/random.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
 #include "model/weights.h"
+#include "program/counted_program.h"
 #include "quant/model_artifact_test_weights.h"
-#include "quant/program_size.h"
+#include "quant/packed_model.h"
 #include "testing/matchers.h"
 #include "train/config.h"
 

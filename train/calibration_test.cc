@@ -12,8 +12,8 @@
 #include <vector>
 
 #include "data/token_stream.h"
-#include "eval/artifact_model.h"
 #include "model/language_model.h"
+#include "model/placed_weights.h"
 #include "model/weights.h"
 #include "quant/model_artifact_test_weights.h"
 #include "testing/matchers.h"

@@ -10,7 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
-#include "core/lzma.h"
+#include "core/crc64.h"
 #include "core/status.h"
 #include "model/safetensors.h"
 
@@ -69,6 +69,23 @@ bool Place(NamedTensor tensor, Checkpoint* checkpoint) {
   return false;
 }
 
+template <typename... Words>
+absl::Status Bad(const Words&... why) {
+  return absl::DataLossError(absl::StrCat(why...));
+}
+
+absl::StatusOr<int> Version(Safetensors& file) {
+  int version = 0;
+  if (file.metadata["format"] != kFormat) return Bad("not a checkpoint of hm11");
+  if (!absl::SimpleAtoi(file.metadata["version"], &version) || version < 1) {
+    return Bad("checkpoint without a version");
+  }
+  if (version > kCheckpointVersion) {
+    return Bad("checkpoint of version ", version, ", newer than this program's ", kCheckpointVersion);
+  }
+  return version;
+}
+
 }  // namespace
 
 absl::Status WriteCheckpoint(const std::string& path, const Checkpoint& checkpoint) {
@@ -98,17 +115,18 @@ absl::Status WriteCheckpoint(const std::string& path, const Checkpoint& checkpoi
 
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path) {
   HM_ASSIGN_OR_RETURN(Safetensors file, ReadSafetensors(path));
-  const auto bad = [&](absl::string_view why) { return absl::DataLossError(absl::StrCat(path, ": ", why)); };
-  int version = 0;
-  if (file.metadata["format"] != kFormat) return bad("not a checkpoint of hm11");
-  if (!absl::SimpleAtoi(file.metadata["version"], &version) || version < 1)
-    return bad("checkpoint without a version");
-  if (version > kCheckpointVersion) {
-    return bad(
-        absl::StrCat("checkpoint of version ", version, ", newer than this program's ", kCheckpointVersion));
-  }
-  if (file.metadata["crc64"] != Checksum(file, version))
-    return bad("checkpoint was altered: its checksum differs");
+  const absl::StatusOr<int> version = Version(file);
+  absl::StatusOr<Checkpoint> checkpoint =
+      !version.ok() ? version.status()
+      : file.metadata["crc64"] != Checksum(file, *version)
+          ? absl::DataLossError("checkpoint was altered: its checksum differs")
+          : CheckpointFromTensors(std::move(file));
+  if (checkpoint.ok()) return checkpoint;
+  return absl::Status(checkpoint.status().code(), absl::StrCat(path, ": ", checkpoint.status().message()));
+}
+
+absl::StatusOr<Checkpoint> CheckpointFromTensors(Safetensors file) {
+  HM_ASSIGN_OR_RETURN(const int version, Version(file));
   Checkpoint checkpoint;
   checkpoint.config = file.metadata["config"];
   checkpoint.device = file.metadata["device"];
@@ -128,15 +146,15 @@ absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path) {
       {"snapshots_taken", &checkpoint.snapshots.taken}};
   for (const auto& [key, number] : numbers) {
     if (version == 1 && number != &checkpoint.position.step) continue;
-    if (!absl::SimpleAtoi(file.metadata[key], number)) return bad(absl::StrCat("checkpoint without ", key));
+    if (!absl::SimpleAtoi(file.metadata[key], number)) return Bad("checkpoint without ", key);
   }
   if (version > 1 && (!absl::SimpleAtoi(file.metadata["snapshot_sets"], &sets) || sets > kMostSnapshots)) {
-    return bad("checkpoint without snapshot_sets");
+    return Bad("checkpoint without snapshot_sets");
   }
   checkpoint.snapshots.sets.resize(sets);
   for (NamedTensor& tensor : file.tensors) {
     const std::string name = tensor.name;
-    if (!Place(std::move(tensor), &checkpoint)) return bad(absl::StrCat("unknown tensor ", name));
+    if (!Place(std::move(tensor), &checkpoint)) return Bad("unknown tensor ", name);
   }
   return checkpoint;
 }

@@ -11,9 +11,10 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
+#include "model/safetensors.h"
 #include "train/schedule.h"
 #include "train/snapshots.h"
-#include "train/trainer.h"
+#include "train/training_state.h"
 
 namespace hm11 {
 
@@ -44,6 +45,10 @@ absl::Status WriteCheckpoint(const std::string& path, const Checkpoint& checkpoi
 
 // Errors name the file: not a checkpoint, truncated, altered (its checksum differs), or of a newer version.
 absl::StatusOr<Checkpoint> ReadCheckpoint(const std::string& path);
+
+// The last part of ReadCheckpoint: a file's tensors and metadata, whose checksum is not looked at. Errors do not
+// name the file.
+absl::StatusOr<Checkpoint> CheckpointFromTensors(Safetensors file);
 
 }  // namespace hm11
 

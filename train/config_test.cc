@@ -5,11 +5,20 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <map>
+#include <regex>
+#include <string>
+#include <vector>
+
 #include "core/fields.h"
+#include "model/golden_model.h"
+#include "model/weights.h"
 #include "testing/matchers.h"
 
 namespace hm11 {
 namespace {
+
+using testing::ElementsAre;
 
 TEST(ConfigTest, EveryPresetIsPossibleAndParsesBackToItself) {
   for (const std::string& name : PresetNames()) {
@@ -23,17 +32,47 @@ TEST(ConfigTest, EveryPresetIsPossibleAndParsesBackToItself) {
   }
 }
 
-TEST(ConfigTest, ThePublishedPresetIsThePublishedRecipe) {
+// The numbers in a text such as "lr .025 over 1500 steps", in their order.
+std::vector<double> NumbersIn(const std::string& text) {
+  static const std::regex* const number = new std::regex("[0-9]*\\.?[0-9]+(e-?[0-9]+)?");
+  std::vector<double> numbers;
+  for (std::sregex_iterator it(text.begin(), text.end(), *number), end; it != end; ++it) {
+    numbers.push_back(std::stod(it->str()));
+  }
+  return numbers;
+}
+
+TEST(ConfigTest, ThePublishedPresetIsTheModelOfTheReference) {
+  // The golden files are of the reference's own Mamba, whose step sizes have rank inner / 16. What was published
+  // ran the mamba_ssm package: dim / 16, which gives the 31.8 million parameters that it names.
+  ModelConfig expected = LoadGoldenModel("model_full").config;
+  expected.dt_rank = expected.dim / 16;
+  const ModelConfig model = Preset("hm11_published")->model;
+  EXPECT_EQ(FormatFields(model), FormatFields(expected));
+  EXPECT_NEAR(static_cast<double>(CountParameters(model)), 31.8e6, 0.05e6);
+}
+
+TEST(ConfigTest, ThePublishedPresetIsTheRecipeOfTheReference) {
   const RunConfig config = *Preset("hm11_published");
-  EXPECT_EQ(CountParameters(config.model), 31'780'916);
-  EXPECT_EQ(config.batch_tokens, 786'432);
-  EXPECT_FALSE(config.optimizer.muon_on_mamba);
-  EXPECT_EQ(config.optimizer.muon_weight_decay, 0.04);
-  EXPECT_EQ(config.schedule.average_decay, 0.997);
-  EXPECT_EQ(config.schedule.momentum_start, 0.92);
-  EXPECT_EQ(config.schedule.momentum_end, 0.99);
-  EXPECT_EQ(config.quant.scheme, "published");
-  EXPECT_TRUE(config.export_average);
+  const OptimizerConfig& optimizer = config.optimizer;
+  const ScheduleConfig& schedule = config.schedule;
+  const std::map<std::string, std::string> recipe = LoadGoldenModel("optimizer").file.metadata;
+  // "lr .025 momentum .92 -> .99 over 1500 steps, nesterov, 5 Newton-Schulz steps in float32, weight decay .04, ..."
+  std::vector<double> muon = NumbersIn(recipe.at("muon"));
+  ASSERT_GE(muon.size(), 7u);
+  muon.resize(7);
+  EXPECT_THAT(
+      muon, ElementsAre(optimizer.muon_lr, schedule.momentum_start, schedule.momentum_end,
+                        static_cast<double>(schedule.published_momentum_steps),
+                        static_cast<double>(optimizer.newton_schulz_steps), 32, optimizer.muon_weight_decay));
+  EXPECT_FALSE(optimizer.muon_on_mamba);
+  // "... embeddings lr .035, everything else lr .025; betas .9 .95 eps 1e-8 wd .04"
+  EXPECT_THAT(NumbersIn(recipe.at("adamw")),
+              ElementsAre(optimizer.embedding_lr, optimizer.control_lr, optimizer.beta1, optimizer.beta2,
+                          optimizer.epsilon, optimizer.adam_weight_decay));
+  EXPECT_EQ(optimizer.embedding_weight_decay, optimizer.adam_weight_decay);
+  EXPECT_THAT(NumbersIn(recipe.at("grad_clip")), ElementsAre(optimizer.clip));
+  EXPECT_THAT(NumbersIn(recipe.at("ema")), ElementsAre(schedule.average_decay));
 }
 
 TEST(ConfigTest, ErrorsNamePresetKeyAndValue) {

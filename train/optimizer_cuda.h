@@ -1,4 +1,4 @@
-// The CUDA half of the optimizer.
+// The CUDA side of the optimizer.
 #ifndef HM11_TRAIN_OPTIMIZER_CUDA_H_
 #define HM11_TRAIN_OPTIMIZER_CUDA_H_
 

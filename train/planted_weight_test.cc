@@ -8,9 +8,9 @@
 #include <vector>
 
 #include "core/random.h"
-#include "eval/artifact_model.h"
 #include "model/safetensors.h"
 #include "model/weight_layout.h"
+#include "quant/packed_model.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
 #include "train/optimizer.h"

@@ -6,8 +6,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "core/crc64.h"
 #include "core/fields.h"
-#include "core/lzma.h"
 
 namespace hm11 {
 

@@ -5,8 +5,8 @@
 //
 // The run's folder receives config.txt, train.log, metrics.jsonl, tokenizer.model, checkpoint.safetensors,
 // model.safetensors (the exported weights under the reference's names), artifact.hm11, program.tar.xz and
-// train_gpt.py, the program that the artifact's size is counted with (quant/program_size.h), and, drawn anew
-// at every validation, report.html (train/report/page.h).
+// train_gpt.py, the program that the artifact's size is counted with (program/counted_program.h), and, drawn
+// anew at every validation, report.html (train/report/page.h).
 #ifndef HM11_TRAIN_RUN_H_
 #define HM11_TRAIN_RUN_H_
 

@@ -6,12 +6,11 @@
 
 #include <algorithm>
 #include <cerrno>
-#include <cmath>
 #include <cstdio>
 #include <cstring>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_format.h"
 #include "core/file.h"
 #include "core/status.h"
 
@@ -118,12 +117,6 @@ void RunLog::Progress(absl::string_view text) {
   std::fprintf(stderr, "\r\x1b[K%.*s", static_cast<int>(text.size()), text.data());
   std::fflush(stderr);
   progress_shown_ = !text.empty();
-}
-
-std::string FormatDuration(double seconds) {
-  const int64_t whole = std::llround(std::max(0.0, seconds));
-  if (whole < 3600) return absl::StrFormat("%d:%02d", whole / 60, whole % 60);
-  return absl::StrFormat("%d:%02d:%02d", whole / 3600, whole / 60 % 60, whole % 60);
 }
 
 }  // namespace hm11

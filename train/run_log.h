@@ -82,9 +82,6 @@ class RunLog {
   bool progress_shown_ = false;
 };
 
-// "1:05" or "2:03:04".
-std::string FormatDuration(double seconds);
-
 }  // namespace hm11
 
 #endif  // HM11_TRAIN_RUN_LOG_H_

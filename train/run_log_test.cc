@@ -123,14 +123,5 @@ TEST(RunLogTest, ProgressIsForTerminals) {
   EXPECT_EQ(testing::internal::GetCapturedStderr(), "");
 }
 
-TEST(RunLogTest, Durations) {
-  EXPECT_EQ(FormatDuration(65), "1:05");
-  EXPECT_EQ(FormatDuration(600), "10:00");
-  EXPECT_EQ(FormatDuration(3599), "59:59");
-  EXPECT_EQ(FormatDuration(3600), "1:00:00");
-  EXPECT_EQ(FormatDuration(7384.4), "2:03:04");
-  EXPECT_EQ(FormatDuration(-3), "0:00");
-}
-
 }  // namespace
 }  // namespace hm11

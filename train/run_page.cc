@@ -12,6 +12,7 @@
 #include "data/shard.h"
 #include "eval/bits_per_byte.h"
 #include "eval/scorer.h"
+#include "model/placed_weights.h"
 #include "ops/matmul.h"
 #include "quant/config.h"
 #include "train/report/artifact_facts.h"

@@ -13,7 +13,7 @@
 #include "core/arena.h"
 #include "core/named_tensor.h"
 #include "data/tokenizer.h"
-#include "eval/artifact_model.h"
+#include "quant/packed_model.h"
 
 namespace hm11 {
 

@@ -2,12 +2,17 @@
 // floors.
 //
 // Each op runs alone at the preset's shapes on random numbers, as often as a step runs it; then forward and
-// backward, the optimizer and the whole step run as recorded graphs. A floor is the larger of bytes over copy
-// bandwidth and operations over the rate of a large matrix product, both measured in the same run.
+// backward, the optimizer and the whole step run as recorded graphs, the step for so many seconds that clock
+// and power are those of a run. A floor is the larger of bytes over copy bandwidth and operations over the rate
+// of a large matrix product, both measured in the same run. --json=FILE is for `bench_track record --json`.
 #include <algorithm>
+#include <chrono>
+#include <cmath>
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <memory>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -15,10 +20,14 @@
 #include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "core/file.h"
+#include "core/launch_ranks.h"
 #include "core/random.h"
+#include "core/rank_group.h"
 #include "core/status.h"
 #include "core/step_graph.h"
 #include "model/language_model.h"
+#include "nlohmann/json.hpp"
 #include "ops/attention.h"
 #include "ops/attention_heads.h"
 #include "ops/causal_conv.h"
@@ -31,14 +40,23 @@
 #include "ops/smear.h"
 #include "scan/selective_scan.h"
 #include "testing/device_benchmark.h"
+#include "testing/gpu_meter.h"
 #include "train/config.h"
 #include "train/optimizer.h"
+#include "train/step_over_ranks.h"
 
 ABSL_FLAG(std::string, preset, "hm11", "whose shapes");
 ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
-ABSL_FLAG(int64_t, batch, 48, "sequences of a forward and backward pass");
+ABSL_FLAG(int64_t, batch, 0, "sequences of a forward and backward pass; 0: those of the preset's step");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+ABSL_FLAG(
+    std::string, gpus, "1",
+    "with more than one, or all: what goes between them, and the whole step with it (step_over_ranks.h)");
+ABSL_FLAG(double, ranks_seconds, 4,
+          "the whole step over ranks is repeated for so long; the second half counts");
 ABSL_FLAG(int64_t, repeats, 10, "calls timed of each op");
+ABSL_FLAG(double, seconds, 15, "the whole step is repeated for so long; the second half counts");
+ABSL_FLAG(std::string, json, "", "a file for the figures too, as Google Benchmark writes them");
 ABSL_FLAG(bool, tune, true, "choose matrix product algorithms by measurement first");
 
 namespace hm11 {
@@ -66,7 +84,7 @@ class StepBenchmark {
         repeats_(repeats),
         arena_(device, device.free_memory_bytes() - (int64_t{3} << 30)) {}
 
-  void Run() {
+  absl::Status Run() {
     MeasureCeilings();
     Residuals();
     Mlps();
@@ -75,6 +93,8 @@ class StepBenchmark {
     Ends();
     Whole();
     Report();
+    const std::string json = absl::GetFlag(FLAGS_json);
+    return json.empty() ? absl::OkStatus() : WriteJson(json);
   }
 
  private:
@@ -381,7 +401,43 @@ class StepBenchmark {
     });
     passes_seconds_ = Seconds([&] { passes_graph.Launch(); }, repeats_);
     update_seconds_ = Seconds([&] { update_graph.Launch(); }, repeats_);
-    step_seconds_ = Seconds([&] { step_graph.Launch(); }, repeats_);
+    step_seconds_ = Seconds([&] { step_graph.Launch(); }, 1);
+    Sustain(step_graph);
+    float last_loss = 0;
+    device_.CopyToHost(&last_loss, loss.data(), loss.size_bytes());
+    HM_CHECK(std::isfinite(last_loss));
+  }
+
+  // Replays the step, half a second's worth at a time, for --seconds. The second half is what a run has, whose
+  // clock has settled to what power and temperature allow.
+  void Sustain(StepGraph& step) {
+    using Clock = std::chrono::steady_clock;
+    const double seconds = absl::GetFlag(FLAGS_seconds);
+    const int64_t at_once = std::max<int64_t>(1, std::llround(0.5 / step_seconds_));
+    const GpuMeter meter(device_);
+    const Clock::time_point begin = Clock::now();
+    double elapsed = 0, sum = 0;
+    int64_t steps = 0;
+    do {
+      DeviceTimer timer(device_);
+      timer.Start();
+      for (int64_t i = 0; i < at_once; ++i) step.Launch();
+      const std::optional<GpuReading> reading = meter.Read();  // while it works
+      const double spent = timer.StopSeconds();
+      elapsed = std::chrono::duration<double>(Clock::now() - begin).count();
+      if (elapsed < seconds / 2) continue;
+      sum += spent;
+      steps += at_once;
+      if (reading) readings_.push_back(*reading);
+    } while (elapsed < seconds);
+    step_seconds_ = sum / static_cast<double>(steps);
+  }
+
+  // The mean of a number of the readings.
+  double Mean(double GpuReading::*number) const {
+    double sum = 0;
+    for (const GpuReading& reading : readings_) sum += reading.*number;
+    return sum / static_cast<double>(readings_.size());
   }
 
   double Floor(const Entry& entry) const {
@@ -419,7 +475,40 @@ class StepBenchmark {
                 passes_seconds_ * 1e3, rate(passes_seconds_),
                 100 * operations / passes_seconds_ / operations_per_second_);
     std::printf("optimizer            %8.3f ms\n", update_seconds_ * 1e3);
-    std::printf("whole step           %8.3f ms  %10.0f tokens/s\n", step_seconds_ * 1e3, rate(step_seconds_));
+    std::printf("whole step, sustained%8.3f ms  %10.0f tokens/s\n", step_seconds_ * 1e3, rate(step_seconds_));
+    if (!readings_.empty()) {
+      std::printf("meanwhile            %8.0f MHz, %.0f W, %.0f C\n", Mean(&GpuReading::megahertz),
+                  Mean(&GpuReading::watts), Mean(&GpuReading::celsius));
+    }
+  }
+
+  // Shares of floors: kinds of ops, and the whole step.
+  absl::Status WriteJson(const std::string& path) const {
+    using Json = nlohmann::ordered_json;
+    const std::string description = device_.description();
+    Json root = {{"context", {{"executable", "step_benchmark"}}}, {"benchmarks", Json::array()}};
+    root["context"][device_.is_cuda() ? "gpu" : "cpu"] = description.substr(0, description.find(','));
+    const std::string shape =
+        absl::StrCat("/", device_.is_cuda() ? "cuda" : "cpu", "/preset:", config_.preset,
+                     "/layers:", m_.layers, "/vocab:", m_.vocab, "/batch:", batch_, "/length:", time_);
+    const auto add = [&](const std::string& what, double seconds, double floor) {
+      root["benchmarks"].push_back({{"name", absl::StrCat("BM_Step/", what, shape, "/manual_time")},
+                                    {"real_time", seconds * 1e3},
+                                    {"cpu_time", 0},
+                                    {"time_unit", "ms"},
+                                    {"ceiling_share", floor / seconds}});
+    };
+    std::map<std::string, std::pair<double, double>> kinds;
+    double floors = 0;
+    for (const Entry& entry : entries_) {
+      const double calls = static_cast<double>(entry.count);
+      kinds[entry.kind].first += calls * entry.seconds;
+      kinds[entry.kind].second += calls * Floor(entry);
+      floors += calls * Floor(entry);
+    }
+    for (const auto& [kind, sums] : kinds) add(kind, sums.first, sums.second);
+    add("whole step", step_seconds_, floors);
+    return WriteFile(path, root.dump(1) + "\n");
   }
 
   const RunConfig& config_;
@@ -428,31 +517,35 @@ class StepBenchmark {
   int64_t batch_, time_, rows_, repeats_;
   Arena arena_;
   std::vector<Entry> entries_;
+  std::vector<GpuReading> readings_;
   double copy_bytes_per_second_ = 0, operations_per_second_ = 0;
   double passes_seconds_ = 0, update_seconds_ = 0, step_seconds_ = 0;
 };
 
-absl::Status Main() {
-  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+absl::Status Main(const std::shared_ptr<RankGroup>& group) {
+  HM_ASSIGN_OR_RETURN(const Device device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
   HM_RETURN_IF_ERROR(config.Validate());
-  TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
-  if (device.is_cuda()) {
-    StepBenchmark<Bf16>(config, device, absl::GetFlag(FLAGS_batch), absl::GetFlag(FLAGS_repeats)).Run();
-  } else {
-    StepBenchmark<float>(config, device, absl::GetFlag(FLAGS_batch), absl::GetFlag(FLAGS_repeats)).Run();
+  if (group->size() > 1) {
+    const int64_t batch = absl::GetFlag(FLAGS_batch), repeats = absl::GetFlag(FLAGS_repeats);
+    return MeasureStepOverRanks(config, device, group, batch, repeats, absl::GetFlag(FLAGS_ranks_seconds));
   }
-  return absl::OkStatus();
+  TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
+  int64_t batch = absl::GetFlag(FLAGS_batch);
+  if (batch == 0) batch = config.batch_tokens / config.sequence;
+  const int64_t repeats = absl::GetFlag(FLAGS_repeats);
+  if (device.is_cuda()) return StepBenchmark<Bf16>(config, device, batch, repeats).Run();
+  return StepBenchmark<float>(config, device, batch, repeats).Run();
 }
 
 }  // namespace
 }  // namespace hm11
 
 int main(int argc, char** argv) {
+  const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   absl::ParseCommandLine(argc, argv);
-  const absl::Status status = hm11::Main();
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return hm11::RunRanks(const_cast<char**>(arguments.data()),
+                        {.gpus = absl::GetFlag(FLAGS_gpus), .device = absl::GetFlag(FLAGS_device)},
+                        hm11::Main);
 }

@@ -2,8 +2,8 @@
 //
 //   bench_track record --binary=PATH [--filter=REGEX]    runs a Google Benchmark program and appends a record
 //   bench_track record --json=FILE                       the same from JSON that it printed elsewhere
-//   bench_track compare                                  exits with 2 when a ratio fell by more than
-//   --threshold bench_track report --out=FILE.html                   one page with charts
+//   bench_track compare                                  exits with 2 when a ratio fell by more than --threshold
+//   bench_track report --out=FILE.html                   one page with charts
 //
 // Exit codes: 0 done, 1 could not be done, 2 compare found a loss.
 #include <cstdio>
@@ -13,17 +13,20 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/time/clock.h"
+#include "absl/time/time.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/number_text.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/machine.h"
+#include "tools/bench/source_tree.h"
 #include "tools/child_program.h"
-#include "tools/svg_chart.h"
 
 ABSL_FLAG(std::string, binary, "", "record: the benchmark program to run");
 ABSL_FLAG(std::string, json, "", "record: a file of Google Benchmark's JSON, in place of running --binary");
@@ -34,7 +37,7 @@ ABSL_FLAG(std::string, history, "",
           "file of records (default: tools/bench/bench_history.jsonl of the source tree)");
 ABSL_FLAG(std::string, machine, "",
           "record: describes the machine; compare: judges records whose machine contains this text");
-ABSL_FLAG(double, threshold, 0.1, "compare: the relative loss of a ratio that is too much");
+ABSL_FLAG(double, threshold, 0.05, "compare: the relative loss of a ratio that is too much");
 ABSL_FLAG(std::string, out, "bench_report.html", "report: the page to write");
 ABSL_FLAG(std::string, algorithm, hm11::NamingRule::Patterns().algorithm,
           "regular expression whose group 1 is the algorithm in a benchmark's name");
@@ -74,7 +77,7 @@ absl::Status Record(const NamingRule& rule) {
   HM_ASSIGN_OR_RETURN(const std::string output, BenchmarkOutput());
   RunDescription run = {.commit = tree.commit,
                         .dirty = tree.dirty,
-                        .date = UtcNow(),
+                        .date = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()),
                         .program = std::filesystem::path(absl::GetFlag(FLAGS_binary)).filename(),
                         .machine = DescribeMachine()};
   HM_ASSIGN_OR_RETURN(BenchmarkRecord record, RecordFromGoogleBenchmark(output, rule, run));
@@ -110,6 +113,9 @@ int ComparePair(const RecordPair& pair) {
   for (const RatioChange& loss : comparison.losses) PrintChange("LOSS", loss);
   for (const RatioChange& gain : comparison.gains) PrintChange("gain", gain);
   for (const auto& [name, what] : pair.after->failures) absl::PrintF("failed: %s: %s\n", name, what);
+  if (pair.before->run.machine != run.machine) {
+    absl::PrintF("%s: the GPUs of %s and %s\n", run.program, pair.before->run.machine, run.machine);
+  }
   absl::PrintF(
       "%s on %s: %s (%s) against %s (%s): %d ratios compared, %d lost and %d gained more than %.0f %%, "
       "%d benchmarks not measured again\n",
@@ -157,7 +163,7 @@ absl::StatusOr<int> Main(const std::vector<char*>& arguments) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("keeps the history of benchmarks: bench_track record|compare|report");
+  hm11::DescribeProgram("keeps the history of benchmarks: bench_track record|compare|report");
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
   const absl::StatusOr<int> code = hm11::Main(arguments);
   if (code.ok()) return *code;

@@ -96,6 +96,9 @@ double BytesPerSecond(const Json& entry) {
                                             : 1e9 * NumberAt(entry, "GB/s");
 }
 
+// The counter of a program that knows its own ceiling.
+constexpr char kOwnShare[] = "ceiling_share";
+
 struct Samples {
   std::vector<double> milliseconds;
   std::vector<double> cpu_milliseconds;
@@ -136,6 +139,10 @@ BenchmarkRow RowFromSamples(const Samples& samples) {
       std::minmax_element(samples.milliseconds.begin(), samples.milliseconds.end());
   if (row.milliseconds > 0) row.spread = (*slowest - *fastest) / row.milliseconds;
   for (const auto& [key, values] : samples.counters) row.counters[key] = Median(values);
+  if (const auto own = row.counters.find(kOwnShare); own != row.counters.end()) {
+    row.ceiling_share = own->second;
+    row.counters.erase(own);
+  }
   return row;
 }
 
@@ -165,7 +172,7 @@ void SetRatios(const std::map<std::string, Samples>& samples, const NamingRule& 
       row.speedup = baseline->second.milliseconds / row.milliseconds;
     }
     const Samples& sample = samples.at(name);
-    if (Bandwidth(sample) <= 0) continue;
+    if (row.ceiling_share || Bandwidth(sample) <= 0) continue;
     std::vector<std::pair<double, double>> copies;
     for (const auto& [copy_name, copy] : samples) {
       if (rule.IsCeilingOf(copy_name, name) && Bandwidth(copy) > 0) {
@@ -231,6 +238,22 @@ BenchmarkRow RowFromJson(const Json& json) {
 double CounterAt(const BenchmarkRow& row, const char* key) {
   const auto found = row.counters.find(key);
   return found == row.counters.end() ? 0 : found->second;
+}
+
+// "NVIDIA H200" of "A CPU, 2 cores, NVIDIA H200"; "" without a GPU.
+absl::string_view GpuOf(absl::string_view machine) {
+  const size_t begin = machine.find("NVIDIA");
+  return begin == absl::string_view::npos ? "" : machine.substr(begin);
+}
+
+bool AreComparable(absl::string_view machine, absl::string_view other) {
+  return machine == other || (!GpuOf(machine).empty() && GpuOf(machine) == GpuOf(other));
+}
+
+// Whether a benchmark ran on the CPU of a machine that has a GPU.
+bool IsOfCpu(const std::string& name) {
+  const std::vector<absl::string_view> words = absl::StrSplit(name, '/');
+  return std::find(words.begin(), words.end(), "cpu") != words.end();
 }
 
 double ChangeFactor(const RatioChange& change) { return change.after / change.before; }
@@ -404,7 +427,11 @@ absl::Status AppendToHistory(const std::string& path, const BenchmarkRecord& rec
 
 Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold) {
   Comparison comparison;
-  for (const auto& [name, old_row] : before.rows) {
+  const bool same_cpu = before.run.machine == after.run.machine;
+  for (const auto& entry : before.rows) {
+    const std::string& name = entry.first;
+    const BenchmarkRow& old_row = entry.second;
+    if (!same_cpu && IsOfCpu(name)) continue;
     const auto found = after.rows.find(name);
     if (found == after.rows.end()) {
       comparison.gone.push_back(name);
@@ -450,7 +477,10 @@ std::vector<RecordPair> NewestPairs(const std::vector<BenchmarkRecord>& history,
   std::map<std::string, RecordPair> pairs;
   for (auto record = by_date.rbegin(); record != by_date.rend(); ++record) {
     const RunDescription& run = (*record)->run;
-    if (machine.empty() ? run.machine != newest_machine : !absl::StrContains(run.machine, machine)) continue;
+    if (machine.empty() ? !AreComparable(run.machine, newest_machine)
+                        : !absl::StrContains(run.machine, machine)) {
+      continue;
+    }
     RecordPair& pair = pairs[run.program];
     if (pair.after == nullptr) {
       pair.after = *record;

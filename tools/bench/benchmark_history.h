@@ -2,8 +2,9 @@
 // is kept, and two records of a machine are compared.
 //
 // Times of different days are not comparable, ratios within one run are: a benchmark's speedup over its
-// baseline (the same benchmark with another algorithm's name) and its bandwidth as a share of a copy's. Only
-// these are judged.
+// baseline (the same benchmark with another algorithm's name) and its bandwidth as a share of a copy's, or what
+// a program that measures its own ceiling gives in a counter "ceiling_share". Only these are judged. They are
+// comparable between machines with the same GPU too, but for benchmarks of the CPU ("/cpu/" in the name).
 #ifndef HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_
 #define HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_
 
@@ -110,12 +111,12 @@ struct Comparison {
   std::vector<std::string> gone;  // measured before, not in the later record
 };
 
-// Ratios that fell or rose by more than `threshold`, 0.1 being 10 %.
+// Ratios that fell or rose by more than `threshold`, 0.1 being 10 %; of different machines, those of their GPUs.
 Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold);
 
 // The newest record of each program on one machine with the one before it (null when there is none). The
-// machine is that of the newest record, or every one whose description contains `machine` when that is not
-// empty.
+// machine is that of the newest record or one with the same GPU, or every one whose description contains
+// `machine` when that is not empty.
 struct RecordPair {
   const BenchmarkRecord* before = nullptr;
   const BenchmarkRecord* after = nullptr;

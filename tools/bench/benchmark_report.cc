@@ -9,7 +9,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
-#include "tools/svg_chart.h"
+#include "core/number_text.h"
+#include "tools/bench/svg_chart.h"
+#include "train/report/html.h"
 
 namespace hm11 {
 namespace {

@@ -7,8 +7,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/number_text.h"
 #include "nlohmann/json.hpp"
-#include "tools/svg_chart.h"
 
 namespace hm11 {
 namespace {

@@ -114,7 +114,7 @@ std::vector<std::string> MissingEvidence(const Case& subject) {
   return missing;
 }
 
-Verdict Together(const Audit& audit, Verdict Condition::*reading) {
+Verdict CombinedVerdict(const Audit& audit, Verdict Condition::*reading) {
   const auto has = [&](Verdict verdict) {
     return std::any_of(audit.conditions.begin(), audit.conditions.end(),
                        [&](const Condition& condition) { return condition.*reading == verdict; });
@@ -259,8 +259,8 @@ Audit AuditSubmission(const AuditInput& input) {
     audit.conditions.push_back(std::move(condition));
   }
   audit.missing = MissingEvidence(subject);
-  audit.strict = Together(audit, &Condition::strict);
-  audit.practised = Together(audit, &Condition::practised);
+  audit.strict = CombinedVerdict(audit, &Condition::strict);
+  audit.practised = CombinedVerdict(audit, &Condition::practised);
   audit.numbers = std::move(subject.numbers);
   return audit;
 }

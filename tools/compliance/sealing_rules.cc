@@ -4,9 +4,9 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "core/number_text.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/used_code.h"
-#include "tools/svg_chart.h"
 
 namespace hm11 {
 namespace {

@@ -8,8 +8,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
+#include "core/number_text.h"
 #include "tools/compliance/rules.h"
-#include "tools/svg_chart.h"
 
 namespace hm11 {
 namespace {

@@ -139,12 +139,16 @@ class Reader {
     if (const size_t at = run_.device.rfind("CUDA "); at != std::string::npos) {
       run_.cuda_version = run_.device.substr(at + 5);
     }
+    for (absl::string_view line : absl::StrSplit(text_, '\n')) {
+      if (absl::ConsumePrefix(&line, "resumed_anyway: ")) run_.resumed_anyway.emplace_back(line);
+    }
     run_.train_pattern = *train;
     run_.val_pattern = *val;
     return absl::OkStatus();
   }
 
-  // A resumed run's log has a header for each start; all must be this program and this configuration.
+  // A resumed run's log has a header for each start; all must be this program and, but for what it says itself
+  // was changed, this configuration.
   absl::Status CheckHeaders() const {
     const std::string crc = absl::StrFormat("%016x", run_.program.crc64());
     std::map<std::string, std::string> settings;
@@ -152,6 +156,7 @@ class Reader {
       const std::pair<std::string, std::string> parts = absl::StrSplit(line, absl::MaxSplits('=', 1));
       settings.insert(parts);
     }
+    for (const std::string& change : run_.resumed_anyway) settings.erase(change.substr(0, change.find(':')));
     int programs = 0;
     bool in_header = false;
     for (absl::string_view line : absl::StrSplit(text_, '\n')) {

@@ -10,7 +10,7 @@
 
 #include "absl/status/status.h"
 #include "absl/status/statusor.h"
-#include "quant/program_size.h"
+#include "program/counted_program.h"
 #include "tools/compliance/run_log.h"
 #include "train/config.h"
 
@@ -37,6 +37,8 @@ struct FinishedRun {
   int64_t scored_tokens = 0;
   int64_t scored_bytes = 0;
   int64_t parameters = 0;
+  // What differs from the run that was begun, where it was resumed as another: "muon_lr: 0.02 -> 0.01".
+  std::vector<std::string> resumed_anyway = {};
 
   int64_t seed() const { return config.seed; }
   int64_t total_bytes() const { return static_cast<int64_t>(artifact.size()) + program.size_bytes(); }

@@ -19,8 +19,8 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "core/crc64.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "nlohmann/json.hpp"
 #include "quant/artifact.h"
 #include "testing/matchers.h"
@@ -119,6 +119,26 @@ double LastNumber(const std::string& text, const std::string& key) {
   return at == std::string::npos ? 0 : std::stod(text.substr(at + key.size()));
 }
 
+TEST_F(SubmissionTest, ARunThatWasResumedAsAnotherSaysSo) {
+  fs::copy(Path("run1"), Path("copy"));
+  const std::string log = ReadText("copy/train.log");
+  const size_t begin = log.find("\nmuon_lr=") + 1, end = log.find('\n', begin);
+  ASSERT_NE(begin, 0u);
+  const std::string value = log.substr(begin + 8, end - begin - 8);
+  const std::string began = log.substr(0, begin) + "muon_lr=0.5" + log.substr(end);
+  ASSERT_THAT(WriteFile(Path("copy/train.log"), began), IsOk());
+  ExpectRefusal(Options({"copy"}), {"trained with muon_lr=0.5 according to train.log"});
+
+  const std::string change = absl::StrCat("muon_lr: 0.5 -> ", value);
+  ASSERT_THAT(WriteFile(Path("copy/train.log"), absl::StrCat(began, "resumed_anyway: ", change, "\n")),
+              IsOk());
+  ASSERT_THAT(Make(Options({"copy"})), IsOk());
+  EXPECT_THAT(ReadText("out/README.md"),
+              HasSubstr("The run of seed 1 was resumed as another than it was begun as: " + change));
+  EXPECT_EQ(Json::parse(ReadText("out/submission.json"))["seed_results"]["1"]["resumed_anyway"],
+            Json::array({change}));
+}
+
 TEST_F(SubmissionTest, TheFolderIsCompleteAndPassesBothAudits) {
   ASSERT_THAT(Make(Options({"run1", "run2"})), IsOk());
   EXPECT_FALSE(FileExists(Path("out.rejected")));
@@ -128,6 +148,7 @@ TEST_F(SubmissionTest, TheFolderIsCompleteAndPassesBothAudits) {
   EXPECT_EQ(ReadText("out/train_seed1.log"), ReadText("run1/train.log"));
   EXPECT_EQ(ReadText("out/train_seed2.log"), ReadText("run2/train.log"));
   EXPECT_TRUE(Json::parse(ReadText("out/audit.json"))["legal"]);
+  EXPECT_THAT(ReadText("out/README.md"), testing::Not(HasSubstr("was resumed as another")));
 
   const auto read = ReadSubmissionFolder(Path("out"));
   ASSERT_THAT(read, IsOk());

@@ -7,9 +7,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "core/number_text.h"
 #include "nlohmann/json.hpp"
 #include "tools/compliance/rules.h"
-#include "tools/svg_chart.h"
 
 namespace hm11 {
 namespace {
@@ -109,6 +109,7 @@ Json SeedResult(const FinishedRun& run) {
     result["pre_quant_val_loss"] = run.log.unquantized->val_loss;
     result["pre_quant_val_bpb"] = run.log.unquantized->val_bpb;
   }
+  if (!run.resumed_anyway.empty()) result["resumed_anyway"] = run.resumed_anyway;
   return result;
 }
 
@@ -155,6 +156,16 @@ void AppendResults(const std::vector<FinishedRun>& runs, std::string* text) {
   absl::StrAppend(text, "Scores are of the artifact, read back from its file: ", runs[0].scored_tokens,
                   " tokens, ", runs[0].scored_bytes,
                   " bytes of text. Training time includes calibration.\n\n");
+}
+
+// What no flags repeat.
+void AppendResumedAnyway(const std::vector<FinishedRun>& runs, std::string* text) {
+  for (const FinishedRun& run : runs) {
+    if (run.resumed_anyway.empty()) continue;
+    absl::StrAppend(text, "The run of seed ", run.seed(),
+                    " was resumed as another than it was begun as: ", absl::StrJoin(run.resumed_anyway, "; "),
+                    ". The settings below are those of its end.\n\n");
+  }
 }
 
 void AppendHowToRun(const FinishedRun& run, std::string* text) {
@@ -234,6 +245,7 @@ std::string SubmissionReadme(const SubmissionIdentity& identity, const std::vect
                   ", track ", identity.track, ". Hardware: ", HardwareOf(runs), ".\n\n");
   AppendResults(runs, &text);
   absl::StrAppend(&text, "## Method\n\n", SummaryOf(runs[0]), ".\n\n");
+  AppendResumedAnyway(runs, &text);
   AppendHowToRun(runs[0], &text);
   AppendFiles(runs, &text);
   return text;

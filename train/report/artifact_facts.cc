@@ -127,7 +127,7 @@ class Shares {
       code_bits_ += tensor.storage == Storage::kCodes ? CodeBits(tensor.codes) : 0;
       scales_ += static_cast<double>(tensor.codes.scales.size());
       columns_ += static_cast<double>(tensor.codes.column_exponents.size());
-      halves_ += static_cast<double>(tensor.halves.size());
+      float16s_ += static_cast<double>(tensor.float16s.size());
       floats_ += static_cast<double>(tensor.floats.size());
     }
   }
@@ -139,7 +139,7 @@ class Shares {
     const auto count = [](const auto& numbers) { return static_cast<double>(numbers.size()); };
     return CodeBytes(tensor) + Part(count(tensor.codes.scales), scales_, sizes_.scales) +
            Part(count(tensor.codes.column_exponents), columns_, sizes_.columns) +
-           Part(count(tensor.halves), halves_, sizes_.float16) +
+           Part(count(tensor.float16s), float16s_, sizes_.float16) +
            Part(count(tensor.floats), floats_, sizes_.float32);
   }
 
@@ -149,7 +149,7 @@ class Shares {
   }
 
   const SectionSizes sizes_;
-  double code_bits_ = 0, scales_ = 0, columns_ = 0, halves_ = 0, floats_ = 0;
+  double code_bits_ = 0, scales_ = 0, columns_ = 0, float16s_ = 0, floats_ = 0;
 };
 
 // A group while it is added up: bits_a_code is the bytes of codes, and `codes` their number.

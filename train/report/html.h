@@ -1,8 +1,7 @@
-// Text as HTML, and numbers as people read them.
+// Text as HTML: escapes, tables and bars.
 #ifndef HM11_TRAIN_REPORT_HTML_H_
 #define HM11_TRAIN_REPORT_HTML_H_
 
-#include <cstdint>
 #include <string>
 #include <vector>
 
@@ -12,18 +11,6 @@ namespace hm11 {
 
 // Text for use inside HTML, SVG and attributes.
 std::string Escaped(absl::string_view text);
-
-// A number as short as it is readable: 0.042, 3.5, 48, 1,024.
-std::string ShortNumber(double value);
-
-// "1,024"
-std::string WholeNumber(int64_t value);
-
-// 950, "12.3 k", "4.1 M", "2 G": three digits and a power of a thousand.
-std::string ScaledNumber(double value);
-
-// "0:45", "12:05", "2:03:04".
-std::string ClockTime(double seconds);
 
 // A table in a box that scrolls sideways where the page is narrow. Cells are HTML; the first of each row is
 // its head. Columns are numbers, set right, but for the first `text_columns`.

@@ -17,7 +17,6 @@
 #include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "testing/matchers.h"
-#include "train/report/html.h"
 #include "train/report/line_chart.h"
 #include "train/report/made_up_run.h"
 #include "train/report/run_facts.h"

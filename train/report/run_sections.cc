@@ -6,6 +6,7 @@
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "core/number_text.h"
 #include "train/report/html.h"
 #include "train/report/sections.h"
 
