@@ -5,6 +5,7 @@
 #include <set>
 #include <vector>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/file.h"
@@ -30,7 +31,13 @@ std::string NameOf(absl::string_view path) {
 
 absl::StatusOr<std::string> ShardPattern(const std::string& data, absl::string_view split) {
   std::error_code error;
-  if (!std::filesystem::is_directory(data, error)) return data;
+  if (!std::filesystem::is_directory(data, error)) {
+    if (std::filesystem::exists(data, error) && !absl::EndsWith(data, ".bin")) {
+      return absl::InvalidArgumentError(absl::StrCat(
+          data, " is no shard of tokens; //tools:prepare_data makes a folder of shards of texts"));
+    }
+    return data;
+  }
   const std::string folder = GlobLiteral(data), shards = absl::StrCat("_", split, "_*.bin");
   HM_ASSIGN_OR_RETURN(const std::vector<std::string> paths, Glob(absl::StrCat(folder, "/*", shards)));
   std::set<std::string> names;
@@ -47,8 +54,8 @@ absl::StatusOr<std::string> ValidationPattern(const std::string& train_pattern) 
   constexpr absl::string_view kTrain = "_train_";
   const size_t at = train_pattern.rfind(std::string(kTrain));
   if (at == std::string::npos || at < FolderOf(train_pattern).size()) {
-    return absl::InvalidArgumentError(
-        absl::StrCat(train_pattern, " has no _train_ in its name: name validation shards with --val"));
+    return absl::InvalidArgumentError(absl::StrCat(
+        train_pattern, " is no folder, and has no _train_ in its name: name validation shards with --val"));
   }
   return absl::StrCat(train_pattern.substr(0, at), "_val_", train_pattern.substr(at + kTrain.size()));
 }

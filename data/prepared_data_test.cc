@@ -40,7 +40,17 @@ TEST(PreparedDataTest, APatternIsItself) {
   EXPECT_THAT(ValidationPattern("a_train_b/x_train_*.bin"), IsOkAndHolds("a_train_b/x_val_*.bin"));
   EXPECT_THAT(ValidationPattern("x_train_train_*.bin"), IsOkAndHolds("x_train_val_*.bin"));
   EXPECT_THAT(ValidationPattern("a_train_b/x.bin"),
-              StatusIs(absl::StatusCode::kInvalidArgument, "a_train_b/x.bin has no _train_ in its name"));
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "a_train_b/x.bin is no folder, and has no _train_ in its name"));
+}
+
+TEST(PreparedDataTest, ATextIsToldFromShards) {
+  const std::string folder = NewFolder("text", {"book.txt", "x_train_000000.bin"});
+  EXPECT_THAT(ShardPattern(folder + "/book.txt", "train"),
+              StatusIs(absl::StatusCode::kInvalidArgument, "book.txt is no shard of tokens"));
+  const std::string shard = folder + "/x_train_000000.bin";
+  EXPECT_THAT(ShardPattern(shard, "train"), IsOkAndHolds(shard));
+  EXPECT_THAT(ShardPattern("", "train"), IsOkAndHolds(""));
 }
 
 TEST(PreparedDataTest, SeveralNamesAreNotReadTogether) {

@@ -2,9 +2,11 @@
 #include "train/schedule.h"
 
 #include <algorithm>
+#include <cmath>
 #include <limits>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "core/fields.h"
 
 namespace hm11 {
@@ -49,6 +51,15 @@ double Progress(const ScheduleConfig& config, RunPosition position) {
     progress = std::max(progress, position.elapsed_seconds / config.time_limit_seconds);
   }
   return std::clamp(progress, 0.0, 1.0);
+}
+
+std::string ProgressText(const ScheduleConfig& config, RunPosition position) {
+  const double progress = Progress(config, position);
+  const bool steps_limit =
+      config.time_limit_seconds <= 0 || progress > position.elapsed_seconds / config.time_limit_seconds;
+  return absl::StrFormat(
+      "%.0f %% of %s", std::floor(100 * progress),
+      steps_limit ? absl::StrCat(config.max_steps, " steps") : absl::StrCat(config.time_limit_seconds, " s"));
 }
 
 bool RunIsOver(const ScheduleConfig& config, RunPosition position) { return Progress(config, position) >= 1; }

@@ -8,6 +8,7 @@
 #define HM11_TRAIN_SCHEDULE_H_
 
 #include <cstdint>
+#include <string>
 
 #include "absl/status/status.h"
 
@@ -56,6 +57,8 @@ struct RunPosition {
 
 double Progress(const ScheduleConfig& config,
                 RunPosition position);  // 0 at the start, 1 when the run is over
+// Progress in what limits the run: "34 % of 300 s" or "34 % of 20000 steps".
+std::string ProgressText(const ScheduleConfig& config, RunPosition position);
 bool RunIsOver(const ScheduleConfig& config, RunPosition position);
 double LearningRateScale(const ScheduleConfig& config, RunPosition position);
 double MuonMomentum(const ScheduleConfig& config, RunPosition position);

@@ -121,6 +121,18 @@ RC_GTEST_PROP(ScheduleTest, ARunThatGoesOnComesNearerToItsEnd, ()) {
   RC_ASSERT(!RunIsOver(config, {0, 0}));
 }
 
+TEST(ScheduleTest, ProgressIsToldInWhatLimitsTheRun) {
+  ScheduleConfig config;
+  config.max_steps = 1000;
+  config.time_limit_seconds = 300;
+  EXPECT_EQ(ProgressText(config, {0, 0}), "0 % of 300 s");
+  EXPECT_EQ(ProgressText(config, {100, 150}), "50 % of 300 s");
+  EXPECT_EQ(ProgressText(config, {999, 150}), "99 % of 1000 steps");
+  EXPECT_EQ(ProgressText(config, {1000, 450}), "100 % of 300 s");
+  config.time_limit_seconds = 0;
+  EXPECT_EQ(ProgressText(config, {100, 150}), "10 % of 1000 steps");
+}
+
 // Between warm-up and warm-down the rate is 1, and it moves by no jump.
 RC_GTEST_PROP(ScheduleTest, TheRateIsContinuous, ()) {
   ScheduleConfig config = AnySchedule();

@@ -239,19 +239,9 @@ absl::Status TrainingRun<T>::ReportSteps() {
   return absl::OkStatus();
 }
 
-// How much of what limits the run is done: "34 % of 5:00" or "34 % of 20000 steps".
-std::string ShareDone(const ScheduleConfig& schedule, RunPosition position) {
-  const double limit = schedule.time_limit_seconds;
-  const double by_steps = static_cast<double>(position.step) / static_cast<double>(schedule.max_steps);
-  const double by_time = limit > 0 ? position.elapsed_seconds / limit : 0;
-  const bool time_limits = limit > 0 && by_time >= by_steps;
-  return absl::StrFormat("%.0f %% of %s", 100 * std::min(1.0, time_limits ? by_time : by_steps),
-                         time_limits ? ClockTime(limit) : absl::StrCat(schedule.max_steps, " steps"));
-}
-
 template <typename T>
 void TrainingRun<T>::ShowProgress() {
-  const std::string share = ShareDone(config_.schedule, position_);
+  const std::string share = ProgressText(config_.schedule, position_);
   const int64_t steps = position_.step - first_step_;
   if (steps == 0) {
     log_.Progress(absl::StrCat(share, "  training begins"));
