@@ -179,7 +179,7 @@ absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const
   if (!old_files.empty() && !options.overwrite) {
     return absl::AlreadyExistsError(absl::StrCat(old_files.front(),
                                                  " is there already: name another folder, or "
-                                                 "overwrite"));
+                                                 "--overwrite"));
   }
   for (const std::string& path : OldTokenizers(options)) old_files.push_back(path);
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, options.tokenizer.empty()
