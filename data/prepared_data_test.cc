@@ -54,7 +54,7 @@ TEST(PreparedDataTest, SeveralNamesAreNotReadTogether) {
   // What it advises is found.
   EXPECT_THAT(several, StatusIs(absl::StatusCode::kInvalidArgument, "'" + pattern + "/a_train_*.bin'"));
   EXPECT_THAT(Glob(pattern + "/a_train_*.bin"), IsOk());
-  EXPECT_THAT(ShardPattern(folder, "val"), StatusIs(absl::StatusCode::kNotFound, folder));
+  EXPECT_THAT(ShardPattern(folder, "val"), StatusIs(absl::StatusCode::kNotFound, pattern));
   EXPECT_THAT(TokenizerBeside(pattern + "/b_train_*.bin"), IsOkAndHolds(folder + "/b_1024_bpe.model"));
   EXPECT_THAT(TokenizerBeside(pattern + "/c_train_*.bin"),
               StatusIs(absl::StatusCode::kInvalidArgument, "*.model matches 2 files"));
