@@ -180,6 +180,15 @@ TEST(RankGroupTest, BadInputIsNamed) {
   ranks.master_port = PortOf(*ListenOn(0));
   EXPECT_THAT(RankGroup::Join(ranks, 0.1),
               StatusIs(absl::StatusCode::kDeadlineExceeded, "within 0.1 s: 1, 2"));
+  // Somebody answers and hangs up.
+  ranks.rank = 1;
+  const Socket other = *ListenOn(0);
+  ranks.master_port = PortOf(other);
+  std::thread hangs_up([&] { AcceptWithin(other, 10); });
+  EXPECT_THAT(
+      RankGroup::Join(ranks, 5),
+      StatusIs(absl::StatusCode::kUnavailable, absl::StrCat("port ", ranks.master_port, ", is no rank 0")));
+  hangs_up.join();
 }
 
 }  // namespace

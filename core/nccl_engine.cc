@@ -3,11 +3,14 @@
 
 #if HM11_HAVE_CUDA && HM11_HAVE_NCCL
 
+#include <cuda_runtime.h>
 #include <dlfcn.h>
 #include <nccl.h>
 
 #include <cstdlib>
 #include <cstring>
+#include <set>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -84,13 +87,15 @@ class NcclEngine : public CollectiveEngine {
     if (group_->rank() == 0) HM_RETURN_IF_ERROR(Told(nccl_.get_unique_id(&id), "ncclGetUniqueId"));
     const std::string bytes = group_->Broadcast(absl::string_view(id.internal, sizeof(id.internal)));
     std::memcpy(id.internal, bytes.data(), sizeof(id.internal));
+    link_ = LinkOfAll();
     return Told(nccl_.init_rank(&communicator_, group_->size(), id, group_->rank()), "ncclCommInitRank");
   }
 
   std::string Name() const override {
     int version = 0;
     nccl_.get_version(&version);
-    return absl::StrCat("NCCL ", version / 10000, ".", version / 100 % 100, ".", version % 100);
+    return absl::StrCat("NCCL ", version / 10000, ".", version / 100 % 100, ".", version % 100, " over ",
+                        link_);
   }
 
   void AllReduce(float* data, int64_t count) override {
@@ -135,6 +140,32 @@ class NcclEngine : public CollectiveEngine {
   }
 
  private:
+  // What is slowest between ranks, in a word: network, PCIe or NVLink, or unknown where a rank does not see
+  // the other GPUs of its host.
+  std::string LinkOfAll() const {
+    const std::vector<std::string> ids = group_->AllGather(device_.bus_id()), &hosts = group_->hosts();
+    const size_t rank = static_cast<size_t>(group_->rank());
+    int own = 0, other = 0;
+    cudaGetDevice(&own);
+    std::string link = "NVLink";
+    for (size_t r = 0; r < ids.size(); ++r) {
+      if (r == rank || hosts[r] != hosts[rank]) continue;
+      if (cudaDeviceGetByPCIBusId(&other, ids[r].c_str()) != cudaSuccess) {
+        cudaGetLastError();
+        link = "unknown";
+        break;
+      }
+      // Atomics of the hardware's own pass NVLink and not PCIe.
+      int access = 0, atomics = 0;
+      cudaDeviceGetP2PAttribute(&access, cudaDevP2PAttrAccessSupported, own, other);
+      cudaDeviceGetP2PAttribute(&atomics, cudaDevP2PAttrNativeAtomicSupported, own, other);
+      if (access == 0 || atomics == 0) link = "PCIe";
+    }
+    for (const std::string& words : group_->AllGather(link)) {
+      if (words != "NVLink") link = words;
+    }
+    return std::set<std::string>(hosts.begin(), hosts.end()).size() > 1 ? "network" : link;
+  }
   // What each rank owns where all own the same, else 0.
   size_t EvenShare(const int64_t* cuts) const {
     for (int r = 1; r < group_->size(); ++r) {
@@ -157,6 +188,7 @@ class NcclEngine : public CollectiveEngine {
   const std::shared_ptr<RankGroup> group_;
   const Device device_;
   ncclComm_t communicator_ = nullptr;
+  std::string link_;
 };
 
 }  // namespace

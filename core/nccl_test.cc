@@ -1,5 +1,6 @@
 // Communicator on GPUs: a process each, called and captured in a graph. Skipped where there are fewer than
 // two.
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
 #include <vector>
@@ -57,6 +58,7 @@ TEST(RankBody, DISABLED_CollectivesOnGpus) {
   ASSERT_THAT(device, IsOk());
   const absl::StatusOr<Communicator> ranks = Communicator::Connect(*group, *device);
   ASSERT_THAT(ranks, IsOk());
+  EXPECT_THAT(ranks->engine(), testing::ContainsRegex("^NCCL [0-9.]+ over (NVLink|PCIe)$"));
   for (const bool captured : {false, true}) {
     for (const int64_t share : {1, 64, 70000}) {
       // An even share each; then all but nothing for rank 0, and the rest for the others.

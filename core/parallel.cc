@@ -35,7 +35,7 @@ void WaitAwake(Done&& done) {
 // the last.
 class Pool {
  public:
-  explicit Pool(int threads) {
+  explicit Pool(int threads) : threads_(threads) {
     for (int i = 1; i < threads; ++i) {
       std::thread([this] { Work(); }).detach();
     }
@@ -50,7 +50,12 @@ class Pool {
       chunks_left_ = chunks;
       ++generation_;
     }
-    wake_.notify_all();
+    // No more threads than find a chunk: to wake one takes longer than a small chunk.
+    if (chunks >= threads_) {
+      wake_.notify_all();
+    } else {
+      for (int64_t i = 1; i < chunks; ++i) wake_.notify_one();
+    }
     TakeChunks();
     WaitAwake([this] { return chunks_left_ == 0 && workers_inside_ == 0; });
     std::unique_lock<std::mutex> lock(mutex_);
@@ -95,6 +100,7 @@ class Pool {
     }
   }
 
+  const int threads_;
   std::mutex job_mutex_;
   std::mutex mutex_;
   std::condition_variable wake_;

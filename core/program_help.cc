@@ -6,11 +6,11 @@
 
 #include "absl/flags/parse.h"
 #include "absl/flags/reflection.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
 #include "core/check.h"
+#include "core/version.h"
 
 namespace hm11 {
 namespace {
@@ -78,7 +78,7 @@ std::vector<char*> ParseCommandLine(int argc, char** argv, const ProgramHelp& he
         std::fwrite(text.data(), 1, text.size(), stdout) == text.size() && std::fflush(stdout) == 0;
     std::exit(written ? 0 : 1);
   }
-  absl::SetProgramUsageMessage(help.summary);
+  DescribeProgram(help.summary.c_str());
   return absl::ParseCommandLine(argc, argv);
 }
 

@@ -22,7 +22,7 @@ using Clock = std::chrono::steady_clock;
 constexpr absl::string_view kHello = "hm11 ranks";
 constexpr char kExchange[] = "exchange", kWatch[] = "watch";
 
-// What a rank says when it comes: kHello, rank, size, which of its two connections, host.
+// What a rank says when it comes, to which rank 0 says kHello: kHello, rank, size, which of its two connections, host.
 struct Hello {
   int rank = 0, size = 0;
   std::string purpose, host;
@@ -98,13 +98,17 @@ absl::StatusOr<std::shared_ptr<RankGroup>> RankGroup::Join(const Ranks& ranks, d
 }
 
 absl::Status RankGroup::Answer() {
-  HM_ASSIGN_OR_RETURN(const Socket listening, ListenOn(ranks_.master_port));
+  absl::StatusOr<Socket> listening = ListenOn(ranks_.master_port);
+  if (!listening.ok()) {
+    return absl::UnavailableError(absl::StrCat("rank 0 on ", HostName(), " ", listening.status().message(),
+                                               "; is another process rank 0 too?"));
+  }
   Arrivals arrivals(ranks_.size);
   arrivals.hosts[0] = HostName();
   const auto begin = Clock::now();
   while (!arrivals.Missing().empty()) {
     const double left = seconds_ - std::chrono::duration<double>(Clock::now() - begin).count();
-    std::optional<Socket> socket = AcceptWithin(listening, left);
+    std::optional<Socket> socket = AcceptWithin(*listening, left);
     if (!socket) {
       if (left > 0) continue;
       return absl::DeadlineExceededError(absl::StrCat(
@@ -116,6 +120,7 @@ absl::Status RankGroup::Answer() {
     const std::optional<Hello> hello = words ? Hello::From(*words) : std::nullopt;
     if (!hello) continue;  // somebody else's business
     socket->LimitSilence(0);
+    socket->SendWords(kHello);
     HM_RETURN_IF_ERROR(arrivals.Add(*hello, *std::move(socket)));
   }
   hosts_ = arrivals.hosts;
@@ -134,15 +139,22 @@ absl::Status RankGroup::Come() {
   Hello hello{.rank = ranks_.rank, .size = ranks_.size, .purpose = kExchange, .host = HostName()};
   Socket sockets[2];
   for (Socket& socket : sockets) {
-    HM_ASSIGN_OR_RETURN(socket, ConnectTo(ranks_.master_address, ranks_.master_port, seconds_));
-    if (!socket.SendWords(hello.Words())) return absl::AbortedError("");
+    absl::StatusOr<Socket> connected = ConnectTo(ranks_.master_address, ranks_.master_port, seconds_);
+    // Rank 0 was there: it refuses somebody, and writes why.
+    if (!connected.ok() && sockets[0].is_open()) return absl::AbortedError("");
+    HM_ASSIGN_OR_RETURN(socket, std::move(connected));
+    socket.LimitSilence(seconds_ + 10);
+    if (!socket.SendWords(hello.Words()) || socket.ReceiveWords() != kHello) {
+      if (hello.purpose == kWatch) return absl::AbortedError("");
+      return absl::UnavailableError(absl::StrCat("what answers at MASTER_ADDR=", ranks_.master_address,
+                                                 ", port ", ranks_.master_port, ", is no rank 0 of hm11's"));
+    }
     hello.purpose = kWatch;
   }
   // Silent when refused: rank 0 writes why.
-  sockets[0].LimitSilence(seconds_ + 10);
   const std::optional<std::string> hosts = sockets[0].ReceiveWords();
   if (!hosts) return absl::AbortedError("");
-  sockets[0].LimitSilence(0);
+  for (const Socket& socket : sockets) socket.LimitSilence(0);
   hosts_ = absl::StrSplit(*hosts, '\n');
   exchange_.push_back(std::move(sockets[0]));
   std::vector<RankWatch::Peer> peers;

@@ -29,7 +29,10 @@ constexpr Dialect kOpenMpi = {"openmpi", "OMPI_COMM_WORLD_RANK", "OMPI_COMM_WORL
 absl::StatusOr<int> Number(const Environment& environment, const char* name, int least, int most) {
   const std::optional<std::string> text = environment(name);
   if (!text)
-    return absl::InvalidArgumentError(absl::StrCat(name, " is not set, and other ranks' variables are"));
+    return absl::InvalidArgumentError(
+        absl::StrCat(name,
+                     " is not set, though other variables of a launcher are: a rank needs its number, how "
+                     "many there are, and its number on its host"));
   int value = 0;
   if (!absl::SimpleAtoi(*text, &value) || value < least || value > most) {
     return absl::InvalidArgumentError(

@@ -67,6 +67,16 @@ int64_t DocumentEnd(std::span<const uint16_t> tokens, int64_t position, int64_t 
   return std::find(begin + std::min(position + 1, end), begin + end, kBosToken) - begin;
 }
 
+std::span<const uint16_t> DocumentsOf(std::span<const uint16_t> tokens, int rank, int ranks) {
+  const int64_t size = static_cast<int64_t>(tokens.size()), last = std::max<int64_t>(0, size - 1);
+  const auto cut = [&](int r) {
+    const int64_t even = last * r / ranks;
+    return even == 0 ? 0 : DocumentEnd(tokens, even - 1, last);
+  };
+  const int64_t begin = cut(rank), end = rank + 1 == ranks ? last : cut(rank + 1);
+  return tokens.subspan(static_cast<size_t>(begin), static_cast<size_t>(std::min(size, end + 1) - begin));
+}
+
 std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t> tokens, int64_t first,
                                        int64_t window, int64_t stride) {
   HM_CHECK(mode == ScoreMode::kPlain || mode == ScoreMode::kSliding);

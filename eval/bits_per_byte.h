@@ -62,6 +62,10 @@ std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t>
 // Where the document ends whose BOS, or any later token, is at `position`: at the next BOS, or `end`.
 int64_t DocumentEnd(std::span<const uint16_t> tokens, int64_t position, int64_t end);
 
+// The documents that one of so many ranks scores by itself: neighbours, about as many tokens as any other's,
+// and the BOS behind them, which is a target. Cut at BOS tokens; each target is one rank's.
+std::span<const uint16_t> DocumentsOf(std::span<const uint16_t> tokens, int rank, int ranks);
+
 struct ScoreOptions {
   ScoreMode mode = ScoreMode::kPlain;
   int64_t window = 2048;

@@ -132,6 +132,33 @@ RC_GTEST_PROP(LayDocumentWindows, ADocumentOfWholeWindowsHasThoseOfItsMode, ()) 
   }
 }
 
+RC_GTEST_PROP(DocumentsOf, RanksHaveEachTargetOnceInOrderAndWholeDocuments, ()) {
+  const std::vector<uint16_t> stream = Documents(*rc::gen::inRange<int64_t>(0, 200));
+  const int ranks = *rc::gen::inRange(1, 9);
+  const uint16_t* next = stream.data();
+  for (int rank = 0; rank < ranks; ++rank) {
+    const std::span<const uint16_t> own = DocumentsOf(stream, rank, ranks);
+    RC_ASSERT(own.data() == next);
+    if (own.size() < 2) continue;
+    RC_ASSERT(rank == 0 || next == stream.data() || own.front() == kBosToken);
+    next += own.size() - 1;
+  }
+  RC_ASSERT(stream.empty() || next == &stream.back());
+}
+
+TEST(DocumentsOfTest, AnExampleByEye) {
+  const std::vector<uint16_t> stream = {1, 5, 5, 1, 5, 5, 5, 1, 5};
+  const auto sizes = [&](int ranks) {
+    std::vector<size_t> sizes;
+    for (int rank = 0; rank < ranks; ++rank) sizes.push_back(DocumentsOf(stream, rank, ranks).size());
+    return sizes;
+  };
+  EXPECT_EQ(sizes(1), (std::vector<size_t>{9}));
+  EXPECT_EQ(sizes(2), (std::vector<size_t>{8, 2}));        // the middle is in the second document
+  EXPECT_EQ(sizes(3), (std::vector<size_t>{4, 5, 2}));     // 2 and 5 of 8
+  EXPECT_EQ(sizes(4), (std::vector<size_t>{4, 5, 1, 2}));  // 2, 4, 6: the third has none
+}
+
 TEST(LayWindowsTest, PublishedSlidingScoresTheTailAgain) {
   const int64_t tokens = 10 * 2048 + 1, targets = tokens - 1;
   int64_t scored = 0;

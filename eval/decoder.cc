@@ -32,12 +32,12 @@ template <typename T, typename W>
 int64_t Decoder<T, W>::StepBytes(const Device& device, const ModelConfig& config, int64_t window) {
   Arena plan = Arena::Plan(device);
   const ModelWeights<W> weights = NewWeights<W>(plan, config);
-  StreamState<T> state = NewStepState<T>(plan, config, window);
+  SequenceState<T> state = NewStepState<T>(plan, config, window);
   state.kept = 1;
   const int64_t before = plan.used_bytes();
   ModelSaved<T> saved;
   const Tensor<T> hidden = HiddenForward<T, W>(plan, config, weights, plan.New<int32_t>({1, 1}), &saved,
-                                               {.keep = false, .stream = &state});
+                                               {.keep = false, .sequence = &state});
   LogProbabilities<T, W>(plan, config, weights, hidden);
   return plan.high_water_bytes() - before;
 }
@@ -47,7 +47,7 @@ void Decoder<T, W>::Step() {
   work_.Reset();
   ModelSaved<T> saved;
   const Tensor<T> hidden =
-      HiddenForward<T, W>(work_, config_, weights_, id_, &saved, {.keep = false, .stream = &state_});
+      HiddenForward<T, W>(work_, config_, weights_, id_, &saved, {.keep = false, .sequence = &state_});
   const Tensor<Accum<T>> log_probs = LogProbabilities<T, W>(work_, config_, weights_, hidden);
   work_.device().CopyOnDevice(log_probs_.data(), log_probs.data(), log_probs_.size_bytes());
 }

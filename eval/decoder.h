@@ -9,7 +9,7 @@
 //   1. After token t of a text no longer than the window, the log-probabilities are, but for rounding, those
 //   that a forward pass over the text has at t, with the RoPE base of sequences of the window's length and
 //   weights of W.
-//   2. Past the window they are those of model/stream_state.h's pieces of one token.
+//   2. Past the window they are those of model/sequence_state.h's chunks of one token.
 //   3. After Forget it is a new one.
 #ifndef HM11_EVAL_DECODER_H_
 #define HM11_EVAL_DECODER_H_
@@ -24,7 +24,7 @@
 #include "core/dtype.h"
 #include "core/step_graph.h"
 #include "model/config.h"
-#include "model/stream_state.h"
+#include "model/sequence_state.h"
 #include "model/weights.h"
 
 namespace hm11 {
@@ -50,7 +50,7 @@ class Decoder {
   const ModelConfig config_;
   const ModelWeights<W>& weights_;
   Arena memory_, work_;
-  StreamState<T> state_;
+  SequenceState<T> state_;
   Tensor<int32_t> id_;            // [1, 1]
   Tensor<Accum<T>> log_probs_;    // [1, vocab]
   std::vector<Accum<T>> result_;  // the same on the host

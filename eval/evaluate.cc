@@ -5,6 +5,7 @@
 #include <chrono>
 #include <cstdio>
 #include <memory>
+#include <span>
 #include <string>
 #include <vector>
 
@@ -42,9 +43,10 @@ ABSL_FLAG(int64_t, ttt_epochs, 0, "times that each scored chunk is trained on; 0
 ABSL_FLAG(int64_t, ttt_chunk, 0, "targets of a chunk of test-time training; 0: the mode's");
 ABSL_FLAG(int64_t, window, 0, "tokens of a window; 0: the length of the training sequences");
 ABSL_FLAG(int64_t, rows_at_once, 0, "tokens of one forward pass; 0: as suits the device");
-ABSL_FLAG(
-    std::string, gpus, "all",
-    "all, or how many GPUs of this host to score on, in modes plain and sliding with documents together");
+ABSL_FLAG(std::string, gpus, "all",
+          "all, or how many GPUs of this host to score on; test-time training, and stateful with documents "
+          "together, "
+          "run on one");
 ABSL_FLAG(double, rank_timeout, 60,
           "seconds that ranks wait for each other to come, and bear with one that gives no sign of life");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
@@ -72,13 +74,15 @@ absl::StatusOr<Score> ScoreAs(RankGroup& group, const Device& device, const Unpa
     std::fprintf(stderr, "\r\x1b[Kscoring %.0f %%, %.0f s left", share * 100, elapsed / share * (1 - share));
     if (share >= 1) std::fprintf(stderr, "\r\x1b[K");
   };
+  RankGroup* const others = group.size() > 1 ? &group : nullptr;
   if (by_scorer) {
+    const std::span<const uint16_t> own = DocumentsOf(tokens, group.rank(), group.size());
     const std::unique_ptr<Scorer> scorer =
-        NewScorer<T>(work, config, weights, static_cast<int64_t>(tokens.size()), options);
-    return RunScorer(*scorer, tokens, tokenizer.byte_table(), progress);
+        NewScorer<T>(work, config, weights, static_cast<int64_t>(own.size()), options);
+    return RunScorer(*scorer, own, tokenizer.byte_table(), progress, others);
   }
   return ScoreTokens<T>(work, config, weights, tokens, tokenizer.byte_table(), options.score, progress,
-                        group.size() > 1 ? &group : nullptr);
+                        others);
 }
 
 ScorerRequest Request() {
@@ -93,11 +97,12 @@ ScorerRequest Request() {
           .rows_at_once = absl::GetFlag(FLAGS_rows_at_once)};
 }
 
-// Whether ranks can share the windows out.
+// Whether ranks can share the windows, or the documents, out.
 bool IsCut() {
   const std::string mode = absl::GetFlag(FLAGS_mode);
-  return (mode == "plain" || mode == "sliding" || mode == "sliding_published") &&
-         !absl::GetFlag(FLAGS_isolate_documents);
+  const absl::StatusOr<ScorerOptions> options = ScorerOptionsFromName(mode);
+  if (!options.ok() || options->ttt) return false;
+  return absl::GetFlag(FLAGS_isolate_documents) || !options->stateful;
 }
 
 // Flags left out that --run answers; and a folder as --data stands for its validation shards.

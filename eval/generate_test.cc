@@ -88,12 +88,12 @@ std::vector<Accum<T>> ByForwardPass(const Device& device, const ModelConfig& con
                                     int64_t window) {
   Arena arena = TestArena(device);
   const int64_t time = static_cast<int64_t>(tokens.size());
-  StreamState<T> state = NewStreamState<T>(arena, config, time);
+  SequenceState<T> state = NewSequenceState<T>(arena, config, time);
   state.windows = {.context = 0, .fresh = time, .count = 1, .rope_length = window};
   const HostTensor<int32_t> ids = {{1, time}, {tokens.begin(), tokens.end()}};
   ModelSaved<T> saved;
-  const Tensor<T> hidden =
-      HiddenForward<T>(arena, config, weights, Upload(arena, ids), &saved, {.keep = false, .stream = &state});
+  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, Upload(arena, ids), &saved,
+                                            {.keep = false, .sequence = &state});
   return Download(arena, LogProbabilities<T>(arena, config, weights, hidden.Slice(time - 1, 1))).values;
 }
 

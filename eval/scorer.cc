@@ -156,7 +156,7 @@ template int64_t ScorerWorkBytes<float>(const ModelConfig&, const ScorerOptions&
 template int64_t ScorerWorkBytes<Bf16>(const ModelConfig&, const ScorerOptions&, const Device&);
 
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
-                const std::function<void(double)>& progress) {
+                const std::function<void(double)>& progress, RankGroup* group) {
   ScoreSum sum;
   for (int64_t end = scorer.NextEnd(); end > 0; end = scorer.NextEnd()) {
     const std::span<const uint16_t> seen = tokens.first(static_cast<size_t>(end));
@@ -168,6 +168,7 @@ Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTabl
     scorer.Update(seen);
     if (progress) progress(static_cast<double>(end) / static_cast<double>(tokens.size()));
   }
+  if (group != nullptr) sum.AddUp(*group);
   return sum.score();
 }
 

@@ -9,7 +9,7 @@
 //
 // Stateful: every token passes the model once. Mamba states, convolution tails and what else looks one token
 // back are carried from token to token; attention sees windows of `window` tokens that overlap by `overlap`
-// (model/stream_state.h), so each target is predicted with at least `overlap` tokens before it in attention's
+// (model/sequence_state.h), so each target is predicted with at least `overlap` tokens before it in attention's
 // sight and all tokens before it in the states'. The RoPE base is that of windows laid as sliding. Cost: one
 // forward pass, in which attention alone works window / (window - overlap) times.
 //
@@ -30,6 +30,7 @@
 //      each window of sliding, read as a stream.
 //   7. With documents isolated no row depends on a document before its own, nor on where its own ends, and
 //      each target is scored once.
+//   8. With documents isolated the scores of parts cut at documents add up to the whole's, but for rounding.
 #ifndef HM11_EVAL_SCORER_H_
 #define HM11_EVAL_SCORER_H_
 
@@ -132,9 +133,10 @@ std::unique_ptr<Scorer> NewScorer(Arena& work, const ModelConfig& config, const 
 template <typename T>
 int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options, const Device& device);
 
-// Runs a scorer over the stream.
+// Runs a scorer over the stream. With a `group` the stream is this rank's documents (DocumentsOf), and all
+// get the score of all: collective.
 Score RunScorer(Scorer& scorer, std::span<const uint16_t> tokens, const ByteTable& bytes,
-                const std::function<void(double)>& progress = {});
+                const std::function<void(double)>& progress = {}, RankGroup* group = nullptr);
 
 }  // namespace hm11
 

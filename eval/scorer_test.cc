@@ -18,10 +18,13 @@
 #include <vector>
 
 #include "core/random.h"
+#include "core/rank_group.h"
+#include "core/ranks.h"
 #include "model/golden_model.h"
 #include "ops/elementwise.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
+#include "testing/rank_processes.h"
 
 namespace hm11 {
 namespace {
@@ -390,6 +393,54 @@ TEST(ScorerTest, NotIsolatedTheDocumentBeforeIsSeen) {
     options.isolate_documents = true;
     EXPECT_LT(RowDistance(model.Run(tokens, options), 10, model.Run(altered, options), 10, 13), 1e-5) << mode;
   }
+}
+
+RC_GTEST_PROP(ScorerTest, PartsCutAtDocumentsAddUpToTheWhole, ()) {
+  SmallModel& model = AnyModel();
+  const std::vector<uint16_t> tokens =
+      RandomTokens(*rc::gen::inRange<int64_t>(2, 120), *rc::gen::arbitrary<uint64_t>(), /*with_bos=*/true);
+  ScorerOptions options = AnyExactOptions();
+  options.isolate_documents = true;
+  const ScoredRows whole = model.Run(tokens, options);
+  const int ranks = *rc::gen::inRange(1, 7);
+  size_t done = 0;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const ScoredRows own = model.Run(DocumentsOf(tokens, rank, ranks), options);
+    RC_ASSERT(RowDistance(own, 0, whole, done, own.targets.size()) < 1e-5);
+    done += own.targets.size();
+  }
+  RC_ASSERT(done == whole.targets.size());
+}
+
+// Real processes, each with its documents: the score of all.
+TEST(RankBody, DISABLED_ScoresItsDocuments) {
+  const absl::StatusOr<std::shared_ptr<RankGroup>> group = RankGroup::Join(*RanksFromProcess(), 20);
+  ASSERT_THAT(group, IsOk());
+  SmallModel model("MA");
+  const std::vector<uint16_t> tokens = RandomTokens(3000, 5, /*with_bos=*/true);
+  const ByteTable bytes = {.base = std::vector<int16_t>(12, 2),
+                           .leading_space = std::vector<uint8_t>(12, 1),
+                           .boundary = std::vector<uint8_t>(12, 0)};
+  const auto score = [&](std::span<const uint16_t> stream, const ScorerOptions& options, RankGroup* among) {
+    const auto scorer = NewScorer<float>(model.work, model.config, model.weights,
+                                         static_cast<int64_t>(stream.size()), options);
+    return RunScorer(*scorer, stream, bytes, {}, among);
+  };
+  for (const char* mode : {"plain", "sliding", "stateful"}) {
+    ScorerOptions options = OptionsFor(mode, 16, 4, 64);
+    options.isolate_documents = true;
+    const Score alone = score(tokens, options, nullptr);
+    const Score together =
+        score(DocumentsOf(tokens, (*group)->rank(), (*group)->size()), options, group->get());
+    EXPECT_NEAR(together.bits_per_byte, alone.bits_per_byte, 1e-6) << mode;
+    EXPECT_EQ(together.tokens, 2999) << mode;
+    EXPECT_EQ(together.bytes, alone.bytes) << mode;
+  }
+  EXPECT_EQ((*group)->Finish(absl::OkStatus()), 0);
+}
+
+TEST(ScorerTest, ThreeRanksScoreAsOne) {
+  EXPECT_TRUE(RankProcesses("RankBody.DISABLED_ScoresItsDocuments", 3).AllPass());
 }
 
 TEST(ScorerTest, OverlapsAreHalfAWindowAndNeverAWholeOne) {

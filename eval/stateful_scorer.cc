@@ -1,4 +1,4 @@
-// StatefulScorer: cuts the stream in blocks, blocks at documents, and those in pieces of like windows.
+// StatefulScorer: cuts the stream in blocks, blocks at documents, and those in chunks of like windows.
 #include "eval/stateful_scorer.h"
 
 #include <algorithm>
@@ -10,7 +10,7 @@
 namespace hm11 {
 
 template <typename T>
-AttentionWindows StatefulScorer<T>::LargestPiece(const ScorerOptions& options) {
+AttentionWindows StatefulScorer<T>::LargestChunk(const ScorerOptions& options) {
   const int64_t window = options.score.window, overlap = options.stateful->Overlap(window);
   return {.context = overlap,
           .fresh = window - overlap,
@@ -22,7 +22,7 @@ template <typename T>
 StatefulScorer<T>::StatefulScorer(const RowMaker<T>& maker, int64_t tokens, const ScorerOptions& options)
     : maker_(maker),
       whole_([&] {
-        AttentionWindows whole = LargestPiece(options);
+        AttentionWindows whole = LargestChunk(options);
         // Sliding has no longer windows than the stream.
         if (!options.isolate_documents) whole.rope_length = std::min(whole.rope_length, tokens - 1);
         return whole;
@@ -30,8 +30,8 @@ StatefulScorer<T>::StatefulScorer(const RowMaker<T>& maker, int64_t tokens, cons
       isolate_(options.isolate_documents),
       inputs_(tokens - 1),
       window_(options.score.window),
-      memory_(maker.work.device(), StreamStateBytes<T>(maker.config, window_)),
-      state_(NewStreamState<T>(memory_, maker.config, window_)) {}
+      memory_(maker.work.device(), SequenceStateBytes<T>(maker.config, window_)),
+      state_(NewSequenceState<T>(memory_, maker.config, window_)) {}
 
 template <typename T>
 int64_t StatefulScorer<T>::NextEnd() const {
@@ -48,16 +48,16 @@ ScoredRows StatefulScorer<T>::Score(std::span<const uint16_t> tokens) {
       state_.Forget();
       document_ = read_;
     }
-    // A piece does not know where its document ends, lest the rounding of rows before depend on it: it reads
+    // A chunk does not know where its document ends, lest the rounding of rows before depend on it: it reads
     // on, and the state forgets.
-    state_.windows = NextPiece(end);
+    state_.windows = NextChunk(end);
     Read(tokens, isolate_ ? DocumentEnd(tokens, read_, end) : end, &rows);
   }
   return rows;
 }
 
 template <typename T>
-AttentionWindows StatefulScorer<T>::NextPiece(int64_t end) const {
+AttentionWindows StatefulScorer<T>::NextChunk(int64_t end) const {
   const int64_t at = read_ - document_, into = at % whole_.fresh;
   AttentionWindows windows = whole_;
   windows.context = into + std::min(at - into, whole_.context);
@@ -78,7 +78,7 @@ void StatefulScorer<T>::Read(std::span<const uint16_t> tokens, int64_t end, Scor
   ModelSaved<T> saved;
   const Tensor<T> hidden =
       HiddenForward<T>(maker_.work, maker_.config, maker_.weights, UploadIds(maker_.work, ids, 1), &saved,
-                       {.keep = false, .stream = &state_});
+                       {.keep = false, .sequence = &state_});
   const int64_t scored = std::min(count, end - read_);
   for (int64_t done = 0; done < scored; done += window_) {
     maker_.Append(hidden.Slice(done, std::min(window_, count - done)), std::min(window_, scored - done),
@@ -92,14 +92,14 @@ int64_t StatefulScorer<T>::WorkBytes(const ModelConfig& config, const ScorerOpti
                                      const Device& device) {
   Arena plan = Arena::Plan(device);
   const ModelWeights<T> weights = NewWeights<T>(plan, config);
-  StreamState<T> state = NewStreamState<T>(plan, config, options.score.window);
+  SequenceState<T> state = NewSequenceState<T>(plan, config, options.score.window);
   const int64_t before = plan.used_bytes();
-  state.windows = LargestPiece(options);
+  state.windows = LargestChunk(options);
   state.kept = options.score.window;
   const int64_t count = state.windows.tokens();
   ModelSaved<T> saved;
   const Tensor<T> hidden = HiddenForward<T>(plan, config, weights, plan.New<int32_t>({1, count}), &saved,
-                                            {.keep = false, .stream = &state});
+                                            {.keep = false, .sequence = &state});
   LogProbabilities<T>(plan, config, weights, hidden.Slice(0, std::min(options.score.window, count)));
   return plan.high_water_bytes() - before;
 }

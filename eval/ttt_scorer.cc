@@ -8,8 +8,8 @@
 #include <utility>
 
 #include "core/check.h"
-#include "core/dtype.h"
 #include "core/crc64.h"
+#include "core/dtype.h"
 #include "model/language_model.h"
 #include "ops/elementwise.h"
 

@@ -46,27 +46,27 @@ Tensor<T> MixedHeads(const AttentionSaved<T>& saved) {
   return saved.exclusive.empty() ? saved.y : saved.exclusive;
 }
 
-// W_qkv u of the stream's next piece, as its windows see it; keeps what later windows may.
+// W_qkv u of the sequence's next chunk, as its windows see it; keeps what later windows may.
 template <typename T, typename W>
-Tensor<T> ProjectPiece(Arena& arena, const AttentionWeights<W>& weights, Tensor<const T> input,
-                       const StreamState<T>& stream, Tensor<T> kept) {
+Tensor<T> ProjectChunk(Arena& arena, const AttentionWeights<W>& weights, Tensor<const T> input,
+                       const SequenceState<T>& sequence, Tensor<T> kept) {
   const int64_t rows = input.dim(0);
-  HM_CHECK_EQ(rows, stream.windows.tokens());
-  const Tensor<T> joined = NewAfterKept(arena, kept, stream.kept, rows);
-  MatmulForward<T, W>(arena, {.x = input, .weight = weights.qkv, .y = joined.Slice(stream.kept, rows)});
+  HM_CHECK_EQ(rows, sequence.windows.tokens());
+  const Tensor<T> joined = NewAfterKept(arena, kept, sequence.kept, rows);
+  MatmulForward<T, W>(arena, {.x = input, .weight = weights.qkv, .y = joined.Slice(sequence.kept, rows)});
   KeepLast(arena, joined, kept);
-  return RowsOfWindows(arena, stream.windows, joined);
+  return RowsOfWindows(arena, sequence.windows, joined);
 }
 
 // Attention of the newest token to those in the ring.
 template <typename T>
-void StepForward(Arena& arena, const StreamState<T>& stream, const AttentionRing<T>& ring,
+void StepForward(Arena& arena, const SequenceState<T>& sequence, const AttentionRing<T>& ring,
                  const AttentionSaved<T>& saved) {
   const int64_t heads = saved.q.dim(2), kv_heads = saved.k.dim(2), head_dim = saved.q.dim(3);
   AttentionStepForward<T>(arena, {.q = saved.q.Reshaped({heads, head_dim}),
                                   .k = saved.k.Reshaped({kv_heads, head_dim}),
                                   .v = saved.v.Reshaped({kv_heads, head_dim}),
-                                  .place = stream.place,
+                                  .place = sequence.place,
                                   .keys = ring.keys,
                                   .values = ring.values,
                                   .y = saved.y.Reshaped({heads, head_dim})});
@@ -78,20 +78,20 @@ template <typename T, typename W>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
                                 const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
-                                StreamState<T>* stream) {
+                                SequenceState<T>* sequence) {
   const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
-  const bool steps = stream != nullptr && stream->steps();
-  const int64_t sequences = stream == nullptr ? batch : stream->windows.count;
-  const int64_t length = stream == nullptr ? time : stream->windows.length();
-  const int64_t rope_length = stream == nullptr ? time : stream->windows.rope_length;
+  const bool steps = sequence != nullptr && sequence->steps();
+  const int64_t sequences = sequence == nullptr ? batch : sequence->windows.count;
+  const int64_t length = sequence == nullptr ? time : sequence->windows.length();
+  const int64_t rope_length = sequence == nullptr ? time : sequence->windows.rope_length;
   const Shape q_shape = {sequences, length, heads, head_dim};
   const Shape kv_shape = {sequences, length, config.kv_heads, head_dim};
   Tensor<T> output = arena.New<T>({rows, dim});
-  if (stream == nullptr || steps) {
+  if (sequence == nullptr || steps) {
     saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
     MatmulForward<T, W>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
   } else {
-    saved->qkv = ProjectPiece(arena, weights, input, *stream, stream->qkv[static_cast<size_t>(visit)]);
+    saved->qkv = ProjectChunk(arena, weights, input, *sequence, sequence->qkv[static_cast<size_t>(visit)]);
   }
   saved->q = arena.New<T>(q_shape);
   saved->k = arena.New<T>(kv_shape);
@@ -100,17 +100,17 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
   saved->log_sum_exp = arena.New<Accum<T>>({sequences, heads, length});
 
   AttentionHeadsForward<T>(arena, HeadsArgs(config, weights, sources, rope_length, *saved,
-                                            steps ? stream->place : Tensor<const int32_t>()));
+                                            steps ? sequence->place : Tensor<const int32_t>()));
   Tensor<T> v = saved->v;
   if (steps) {
-    StepForward(arena, *stream, stream->rings[static_cast<size_t>(visit)], *saved);
+    StepForward(arena, *sequence, sequence->rings[static_cast<size_t>(visit)], *saved);
   } else {
     AttentionForward<T>(
         arena,
         {.q = saved->q, .k = saved->k, .v = saved->v, .y = saved->y, .log_sum_exp = saved->log_sum_exp});
-    if (stream != nullptr) {
-      saved->y = FreshRows(arena, stream->windows, saved->y);
-      v = FreshRows(arena, stream->windows, v);
+    if (sequence != nullptr) {
+      saved->y = FreshRows(arena, sequence->windows, saved->y);
+      v = FreshRows(arena, sequence->windows, v);
     }
   }
   if (config.is_exclusive(config.layer_of(visit))) {
@@ -212,7 +212,7 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
 #define HM11_INSTANTIATE(T)                                                                                \
   template Tensor<T> AttentionLayerForward<T, T>(                                                          \
       Arena&, const ModelConfig&, int64_t, const AttentionWeights<T>&, const AttentionSources<T>&,         \
-      Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, StreamState<T>*);                             \
+      Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, SequenceState<T>*);                           \
   template void AttentionLayerBackward<T>(                                                                 \
       Arena&, const ModelConfig&, const AttentionWeights<T>&, const AttentionSources<T>&, Tensor<const T>, \
       int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, const OutputScale<T>&, Tensor<const T>, \
@@ -225,6 +225,6 @@ template Tensor<float> AttentionLayerForward<float, Fp16>(Arena&, const ModelCon
                                                           const AttentionWeights<Fp16>&,
                                                           const AttentionSources<float>&, Tensor<const float>,
                                                           int64_t, int64_t, AttentionSaved<float>*,
-                                                          StreamState<float>*);
+                                                          SequenceState<float>*);
 
 }  // namespace hm11

@@ -2,9 +2,9 @@
 //
 //   qkv = W_qkv u;  q, k, v = heads(qkv);  y = attention(q, k, v);  XSA;  head gates;  W_out y
 //
-// Of a piece of a stream, qkv, q, k, v and attention itself are over the windows of the stream's state, the
-// rest over the piece. Of a stream read a token at a time all are of that token, and attention reads its
-// rings.
+// Of a chunk of a sequence, qkv, q, k, v and attention itself are over the windows of the sequence's state,
+// the rest over the chunk. Of a sequence read a token at a time all are of that token, and attention reads
+// its rings.
 #ifndef HM11_MODEL_ATTENTION_MIXER_H_
 #define HM11_MODEL_ATTENTION_MIXER_H_
 
@@ -12,7 +12,7 @@
 #include "core/dtype.h"
 #include "core/tensor.h"
 #include "model/config.h"
-#include "model/stream_state.h"
+#include "model/sequence_state.h"
 #include "model/weights.h"
 #include "ops/scaled_matmul.h"
 
@@ -29,7 +29,7 @@ struct AttentionSaved {
   Tensor<T> gated;               // after the head gates; absent without
 };
 
-// What reaches an attention layer from outside its own stream.
+// What reaches an attention layer from outside its own layer.
 template <typename T>
 struct AttentionSources {
   Tensor<const T> value_embedding;  // [rows, kv_dim], absent on layers without
@@ -44,14 +44,14 @@ struct AttentionSourceGrads {
   Tensor<T> dfirst_v;          // adds
 };
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `stream` the input is its next
-// piece, the sources are those of its windows, and the visit's qkv in it, or its ring, are brought up to
+// input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `sequence` the input is its
+// next chunk, the sources are those of its windows, and the visit's qkv in it, or its ring, are brought up to
 // date. W: what the matrices are stored in, T but for a single token.
 template <typename T, typename W = T>
 Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
                                 const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
                                 Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
-                                StreamState<T>* stream = nullptr);
+                                SequenceState<T>* sequence = nullptr);
 
 // Only for sequences that stand alone. doutput: the gradient of output_scale.scale times the output. dinput
 // is written, gradients of weights are added. `dv_from_outside`: what later layers' value residual sends to

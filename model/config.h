@@ -44,7 +44,7 @@ struct ModelConfig {
   int64_t loop_last = 0;
   int64_t loop_passes = 1;      // 1: every layer runs once
   int64_t parallel_layers = 0;  // of the last so many layers mixer and MLP read the same norm
-  double skip_mix_init = 1;     // initial weight of the stream in layers that a U-Net skip joins
+  double skip_mix_init = 1;     // initial weight of the residual stream in layers that a U-Net skip joins
   int64_t mtp_heads = 0;        // multi-token-prediction heads, dropped on export
   double mtp_weight = 0.2;
 

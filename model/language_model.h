@@ -7,69 +7,14 @@
 #ifndef HM11_MODEL_LANGUAGE_MODEL_H_
 #define HM11_MODEL_LANGUAGE_MODEL_H_
 
-#include <vector>
-
 #include "core/arena.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
-#include "model/attention_mixer.h"
 #include "model/config.h"
-#include "model/mamba_mixer.h"
-#include "model/stream_state.h"
+#include "model/model_saved.h"
 #include "model/weights.h"
 
 namespace hm11 {
-
-template <typename T>
-struct EmbeddingSaved {
-  Tensor<int32_t> hash;        // [batch, time]
-  Tensor<T> tokens;            // [rows, dim]
-  Tensor<T> bigram;            // [rows, bigram_dim]
-  Tensor<T> bigram_projected;  // [rows, dim]
-  Tensor<T> summed;            // [rows, dim]
-  Tensor<Accum<T>> rstd;       // [rows]
-  Tensor<T> normed;            // [batch, time, dim]
-  Tensor<T> ve;                // [rows, value_embedding_dim]; of a piece of a stream: rows of its windows
-  Tensor<T> ve_projected;      // [rows, kv_dim], likewise
-};
-
-// Of one visit of a layer.
-template <typename T>
-struct BlockSaved {
-  // The step of the residual stream into the visit: y before the mix with x0, u after it.
-  Tensor<T> y, u, normed;   // [rows, dim]
-  Tensor<Accum<T>> rstd;    // [rows]
-  Tensor<T> branch;         // [rows, dim]: the mixer's output
-  Tensor<T> v, mlp_normed;  // [rows, dim]: the stream between mixer and MLP; its norm, or in parallel normed
-  Tensor<Accum<T>> mlp_rstd;  // [rows]
-  Tensor<T> activated;        // [rows, mlp_width]
-  Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
-  Tensor<T> mlp;              // [rows, dim]: the MLP's output
-  Tensor<T> ungated,
-      output;  // [rows, dim]: the layer's output before and after token gating, when materialized
-  MambaSaved<T> mamba;
-  AttentionSaved<T> attention;
-};
-
-template <typename T>
-struct ModelSaved {
-  int64_t batch = 0;
-  int64_t time = 0;
-  Tensor<const int32_t> ids;  // [batch, time]
-  EmbeddingSaved<T> embedding;
-  Tensor<T> x0;                       // [batch, time, dim]
-  std::vector<BlockSaved<T>> blocks;  // a visit each
-  Tensor<T> final_y, hidden;          // [rows, dim]; hidden is normed and goes to the head
-  Tensor<Accum<T>> final_rstd;        // [rows]
-};
-
-template <typename T>
-struct ForwardOptions {
-  bool keep = true;  // false: nothing is kept for backward, and far less memory is taken
-  // Where the one sequence of `ids`, a piece of a stream or its next token, goes on from; then what it
-  // leaves. Without, sequences stand alone. For keep = false only.
-  StreamState<T>* stream = nullptr;
-};
 
 // Final hidden states [rows, dim], normed. ids: [batch, time]. W: what tables and matrices are stored in, T;
 // or Fp16 with T float, where there is one row.

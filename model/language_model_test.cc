@@ -339,7 +339,7 @@ TEST(LanguageModelTest, VisitsGoThroughTheLoopAsOftenAsAsked) {
   EXPECT_EQ(config.WithoutLoops().visit_count(), 5);
 }
 
-TEST(LanguageModelTest, AStreamThatASkipJoinsBeginsWithItsOwnWeight) {
+TEST(LanguageModelTest, AResidualStreamThatASkipJoinsBeginsWithItsOwnWeight) {
   const ModelConfig config = {
       .layers = "MAA", .dim = 8, .heads = 2, .kv_heads = 2, .rope_dims = 2, .skip_mix_init = 0.5};
   for (const NamedTensor& tensor : InitialWeights(config, 1)) {
@@ -384,13 +384,13 @@ RC_GTEST_PROP(LanguageModelTest, KeepingNothingForBackwardChangesNoLoss, ()) {
             1e-12 * std::max(1.0, std::abs(sum)));
 }
 
-// Hidden states of a stream read in pieces: [ids, dim]. `windows` tells how attention reads what follows.
+// Hidden states of a sequence read in chunks: [ids, dim]. `windows` tells how attention reads what follows.
 template <typename Windows>
-std::vector<double> HiddenInPieces(const ModelConfig& config, const HostTensor<int32_t>& ids,
+std::vector<double> HiddenInChunks(const ModelConfig& config, const HostTensor<int32_t>& ids,
                                    int64_t capacity, const Windows& windows) {
   Placed<double> placed(Device::Cpu());
   Place<double>(config, FormulaWeights(config, 3), &placed);
-  StreamState<double> state = NewStreamState<double>(placed.state, config, capacity);
+  SequenceState<double> state = NewSequenceState<double>(placed.state, config, capacity);
   const Tensor<int32_t> all = Upload(placed.state, ids).Reshaped({ids.size()});
   std::vector<double> hidden;
   for (int64_t read = 0; read < ids.size(); read += state.windows.tokens()) {
@@ -399,12 +399,12 @@ std::vector<double> HiddenInPieces(const ModelConfig& config, const HostTensor<i
     if (state.windows.rope_length == 0) state.windows.rope_length = ids.size();
     const int64_t count = state.windows.tokens();
     ModelSaved<double> saved;
-    const std::vector<double> piece =
+    const std::vector<double> chunk =
         Download(placed.work, HiddenForward<double>(placed.work, config, placed.weights,
                                                     all.Slice(read, count).Reshaped({1, count}), &saved,
-                                                    {.keep = false, .stream = &state}))
+                                                    {.keep = false, .sequence = &state}))
             .values;
-    hidden.insert(hidden.end(), piece.begin(), piece.end());
+    hidden.insert(hidden.end(), chunk.begin(), chunk.end());
   }
   return hidden;
 }
@@ -416,11 +416,11 @@ double LargestDifference(const std::vector<double>& a, const std::vector<double>
   return largest;
 }
 
-RC_GTEST_PROP(LanguageModelTest, AStreamReadInPiecesThatLookBackToItsBeginIsThatReadAtOnce, ()) {
+RC_GTEST_PROP(LanguageModelTest, ASequenceReadInChunksThatLookBackToItsBeginIsThatReadAtOnce, ()) {
   const ModelConfig config = AnyConfig();
   const int64_t time = *rc::gen::inRange<int64_t>(2, 24);
   const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
-  const std::vector<double> pieces = HiddenInPieces(config, ids, time, [&](int64_t read) {
+  const std::vector<double> chunks = HiddenInChunks(config, ids, time, [&](int64_t read) {
     return AttentionWindows{.context = read, .fresh = *rc::gen::inRange<int64_t>(1, time - read + 1)};
   });
   Placed<double> placed(Device::Cpu());
@@ -430,14 +430,14 @@ RC_GTEST_PROP(LanguageModelTest, AStreamReadInPiecesThatLookBackToItsBeginIsThat
       Download(placed.work,
                HiddenForward<double>(placed.work, config, placed.weights, Upload(placed.state, ids), &saved))
           .values;
-  RC_ASSERT(LargestDifference(pieces, whole) <= 1e-11);
+  RC_ASSERT(LargestDifference(chunks, whole) <= 1e-11);
 }
 
-// The same of a stream read a token at a time; twice, the state forgetting in between.
+// The same of a sequence read a token at a time; twice, the state forgetting in between.
 std::vector<double> HiddenInSteps(const ModelConfig& config, const HostTensor<int32_t>& ids, int64_t window) {
   Placed<double> placed(Device::Cpu());
   Place<double>(config, FormulaWeights(config, 3), &placed);
-  StreamState<double> state = NewStepState<double>(placed.state, config, window);
+  SequenceState<double> state = NewStepState<double>(placed.state, config, window);
   const Tensor<int32_t> all = Upload(placed.state, ids).Reshaped({ids.size()});
   std::vector<double> hidden;
   for (int repeat = 0; repeat < 2; ++repeat) {
@@ -448,36 +448,36 @@ std::vector<double> HiddenInSteps(const ModelConfig& config, const HostTensor<in
       ModelSaved<double> saved;
       const Tensor<double> row =
           HiddenForward<double>(placed.work, config, placed.weights, all.Slice(t, 1).Reshaped({1, 1}), &saved,
-                                {.keep = false, .stream = &state});
+                                {.keep = false, .sequence = &state});
       hidden.insert(hidden.end(), row.begin(), row.end());
     }
   }
   return hidden;
 }
 
-RC_GTEST_PROP(LanguageModelTest, StepsAreTheStreamReadAtOnceWithinAWindowAndPiecesOfOneTokenPastIt, ()) {
+RC_GTEST_PROP(LanguageModelTest, StepsAreTheSequenceReadAtOnceWithinAWindowAndChunksOfOneTokenPastIt, ()) {
   const ModelConfig config = AnyConfig();
   const int64_t window = *rc::gen::inRange<int64_t>(1, 12), time = *rc::gen::inRange<int64_t>(1, 24);
   const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
-  const std::vector<double> pieces = HiddenInPieces(config, ids, window, [&](int64_t read) {
+  const std::vector<double> chunks = HiddenInChunks(config, ids, window, [&](int64_t read) {
     return AttentionWindows{
         .context = std::min(read, window - 1), .fresh = 1, .count = 1, .rope_length = window};
   });
-  RC_ASSERT(LargestDifference(HiddenInSteps(config, ids, window), pieces) <= 1e-11);
-  const std::vector<double> whole = HiddenInPieces(config, ids, time, [&](int64_t) {
+  RC_ASSERT(LargestDifference(HiddenInSteps(config, ids, window), chunks) <= 1e-11);
+  const std::vector<double> whole = HiddenInChunks(config, ids, time, [&](int64_t) {
     return AttentionWindows{.context = 0, .fresh = time, .count = 1, .rope_length = time + window};
   });
   RC_ASSERT(LargestDifference(HiddenInSteps(config, ids, time + window), whole) <= 1e-11);
 }
 
-RC_GTEST_PROP(LanguageModelTest, WindowsOfOnePieceArePiecesOfOneWindow, ()) {
+RC_GTEST_PROP(LanguageModelTest, WindowsOfOneChunkAreChunksOfOneWindow, ()) {
   const ModelConfig config = AnyConfig();
   const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
   const int64_t count = *rc::gen::inRange<int64_t>(2, 5), first = context + *rc::gen::inRange<int64_t>(1, 4);
   const HostTensor<int32_t> ids =
       RandomIds({1, first + count * fresh}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
   const auto read_by = [&](int64_t at_once) {
-    return HiddenInPieces(config, ids, first, [&](int64_t read) {
+    return HiddenInChunks(config, ids, first, [&](int64_t read) {
       if (read == 0) return AttentionWindows{.context = 0, .fresh = first};
       return AttentionWindows{.context = context, .fresh = fresh, .count = at_once};
     });
@@ -485,7 +485,7 @@ RC_GTEST_PROP(LanguageModelTest, WindowsOfOnePieceArePiecesOfOneWindow, ()) {
   RC_ASSERT(LargestDifference(read_by(count), read_by(1)) <= 1e-11);
 }
 
-RC_GTEST_PROP(LanguageModelTest, WhatAStreamReadsLaterChangesNothingBefore, ()) {
+RC_GTEST_PROP(LanguageModelTest, WhatASequenceReadsLaterChangesNothingBefore, ()) {
   const ModelConfig config = AnyConfig();
   const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
   const int64_t count = *rc::gen::inRange<int64_t>(1, 5), first = context + 1;
@@ -493,7 +493,7 @@ RC_GTEST_PROP(LanguageModelTest, WhatAStreamReadsLaterChangesNothingBefore, ()) 
       RandomIds({1, first + 2 * count * fresh}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
   const int64_t at = *rc::gen::inRange<int64_t>(0, ids.size());
   const auto read = [&] {
-    return HiddenInPieces(config, ids, first, [&](int64_t read) {
+    return HiddenInChunks(config, ids, first, [&](int64_t read) {
       if (read == 0) return AttentionWindows{.context = 0, .fresh = first};
       return AttentionWindows{.context = context, .fresh = fresh, .count = count};
     });
@@ -510,13 +510,13 @@ RC_GTEST_PROP(LanguageModelTest, AStateThatHasForgottenIsANewOne, ()) {
   const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
   Placed<double> placed(Device::Cpu());
   Place<double>(config, FormulaWeights(config, 3), &placed);
-  StreamState<double> state = NewStreamState<double>(placed.state, config, time);
+  SequenceState<double> state = NewSequenceState<double>(placed.state, config, time);
   state.windows = {.context = 0, .fresh = time, .rope_length = time};
   const auto read = [&] {
     ModelSaved<double> saved;
     return Download(placed.work,
                     HiddenForward<double>(placed.work, config, placed.weights, Upload(placed.state, ids),
-                                          &saved, {.keep = false, .stream = &state}))
+                                          &saved, {.keep = false, .sequence = &state}))
         .values;
   };
   const std::vector<double> first = read();

@@ -26,7 +26,7 @@ struct MambaSaved {
   SelectiveScanSaved<T> scan;
 };
 
-// What a Mamba layer remembers between two pieces of one sequence: scan states and the convolution's last
+// What a Mamba layer remembers between two chunks of one sequence: scan states and the convolution's last
 // inputs.
 template <typename T>
 struct MambaState {

@@ -30,8 +30,13 @@ WeightLayout LayOutWeights(const ModelConfig& config) {
 }
 
 FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config) {
+  return FlatWeightsOf(config, arena.NewZero<float>({LayOutWeights(config).floats}));
+}
+
+FlatWeights FlatWeightsOf(const ModelConfig& config, Tensor<float> flat) {
   const WeightLayout layout = LayOutWeights(config);
-  FlatWeights weights{.flat = arena.NewZero<float>({layout.floats}), .view = {}};
+  HM_CHECK_EQ(flat.size(), layout.floats);
+  FlatWeights weights{.flat = flat, .view = {}};
   ResizeWeights(config, &weights.view);
   size_t index = 0;
   ForEachWeight(
@@ -46,24 +51,25 @@ FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config) {
 
 ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master,
                                    Tensor<Bf16> flat16) {
-  HM_CHECK_EQ(flat16.size(), master.flat.size());
   const WeightLayout layout = LayOutWeights(config);
+  HM_CHECK_EQ(flat16.size(), layout.floats);
+  HM_CHECK_GE(master.flat.size(), layout.control_floats);
   ModelWeights<Bf16> view;
   ResizeWeights(config, &view);
   size_t index = 0;
   ForEachWeight(
       config,
-      [&](const WeightInfo& info, auto& tensor, const Tensor<float>& own) {
+      [&](const WeightInfo& info, auto& tensor) {
         const int64_t offset = layout.weights[index++].offset;
         if constexpr (std::is_same_v<std::decay_t<decltype(tensor)>, Tensor<Bf16>>) {
           HM_CHECK_GE(offset, layout.control_floats);
           tensor = flat16.Slice(offset, info.shape.size()).Reshaped(info.shape);
         } else {
           HM_CHECK_LT(offset, layout.control_floats);
-          tensor = own;
+          tensor = master.flat.Slice(offset, info.shape.size()).Reshaped(info.shape);
         }
       },
-      view, master.view);
+      view);
   return view;
 }
 

@@ -39,15 +39,18 @@ struct WeightLayout {
 };
 WeightLayout LayOutWeights(const ModelConfig& config);
 
-// A set of float weights as one flat tensor, zeroed, and its named view.
+// A set of float weights as one flat tensor and its named view; there is no view of a tensor that is only a
+// part of the block.
 struct FlatWeights {
   Tensor<float> flat;
   ModelWeights<float> view;
 };
-FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config);
+FlatWeights NewFlatWeights(Arena& arena, const ModelConfig& config);  // zeroed
+FlatWeights FlatWeightsOf(const ModelConfig& config, Tensor<float> flat);
 
-// A view of `flat16`, which has one element for each of master.flat at the same index, as the weights a Bf16
-// model runs on: matrices from flat16, everything Accum from the float master itself.
+// A view of `flat16`, which has one element for each float of the block at the same index, as the weights a
+// Bf16 model runs on: matrices from flat16, everything Accum from the float master itself, of which nothing
+// but the controls need be there.
 ModelWeights<Bf16> WorkingCopyView(const ModelConfig& config, const FlatWeights& master, Tensor<Bf16> flat16);
 
 }  // namespace hm11

@@ -56,7 +56,7 @@ template <typename T>
 struct BlockWeights {
   Tensor<Accum<T>> branch_scale;  // [dim]
   Tensor<Accum<T>> mlp_scale;     // [dim]
-  Tensor<Accum<T>> mix;           // [2, dim]: of the stream and of x0
+  Tensor<Accum<T>> mix;           // [2, dim]: of the residual stream and of x0
   Tensor<T> up;                   // [mlp_width, dim]
   Tensor<T> down;                 // [dim, mlp_width]
   MambaWeights<T> mamba;

@@ -11,6 +11,7 @@
 //   2. The size never exceeds budget_bytes; when no step is coarse enough, ResourceExhausted says what it
 //      takes.
 //   3. A larger budget never gives a coarser step.
+//   4. The bytes do not depend on how many threads make them.
 #ifndef HM11_QUANT_MODEL_ARTIFACT_H_
 #define HM11_QUANT_MODEL_ARTIFACT_H_
 

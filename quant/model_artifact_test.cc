@@ -6,6 +6,7 @@
 #include <rapidcheck/gtest.h>
 
 #include <cmath>
+#include <cstdlib>
 #include <iterator>
 #include <limits>
 #include <map>
@@ -16,6 +17,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/fields.h"
+#include "core/parallel.h"
 #include "core/random.h"
 #include "model/config.h"
 #include "model/safetensors.h"
@@ -28,6 +30,9 @@
 
 namespace hm11 {
 namespace {
+
+// More threads than cores, so that they interleave; read once, before the first use.
+const bool kFourThreads = setenv("HM11_THREADS", "4", 1) == 0;
 
 using testing::AllOf;
 using testing::Ge;
@@ -425,6 +430,22 @@ TEST(ModelArtifactTest, TheBudgetIsFilledAndNeverExceededWhenCalibrated) {
     EXPECT_THAT(static_cast<int64_t>(encoded->bytes.size()), AllOf(Le(budget), Ge(budget - budget / 1000)));
     EXPECT_GT(encoded->step_multiplier, finer);
     finer = encoded->step_multiplier;
+  }
+}
+
+TEST(ModelArtifactTest, TheSameBytesOnOneThreadAndOnMany) {
+  ASSERT_TRUE(kFourThreads);
+  const ArtifactContents contents = ModelContents(QuarterModel(), /*trained=*/true);
+  const Calibration calibration = CalibrationLike(contents.tensors);
+  for (const Calibration* known : {static_cast<const Calibration*>(nullptr), &calibration}) {
+    const absl::StatusOr<EncodedArtifact> many = EncodeArtifact(contents, QuarterConfig(900000), known);
+    ASSERT_THAT(many, IsOk());
+    // Loops within a loop run on its thread.
+    std::string on_one;
+    ParallelFor(2, 1, [&](int64_t begin, int64_t) {
+      if (begin == 0) on_one = EncodeArtifact(contents, QuarterConfig(900000), known)->bytes;
+    });
+    EXPECT_EQ(many->bytes, on_one);
   }
 }
 

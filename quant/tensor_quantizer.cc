@@ -3,12 +3,15 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 #include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
+#include "core/parallel.h"
 #include "core/random.h"
 #include "core/status.h"
+#include "ops/product.h"
 #include "quant/gptq.h"
 
 namespace hm11 {
@@ -28,6 +31,16 @@ Fp16 RoundMantissa(float value, int64_t bits) {
   const uint32_t rounded = (result.bits + (1u << (dropped - 1)) - 1 + last) >> dropped << dropped;
   if ((rounded & 0x7c00u) != 0x7c00u) result.bits = static_cast<uint16_t>(rounded);
   return result;
+}
+
+// Calls f(i) for all i below `count`, each on one thread. Loops and products within are short: to wake all
+// threads for each of them takes longer than the work, the more threads there are.
+template <typename F>
+void SideBySide(size_t count, F&& f) {
+  const OneThreadPerProduct one_thread;
+  ParallelFor(static_cast<int64_t>(count), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) f(static_cast<size_t>(i));
+  });
 }
 
 // Of a normal number of deviation 1 rounded to multiples of `step`.
@@ -107,36 +120,51 @@ absl::Status TensorQuantizer::Add(Part part, const Calibration* calibration) {
   return absl::OkStatus();
 }
 
+void TensorQuantizer::MakeFactors(const std::vector<Part*>& parts) {
+  // Parts of one Hessian, which matrices of the same inputs have, are neighbours and share its factor.
+  std::vector<Part*> makers;
+  std::vector<std::pair<Part*, Part*>> shared;  // with the maker
+  Part* last = nullptr;
+  for (Part* part : parts) {
+    if (part->hessian == nullptr) continue;
+    if (last != nullptr && !part->fine() && *last->hessian == *part->hessian) {
+      shared.emplace_back(part, last);
+      continue;
+    }
+    makers.push_back(part);
+    last = part->fine() ? nullptr : part;
+  }
+  SideBySide(makers.size(), [&](size_t i) {
+    Part& part = *makers[i];
+    const int64_t cols = part.matrix().cols;
+    std::vector<float> hessian = *part.hessian;
+    if (part.fine()) MixWithIdentity(config_.embedding_identity, Trace(hessian, cols), cols, &hessian);
+    std::optional<HessianFactor> made = HessianFactor::Create(hessian, cols, config_.hessian_damping);
+    if (made) part.factor = std::make_shared<const HessianFactor>(*std::move(made));
+  });
+  for (const auto& [part, maker] : shared) part->factor = maker->factor;
+}
+
 void TensorQuantizer::Plan() {
   if (config_.scheme != "sigma") return;
-  std::vector<MatrixUse> uses;
   std::vector<Part*> planned;
-  const std::vector<float>* last = nullptr;  // Hessian of the factor made last, which matrices often share
-  std::shared_ptr<const HessianFactor> factor;
   for (Part& part : parts_) {
     if (part.storage != Storage::kCodes || part.gradients == nullptr || part.values == nullptr) continue;
-    const int64_t cols = part.matrix().cols;
-    MatrixUse use = {.matrix = part.matrix(),
-                     .deviations = &part.deviations,
-                     .gradients = part.gradients,
+    planned.push_back(&part);
+  }
+  MakeFactors(planned);
+  std::vector<MatrixUse> uses;
+  for (const Part* part : planned) {
+    const int64_t cols = part->matrix().cols;
+    MatrixUse use = {.matrix = part->matrix(),
+                     .deviations = &part->deviations,
+                     .gradients = part->gradients,
                      .trace = static_cast<double>(cols)};
-    if (part.hessian != nullptr) {
-      std::vector<float> hessian = *part.hessian;
-      const double trace = Trace(hessian, cols);
-      if (part.fine()) MixWithIdentity(config_.embedding_identity, trace, cols, &hessian);
-      if (last == nullptr || part.fine() || *last != *part.hessian) {
-        std::optional<HessianFactor> made = HessianFactor::Create(hessian, cols, config_.hessian_damping);
-        factor = made ? std::make_shared<const HessianFactor>(*std::move(made)) : nullptr;
-        last = part.fine() ? nullptr : part.hessian;
-      }
-      part.factor = factor;
-      if (factor != nullptr) {
-        use.trace = trace;
-        use.weights = &factor->weights();
-      }
+    if (part->factor != nullptr) {
+      use.trace = Trace(*part->hessian, cols);
+      use.weights = &part->factor->weights();
     }
     uses.push_back(use);
-    planned.push_back(&part);
   }
   const int bits = static_cast<int>(config_.matrix_bits);
   std::vector<MatrixSteps> steps = PlanSteps(uses, config_, config_.sigma_k / LargestCode(bits));
@@ -226,8 +254,8 @@ StoredTensor TensorQuantizer::Store(const Part& part, double step_multiplier) co
 }
 
 std::vector<StoredTensor> TensorQuantizer::Quantize(double step_multiplier) const {
-  std::vector<StoredTensor> stored;
-  for (const Part& part : parts_) stored.push_back(Store(part, step_multiplier));
+  std::vector<StoredTensor> stored(parts_.size());
+  SideBySide(parts_.size(), [&](size_t i) { stored[i] = Store(parts_[i], step_multiplier); });
   return stored;
 }
 
@@ -248,23 +276,22 @@ std::vector<StoredTensor> TensorQuantizer::StoreWithoutCodes() const {
   return stored;
 }
 
-double TensorQuantizer::CodeBits(double step_multiplier) const {
-  double bits = 0;
-  for (const Part& part : parts_) {
-    if (part.storage != Storage::kCodes) continue;
-    const double step = StepOf(part, step_multiplier);
-    if (part.steps) {
-      bits += PlannedBits(*part.steps, step_multiplier);
-    } else if (part.values == nullptr) {
-      bits += NormalCodeBits(step) * static_cast<double>(part.size);
-    } else if (config_.scheme == "published") {
-      bits += EntropyBits(MagnitudeCounts(QuantizeMatrix(part, step_multiplier)));
-    } else {
-      const std::vector<Fp16> scales = DeviationScales(part.deviations, step);
-      bits += EntropyBits(MagnitudeCounts(QuantizeRows(part.matrix(), scales, kAllBits)));
-    }
+double TensorQuantizer::CodeBits(const Part& part, double step_multiplier) const {
+  if (part.storage != Storage::kCodes) return 0;
+  if (part.steps) return PlannedBits(*part.steps, step_multiplier);
+  const double step = StepOf(part, step_multiplier);
+  if (part.values == nullptr) return NormalCodeBits(step) * static_cast<double>(part.size);
+  if (config_.scheme == "published") {
+    return EntropyBits(MagnitudeCounts(QuantizeMatrix(part, step_multiplier)));
   }
-  return bits;
+  const std::vector<Fp16> scales = DeviationScales(part.deviations, step);
+  return EntropyBits(MagnitudeCounts(QuantizeRows(part.matrix(), scales, kAllBits)));
+}
+
+double TensorQuantizer::CodeBits(double step_multiplier) const {
+  std::vector<double> bits(parts_.size());
+  SideBySide(parts_.size(), [&](size_t i) { bits[i] = CodeBits(parts_[i], step_multiplier); });
+  return std::accumulate(bits.begin(), bits.end(), 0.0);
 }
 
 double TensorQuantizer::finest_multiplier() const {

@@ -76,6 +76,7 @@ class TensorQuantizer {
 
   explicit TensorQuantizer(QuantConfig config) : config_(std::move(config)), rates_(config_.rate_lambda) {}
   absl::Status Add(Part part, const Calibration* calibration);
+  void MakeFactors(const std::vector<Part*>& parts);
   void Plan();
   Storage StorageOf(const Part& part) const;
   StoredTensor Store(const Part& part, double step_multiplier) const;
@@ -86,6 +87,7 @@ class TensorQuantizer {
   std::vector<Fp16> PlannedScales(const Part& part, double step_multiplier) const;
   QuantizedMatrix QuantizePlanned(const Part& part, double step_multiplier) const;
   QuantizedMatrix QuantizeMatrix(const Part& part, double step_multiplier) const;
+  double CodeBits(const Part& part, double step_multiplier) const;
 
   QuantConfig config_;
   RateCosts rates_;

@@ -105,5 +105,15 @@ TEST(BadCallsTest, ThePackagersAreOneLine) {
   ExpectOneLine({{"tools/submission/submission", "--name=a", "--author=b", "--github_id=c"}, "--run"}, 1);
 }
 
+TEST(BadCallsTest, EveryProgramTellsTheCommitItWasBuiltFrom) {
+  for (const char* program :
+       {"train/hm11", "eval/evaluate", "eval/audit", "tools/prepare_data", "tools/submission/submission"}) {
+    const auto ended = RunToItsEnd({program, "--version"});
+    ASSERT_THAT(ended, IsOk()) << program;
+    EXPECT_EQ(ended->exit_code, 0) << program;
+    EXPECT_THAT(ended->output, testing::MatchesRegex("hm11, commit (unknown|[0-9a-f]{12}[+]?)\n")) << program;
+  }
+}
+
 }  // namespace
 }  // namespace hm11

@@ -15,7 +15,7 @@
 #include "absl/strings/string_view.h"
 #include "model/config.h"
 #include "quant/config.h"
-#include "train/optimizer.h"
+#include "train/optimizer_config.h"
 #include "train/phases.h"
 #include "train/schedule.h"
 

@@ -12,6 +12,7 @@
 
 #include "core/fields.h"
 #include "model/golden_model.h"
+#include "model/weights.h"
 #include "testing/matchers.h"
 
 namespace hm11 {

@@ -2,17 +2,14 @@
 #include "train/optimizer.h"
 
 #include <algorithm>
-#include <limits>
 #include <map>
 #include <utility>
 
 #include "core/check.h"
-#include "core/fields.h"
 #include "core/parallel.h"
 #include "ops/elementwise.h"
 #include "train/newton_schulz.h"
 #include "train/optimizer_cuda.h"
-#include "train/sharding.h"
 
 namespace hm11 {
 namespace {
@@ -21,15 +18,15 @@ namespace {
 void StepAdamRange(const StepOperands& s, UpdateRule rule, int64_t begin, int64_t count) {
   const AdamStep step = AdamStepOf(s, rule);
   const float decay = s.scalars->average_decay;
-  float* weight = s.weights + begin;
+  float* weight = s.weights.At(begin);
   float* gradient = s.gradients + begin;
-  float* first = s.first + begin;
-  float* second = s.second + begin;
+  float* first = s.first.At(begin);
+  float* second = s.second.At(begin);
   for (int64_t i = 0; i < count; ++i) {
     weight[i] = AdamUpdate(step, gradient[i], weight[i], first[i], second[i]);
     gradient[i] = 0;
   }
-  float* average = s.average + begin;
+  float* average = s.average.At(begin);
   if (decay == 0) {
     std::copy_n(weight, count, average);
   } else {
@@ -77,7 +74,7 @@ void MuonDirections(const StepOperands& s, const MuonMatrix& matrix, int64_t row
   const int64_t size = rows * cols;
   const float clip_factor = ClipFactor(s), momentum = s.scalars->muon_momentum;
   float* gradient = s.gradients + matrix.offset;
-  float* first = s.first + matrix.offset;
+  float* first = s.first.At(matrix.offset);
   for (int64_t j = 0; j < size; ++j) {
     direction[j] = MuonDirection(gradient[j] * clip_factor, momentum, first[j]);
     gradient[j] = 0;
@@ -108,9 +105,9 @@ void GatherMuon(const StepOperands& s, const MuonShape& shape, Tensor<float> x, 
 
 void ApplyMuon(const StepOperands& s, const MuonStep& step, int64_t offset, int64_t size, const float* x) {
   const float decay = s.scalars->average_decay;
-  float* weight = s.weights + offset;
+  float* weight = s.weights.At(offset);
   for (int64_t i = 0; i < size; ++i) weight[i] = MuonUpdate(step, weight[i], x[i]);
-  float* average = s.average + offset;
+  float* average = s.average.At(offset);
   if (decay == 0) {
     std::copy_n(weight, size, average);
   } else {
@@ -139,22 +136,6 @@ void ScatterMuon(const StepOperands& s, const MuonShape& shape, Tensor<const flo
 
 }  // namespace
 
-absl::Status OptimizerConfig::Validate() const {
-  constexpr double kHuge = std::numeric_limits<double>::max();
-  return CheckBounds({{"muon_lr", muon_lr, 0, kHuge},
-                      {"embedding_lr", embedding_lr, 0, kHuge},
-                      {"control_lr", control_lr, 0, kHuge},
-                      {"head_lr", head_lr, 0, kHuge},
-                      {"muon_weight_decay", muon_weight_decay, 0, kHuge},
-                      {"adam_weight_decay", adam_weight_decay, 0, kHuge},
-                      {"embedding_weight_decay", embedding_weight_decay, 0, kHuge},
-                      {"beta1", beta1, 0, 0.999999},
-                      {"beta2", beta2, 0, 0.999999},
-                      {"epsilon", epsilon, 1e-30, kHuge},
-                      {"clip", clip, 0, kHuge},
-                      {"newton_schulz_steps", static_cast<double>(newton_schulz_steps), 1, 100}});
-}
-
 Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config,
                      const FlatWeights& weights, const FlatWeights& gradients, const FlatWeights& average,
                      Tensor<Bf16> working_copy, const Communicator& ranks)
@@ -164,11 +145,19 @@ Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConf
       gradients_(gradients),
       average_(average),
       working_copy_(working_copy),
-      ranks_(ranks) {
-  for (const FlatWeights* set : {&gradients, &average}) HM_CHECK_EQ(set->flat.size(), weights.flat.size());
-  if (!working_copy.empty()) HM_CHECK_EQ(working_copy.size(), weights.flat.size());
-  first_ = NewFlatWeights(arena, model);
-  second_ = NewFlatWeights(arena, model);
+      ranks_(ranks),
+      share_(model, config, ranks.rank(), ranks.size()) {
+  const int64_t whole = share_.whole_floats(), kept = share_.floats();
+  HM_CHECK_EQ(gradients.flat.size(), whole);
+  HM_CHECK_EQ(average.flat.size(), kept);
+  if (working_copy.empty()) {
+    HM_CHECK_EQ(weights.flat.size(), whole);
+  } else {
+    HM_CHECK_EQ(weights.flat.size(), kept);
+    HM_CHECK_EQ(working_copy.size(), whole);
+  }
+  first_ = arena.NewZero<float>({kept});
+  second_ = arena.NewZero<float>({kept});
   scalars_ = arena.New<StepScalars>({1});
   norm_ = arena.NewZero<float>({1});
   MakeTables(arena, model);
@@ -182,69 +171,23 @@ Optimizer::~Optimizer() {
   device_.FreeHost(staging_);
 }
 
-UpdateRule Optimizer::RuleOf(WeightKind kind) const {
-  switch (kind) {
-    case WeightKind::kBankMatrix:
-      return UpdateRule::kMuon;
-    case WeightKind::kMambaMatrix:
-      return config_.muon_on_mamba ? UpdateRule::kMuon : UpdateRule::kAdamMatrix;
-    case WeightKind::kSmallMatrix:
-      return config_.muon_on_small ? UpdateRule::kMuon : UpdateRule::kAdamMatrix;
-    case WeightKind::kEmbedding:
-      return UpdateRule::kAdamEmbedding;
-    case WeightKind::kHead:
-      return UpdateRule::kAdamHead;
-    case WeightKind::kControl:
-      return UpdateRule::kAdamControl;
-  }
-  HM_CHECK(!"a kind of weight without a rule");
-  return UpdateRule::kAdamControl;
-}
-
-void Optimizer::ShareWeights(const WeightLayout& layout) {
-  controls_ = layout.control_floats;
-  std::vector<WeightPart> parts;
-  for (const auto& [info, offset] : layout.weights) {
-    if (info.kind == WeightKind::kControl || info.shape.size() == 0) continue;
-    int64_t begin = offset - controls_;
-    for (const auto& part : info.parts) {
-      const int64_t rows = part.rows, cols = info.shape[1];
-      const double cost = RuleOf(info.kind) == UpdateRule::kMuon
-                              ? MuonCost(rows, cols, config_.newton_schulz_steps)
-                              : AdamCost(rows * cols);
-      // Ranges begin at granules: a part that does not goes with the one before it.
-      if (begin % kGranule == 0) {
-        parts.push_back({begin, cost});
-      } else {
-        parts.back().cost += cost;
-      }
-      begin += rows * cols;
-    }
-  }
-  shares_ = ShareOut(parts, layout.floats - controls_, ranks_.size());
-}
-
 void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
   const WeightLayout layout = LayOutWeights(model);
-  HM_CHECK_EQ(layout.floats, weights_.flat.size());
-  ShareWeights(layout);
   // What others own is passed over as Muon's matrices are, and is in no batch of theirs.
   std::vector<UpdateRule> rules(static_cast<size_t>(layout.floats / kGranule), UpdateRule::kMuon);
-  const auto is_owned = [&](int64_t offset) {
-    return offset < controls_ || (offset >= owned_begin() && offset < owned_end());
-  };
+  const auto is_updated = [&](int64_t offset) { return offset < share_.controls() || share_.Owns(offset); };
   std::map<std::pair<int64_t, int64_t>, std::vector<MuonMatrix>> batches;  // by (small, large)
   for (const auto& [info, offset] : layout.weights) {
-    const UpdateRule rule = RuleOf(info.kind);
+    const UpdateRule rule = RuleOf(config_, info.kind);
     if (rule != UpdateRule::kMuon) {
-      if (!is_owned(offset)) continue;
+      if (!is_updated(offset)) continue;
       std::fill_n(rules.begin() + offset / kGranule, WholeGranules(info.shape.size()) / kGranule, rule);
       continue;
     }
     int64_t matrix = offset;
     for (const auto& part : info.parts) {
       const int64_t rows = part.rows, cols = info.shape[1];
-      if (is_owned(matrix)) batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
+      if (is_updated(matrix)) batches[std::minmax(rows, cols)].push_back({matrix, rows > cols});
       matrix += rows * cols;
     }
   }
@@ -264,6 +207,9 @@ StepOperands Optimizer::Operands() const {
     return StepOperands::Rates{static_cast<float>(lr), static_cast<float>(weight_decay)};
   };
   const double decay = config_.adam_weight_decay;
+  const auto kept = [&](const Tensor<float>& set) {
+    return KeptFloats{set.data(), share_.controls(), set.size() == share_.floats() ? share_.skipped() : 0};
+  };
   // In the order of UpdateRule.
   return {.rates = {rates(config_.muon_lr, config_.muon_weight_decay),
                     rates(config_.embedding_lr, config_.embedding_weight_decay),
@@ -276,11 +222,11 @@ StepOperands Optimizer::Operands() const {
           .muon_equal_rows = config_.muon_equal_rows,
           .scalars = scalars_.data(),
           .norm = norm_.data(),
-          .weights = weights_.flat.data(),
+          .weights = kept(weights_.flat),
           .gradients = gradients_.flat.data(),
-          .first = first_.flat.data(),
-          .second = second_.flat.data(),
-          .average = average_.flat.data(),
+          .first = kept(first_),
+          .second = kept(second_),
+          .average = kept(average_.flat),
           .working_copy = working_copy_.data()};
 }
 
@@ -322,14 +268,14 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
 
 void Optimizer::MeasureGradient(Arena& arena) {
   const Tensor<float>& gradient = gradients_.flat;
-  ranks_.AllReduce(device_, gradient.Slice(0, controls_));
-  ranks_.ReduceScatter(device_, Shared(gradient), shares_);
+  ranks_.AllReduce(device_, gradient.Slice(0, share_.controls()));
+  ranks_.ReduceScatter(device_, share_.SharedOut(gradient), share_.cuts());
   Arena::Scope scope(arena);
   const Tensor<float> squares = arena.New<float>({1});
   // Controls are counted once.
-  const int64_t begin = ranks_.rank() == 0 ? 0 : owned_begin();
-  if (begin < owned_end()) {
-    SumOfSquares<float>(arena, gradient.Slice(begin, owned_end() - begin), squares);
+  const int64_t begin = ranks_.rank() == 0 ? 0 : share_.begin();
+  if (begin < share_.end()) {
+    SumOfSquares<float>(arena, gradient.Slice(begin, share_.end() - begin), squares);
   } else {
     device_.Zero(squares.data(), squares.size_bytes());
   }
@@ -345,8 +291,8 @@ void Optimizer::UpdateOwned(Arena& arena) {
     const Tensor<float> range = gradients_.flat.Slice(begin, end - begin);
     device_.Zero(range.data(), range.size_bytes());
   };
-  forget(controls_, owned_begin());
-  forget(owned_end(), gradients_.flat.size());
+  forget(share_.controls(), share_.begin());
+  forget(share_.end(), gradients_.flat.size());
 #if HM11_HAVE_CUDA
   if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
 #endif
@@ -362,20 +308,10 @@ void Optimizer::UpdateOwned(Arena& arena) {
 
 void Optimizer::Publish() {
   if (working_copy_.empty()) {
-    ranks_.AllGather(device_, Shared(weights_.flat), shares_);
+    ranks_.AllGather(device_, share_.SharedOut(weights_.flat), share_.cuts());
   } else {
-    ranks_.AllGather(device_, Shared(working_copy_), shares_);
+    ranks_.AllGather(device_, share_.SharedOut(working_copy_), share_.cuts());
   }
-}
-
-void Optimizer::CollectSets() {
-  for (const FlatWeights& set : Sets()) ranks_.AllGather(device_, Shared(set.flat), shares_);
-}
-
-void Optimizer::TakeSetsOfRankZero() {
-  std::vector<int64_t> all_of_rank_zero(static_cast<size_t>(ranks_.size()) + 1, weights_.flat.size());
-  all_of_rank_zero[0] = 0;
-  for (const FlatWeights& set : Sets()) ranks_.AllGather(device_, set.flat, all_of_rank_zero);
 }
 
 }  // namespace hm11

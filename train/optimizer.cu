@@ -16,13 +16,13 @@ template <int kWidth>
 __device__ __forceinline__ void FusedEmaAndCast(const StepOperands& s, float decay, int64_t at,
                                                 const float (&weight)[kWidth]) {
   if (decay == 0) {
-    Store<kWidth>(weight, s.average + at);
+    Store<kWidth>(weight, s.average.At(at));
   } else {
     float average[kWidth];
-    Load<kWidth>(s.average + at, average);
+    Load<kWidth>(s.average.At(at), average);
 #pragma unroll
     for (int i = 0; i < kWidth; ++i) average[i] = AverageUpdate(decay, average[i], weight[i]);
-    Store<kWidth>(average, s.average + at);
+    Store<kWidth>(average, s.average.At(at));
   }
   if (s.working_copy != nullptr) Store<kWidth>(weight, s.working_copy + at);
 }
@@ -45,18 +45,18 @@ __global__ void __launch_bounds__(kThreads)
     const AdamStep step = AdamStepOf(s, rule);
     float gradient[kAdamWidth], weight[kAdamWidth], first[kAdamWidth], second[kAdamWidth];
     Load<kAdamWidth>(s.gradients + at, gradient);
-    Load<kAdamWidth>(s.weights + at, weight);
-    Load<kAdamWidth>(s.first + at, first);
-    Load<kAdamWidth>(s.second + at, second);
+    Load<kAdamWidth>(s.weights.At(at), weight);
+    Load<kAdamWidth>(s.first.At(at), first);
+    Load<kAdamWidth>(s.second.At(at), second);
 #pragma unroll
     for (int i = 0; i < kAdamWidth; ++i) {
       weight[i] = AdamUpdate(step, gradient[i], weight[i], first[i], second[i]);
       gradient[i] = 0;
     }
     Store<kAdamWidth>(gradient, s.gradients + at);
-    Store<kAdamWidth>(weight, s.weights + at);
-    Store<kAdamWidth>(first, s.first + at);
-    Store<kAdamWidth>(second, s.second + at);
+    Store<kAdamWidth>(weight, s.weights.At(at));
+    Store<kAdamWidth>(first, s.first.At(at));
+    Store<kAdamWidth>(second, s.second.At(at));
     FusedEmaAndCast<kAdamWidth>(s, s.scalars->average_decay, at, weight);
   }
 }
@@ -112,7 +112,7 @@ __global__ void __launch_bounds__(kThreads)
     const int row = tile.Row(pack);
     if (!tile.Has(row, lane)) continue;
     gradients[pack] = Fetch<kWidth>(s.gradients + tile.WeightAt(row, lane));
-    firsts[pack] = Fetch<kWidth>(s.first + tile.WeightAt(row, lane));
+    firsts[pack] = Fetch<kWidth>(s.first.At(tile.WeightAt(row, lane)));
   }
   float squares = 0;
 #pragma unroll
@@ -129,7 +129,7 @@ __global__ void __launch_bounds__(kThreads)
       gradient[i] = 0;
       if (tile.matrix.transposed) turned[row][lane + i] = direction[i];
     }
-    Store<kWidth>(first, s.first + tile.WeightAt(row, lane));
+    Store<kWidth>(first, s.first.At(tile.WeightAt(row, lane)));
     Store<kWidth>(gradient, s.gradients + tile.WeightAt(row, lane));
     if (!tile.matrix.transposed) Store<kWidth>(direction, x + tile.OrthogonalAt(row, lane));
   }
@@ -235,7 +235,7 @@ __global__ void __launch_bounds__(kThreads)
 #pragma unroll
   for (int pack = 0; pack < kPacks; ++pack) {
     const int row = tile.Row(pack);
-    if (tile.Has(row, lane)) weights[pack] = Fetch<kWidth>(s.weights + tile.WeightAt(row, lane));
+    if (tile.Has(row, lane)) weights[pack] = Fetch<kWidth>(s.weights.At(tile.WeightAt(row, lane)));
     if (transposed ? tile.Has(lane, row) : tile.Has(row, lane)) {
       orthogonals[pack] =
           Fetch<kWidth>(x + (transposed ? tile.OrthogonalAt(lane, row) : tile.OrthogonalAt(row, lane)));
@@ -265,7 +265,7 @@ __global__ void __launch_bounds__(kThreads)
       weight[i] = MuonUpdate(step, weight[i], transposed ? turned[row][lane + i] : orthogonal[i]);
     }
     const int64_t at = tile.WeightAt(row, lane);
-    Store<kWidth>(weight, s.weights + at);
+    Store<kWidth>(weight, s.weights.At(at));
     FusedEmaAndCast<kWidth>(s, decay, at, weight);
   }
 }

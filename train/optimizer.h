@@ -15,9 +15,10 @@
 // challenge's pull request 1217).
 //
 // With more than one rank controls are every rank's own, updated alike by the same bits, and the rest is
-// shared out (train/sharding.h): gradients are summed over ranks, a matrix' where it is owned; the norm is
-// of all; a rank updates what it owns, and what the model runs on is gathered, the working copy or, without
-// one, the weights. Weights, moments and average that others own are stale until CollectSets.
+// shared out (train/weight_share.h): gradients are summed over ranks, a matrix' where it is owned; the norm
+// is of all; a rank updates what it owns, and what the model runs on is gathered, the working copy or,
+// without one, the weights. Moments, average and, beside a working copy, weights are kept only where they
+// are owned.
 //
 // Properties:
 //   1. Parameters after three steps are the reference's.
@@ -42,7 +43,6 @@
 #include <memory>
 #include <vector>
 
-#include "absl/status/status.h"
 #include "core/arena.h"
 #include "core/communicator.h"
 #include "core/device.h"
@@ -52,61 +52,18 @@
 #include "model/config.h"
 #include "model/weight_layout.h"
 #include "train/newton_schulz.h"
+#include "train/optimizer_config.h"
 #include "train/update_rules.h"
+#include "train/weight_share.h"
 
 namespace hm11 {
 
-// Fixed for a run.
-struct OptimizerConfig {
-  double muon_lr = 0.025;
-  double embedding_lr = 0.035;  // AdamW, token, bigram and value tables
-  double control_lr = 0.025;    // AdamW, everything not in Muon and not a table
-  double head_lr = 0.025;       // AdamW, untied output and multi-token heads
-  double muon_weight_decay = 0.04;
-  double adam_weight_decay = 0.04;
-  double embedding_weight_decay = 0.04;  // of the tables
-  bool decay_controls = true;  // whether weight decay reaches vectors and scalars (A, D, gates, scales)
-  bool muon_on_mamba = true;   // Mamba matrices and their MLPs in Muon; in AdamW at control_lr when false
-  bool muon_on_small = true;   // bigram and value projections in Muon
-  double beta1 = 0.9;
-  double beta2 = 0.95;
-  double epsilon = 1e-8;
-  double clip = 0.3;  // global gradient norm; 0: no clipping
-  int64_t newton_schulz_steps = 5;
-  bool newton_schulz_bf16 = true;  // on a GPU; the CPU computes in float
-  bool polar_express = false;      // the polynomials of Newton-Schulz (train/newton_schulz.h)
-  bool muon_equal_rows = false;    // all rows of a direction get one norm before it is orthogonalized
-
-  template <typename Self, typename F>
-  static void ForEachField(Self& self, F&& f) {
-    f("muon_lr", self.muon_lr);
-    f("embedding_lr", self.embedding_lr);
-    f("control_lr", self.control_lr);
-    f("head_lr", self.head_lr);
-    f("muon_weight_decay", self.muon_weight_decay);
-    f("adam_weight_decay", self.adam_weight_decay);
-    f("embedding_weight_decay", self.embedding_weight_decay);
-    f("decay_controls", self.decay_controls);
-    f("muon_on_mamba", self.muon_on_mamba);
-    f("muon_on_small", self.muon_on_small);
-    f("beta1", self.beta1);
-    f("beta2", self.beta2);
-    f("epsilon", self.epsilon);
-    f("clip", self.clip);
-    f("newton_schulz_steps", self.newton_schulz_steps);
-    f("newton_schulz_bf16", self.newton_schulz_bf16);
-    f("polar_express", self.polar_express);
-    f("muon_equal_rows", self.muon_equal_rows);
-  }
-
-  // InvalidArgument names the field.
-  absl::Status Validate() const;
-};
-
 class Optimizer {
  public:
-  // Takes moments and tables from the arena, all of which live as long as the arena is not reset. The weight
-  // sets must be from NewFlatWeights on the same device. `working_copy` may be absent (a float model).
+  // Takes moments and tables from the arena, all of which live as long as the arena is not reset. On the
+  // same device: `gradients` and `working_copy` of the whole block; `average`, and beside a working copy
+  // `weights`, of the rank's share of it. `working_copy` may be absent (a float model): then `weights` are
+  // whole.
   Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConfig& config, const FlatWeights& weights,
             const FlatWeights& gradients, const FlatWeights& average, Tensor<Bf16> working_copy,
             const Communicator& ranks = Communicator());
@@ -126,19 +83,16 @@ class Optimizer {
     Publish();
   }
 
-  // Makes weights, moments and average whole on every rank: from their owners, or all from rank 0.
-  // Collective.
-  void CollectSets();
-  void TakeSetsOfRankZero();
-  // Floats of the weights that this rank updates.
-  int64_t owned_floats() const { return controls_ + owned_end() - owned_begin(); }
+  // What the model runs on becomes every owner's: the last part of a step. Collective.
+  void Publish();
+  const WeightShare& share() const { return share_; }
 
   // Norm of the gradient before clipping, of the last step: a device tensor [1].
   Tensor<const float> gradient_norm() const { return norm_; }
 
-  // First and second moments, for checkpoints (flat, as the weights). Muon's momentum is a first moment.
-  const FlatWeights& first_moment() const { return first_; }
-  const FlatWeights& second_moment() const { return second_; }
+  // First and second moments, for checkpoints: the rank's share. Muon's momentum is a first moment.
+  const Tensor<float>& first_moment() const { return first_; }
+  const Tensor<float>& second_moment() const { return second_; }
 
  private:
   static constexpr int kUploads = 4;
@@ -153,19 +107,6 @@ class Optimizer {
 
   void MeasureGradient(Arena& arena);
   void UpdateOwned(Arena& arena);
-  void Publish();
-  std::vector<FlatWeights> Sets() const { return {weights_, average_, first_, second_}; }
-
-  // All of a flat tensor that is shared out, and of that what this rank owns, in floats of the block.
-  template <typename T>
-  Tensor<T> Shared(Tensor<T> flat) const {
-    return flat.Slice(controls_, flat.size() - controls_);
-  }
-  int64_t owned_begin() const { return controls_ + shares_[static_cast<size_t>(ranks_.rank())]; }
-  int64_t owned_end() const { return controls_ + shares_[static_cast<size_t>(ranks_.rank()) + 1]; }
-
-  void ShareWeights(const WeightLayout& layout);
-  UpdateRule RuleOf(WeightKind kind) const;
   void MakeTables(Arena& arena, const ModelConfig& model);
   StepOperands Operands() const;
   NewtonSchulzPolynomials Polynomials() const;
@@ -174,11 +115,11 @@ class Optimizer {
 
   Device device_;
   OptimizerConfig config_;
-  FlatWeights weights_, gradients_, average_, first_, second_;
+  FlatWeights weights_, gradients_, average_;
   Tensor<Bf16> working_copy_;
   Communicator ranks_;
-  int64_t controls_ = 0;         // floats before the part that is shared out
-  std::vector<int64_t> shares_;  // of that part: ShareOut's cuts
+  WeightShare share_;
+  Tensor<float> first_, second_;
   Tensor<UpdateRule> rules_;     // one for every kGranule floats of the flat block
   Tensor<StepScalars> scalars_;  // [1]
   Tensor<float> norm_;           // [1]

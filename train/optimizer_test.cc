@@ -7,19 +7,16 @@
 #include <algorithm>
 #include <cmath>
 #include <limits>
-#include <map>
-#include <nlohmann/json.hpp>
 #include <string>
 #include <vector>
 
 #include "core/step_graph.h"
 #include "model/language_model.h"
-#include "model/safetensors.h"
 #include "testing/devices.h"
 #include "testing/generators.h"
-#include "testing/golden.h"
 #include "testing/matchers.h"
 #include "train/newton_schulz.h"
+#include "train/optimizer_test_golden.h"
 #include "train/optimizer_test_oracle.h"
 #include "train/schedule.h"
 #include "train/step_decision.h"
@@ -97,8 +94,8 @@ class Training {
   HostTensor<float> weights() { return Get(weights_); }
   HostTensor<float> gradients() { return Get(gradients_); }
   HostTensor<float> average() { return Get(average_); }
-  HostTensor<float> first() { return Get(optimizer_->first_moment()); }
-  HostTensor<float> second() { return Get(optimizer_->second_moment()); }
+  HostTensor<float> first() { return Download(arena_, optimizer_->first_moment()); }
+  HostTensor<float> second() { return Download(arena_, optimizer_->second_moment()); }
   HostTensor<Bf16> copy() { return Download(arena_, copy_); }
   float norm() { return Download(arena_, optimizer_->gradient_norm())[0]; }
 
@@ -486,85 +483,10 @@ TEST(OptimizerTest, TakesNoMoreThanOnThePlanDevice) {
   }
 }
 
-// The reference's file: weights at the start and after three steps, and what each step trained on.
-struct GoldenSteps {
-  ModelConfig model;
-  std::map<std::string, NamedTensor> tensors;
-
-  // Those whose names begin with `prefix`, without it.
-  std::vector<NamedTensor> Under(const std::string& prefix) const {
-    std::vector<NamedTensor> found;
-    for (const auto& [name, tensor] : tensors) {
-      if (!name.starts_with(prefix)) continue;
-      found.push_back({name.substr(prefix.size()), tensor.shape, tensor.values});
-    }
-    return found;
-  }
-  HostTensor<int32_t> Ids(const std::string& name) const {
-    const NamedTensor& tensor = tensors.at(name);
-    HostTensor<int32_t> ids{{tensor.shape.at(0), tensor.shape.at(1)}, {}};
-    for (float id : tensor.values) ids.values.push_back(static_cast<int32_t>(id));
-    return ids;
-  }
-};
-
-ModelConfig GoldenModel(const nlohmann::json& json) {
-  ModelConfig model;
-  model.layers = std::string(json.at("num_layers").get<size_t>(), 'A');
-  for (size_t layer : json.at("mamba_layers")) model.layers[layer] = 'M';
-  model.vocab = json.at("vocab_size");
-  model.dim = json.at("model_dim");
-  model.heads = json.at("num_heads");
-  model.kv_heads = json.at("num_kv_heads");
-  model.mlp_width = static_cast<int64_t>(json.at("mlp_mult").get<double>() * static_cast<double>(model.dim));
-  model.soft_cap = json.at("logit_softcap");
-  model.rope_base = json.at("rope_base");
-  model.rope_dims = json.at("rope_dims");
-  model.bigram_rows = json.at("bigram_vocab_size");
-  model.bigram_dim = json.at("bigram_dim");
-  model.xsa_layers = json.at("xsa_last_n");
-  model.layer_norm_scale = json.at("ln_scale");
-  const std::string ve_layers = json.at("ve_layers");
-  model.value_embedding_layers = 1 + std::count(ve_layers.begin(), ve_layers.end(), ',');
-  model.value_embedding_dim = json.at("ve_dim");
-  model.state = json.at("d_state");
-  model.conv_width = json.at("d_conv");
-  model.expand = json.at("mamba_expand");
-  model.dt_rank = std::max<int64_t>(1, model.inner() / 16);
-  return model;
-}
-
-GoldenSteps ReadGoldenSteps() {
-  absl::StatusOr<Safetensors> file = ReadSafetensors(GoldenPath("optimizer.safetensors"));
-  HM_CHECK(file.ok());
-  GoldenSteps golden;
-  golden.model = GoldenModel(nlohmann::json::parse(file->metadata.at("config")));
-  for (NamedTensor& tensor : file->tensors) golden.tensors[tensor.name] = std::move(tensor);
-  return golden;
-}
-
-void ExpectGolden(const std::vector<NamedTensor>& got, const std::vector<NamedTensor>& expected) {
-  std::map<std::string, const NamedTensor*> by_name;
-  for (const NamedTensor& tensor : got) by_name[tensor.name] = &tensor;
-  ASSERT_EQ(got.size(), expected.size());
-  for (const NamedTensor& tensor : expected) {
-    ASSERT_TRUE(by_name.count(tensor.name)) << tensor.name;
-    const Shape shape = {static_cast<int64_t>(tensor.values.size())};
-    EXPECT_THAT((HostTensor<float>{shape, by_name[tensor.name]->values}),
-                IsNear(HostTensor<float>{shape, tensor.values}, 1e-4))
-        << tensor.name;
-  }
-}
-
 TEST(OptimizerTest, ThreeStepsAreTheReferences) {
   const GoldenSteps golden = ReadGoldenSteps();
   const NamedTensor &losses = golden.tensors.at("losses"), &norms = golden.tensors.at("grad_norms");
-  OptimizerConfig config = FloatConfig();
-  config.muon_on_mamba = config.muon_on_small = false;
-  const ScheduleConfig schedule = {.momentum_start = 0.92,
-                                   .momentum_end = 0.99,
-                                   .published_schedule = true,
-                                   .published_momentum_steps = 1500};
+  const OptimizerConfig config = GoldenConfig();
   for (const Device& device : TestDevices()) {
     SCOPED_TRACE(device.name());
     Training training(device, golden.model, config, ZeroHostTensor<float>({FlatSize(golden.model)}));
@@ -582,10 +504,7 @@ TEST(OptimizerTest, ThreeStepsAreTheReferences) {
           Upload(work, golden.Ids(prefix + ".target_ids")), 1.0f, training.gradients_.view, loss);
       const size_t s = static_cast<size_t>(step);
       EXPECT_NEAR(Download(work, loss)[0], losses.values[s], 1e-4 * losses.values[s]) << prefix;
-      StepScalars scalars = ScalarsOf(config, step, 0.997);
-      scalars.muon_momentum =
-          static_cast<float>(MuonMomentum(schedule, {.step = step, .elapsed_seconds = 0}));
-      training.optimizer_->Upload(scalars);
+      training.optimizer_->Upload(GoldenScalars(config, step));
       training.optimizer_->Step(work);
       EXPECT_NEAR(training.norm(), norms.values[s], 1e-4 * norms.values[s]) << prefix;
     }

@@ -96,7 +96,7 @@ const std::vector<std::pair<std::string, std::string>>& SettingMeanings() {
       {"loop_last", "last layer of those"},
       {"loop_passes", "times that they run, one pass after the other; 1: every layer runs once"},
       {"parallel_layers", "in the last so many layers mixer and MLP read the same norm"},
-      {"skip_mix_init", "initial weight of the stream in layers that a U-Net skip joins"},
+      {"skip_mix_init", "initial weight of the residual stream in layers that a U-Net skip joins"},
       {"mtp_heads", "multi-token-prediction heads, dropped on export"},
       {"mtp_weight", "weight of those heads' losses"},
       {"muon_lr", "peak learning rate of matrices in Muon"},

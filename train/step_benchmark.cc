@@ -11,6 +11,7 @@
 #include <cstdio>
 #include <functional>
 #include <map>
+#include <memory>
 #include <optional>
 #include <string>
 #include <vector>
@@ -20,7 +21,9 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/file.h"
+#include "core/launch_ranks.h"
 #include "core/random.h"
+#include "core/rank_group.h"
 #include "core/status.h"
 #include "core/step_graph.h"
 #include "model/language_model.h"
@@ -40,11 +43,17 @@
 #include "testing/gpu_meter.h"
 #include "train/config.h"
 #include "train/optimizer.h"
+#include "train/step_over_ranks.h"
 
 ABSL_FLAG(std::string, preset, "hm11", "whose shapes");
 ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
 ABSL_FLAG(int64_t, batch, 0, "sequences of a forward and backward pass; 0: those of the preset's step");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
+ABSL_FLAG(
+    std::string, gpus, "1",
+    "with more than one, or all: what goes between them, and the whole step with it (step_over_ranks.h)");
+ABSL_FLAG(double, ranks_seconds, 4,
+          "the whole step over ranks is repeated for so long; the second half counts");
 ABSL_FLAG(int64_t, repeats, 10, "calls timed of each op");
 ABSL_FLAG(double, seconds, 15, "the whole step is repeated for so long; the second half counts");
 ABSL_FLAG(std::string, json, "", "a file for the figures too, as Google Benchmark writes them");
@@ -513,11 +522,15 @@ class StepBenchmark {
   double passes_seconds_ = 0, update_seconds_ = 0, step_seconds_ = 0;
 };
 
-absl::Status Main() {
-  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+absl::Status Main(const std::shared_ptr<RankGroup>& group) {
+  HM_ASSIGN_OR_RETURN(const Device device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(RunConfig config, Preset(absl::GetFlag(FLAGS_preset)));
   HM_RETURN_IF_ERROR(ApplyOverrides(absl::StrJoin(absl::GetFlag(FLAGS_set), ","), &config));
   HM_RETURN_IF_ERROR(config.Validate());
+  if (group->size() > 1) {
+    const int64_t batch = absl::GetFlag(FLAGS_batch), repeats = absl::GetFlag(FLAGS_repeats);
+    return MeasureStepOverRanks(config, device, group, batch, repeats, absl::GetFlag(FLAGS_ranks_seconds));
+  }
   TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
   int64_t batch = absl::GetFlag(FLAGS_batch);
   if (batch == 0) batch = config.batch_tokens / config.sequence;
@@ -530,9 +543,9 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
+  const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   absl::ParseCommandLine(argc, argv);
-  const absl::Status status = hm11::Main();
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return hm11::RunRanks(const_cast<char**>(arguments.data()),
+                        {.gpus = absl::GetFlag(FLAGS_gpus), .device = absl::GetFlag(FLAGS_device)},
+                        hm11::Main);
 }

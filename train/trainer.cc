@@ -33,10 +33,15 @@ StateTensors NewState(Arena& arena, const RunConfig& config, const Communicator&
                       int64_t micro_batch_tokens, int64_t history) {
   const int64_t tokens = config.batch_tokens / ranks.size();
   StateTensors state;
-  state.master = NewFlatWeights(arena, config.model);
+  const WeightShare share(config.model, config.optimizer, ranks.rank(), ranks.size());
   state.gradients = NewFlatWeights(arena, config.model);
-  state.average = NewFlatWeights(arena, config.model);
-  if constexpr (std::is_same_v<T, Bf16>) state.working_copy = arena.NewZero<Bf16>(state.master.flat.shape());
+  state.average.flat = arena.NewZero<float>({share.floats()});
+  if constexpr (std::is_same_v<T, Bf16>) {
+    state.master.flat = arena.NewZero<float>({share.floats()});
+    state.working_copy = arena.NewZero<Bf16>({share.whole_floats()});
+  } else {
+    state.master = NewFlatWeights(arena, config.model);
+  }
   state.ids = arena.New<int32_t>({tokens});
   state.targets = arena.New<int32_t>({tokens});
   for (Tensor<int32_t>& batch : state.incoming) batch = arena.New<int32_t>({2, tokens});
@@ -89,6 +94,9 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
                    tensors.gradients.view, tensors.micro_losses, tensors.loss);
   }
   tensors.optimizer->Step(work);
+  // A whole set, to be saved or loaded.
+  work.Reset();
+  if (ranks.size() > 1) NewFlatWeights(work, config.model);
   // Scoring and calibration run where training did.
   const int64_t score_bytes = ScoreWorkBytes<T>(
       config.model, {.window = config.sequence, .rows_at_once = micro_batch_tokens}, device);
@@ -100,7 +108,7 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
   return {.micro_batch_tokens = micro_batch_tokens,
           .state_bytes = state.high_water_bytes(),
           .work_bytes = std::max({work.high_water_bytes(), score_bytes, calibration_bytes}),
-          .undo_bytes = 4 * tensors.master.flat.size_bytes()};
+          .undo_bytes = tensors.master.flat.size_bytes() + 3 * tensors.average.flat.size_bytes()};
 }
 
 }  // namespace
@@ -179,22 +187,61 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
 
 template <typename T>
 absl::Status Trainer<T>::BeginWith(const std::vector<NamedTensor>& weights) {
-  HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, weights, &master_.view));
-  device_.CopyOnDevice(average_.flat.data(), master_.flat.data(), master_.flat.size_bytes());
+  for (const Tensor<float>& set : {master_.flat, average_.flat}) {
+    HM_RETURN_IF_ERROR(Import(weights, set, Giver::kEachRank));
+  }
   RefreshWorkingCopy();
   return absl::OkStatus();
 }
 
 template <typename T>
 std::vector<Tensor<float>> Trainer<T>::WeightSets() const {
-  return {master_.flat, average_.flat, optimizer_->first_moment().flat, optimizer_->second_moment().flat};
+  return {master_.flat, average_.flat, optimizer_->first_moment(), optimizer_->second_moment()};
+}
+
+template <typename T>
+FlatWeights Trainer<T>::Whole(Tensor<float> set) {
+  const WeightShare& share = optimizer_->share();
+  if (set.size() == share.whole_floats()) return FlatWeightsOf(config_.model, set);
+  work_.Reset();
+  const FlatWeights whole = NewFlatWeights(work_, config_.model);
+  share.Gather(device_, ranks_, set, whole.flat);
+  return whole;
+}
+
+template <typename T>
+std::vector<NamedTensor> Trainer<T>::Export(Tensor<float> set) {
+  FlatWeights whole = Whole(set);
+  return ExportWeights<float>(work_, config_.model, whole.view);
+}
+
+template <typename T>
+absl::Status Trainer<T>::Import(const std::vector<NamedTensor>& tensors, Tensor<float> set, Giver giver) {
+  work_.Reset();
+  const WeightShare& share = optimizer_->share();
+  FlatWeights whole = set.size() == share.whole_floats() ? FlatWeightsOf(config_.model, set)
+                                                         : NewFlatWeights(work_, config_.model);
+  if (giver == Giver::kEachRank || ranks_.rank() == 0) {
+    HM_RETURN_IF_ERROR(ImportWeights<float>(work_, config_.model, tensors, &whole.view));
+  }
+  if (giver == Giver::kRankZero) {
+    std::vector<int64_t> all_of_rank_zero(static_cast<size_t>(ranks_.size()) + 1, share.whole_floats());
+    all_of_rank_zero[0] = 0;
+    ranks_.AllGather(device_, whole.flat, all_of_rank_zero);
+  }
+  share.Take(device_, whole.flat, set);
+  return absl::OkStatus();
 }
 
 template <typename T>
 void Trainer<T>::RefreshWorkingCopy() {
   if constexpr (std::is_same_v<T, Bf16>) {
-    Arena::Scope scope(work_);
-    Cast<float, Bf16>(work_, master_.flat, working_copy_);
+    work_.Reset();
+    const WeightShare& share = optimizer_->share();
+    const int64_t controls = share.controls(), owned = share.end() - share.begin();
+    Cast<float, Bf16>(work_, master_.flat.Slice(0, controls), working_copy_.Slice(0, controls));
+    Cast<float, Bf16>(work_, master_.flat.Slice(controls, owned), working_copy_.Slice(share.begin(), owned));
+    optimizer_->Publish();
   }
 }
 
@@ -344,24 +391,22 @@ std::vector<typename Trainer<T>::StepReport> Trainer<T>::Reports(int64_t first_s
 
 template <typename T>
 TrainingState Trainer<T>::Save() {
-  CollectState();
-  FlatWeights first = optimizer_->first_moment(), second = optimizer_->second_moment();
-  return {.weights = ExportWeights<float>(state_, config_.model, master_.view),
-          .first_moment = ExportWeights<float>(state_, config_.model, first.view),
-          .second_moment = ExportWeights<float>(state_, config_.model, second.view),
-          .average = ExportWeights<float>(state_, config_.model, average_.view)};
+  std::vector<NamedTensor> sets[4];
+  for (size_t i = 0; i < 4; ++i) {
+    FlatWeights whole = Whole(WeightSets()[i]);
+    if (ranks_.rank() == 0) sets[i] = ExportWeights<float>(work_, config_.model, whole.view);
+  }
+  return {.weights = std::move(sets[0]),
+          .first_moment = std::move(sets[2]),
+          .second_moment = std::move(sets[3]),
+          .average = std::move(sets[1])};
 }
 
 template <typename T>
 absl::Status Trainer<T>::Load(const TrainingState& state) {
-  FlatWeights first = optimizer_->first_moment(), second = optimizer_->second_moment();
-  if (ranks_.rank() == 0) {
-    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.weights, &master_.view));
-    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.first_moment, &first.view));
-    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.second_moment, &second.view));
-    HM_RETURN_IF_ERROR(ImportWeights<float>(state_, config_.model, state.average, &average_.view));
-  }
-  optimizer_->TakeSetsOfRankZero();
+  const std::vector<NamedTensor>* const sets[] = {&state.weights, &state.average, &state.first_moment,
+                                                  &state.second_moment};
+  for (size_t i = 0; i < 4; ++i) HM_RETURN_IF_ERROR(Import(*sets[i], WeightSets()[i], Giver::kRankZero));
   RefreshWorkingCopy();
   Synchronize();
   return absl::OkStatus();

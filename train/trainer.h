@@ -2,8 +2,8 @@
 // replayed.
 //
 // With more than one rank each trains on its share of a step's sequences and owns its share of the weights'
-// updates (train/optimizer.h); R ranks of M micro-batches do what one of R M does, but for rounding. Step,
-// WarmUp, Save, Load and CollectState are then collective.
+// updates (train/optimizer.h); R ranks of M micro-batches do what one of R M does, but for rounding. Making
+// one, Step, WarmUp, Save, Load and exports are then collective.
 //
 // A step is all micro-batches' forward and backward passes, clip, Muon, AdamW, average and working copy. T is
 // what the model computes in: Bf16 on a GPU, float on the CPU; master weights, gradients and moments are
@@ -82,18 +82,18 @@ class Trainer {
   static constexpr int64_t kHistory = 1024;
   std::vector<StepReport> Reports(int64_t first_step, int64_t count);
 
+  // On rank 0, nothing on others.
   TrainingState Save();
+  // Of the whole model, on every rank.
+  std::vector<NamedTensor> ExportMaster() { return Export(master_.flat); }
+  std::vector<NamedTensor> ExportAverage() { return Export(average_.flat); }
   // `state` is rank 0's; the others' is not read.
   absl::Status Load(const TrainingState& state);
-  // Makes master() and average() whole on every rank.
-  void CollectState() { optimizer_->CollectSets(); }
   // Floats of the weights that this rank updates.
-  int64_t owned_floats() const { return optimizer_->owned_floats(); }
+  int64_t owned_floats() const { return optimizer_->share().floats(); }
 
   // The weights the model runs on; for evaluation between steps, on work().
   ModelWeights<T>& model_weights() { return model_weights_; }
-  FlatWeights& master() { return master_; }
-  FlatWeights& average() { return average_; }
   Arena& work() { return work_; }
   // The most that was ever in use at once, of the plan's total_bytes().
   int64_t used_bytes() const { return state_.high_water_bytes() + work_.high_water_bytes(); }
@@ -111,6 +111,11 @@ class Trainer {
   };
 
   std::vector<Tensor<float>> WeightSets() const;  // all that a step changes and the next one reads
+  // A set, whole on every rank, until work_ is used again. Collective where ranks keep shares.
+  FlatWeights Whole(Tensor<float> set);
+  std::vector<NamedTensor> Export(Tensor<float> set);
+  enum class Giver { kEachRank, kRankZero };  // who has the tensors
+  absl::Status Import(const std::vector<NamedTensor>& tensors, Tensor<float> set, Giver giver);
   void RefreshWorkingCopy();
   void AgreeOnMatmulTuning();
   void QueueStep(const PhaseSteps& phase);  // what a graph records

@@ -44,7 +44,19 @@ struct MuonShape {
   HM_HOST_DEVICE int64_t cols(const MuonMatrix& matrix) const { return matrix.transposed ? small : large; }
 };
 
-// All that a step reads and writes, besides Muon's scratch. Pointers are to flat blocks on the device.
+// A set of weights of which a rank keeps its share (train/weight_share.h), by places in the whole block.
+struct KeptFloats {
+  float* data = nullptr;
+  int64_t controls = 0;  // places before this are where they are in the block
+  int64_t skipped = 0;   // floats between them and the owned range, which are not kept
+
+  HM_HOST_DEVICE float* At(int64_t place) const {
+    return data + (place < controls ? place : place - skipped);
+  }
+};
+
+// All that a step reads and writes, besides Muon's scratch. Pointers are to device memory,
+// gradients and working copy to the whole block.
 struct StepOperands {
   struct Rates {
     float lr;
@@ -58,11 +70,11 @@ struct StepOperands {
   bool muon_equal_rows;
   const StepScalars* scalars;
   const float* norm;  // [1], of the gradient before clipping
-  float* weights;
+  KeptFloats weights;
   float* gradients;  // left zeroed
-  float* first;
-  float* second;
-  float* average;
+  KeptFloats first;
+  KeptFloats second;
+  KeptFloats average;
   Bf16* working_copy;  // may be null
 };
 

@@ -13,7 +13,6 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -22,6 +21,7 @@
 #include "core/file.h"
 #include "core/number_text.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/machine.h"
@@ -163,7 +163,7 @@ absl::StatusOr<int> Main(const std::vector<char*>& arguments) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage("keeps the history of benchmarks: bench_track record|compare|report");
+  hm11::DescribeProgram("keeps the history of benchmarks: bench_track record|compare|report");
   const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
   const absl::StatusOr<int> code = hm11::Main(arguments);
   if (code.ok()) return *code;

@@ -9,11 +9,11 @@
 
 #include "absl/flags/flag.h"
 #include "absl/flags/parse.h"
-#include "absl/flags/usage.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "tools/compliance/folder.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/rules.h"
@@ -66,7 +66,7 @@ absl::StatusOr<int> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  absl::SetProgramUsageMessage(
+  hm11::DescribeProgram(
       "Audits a submission folder of the Parameter Golf challenge by its files.\n"
       "  compliance --folder=DIR [--against=DIR] [--train=GLOB --val=GLOB] [--json=FILE]\n"
       "Each condition is read strictly and as practised at the submission's date; each verdict cites file "

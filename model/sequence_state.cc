@@ -1,5 +1,5 @@
-// StreamState: its memory, and rows copied between pieces and windows.
-#include "model/stream_state.h"
+// SequenceState: its memory, and rows copied between chunks and windows.
+#include "model/sequence_state.h"
 
 namespace hm11 {
 namespace {
@@ -25,9 +25,9 @@ void ForEachAttentionVisit(const ModelConfig& config, F&& function) {
 
 // All of a state but what attention keeps.
 template <typename T>
-StreamState<T> StateOfRecurrences(Arena& arena, const ModelConfig& config, int64_t capacity) {
+SequenceState<T> StateOfRecurrences(Arena& arena, const ModelConfig& config, int64_t capacity) {
   HM_CHECK_GE(capacity, 1);
-  StreamState<T> state;
+  SequenceState<T> state;
   state.ids = arena.New<int32_t>({capacity});
   state.embedding = arena.New<T>({1, config.dim});
   state.mamba.resize(static_cast<size_t>(config.visit_count()));
@@ -42,8 +42,8 @@ StreamState<T> StateOfRecurrences(Arena& arena, const ModelConfig& config, int64
 }  // namespace
 
 template <typename T>
-StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t capacity) {
-  StreamState<T> state = StateOfRecurrences<T>(arena, config, capacity);
+SequenceState<T> NewSequenceState(Arena& arena, const ModelConfig& config, int64_t capacity) {
+  SequenceState<T> state = StateOfRecurrences<T>(arena, config, capacity);
   state.qkv.resize(state.mamba.size());
   ForEachAttentionVisit(config, [&](size_t visit) {
     state.qkv[visit] = arena.New<T>({capacity, config.dim + 2 * config.kv_dim()});
@@ -52,9 +52,9 @@ StreamState<T> NewStreamState(Arena& arena, const ModelConfig& config, int64_t c
 }
 
 template <typename T>
-StreamState<T> NewStepState(Arena& arena, const ModelConfig& config, int64_t window) {
+SequenceState<T> NewStepState(Arena& arena, const ModelConfig& config, int64_t window) {
   HM_CHECK_GE(window, 1);
-  StreamState<T> state = StateOfRecurrences<T>(arena, config, 1);
+  SequenceState<T> state = StateOfRecurrences<T>(arena, config, 1);
   state.windows = {.context = 0, .fresh = 1, .rope_length = window};
   state.place = arena.New<int32_t>({1});
   state.rings.resize(state.mamba.size());
@@ -68,9 +68,9 @@ StreamState<T> NewStepState(Arena& arena, const ModelConfig& config, int64_t win
 }
 
 template <typename T>
-int64_t StreamStateBytes(const ModelConfig& config, int64_t capacity) {
+int64_t SequenceStateBytes(const ModelConfig& config, int64_t capacity) {
   Arena plan = Arena::Plan();
-  NewStreamState<T>(plan, config, capacity);
+  NewSequenceState<T>(plan, config, capacity);
   return plan.high_water_bytes();
 }
 
@@ -122,13 +122,13 @@ template Tensor<int32_t> NewAfterKept<int32_t>(Arena&, Tensor<int32_t>, int64_t,
 template void KeepLast<int32_t>(Arena&, Tensor<int32_t>, Tensor<int32_t>);
 template Tensor<int32_t> RowsOfWindows<int32_t>(Arena&, const AttentionWindows&, Tensor<int32_t>);
 
-#define HM11_INSTANTIATE(T)                                                        \
-  template StreamState<T> NewStreamState<T>(Arena&, const ModelConfig&, int64_t);  \
-  template StreamState<T> NewStepState<T>(Arena&, const ModelConfig&, int64_t);    \
-  template int64_t StreamStateBytes<T>(const ModelConfig&, int64_t);               \
-  template Tensor<T> NewAfterKept<T>(Arena&, Tensor<T>, int64_t, int64_t);         \
-  template void KeepLast<T>(Arena&, Tensor<T>, Tensor<T>);                         \
-  template Tensor<T> RowsOfWindows<T>(Arena&, const AttentionWindows&, Tensor<T>); \
+#define HM11_INSTANTIATE(T)                                                           \
+  template SequenceState<T> NewSequenceState<T>(Arena&, const ModelConfig&, int64_t); \
+  template SequenceState<T> NewStepState<T>(Arena&, const ModelConfig&, int64_t);     \
+  template int64_t SequenceStateBytes<T>(const ModelConfig&, int64_t);                \
+  template Tensor<T> NewAfterKept<T>(Arena&, Tensor<T>, int64_t, int64_t);            \
+  template void KeepLast<T>(Arena&, Tensor<T>, Tensor<T>);                            \
+  template Tensor<T> RowsOfWindows<T>(Arena&, const AttentionWindows&, Tensor<T>);    \
   template Tensor<T> FreshRows<T>(Arena&, const AttentionWindows&, Tensor<T>);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)

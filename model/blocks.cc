@@ -1,0 +1,237 @@
+// Blocks: forward read from the bottom up is backward.
+#include "model/blocks.h"
+
+#include <optional>
+
+#include "model/residual_steps.h"
+#include "ops/elementwise.h"
+#include "ops/mlp.h"
+#include "ops/residual_norm.h"
+#include "ops/scaled_matmul.h"
+#include "ops/token_gate.h"
+
+namespace hm11 {
+namespace {
+
+// The Mamba branch, on from the sequence's state where there is one.
+template <typename T, typename W>
+Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
+                             int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
+  const size_t v = static_cast<size_t>(visit);
+  BlockSaved<T>& block = saved->blocks[v];
+  const MambaWeights<W>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
+  const SequenceState<T>* const sequence = options.sequence;
+  if (sequence == nullptr) {
+    return MambaForward<T, W>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
+                              {.keep = options.keep});
+  }
+  const MambaState<T>& state = sequence->mamba[v];
+  MambaState<T> after = NewMambaState<T>(arena, config);
+  const Tensor<T> branch = MambaForward<T, W>(
+      arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
+      {.keep = options.keep, .before = sequence->kept > 0 ? &state : nullptr, .after = &after});
+  arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
+  arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
+  return branch;
+}
+
+// Makes g.dresidual, the gradient of the visit's output, that of v + mlp_scale * mlp; du_gate is what a token
+// gate sends to u.
+template <typename T>
+void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<T>& w,
+                    const BlockSaved<T>& block, int64_t visit, ResidualGrads<T>& g,
+                    BlockWeights<Accum<T>>& grad, Tensor<T>* du_gate) {
+  if (!OutputIsMaterialized(config, visit)) return;
+  const size_t v = static_cast<size_t>(visit);
+  if (visit < config.encoder_visits() && v < g.dskip.size() && !g.dskip[v].empty()) {
+    AddTo<T>(arena, g.dskip[v], 1, g.dresidual);
+  }
+  if (HasTokenGate(config, visit)) {
+    *du_gate = arena.New<T>(block.u.shape());
+    Tensor<T> dungated = arena.New<T>(block.u.shape());
+    TokenGateBackward<T>(arena, {.u = block.u,
+                                 .x = block.ungated,
+                                 .weight = w.attention.token_gate,
+                                 .bias = w.attention.token_gate_bias,
+                                 .dy = g.dresidual,
+                                 .du = *du_gate,
+                                 .dx = dungated,
+                                 .dweight = grad.attention.token_gate,
+                                 .dbias = grad.attention.token_gate_bias});
+    arena.device().CopyOnDevice(g.dresidual.data(), dungated.data(), dungated.size_bytes());
+  }
+}
+
+// dbranch: the gradient of branch_scale times the branch.
+template <typename T>
+void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                   const ModelSaved<T>& saved, int64_t visit, Tensor<const T> dbranch, Tensor<T> dnormed,
+                   ResidualGrads<T>& g, ModelWeights<Accum<T>>& grad) {
+  const int64_t layer = config.layer_of(visit);
+  const size_t l = static_cast<size_t>(layer);
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
+  BlockWeights<Accum<T>>& gw = grad.blocks[l];
+  const OutputScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
+  if (config.is_mamba(layer)) {
+    return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
+                            block.mamba, dbranch, output_scale, dnormed, gw.mamba);
+  }
+  AttentionSourceGrads<T> sources;
+  const bool has_ve = config.value_embedding_index(layer) >= 0;
+  if (has_ve) {
+    sources.dvalue_embedding = arena.New<T>(g.dve_projected.shape());
+    sources.dve_scale = grad.ve_scale;
+  }
+  const int64_t source = config.value_residual_source();
+  Tensor<const T> dv_from_outside;
+  if (source >= 0 && visit > source) sources.dfirst_v = g.dfirst_v;
+  if (source >= 0 && visit == source) dv_from_outside = g.dfirst_v;
+  AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
+                            SourcesOf(config, weights, saved, visit), block.normed, saved.batch, saved.time,
+                            block.attention, dbranch, output_scale, dv_from_outside, dnormed, gw.attention,
+                            sources);
+  if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
+}
+
+// From the gradient of mlp_scale times the MLP's output to that of its input, written or added to dnormed.
+template <typename T>
+void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
+                 bool add_to_dnormed, Tensor<T> dnormed, BlockWeights<Accum<T>>& grad) {
+  MlpBackward<T>(arena, {.forward = MlpOf(w, block),
+                         .columns = {w.mlp_scale, grad.mlp_scale},
+                         .dy = dmlp,
+                         .dx = dnormed,
+                         .add_to_dx = add_to_dnormed,
+                         .dup = grad.up,
+                         .ddown = grad.down});
+}
+
+// Through mixer, MLP and the step between them: g.dresidual becomes the gradient of u, dnormed is written.
+template <typename T>
+void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                      const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, ResidualGrads<T>& g,
+                      ModelWeights<Accum<T>>& grad) {
+  const int64_t layer = config.layer_of(visit);
+  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
+  BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
+  const bool parallel = config.is_parallel(layer);
+  Tensor<T> du_gate;
+  OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
+  if (!parallel) {
+    MlpGradient<T>(arena, w, block, g.dresidual, false, dnormed, gw);
+    ResidualNormGradArgs<T> to_mlp;
+    to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
+    to_mlp.dnormed = dnormed;
+    to_mlp.du = g.dresidual;
+    to_mlp.dx = g.dresidual;  // now the gradient of u + branch_scale * branch
+    ResidualNormBackward<T>(arena, to_mlp);
+  }
+  MixerBackward<T>(arena, config, weights, saved, visit, g.dresidual, dnormed, g, grad);
+  if (parallel) MlpGradient<T>(arena, w, block, g.dresidual, true, dnormed, gw);
+  if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dresidual);
+}
+
+}  // namespace
+
+template <typename T, typename W>
+void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
+                  const ForwardOptions<T>& options, ModelSaved<T>* saved) {
+  const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
+  const int64_t layer = config.layer_of(visit);
+  const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
+  BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
+  for (Tensor<T>* tensor : {&block.y, &block.u, &block.v, &block.mlp}) *tensor = arena.New<T>({rows, dim});
+  if (OutputIsMaterialized(config, visit)) {
+    block.output = arena.New<T>({rows, dim});
+    block.ungated = HasTokenGate(config, visit) ? arena.New<T>({rows, dim}) : block.output;
+  }
+  std::optional<Arena::Scope> scope;
+  // What later visits read of this one, its v, is taken without the scope and survives it.
+  if (!options.keep && visit != config.value_residual_source()) scope.emplace(arena);
+  block.rstd = arena.New<Accum<T>>({rows});
+  block.normed = arena.New<T>({rows, dim});
+  if (config.is_parallel(layer)) {
+    block.mlp_normed = block.normed;
+  } else {
+    block.mlp_rstd = arena.New<Accum<T>>({rows});
+    block.mlp_normed = arena.New<T>({rows, dim});
+  }
+  block.activated = arena.New<T>({rows, config.mlp_width});
+  if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
+
+  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
+  block.branch = config.is_mamba(layer)
+                     ? MambaBranchForward<T, W>(arena, config, weights, visit, options, saved)
+                     : AttentionLayerForward<T, W>(arena, config, visit, w.attention,
+                                                   SourcesOf(config, weights, *saved, visit), block.normed,
+                                                   batch, time, &block.attention, options.sequence);
+  ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
+  MlpForward<T, W>(arena, MlpOf(w, block));
+  if (!OutputIsMaterialized(config, visit)) return;
+  ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
+  if (HasTokenGate(config, visit)) {
+    TokenGateForward<T>(arena, {.u = block.u,
+                                .x = block.ungated,
+                                .weight = w.attention.token_gate,
+                                .bias = w.attention.token_gate_bias,
+                                .y = block.output});
+  }
+}
+
+template <typename T>
+ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const ModelSaved<T>& saved) {
+  const int64_t rows = saved.batch * saved.time, dim = config.dim;
+  ResidualGrads<T> g;
+  g.dresidual = arena.New<T>({rows, dim});
+  g.dx0 = arena.NewZero<T>({rows, dim});
+  for (int64_t visit = 0; visit < config.skip_count(); ++visit) g.dskip.push_back(arena.New<T>({rows, dim}));
+  if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
+  if (const int64_t source = config.value_residual_source(); source >= 0) {
+    g.dfirst_v = arena.NewZero<T>(saved.blocks[static_cast<size_t>(source)].attention.v.shape());
+  }
+  return g;
+}
+
+template <typename T>
+void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                   const ModelSaved<T>& saved, int64_t visit, ResidualGrads<T>& g,
+                   ModelWeights<Accum<T>>& grad) {
+  Arena::Scope scope(arena);
+  const int64_t rows = saved.batch * saved.time, dim = config.dim;
+  Tensor<T> dnormed = arena.New<T>({rows, dim});
+  BranchesBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
+
+  ResidualNormGradArgs<T> into;
+  into.forward = WithoutBranch(StepInto(config, weights, saved, visit));
+  into.dnormed = dnormed;
+  into.du = g.dresidual;
+  // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
+  // here.
+  if (visit > 0 && visit - 1 < config.encoder_visits() && !OutputIsMaterialized(config, visit - 1)) {
+    into.dy = g.dskip[static_cast<size_t>(visit) - 1];
+  }
+  into.dx = g.dresidual;
+  if (const std::optional<Skip> skip = SkipInto(config, visit)) {
+    into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
+    into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
+  }
+  into.dx0 = g.dx0;
+  into.dmix = grad.blocks[BlockOf(config, visit)].mix;
+  ResidualNormBackward<T>(arena, into);
+}
+
+#define HM11_INSTANTIATE(T)                                                                                \
+  template void BlockForward<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&, int64_t,            \
+                                   const ForwardOptions<T>&, ModelSaved<T>*);                              \
+  template ResidualGrads<T> NewResidualGrads<T>(Arena&, const ModelConfig&, const ModelSaved<T>&);         \
+  template void BlockBackward<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, const ModelSaved<T>&, \
+                                 int64_t, ResidualGrads<T>&, ModelWeights<Accum<T>>&);
+HM11_INSTANTIATE(double)
+HM11_INSTANTIATE(float)
+HM11_INSTANTIATE(Bf16)
+#undef HM11_INSTANTIATE
+template void BlockForward<float, Fp16>(Arena&, const ModelConfig&, const ModelWeights<Fp16>&, int64_t,
+                                        const ForwardOptions<float>&, ModelSaved<float>*);
+
+}  // namespace hm11

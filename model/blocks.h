@@ -1,0 +1,44 @@
+// A visit of a layer: mixer and MLP with the residual steps into and between them, forward and backward.
+#ifndef HM11_MODEL_BLOCKS_H_
+#define HM11_MODEL_BLOCKS_H_
+
+#include <cstdint>
+#include <vector>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+#include "model/config.h"
+#include "model/model_saved.h"
+#include "model/weights.h"
+
+namespace hm11 {
+
+// Fills saved->blocks[visit].
+template <typename T, typename W>
+void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
+                  const ForwardOptions<T>& options, ModelSaved<T>* saved);
+
+// Gradients that live across visits.
+template <typename T>
+struct ResidualGrads {
+  Tensor<T> dresidual;           // [rows, dim]: of the sum at the current boundary
+  Tensor<T> dx0;                 // [rows, dim]: sums over visits
+  std::vector<Tensor<T>> dskip;  // per encoder visit: what its output gets from the decoder
+  Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits
+  Tensor<T> dfirst_v;            // sums over visits
+};
+
+// With room for all of them; the sums over visits begin as 0.
+template <typename T>
+ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const ModelSaved<T>& saved);
+
+// Makes g.dresidual, the gradient of the visit's output, that of what enters the visit. Adds to `grad`.
+template <typename T>
+void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
+                   const ModelSaved<T>& saved, int64_t visit, ResidualGrads<T>& g,
+                   ModelWeights<Accum<T>>& grad);
+
+}  // namespace hm11
+
+#endif  // HM11_MODEL_BLOCKS_H_
