@@ -43,9 +43,10 @@ absl::StatusOr<std::string> ShardPattern(const std::string& data, absl::string_v
   std::set<std::string> names;
   for (const std::string& path : paths) names.insert(NameOf(path));
   if (names.size() > 1) {
-    return absl::InvalidArgumentError(absl::StrCat(
-        "folder ", data, " holds data of several names (", absl::StrJoin(names, ", "),
-        "), which may be of different tokenizers; choose one as '", data, "/", *names.begin(), shards, "'"));
+    return absl::InvalidArgumentError(absl::StrCat("folder ", data, " holds data of several names (",
+                                                   absl::StrJoin(names, ", "),
+                                                   "), which may be of different tokenizers; choose one as '",
+                                                   folder, "/", GlobLiteral(*names.begin()), shards, "'"));
   }
   return absl::StrCat(folder, "/", GlobLiteral(*names.begin()), shards);
 }
@@ -61,6 +62,7 @@ absl::StatusOr<std::string> ValidationPattern(const std::string& train_pattern) 
 }
 
 absl::StatusOr<std::string> TokenizerBeside(const std::string& shard_pattern) {
+  HM_RETURN_IF_ERROR(Glob(shard_pattern).status());
   const std::string folder(FolderOf(shard_pattern)), name = NameOf(shard_pattern);
   if (!name.empty()) {
     const auto own = Glob(absl::StrCat(folder, name, "_*.model"));

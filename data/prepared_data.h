@@ -21,7 +21,8 @@ absl::StatusOr<std::string> ShardPattern(const std::string& data, absl::string_v
 // folder is called. InvalidArgument where there is none.
 absl::StatusOr<std::string> ValidationPattern(const std::string& train_pattern);
 
-// The tokenizer beside shards: the only NAME_*.model of their name, else the only .model of their folder.
+// The tokenizer beside shards: the only NAME_*.model of their name, else the only .model of their folder. NotFound
+// where there are no such shards.
 absl::StatusOr<std::string> TokenizerBeside(const std::string& shard_pattern);
 
 }  // namespace hm11

@@ -55,13 +55,21 @@ TEST(PreparedDataTest, ATextIsToldFromShards) {
 
 TEST(PreparedDataTest, SeveralNamesAreNotReadTogether) {
   const std::string folder =
-      NewFolder("two", {"a_train_000000.bin", "b_train_000000.bin", "a_512_bpe.model", "b_1024_bpe.model"});
-  EXPECT_THAT(ShardPattern(folder, "train"),
-              StatusIs(absl::StatusCode::kInvalidArgument, folder + " holds data of several names (a, b)"));
-  EXPECT_THAT(ShardPattern(folder, "val"), StatusIs(absl::StatusCode::kNotFound, folder));
-  EXPECT_THAT(TokenizerBeside(folder + "/b_train_*.bin"), IsOkAndHolds(folder + "/b_1024_bpe.model"));
-  EXPECT_THAT(TokenizerBeside(folder + "/c_train_*.bin"),
+      NewFolder("two[]", {"a_train_000000.bin", "b_train_000000.bin", "c_train_000000.bin", "a_512_bpe.model",
+                          "b_1024_bpe.model"});
+  const std::string pattern = GlobLiteral(folder);
+  const absl::StatusOr<std::string> several = ShardPattern(folder, "train");
+  EXPECT_THAT(several, StatusIs(absl::StatusCode::kInvalidArgument,
+                                folder + " holds data of several names (a, b, c)"));
+  // What it advises is found.
+  EXPECT_THAT(several, StatusIs(absl::StatusCode::kInvalidArgument, "'" + pattern + "/a_train_*.bin'"));
+  EXPECT_THAT(Glob(pattern + "/a_train_*.bin"), IsOk());
+  EXPECT_THAT(ShardPattern(folder, "val"), StatusIs(absl::StatusCode::kNotFound, pattern));
+  EXPECT_THAT(TokenizerBeside(pattern + "/b_train_*.bin"), IsOkAndHolds(folder + "/b_1024_bpe.model"));
+  EXPECT_THAT(TokenizerBeside(pattern + "/c_train_*.bin"),
               StatusIs(absl::StatusCode::kInvalidArgument, "*.model matches 2 files"));
+  EXPECT_THAT(TokenizerBeside(pattern + "/d_train_*.bin"),
+              StatusIs(absl::StatusCode::kNotFound, "d_train_*.bin"));
 }
 
 }  // namespace
