@@ -55,8 +55,9 @@ struct OperandPolicy {
     return kWhole || p.state_vectors;
   }
 
+  // The host asks too.
   template <typename Operands>
-  static __device__ __forceinline__ bool HasGate(const Operands& p) {
+  static __host__ __device__ __forceinline__ bool HasGate(const Operands& p) {
     return kWhole || p.z != nullptr;
   }
   template <typename Operands>
