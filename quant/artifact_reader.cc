@@ -109,10 +109,10 @@ absl::Status TakeEntry(Cursor* cursor, StoredTensor* tensor, int64_t* elements) 
       tensor->float16s.resize(size);
       break;
     case Storage::kCodes:
-      if ((bits & kHasColumns) != 0 && size > 0)
-        tensor->codes.column_exponents.resize(size / tensor->shape[0]);
+      if (rank < 1 || size == 0) return wrong;
+      if ((bits & kHasColumns) != 0) tensor->codes.column_exponents.resize(size / tensor->shape[0]);
       bits &= static_cast<uint8_t>(~kHasColumns);
-      if (bits < 2 || bits > 8 || rank < 1 || size == 0) return wrong;
+      if (bits < 2 || bits > 8) return wrong;
       tensor->codes.bits = bits;
       tensor->codes.rows = tensor->shape[0];
       tensor->codes.cols = size / tensor->shape[0];

@@ -11,6 +11,7 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/crc64.h"
@@ -179,6 +180,23 @@ TEST(ArtifactTest, CodesBeyondTheirBitsAreRejected) {
   const absl::StatusOr<std::string> bytes = SerializeArtifact(artifact, CodeCoder::kLzma);
   ASSERT_THAT(bytes, IsOk());
   EXPECT_THAT(ParseArtifact(*bytes, "f"), StatusIs(absl::StatusCode::kDataLoss, "a code is out of range"));
+}
+
+// Found by fuzzing: codes with steps of columns, in a tensor without axes.
+TEST(ArtifactTest, CodesWithoutRowsAreRejected) {
+  std::string bytes;
+  ASSERT_TRUE(absl::Base64Unescape(
+      "SE0xMS5BUlQCAAAAQAAAAAAAAAAAAAcAugAAAAAAAAAAEAAAAGxheWVycz1NQQpkaW09AAAAugAAAAAACQAAAAL5AAQAAAAA"
+      "ADM8AgcAAAAAf5gcdTM8AgcAAAAAgQABgDtdQ3qqgqFF3ljj5U2pLwKjKYlu+PVBzF7V3/2a8AAABAAAAAAAODwCBwAAAAB/"
+      "mBx1oQAABgAAAAAAADxAQAAQAAAAAAAAAAAAAACAAECAPwQAAAAWAAAAAAZElD48AADAPW8/CgEoAAAAAyobF874AAGAO11D"
+      "eqqCoUXeWOPlTakvAqMpiW749UHMXtXf/ZrwAAAEAAAAAAA4PAIHAAAAAH+YHHWhAAAGAAAAAAAAPEBAABAAAAAAAAAAAAAA"
+      "AIAAQIA/BAAAABYAAAAABkSUPjwAAMA9bx+BDph15//5bqAAOGsjrX6BbgY=",
+      &bytes));
+  const uint64_t size = bytes.size();
+  std::memcpy(&bytes[kSizeOffset], &size, sizeof(size));
+  SetCrc(&bytes);
+  EXPECT_THAT(ParseArtifact(bytes, "forged"),
+              StatusIs(absl::StatusCode::kDataLoss, "forged: damaged: its directory is not one"));
 }
 
 // With the checksum made right again, as no accident but only intent does.
