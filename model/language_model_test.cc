@@ -79,7 +79,9 @@ TEST_P(GoldenSmallModel, LossLogitsAndEveryGradientAreTheReferences) {
         ADD_FAILURE() << "no golden gradient of " << gradient.name;
         continue;
       }
-      EXPECT_LE(RelativeDistance(gradient.values, golden.Values("grad." + gradient.name)), 1e-4)
+      // The gradient of a single number is one sum over all tokens, whose terms may nearly cancel.
+      const double bar = gradient.values.size() == 1 ? 5e-4 : 1e-4;
+      EXPECT_LE(RelativeDistance(gradient.values, golden.Values("grad." + gradient.name)), bar)
           << gradient.name << " on " << device.name();
     }
     ModelSaved<float> saved;
