@@ -105,15 +105,10 @@ RC_GTEST_PROP(MlpTest, BackwardIsTheGradientOfForward, ()) {
   RC_ASSERT(match);
 }
 
-// The same with dscale as more elements of ddown: few sums may nearly cancel, and then tell nothing of the
-// precision of their terms.
 auto JoinedOn(const Case& c) {
   return [&c](const Device& device, auto number) {
     Results results = RunMlp(device, c, number);
-    HostTensor<double>&ddown = results.at("ddown"), &dscale = results.at("dscale");
-    ddown.values.insert(ddown.values.end(), dscale.values.begin(), dscale.values.end());
-    ddown.shape = {ddown.size()};
-    results.erase("dscale");
+    JoinResults("dscale", "ddown", &results);
     return results;
   };
 }

@@ -21,16 +21,12 @@ void AssertMatch(const testing::AssertionResult& match) {
   RC_ASSERT(match);
 }
 
-// `call` with the numbers of dbias as more elements of `gradient`: few sums may nearly cancel, and then tell
-// nothing of the precision of their terms.
+// `call` with the numbers of dbias as more elements of `gradient`.
 template <typename Call>
 auto WithBiasIn(const char* gradient, Call call) {
   return [gradient, call](const Device& device, const auto& c, auto number) {
     Results results = call(device, c, number);
-    HostTensor<double>&joined = results.at(gradient), &dbias = results.at("dbias");
-    joined.values.insert(joined.values.end(), dbias.values.begin(), dbias.values.end());
-    joined.shape = {joined.size()};
-    results.erase("dbias");
+    JoinResults("dbias", gradient, &results);
     return results;
   };
 }

@@ -87,6 +87,16 @@ class OpRun {
   std::vector<std::pair<std::string, std::function<HostTensor<double>()>>> finish_;
 };
 
+// Appends the numbers of result `from` to those of `into` and drops it: few sums may nearly cancel, and then
+// tell nothing of the precision of their terms.
+inline void JoinResults(const std::string& from, const std::string& into, Results* results) {
+  HostTensor<double>& joined = results->at(into);
+  const HostTensor<double>& numbers = results->at(from);
+  joined.values.insert(joined.values.end(), numbers.values.begin(), numbers.values.end());
+  joined.shape = {joined.size()};
+  results->erase(from);
+}
+
 inline void ExpectNear(const Results& got, const Results& expected, double tolerance,
                        const std::string& where) {
   ASSERT_EQ(got.size(), expected.size());
