@@ -37,7 +37,7 @@ __global__ void AppendKernel(const Operands<T> o) {
 }
 
 // The largest over the block; every thread must call it. `scratch` is 32 floats of shared memory.
-__device__ float BlockMaximum(float value, float* scratch) {
+__device__ inline float BlockMaximum(float value, float* scratch) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
     value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
