@@ -67,6 +67,15 @@ void CpuForward(Arena& arena, const AttentionStepArgs<T>& args) {
   });
 }
 
+// Counted on the plan device too.
+template <typename T>
+cuda::AttentionStepParts NewParts(Arena& arena, const AttentionStepArgs<T>& args) {
+  const int64_t heads = args.q.dim(0), splits = (args.keys.dim(0) + kSplitKeys - 1) / kSplitKeys;
+  return {.values = arena.New<float>({heads, splits, args.q.dim(1)}),
+          .sums = arena.New<float>({heads, splits}),
+          .largest = arena.New<float>({heads, splits})};
+}
+
 }  // namespace
 
 template <typename T>
@@ -74,12 +83,13 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
   CheckShapes(args);
   const Device& device = arena.device();
   const Arena::Scope scope(arena);
-  if (device.is_plan() && !device.is_for_cpu()) return;
+  if (!device.is_for_cpu()) {
+    [[maybe_unused]] const cuda::AttentionStepParts parts = NewParts(arena, args);
+    if (device.is_plan()) return;
 #if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AttentionStepForward(device, args);
-  }
+    if constexpr (kOnCuda<T>) return cuda::AttentionStepForward(device, args, parts);
 #endif
+  }
   if constexpr (kOnCpu<T>) {
     if (device.is_for_cpu()) return CpuForward(arena, args);
   }
