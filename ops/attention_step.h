@@ -45,13 +45,11 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args);
 // place += 1.
 void AdvancePlace(Arena& arena, Tensor<int32_t> place);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void AttentionStepForward(const Device& device, const AttentionStepArgs<T>& args);
 void AdvancePlace(const Device& device, Tensor<int32_t> place);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 
