@@ -174,16 +174,27 @@ void AppendXAxis(const LineChart& chart, const Paper& paper, std::string* svg) {
   AppendText((paper.left + paper.right) / 2, kHeight - 6, "tick", "middle", chart.x_title, svg);
 }
 
+// Whether most of the first line lies in the lower half, where it would meet labels.
+bool LiesLow(const LineChart& chart, const Paper& paper) {
+  if (chart.lines.empty()) return false;
+  const std::vector<LinePoint>& points = chart.lines[0].points;
+  const auto low = std::count_if(points.begin(), points.end(), [&](const LinePoint& point) {
+    return paper.y(point.y) > (kTop + paper.bottom()) / 2;
+  });
+  return 2 * static_cast<size_t>(low) > points.size();
+}
+
 // Labels only where there is room beside the one before.
 void AppendGuides(const LineChart& chart, const Paper& paper, std::string* svg) {
+  const double label_place = LiesLow(chart, paper) ? kTop + 10 : paper.bottom() - 7;
   double free_from = paper.left;
   for (const ChartGuide& guide : chart.upright) {
     const double value = XValue(chart.x_form, guide.at);
     if (!(value > paper.x.values.low && value <= paper.x.values.high)) continue;
     const double place = paper.x(value), width = kLetter * static_cast<double>(guide.label.size());
     AppendRule(place, kTop, place, paper.bottom(), "guide", svg);
-    if (place + 5 < free_from || place + 5 + width > kWidth) continue;
-    AppendText(place + 5, paper.bottom() - 7, "note", "start", guide.label, svg);
+    if (place + 5 < free_from || place + 5 + width > (chart.right_scale > 0 ? paper.right : kWidth)) continue;
+    AppendText(place + 5, label_place, "note", "start", guide.label, svg);
     free_from = place + width + 14;
   }
   for (const ChartGuide& guide : chart.level) {

@@ -31,6 +31,8 @@ Standing StandingOf(const RunRecord& run) {
   if (!run.metrics.validations.empty()) {
     return {run.metrics.validations.back().val_bpb, "so far, before quantizing"};
   }
+  if (run.facts && run.facts->score.bytes > 0)
+    return {run.facts->score.bpb, "of the artifact, of a part of the text"};
   return {};
 }
 
@@ -39,6 +41,7 @@ std::string BpbText(const Standing& standing) {
 }
 
 std::string StateOf(const RunRecord& run) {
+  if (run.metrics.starts.empty() && run.metrics.steps.empty()) return "of its course nothing is known";
   const int64_t most = run.metrics.starts.empty() ? 0 : run.metrics.starts.back().max_steps;
   const std::string steps =
       most > 0 ? absl::StrCat("step ", WholeNumber(run.steps()), " of at most ", WholeNumber(most))
@@ -88,8 +91,9 @@ std::string Tiles(const RunRecord& run) {
     }
   }
   if (!run.metrics.starts.empty() && run.metrics.starts.back().parameters > 0) {
-    absl::StrAppend(&html, Tile(ScaledNumber(static_cast<double>(run.metrics.starts.back().parameters)),
-                                "parameters", absl::StrCat("preset ", run.setting("preset"))));
+    absl::StrAppend(
+        &html, Tile(ScaledNumber(static_cast<double>(run.metrics.starts.back().parameters)), "parameters",
+                    run.setting("preset").empty() ? "" : absl::StrCat("preset ", run.setting("preset"))));
   }
   if (!run.verdicts.empty()) absl::StrAppend(&html, AuditTile(run));
   return absl::StrCat("<div class=\"tiles\">", html, "</div>");

@@ -195,6 +195,9 @@ TEST(RunPage, SeveralRunsAreSetAgainstTheBest) {
     EXPECT_THAT(page, HasSubstr(text));
   }
   EXPECT_THAT(page, Not(HasSubstr("different texts")));
+  other.settings.clear();
+  open.settings = one.settings;
+  EXPECT_THAT(RunPage({one, other, open}), HasSubstr("settings are the same"));
   one.data.val_fingerprint = "5 tokens, a";
   other.data.val_fingerprint = "6 tokens, b";
   EXPECT_THAT(RunPage({one, other}), HasSubstr("scored on different texts"));

@@ -2,6 +2,7 @@
 #include <algorithm>
 #include <cmath>
 #include <initializer_list>
+#include <iterator>
 #include <map>
 #include <set>
 
@@ -179,7 +180,11 @@ std::string DateText(const std::string& started) {
 }
 
 std::string DifferingSettings(const Runs& runs) {
-  const std::string table = SettingsTable(runs, true);
+  Runs known;  // a run that tells no settings differs in none
+  std::copy_if(runs.begin(), runs.end(), std::back_inserter(known),
+               [](const RunRecord& run) { return !run.settings.empty(); });
+  if (known.size() < 2) return "<p>Fewer than two of the runs tell their settings.</p>";
+  const std::string table = SettingsTable(known, true);
   return table.empty() ? "<p>The runs' settings are the same.</p>" : table;
 }
 

@@ -24,7 +24,7 @@ std::string MissingSection(const Runs& runs);
 // "2026-01-31 12:00 UTC" of "2026-01-31T12:00:00Z"; other text as it is.
 std::string DateText(const std::string& started);
 
-// A table, or a sentence that there are none.
+// Of the runs that tell their settings: a table, or a sentence that there are none.
 std::string DifferingSettings(const Runs& runs);
 
 // Whether an audit's verdict is that a rule is broken; one that cannot tell is not.
