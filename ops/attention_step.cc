@@ -5,9 +5,9 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/dispatch.h"
 #include "core/fast_math.h"
 #include "core/parallel.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -83,25 +83,20 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
   CheckShapes(args);
   const Device& device = arena.device();
   const Arena::Scope scope(arena);
-  if (!device.is_for_cpu()) {
-    [[maybe_unused]] const cuda::AttentionStepParts parts = NewParts(arena, args);
-    if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-    if constexpr (kOnCuda<T>) return cuda::AttentionStepForward(device, args, parts);
-#endif
-  }
-  if constexpr (kOnCpu<T>) {
-    if (device.is_for_cpu()) return CpuForward(arena, args);
-  }
-  FailNoHalf<T>("AttentionStepForward", device);
+  DispatchWithPlan<T>(
+      "AttentionStepForward", device, [&]<typename U>() { CpuForward<U>(arena, args); },
+      [&]<typename U>() {
+        const cuda::AttentionStepParts parts = NewParts(arena, args);
+        if (!device.is_plan()) cuda::AttentionStepForward<U>(device, args, parts);
+      });
 }
 
 void AdvancePlace(Arena& arena, Tensor<int32_t> place) {
   const Device& device = arena.device();
   if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-  if (device.is_cuda()) return cuda::AdvancePlace(device, place);
-#endif
+  if constexpr (kHaveCuda) {
+    if (device.is_cuda()) return cuda::AdvancePlace(device, place);
+  }
   ++place[0];
 }
 

@@ -57,12 +57,10 @@ struct AttentionStepParts {
   Tensor<float> largest;  // [heads, splits]
 };
 
-#if HM11_HAVE_CUDA
 template <typename T>
 void AttentionStepForward(const Device& device, const AttentionStepArgs<T>& args,
                           const AttentionStepParts& parts);
 void AdvancePlace(const Device& device, Tensor<int32_t> place);
-#endif
 }  // namespace cuda
 
 }  // namespace hm11
