@@ -173,8 +173,10 @@ absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
   return manifest;
 }
 
-absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const PrepareProgress& progress) {
-  HM_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.folder));
+namespace {
+
+absl::StatusOr<PrepareReport> PrepareInFolder(const PrepareOptions& options,
+                                              const PrepareProgress& progress) {
   std::vector<std::string> old_files = OldShards(options);
   if (!old_files.empty() && !options.overwrite) {
     return absl::AlreadyExistsError(absl::StrCat(old_files.front(),
@@ -199,6 +201,27 @@ absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const
   HM_ASSIGN_OR_RETURN(report.val.shards, val_writer.Commit());
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/manifest.json", ManifestText(options, report)));
   if (options.overwrite) RemoveStale(old_files, report);
+  return report;
+}
+
+// With what holds its lock; nothing where anything else is in it.
+void RemoveEmptyFolder(const std::string& folder) {
+  std::error_code error;
+  for (const auto& entry : std::filesystem::directory_iterator(folder, error)) {
+    if (entry.path().filename() != ".lock") return;
+  }
+  std::filesystem::remove(folder + "/.lock", error);
+  std::filesystem::remove(folder, error);
+}
+
+}  // namespace
+
+absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const PrepareProgress& progress) {
+  std::error_code error;
+  const bool is_new = !std::filesystem::exists(options.folder, error);
+  HM_ASSIGN_OR_RETURN(const FolderLock lock, FolderLock::Take(options.folder));
+  absl::StatusOr<PrepareReport> report = PrepareInFolder(options, progress);
+  if (!report.ok() && is_new) RemoveEmptyFolder(options.folder);
   return report;
 }
 

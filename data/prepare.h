@@ -5,7 +5,7 @@
 // sum of its tokens modulo 2^32; for each file its size and CRC-64. The first `val_documents` documents are
 // validation, or with `val_every` the second and every so many from it on, the others training; a split
 // without documents has no shards. Nothing is written before all documents were read, and the manifest comes
-// last. Two runs at once in one folder are refused.
+// last; a new folder that nothing came into is removed again. Two runs at once in one folder are refused.
 #ifndef HM11_DATA_PREPARE_H_
 #define HM11_DATA_PREPARE_H_
 

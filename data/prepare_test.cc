@@ -235,7 +235,7 @@ TEST(PrepareTest, AFailedRunNamesTheThingAndWritesNothing) {
   PrepareOptions options = {.inputs = {SmallInput(), bad}, .folder = NewFolder("failed"), .vocab = 300};
   const auto expect = [&](StatusCode code, const std::string& what) {
     EXPECT_THAT(PrepareShards(options, NoProgress).status(), StatusIs(code, what));
-    EXPECT_TRUE(!FileExists(options.folder) || FilesIn(options.folder) == 0);
+    EXPECT_FALSE(std::filesystem::exists(options.folder)) << "it was not there before";
   };
   expect(StatusCode::kInvalidArgument, bad + " line 2: not UTF-8");
   options.tokenizer = TrainedModelPath();
@@ -249,6 +249,9 @@ TEST(PrepareTest, AFailedRunNamesTheThingAndWritesNothing) {
   options.val_documents = 0;
   options.vocab = 100'000;
   expect(StatusCode::kInvalidArgument, "100000 pieces");
+  std::filesystem::create_directories(options.folder);
+  EXPECT_THAT(PrepareShards(options, NoProgress).status(), StatusIs(StatusCode::kInvalidArgument, "100000"));
+  EXPECT_EQ(FilesIn(options.folder), 0) << "a folder that was there stays";
   options.vocab = 300;
   options.folder = bad + "/inside";
   EXPECT_THAT(PrepareShards(options, NoProgress).status(), StatusIs(StatusCode::kUnknown, options.folder));

@@ -28,8 +28,9 @@ ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokeniz
 ABSL_FLAG(std::string, artifact, "", "the artifact to audit");
 ABSL_FLAG(std::string, data, "", "folder of prepared data, or a pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
-ABSL_FLAG(std::string, mode, "sliding",
-          "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
+ABSL_FLAG(std::string, mode, "plain",
+          "of //eval:evaluate, with its default: plain, sliding, sliding_published, stateful, ttt, ttt_mlp "
+          "or ttt_published");
 ABSL_FLAG(std::string, json, "", "a file for the report as JSON");
 ABSL_FLAG(int64_t, tokens, 0, "audits so many tokens from the start; 0: a few forward passes and chunks");
 ABSL_FLAG(int64_t, probes, 12, "positions at which to change tokens");
@@ -179,11 +180,13 @@ absl::StatusOr<bool> Main() {
   HM_ASSIGN_OR_RETURN(const AuditReport report, device.is_cuda()
                                                     ? AuditAs<Bf16>(device, model, scorer, tokens, options)
                                                     : AuditAs<float>(device, model, scorer, tokens, options));
-  std::printf("audit of %s, mode %s, window %ld, %s %ld, %ld of %ld tokens, on %s\n",
+  const std::string apart =
+      scorer.stateful ? absl::StrCat(", overlap ", scorer.stateful->Overlap(scorer.score.window))
+      : scorer.score.mode == ScoreMode::kPlain ? ""
+                                               : absl::StrCat(", stride ", scorer.score.stride);
+  std::printf("audit of %s, mode %s, window %ld%s, %ld of %ld tokens, on %s\n",
               absl::GetFlag(FLAGS_artifact).c_str(), absl::GetFlag(FLAGS_mode).c_str(), scorer.score.window,
-              scorer.stateful ? "overlap" : "stride",
-              scorer.stateful ? scorer.stateful->Overlap(scorer.score.window) : scorer.score.stride, count,
-              stream.size(), device.description().c_str());
+              apart.c_str(), count, stream.size(), device.description().c_str());
   if (scorer.isolate_documents) std::printf("documents isolated\n");
   if (scorer.ttt) std::printf("chunks of %ld targets\n", scorer.ttt->chunk);
   std::printf("%s", report.Text().c_str());

@@ -30,8 +30,9 @@ ABSL_FLAG(std::string, run, "", "folder of a finished run: its artifact, tokeniz
 ABSL_FLAG(std::string, artifact, "", "the artifact to score");
 ABSL_FLAG(std::string, data, "", "folder of prepared data, or a pattern of validation shards");
 ABSL_FLAG(std::string, tokenizer, "", "the SentencePiece model the artifact was made with");
-ABSL_FLAG(std::string, mode, "plain",
-          "plain, sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
+ABSL_FLAG(
+    std::string, mode, "plain",
+    "plain, as //train:hm11 scores; sliding, sliding_published, stateful, ttt, ttt_mlp or ttt_published");
 ABSL_FLAG(int64_t, stride, 64, "targets between windows, when sliding");
 ABSL_FLAG(int64_t, overlap, -1,
           "earlier tokens that attention sees of every target at least, when stateful; -1: half a window, at "
@@ -153,7 +154,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   std::string how = absl::StrCat("mode:", absl::GetFlag(FLAGS_mode), " window:", options.score.window);
   if (options.stateful) {
     absl::StrAppend(&how, " overlap:", options.stateful->Overlap(options.score.window));
-  } else {
+  } else if (options.score.mode != ScoreMode::kPlain) {
     absl::StrAppend(&how, " stride:", options.score.stride);
   }
   if (options.isolate_documents) absl::StrAppend(&how, " documents:isolated");

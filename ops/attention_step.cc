@@ -67,6 +67,15 @@ void CpuForward(Arena& arena, const AttentionStepArgs<T>& args) {
   });
 }
 
+// Counted on the plan device too.
+template <typename T>
+cuda::AttentionStepParts NewParts(Arena& arena, const AttentionStepArgs<T>& args) {
+  const int64_t heads = args.q.dim(0), splits = (args.keys.dim(0) + kSplitKeys - 1) / kSplitKeys;
+  return {.values = arena.New<float>({heads, splits, args.q.dim(1)}),
+          .sums = arena.New<float>({heads, splits}),
+          .largest = arena.New<float>({heads, splits})};
+}
+
 }  // namespace
 
 template <typename T>
@@ -77,7 +86,8 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
   DispatchWithPlan<T>(
       "AttentionStepForward", device, [&]<typename U>() { CpuForward<U>(arena, args); },
       [&]<typename U>() {
-        if (!device.is_plan()) cuda::AttentionStepForward<U>(device, args);
+        const cuda::AttentionStepParts parts = NewParts(arena, args);
+        if (!device.is_plan()) cuda::AttentionStepForward<U>(device, args, parts);
       });
 }
 

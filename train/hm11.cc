@@ -26,6 +26,7 @@
 #include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "core/version.h"
 #include "data/default_corpus.h"
 #include "data/prepare.h"
 #include "data/prepared_data.h"
@@ -228,6 +229,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   options.group = group;
   options.init = absl::GetFlag(FLAGS_init);
   options.quiet = absl::GetFlag(FLAGS_quiet);
+  options.commit = BuiltFromCommit();
   options.interrupted = [] { return interrupted != 0; };
   HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(*group, options.device));

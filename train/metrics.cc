@@ -44,7 +44,8 @@ MetricsStart StartOf(const Json& line) {
           .parameters = Count(line, "parameters"),
           .ranks = Count(line, "ranks"),
           .device = Text(line, "device"),
-          .started = Text(line, "started")};
+          .started = Text(line, "started"),
+          .commit = Text(line, "commit")};
 }
 
 StepMetrics StepOf(const Json& line) {
@@ -108,7 +109,8 @@ std::string MetricsLine(const MetricsStart& start) {
                       start.time_limit_seconds, start.tokens_per_step, start.train_tokens),
       absl::StrFormat(R"("val_tokens": %d, "parameters": %d, "ranks": %d, )", start.val_tokens,
                       start.parameters, start.ranks),
-      absl::StrFormat(R"("device": %s, "started": %s})", Quoted(start.device), Quoted(start.started)));
+      absl::StrFormat(R"("device": %s, "started": %s, "commit": %s})", Quoted(start.device),
+                      Quoted(start.started), Quoted(start.commit)));
 }
 
 std::string MetricsLine(const StepMetrics& step) {

@@ -44,6 +44,7 @@ struct MetricsStart {
   int64_t ranks = 1;
   std::string device = {};   // "cpu (AMD EPYC, 2 core(s))"
   std::string started = {};  // "2026-01-31T12:00:00Z"
+  std::string commit = {};   // that the program was built from, "" where it is not known
 };
 
 struct StepMetrics {

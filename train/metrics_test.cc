@@ -50,7 +50,8 @@ RC_GTEST_PROP(Metrics, ParseGivesBackWhatTheLinesWereMadeOf, ()) {
                               .parameters = 11,
                               .ranks = 2,
                               .device = *rc::gen::arbitrary<std::string>(),
-                              .started = "2026-01-31T12:00:00Z"};
+                              .started = "2026-01-31T12:00:00Z",
+                              .commit = "0123456789ab+"};
   const StepMetrics step = SomeStep(*rc::gen::inRange<int64_t>(1, 1'000'000));
   const ValidationMetrics validation = {.step = step.step,
                                         .train_seconds = Thousandths(),

@@ -35,6 +35,7 @@ struct RunOptions {
   FolderUse use = FolderUse::kNewRun;  // with kResume, go on from the folder's checkpoint
   bool resume_anyway = false;          // as another run than was begun (train/resume.h); the log says so
   bool quiet = false;                  // nothing on the terminal
+  std::string commit;                  // that the program was built from, for the log; may be empty
   std::shared_ptr<RankGroup> group;    // null: one rank
   // Whether somebody asks for the end; then rank 0's answer makes the run stop with a checkpoint and an error
   // that says so. May be empty.

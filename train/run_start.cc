@@ -103,6 +103,7 @@ void LogHeader(const RunOptions& options, const RunInputs& inputs, int ranks, in
       absl::StrCat("settings: ", SettingsThatDiffer(config), "; all are in ", options.folder, "/config.txt"));
   log.Line(absl::StrFormat("program_crc64:%016x packed:%d launcher:%d", inputs.program.crc64(),
                            inputs.program.packed.size(), inputs.program.launcher.size()));
+  if (!options.commit.empty()) log.Line(absl::StrCat("commit:", options.commit));
   log.Line(absl::StrCat("device:", options.device.name(), " (", options.device.description(), ")"));
   log.Line(
       absl::StrCat("val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path=", options.tokenizer_path));
@@ -121,7 +122,8 @@ void LogHeader(const RunOptions& options, const RunInputs& inputs, int ranks, in
                    .parameters = CountParameters(config.model),
                    .ranks = ranks,
                    .device = absl::StrCat(options.device.name(), " (", options.device.description(), ")"),
-                   .started = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone())}));
+                   .started = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()),
+                   .commit = options.commit}));
 }
 
 }  // namespace hm11

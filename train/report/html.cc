@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <map>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -57,15 +58,39 @@ std::string DrawBars(absl::string_view caption, const std::vector<std::string>& 
   std::vector<std::string> with_bar = head;
   with_bar.insert(with_bar.begin() + 1, "");
   std::string html = OpenTable("bars", caption, HeadCells(with_bar, 1));
-  for (const BarRow& row : rows) {
+  for (size_t i = 0; i < rows.size(); ++i) {
+    const BarRow& row = rows[i];
     const double share = largest > 0 ? std::max(0.0, 100 * row.value / largest) : 0;
-    absl::StrAppend(&html, "<tr><th scope=\"row\">", Escaped(row.name), "</th>",
+    size_t end = i + 1;
+    while (end < rows.size() && rows[end].continues) ++end;
+    absl::StrAppend(&html,
+                    row.continues ? "<tr class=\"more\">"
+                                  : absl::StrCat("<tr><th scope=\"row\" rowspan=\"", end - i, "\">",
+                                                 Escaped(row.name), "</th>"),
                     absl::StrFormat("<td class=\"bar\"><i class=\"b%d\" style=\"width:%.1f%%\"></i></td>",
                                     row.style, share));
     for (const std::string& cell : row.cells) absl::StrAppend(&html, "<td>", Escaped(cell), "</td>");
     absl::StrAppend(&html, "</tr>");
   }
   return html + kCloseTable;
+}
+
+std::vector<BarRow> SideBySide(const std::vector<std::vector<BarRow>>& lists) {
+  std::vector<std::string> names;
+  std::map<std::string, std::vector<BarRow>> by_name;
+  for (const std::vector<BarRow>& rows : lists) {
+    for (const BarRow& row : rows) {
+      std::vector<BarRow>& alike = by_name[row.name];
+      if (alike.empty()) names.push_back(row.name);
+      alike.push_back(row);
+      alike.back().continues = alike.size() > 1;
+    }
+  }
+  std::vector<BarRow> all;
+  for (const std::string& name : names) {
+    all.insert(all.end(), by_name[name].begin(), by_name[name].end());
+  }
+  return all;
 }
 
 std::string DrawStack(absl::string_view label, const std::vector<BarPart>& parts, double whole, double mark,
@@ -83,7 +108,8 @@ std::string DrawStack(absl::string_view label, const std::vector<BarPart>& parts
           ? absl::StrFormat("<span class=\"mark\" style=\"left:%.2f%%\"><em>%s</em></span>",
                             100 * mark / whole, Escaped(mark_label))
           : "";
-  return absl::StrCat("<div class=\"stack\"><div class=\"stack-bar\" aria-hidden=\"true\">", bar, marked,
+  return absl::StrCat("<div class=\"stack", marked.empty() ? "" : " marked",
+                      "\"><div class=\"stack-bar\" aria-hidden=\"true\">", bar, marked,
                       "</div><ul aria-label=\"", Escaped(label), "\">", names, "</ul></div>");
 }
 

@@ -28,9 +28,14 @@ struct BarRow {
   double value = 0;
   std::vector<std::string> cells = {};  // behind the bar
   int style = 1;
+  bool continues = false;  // of the same name as the row before it, and not named again
 };
 std::string DrawBars(absl::string_view caption, const std::vector<std::string>& head,
                      const std::vector<BarRow>& rows);
+
+// Rows of several lists, one below the other where they are named alike; names in the order in which they first
+// come. A list names no row twice.
+std::vector<BarRow> SideBySide(const std::vector<std::vector<BarRow>>& lists);
 
 // Parts of a whole, side by side in one bar, `whole` long, with a mark where `mark` is inside, and named
 // below with the text given. A part of style 0 is what is left free.

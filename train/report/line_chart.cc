@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <utility>
 
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
@@ -32,9 +33,8 @@ struct Scale {
 // The parts of a drawing that its elements need.
 struct Paper {
   Scale x, y;
-  double left = 0;
+  double left = 0, right = kWidth - kRight;
   double bottom() const { return kHeight - kBottom; }
-  double right() const { return kWidth - kRight; }
 };
 
 double XValue(XForm form, double x) { return form == XForm::kLog2 ? std::log2(x) : x; }
@@ -80,6 +80,8 @@ Range YRange(const LineChart& chart, Range range) {
 Range XRange(const LineChart& chart, Range range) {
   if (chart.x_form == XForm::kColumns) return {range.low, range.high + 1};
   if (range.high - range.low < 1e-9) return {range.low - 0.5, range.high + 0.5};
+  // A first step is drawn where it is, not at the border.
+  if (chart.x_form != XForm::kLog2 && range.low > 0 && range.low < 0.1 * range.high) range.low = 0;
   return range;
 }
 
@@ -125,16 +127,36 @@ void AppendRule(double x1, double y1, double x2, double y2, absl::string_view st
   absl::StrAppendFormat(svg, "<path class=\"%s\" d=\"M%.1f %.1fL%.1f %.1f\"/>", style, x1, y1, x2, y2);
 }
 
-void AppendYAxis(const Paper& paper, double step, std::string* svg) {
-  for (double tick : Ticks(paper.y.values, step)) {
-    const double place = paper.y(tick);
-    AppendRule(paper.left, place, paper.right(), place, "grid", svg);
-    AppendText(paper.left - 7, place + 4.5, "tick", "end", TickLabel(tick, step), svg);
+// Of the y axis, on the left with scale 1 or on the right.
+std::vector<std::pair<double, std::string>> YTicks(const Range& y, double scale) {
+  std::vector<std::pair<double, std::string>> ticks;
+  const double step = TickStep(scale * (y.high - y.low), 5, XForm::kNumber);
+  for (double tick : Ticks({scale * y.low, scale * y.high}, step)) {
+    ticks.emplace_back(tick / scale, TickLabel(tick, step));
+  }
+  return ticks;
+}
+
+// What the labels of a y axis need beside the paper.
+double LabelRoom(const std::vector<std::pair<double, std::string>>& ticks) {
+  size_t longest = 1;
+  for (const auto& [tick, label] : ticks) longest = std::max(longest, label.size());
+  return 12 + kLetter * static_cast<double>(longest);
+}
+
+void AppendYAxes(const LineChart& chart, const Paper& paper, std::string* svg) {
+  for (const auto& [tick, label] : YTicks(paper.y.values, 1)) {
+    AppendRule(paper.left, paper.y(tick), paper.right, paper.y(tick), "grid", svg);
+    AppendText(paper.left - 7, paper.y(tick) + 4.5, "tick", "end", label, svg);
+  }
+  if (chart.right_scale <= 0) return;
+  for (const auto& [tick, label] : YTicks(paper.y.values, chart.right_scale)) {
+    AppendText(paper.right + 7, paper.y(tick) + 4.5, "tick", "start", label, svg);
   }
 }
 
 void AppendXAxis(const LineChart& chart, const Paper& paper, std::string* svg) {
-  AppendRule(paper.left, paper.bottom(), paper.right(), paper.bottom(), "axis", svg);
+  AppendRule(paper.left, paper.bottom(), paper.right, paper.bottom(), "axis", svg);
   const bool log = chart.x_form == XForm::kLog2;
   const double span = paper.x.values.high - paper.x.values.low;
   const double scale = chart.x_form == XForm::kColumns ? chart.column_width : 1;
@@ -149,25 +171,36 @@ void AppendXAxis(const LineChart& chart, const Paper& paper, std::string* svg) {
     AppendRule(place, paper.bottom(), place, paper.bottom() + 4, "axis", svg);
     AppendText(std::min(place, kWidth - half - 1), paper.bottom() + 18, "tick", "middle", label, svg);
   }
-  AppendText((paper.left + paper.right()) / 2, kHeight - 6, "tick", "middle", chart.x_title, svg);
+  AppendText((paper.left + paper.right) / 2, kHeight - 6, "tick", "middle", chart.x_title, svg);
+}
+
+// Whether most of the first line lies in the lower half, where it would meet labels.
+bool LiesLow(const LineChart& chart, const Paper& paper) {
+  if (chart.lines.empty()) return false;
+  const std::vector<LinePoint>& points = chart.lines[0].points;
+  const auto low = std::count_if(points.begin(), points.end(), [&](const LinePoint& point) {
+    return paper.y(point.y) > (kTop + paper.bottom()) / 2;
+  });
+  return 2 * static_cast<size_t>(low) > points.size();
 }
 
 // Labels only where there is room beside the one before.
 void AppendGuides(const LineChart& chart, const Paper& paper, std::string* svg) {
+  const double label_place = LiesLow(chart, paper) ? kTop + 10 : paper.bottom() - 7;
   double free_from = paper.left;
   for (const ChartGuide& guide : chart.upright) {
     const double value = XValue(chart.x_form, guide.at);
     if (!(value > paper.x.values.low && value <= paper.x.values.high)) continue;
     const double place = paper.x(value), width = kLetter * static_cast<double>(guide.label.size());
     AppendRule(place, kTop, place, paper.bottom(), "guide", svg);
-    if (place + 5 < free_from || place + 5 + width > kWidth) continue;
-    AppendText(place + 5, paper.bottom() - 7, "note", "start", guide.label, svg);
+    if (place + 5 < free_from || place + 5 + width > (chart.right_scale > 0 ? paper.right : kWidth)) continue;
+    AppendText(place + 5, label_place, "note", "start", guide.label, svg);
     free_from = place + width + 14;
   }
   for (const ChartGuide& guide : chart.level) {
     const double place = paper.y(guide.at);
-    AppendRule(paper.left, place, paper.right(), place, "guide", svg);
-    AppendText(paper.right() - 2, place - 5, "note", "end", guide.label, svg);
+    AppendRule(paper.left, place, paper.right, place, "guide", svg);
+    AppendText(paper.right - 2, place - 5, "note", "end", guide.label, svg);
   }
 }
 
@@ -198,7 +231,7 @@ void AppendLines(const LineChart& chart, const Paper& paper, std::string* svg) {
   absl::StrAppendFormat(svg,
                         "<clipPath id=\"%s-clip\"><rect x=\"%.1f\" y=\"%.1f\" width=\"%.1f\" "
                         "height=\"%.1f\"/></clipPath><g clip-path=\"url(#%s-clip)\">",
-                        chart.id, paper.left, kTop - 4, paper.right() - paper.left + 4,
+                        chart.id, paper.left - 4, kTop - 4, paper.right - paper.left + 8,
                         paper.bottom() - kTop + 4, chart.id);
   for (const ChartLine& line : chart.lines) {
     if (line.raw.empty()) continue;
@@ -232,21 +265,19 @@ std::string DrawLineChart(const LineChart& chart) {
   const std::optional<Range> x_values = RangeOf(chart, true), y_values = RangeOf(chart, false);
   if (!x_values || !y_values) return "";
   const Range x = XRange(chart, *x_values), y = YRange(chart, *y_values);
-  const double y_step = TickStep(y.high - y.low, 5, XForm::kNumber);
-  size_t longest = 1;
-  for (double tick : Ticks(y, y_step)) longest = std::max(longest, TickLabel(tick, y_step).size());
   Paper paper;
-  paper.left = 12 + kLetter * static_cast<double>(longest);
-  paper.x = {.values = x, .from = paper.left, .to = kWidth - kRight};
+  paper.left = LabelRoom(YTicks(y, 1));
+  if (chart.right_scale > 0) paper.right = kWidth - LabelRoom(YTicks(y, chart.right_scale));
+  paper.x = {.values = x, .from = paper.left, .to = paper.right};
   paper.y = {.values = y, .from = kHeight - kBottom, .to = kTop};
   std::string svg = absl::StrFormat(
       "<svg viewBox=\"0 0 %.0f %.0f\" role=\"img\" aria-labelledby=\"%s-title %s-text\" data-form=\"%s\" "
       "data-x=\"%.9g %.9g %.1f %.1f\" data-y=\"%.9g %.9g %.1f %.1f\"><title id=\"%s-title\">%s</title><desc "
       "id=\"%s-text\">%s</desc>",
-      kWidth, kHeight, chart.id, chart.id, FormName(chart.x_form), x.low, x.high, paper.left, paper.right(),
+      kWidth, kHeight, chart.id, chart.id, FormName(chart.x_form), x.low, x.high, paper.left, paper.right,
       y.low, y.high, paper.bottom(), kTop, chart.id, Escaped(chart.title), chart.id,
       Escaped(chart.description));
-  AppendYAxis(paper, y_step, &svg);
+  AppendYAxes(chart, paper, &svg);
   AppendLines(chart, paper, &svg);
   AppendXAxis(chart, paper, &svg);
   AppendGuides(chart, paper, &svg);

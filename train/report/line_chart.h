@@ -1,4 +1,4 @@
-// Line charts of a run's course as SVG text: linear or logarithmic x, linear y, guides, a faint line of raw
+// Line charts of a run's course as SVG text: linear or logarithmic x, linear y with an axis on the right too, guides, a faint line of raw
 // values behind a smooth one.
 //
 // Drawn 440 units wide, so that text can be read where a card is as narrow as a phone. Colours come from the
@@ -47,6 +47,8 @@ struct LineChart {
   XForm x_form = XForm::kNumber;
   std::optional<double> y_most = {};  // what lies above leaves the paper
   bool y_from_zero = false;
+  double right_scale =
+      0;  // y times this is what a second axis, on the right, is labelled with; 0: no such axis
   double column_width = 1;  // of kColumns: x times this is what the axis is labelled with
   std::vector<ChartGuide> upright = {};
   std::vector<ChartGuide> level = {};

@@ -32,7 +32,8 @@ inline RunRecord MadeUpRun(const std::string& name, int64_t steps) {
                          .train_tokens = 20 * steps + 1,
                          .parameters = 917387,
                          .device = "NVIDIA H100 80GB HBM3",
-                         .started = "2026-01-31T12:00:00Z"}};
+                         .started = "2026-01-31T12:00:00Z",
+                         .commit = "0123456789ab+"}};
   for (int64_t step = 1; step <= steps; ++step) {
     const double seconds = 590.0 * static_cast<double>(step) / static_cast<double>(steps);
     run.metrics.steps.push_back(

@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <cmath>
+#include <set>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "core/number_text.h"
@@ -29,6 +31,8 @@ Standing StandingOf(const RunRecord& run) {
   if (!run.metrics.validations.empty()) {
     return {run.metrics.validations.back().val_bpb, "so far, before quantizing"};
   }
+  if (run.facts && run.facts->score.bytes > 0)
+    return {run.facts->score.bpb, "of the artifact, of a part of the text"};
   return {};
 }
 
@@ -37,6 +41,7 @@ std::string BpbText(const Standing& standing) {
 }
 
 std::string StateOf(const RunRecord& run) {
+  if (run.metrics.starts.empty() && run.metrics.steps.empty()) return "of its course nothing is known";
   const int64_t most = run.metrics.starts.empty() ? 0 : run.metrics.starts.back().max_steps;
   const std::string steps =
       most > 0 ? absl::StrCat("step ", WholeNumber(run.steps()), " of at most ", WholeNumber(most))
@@ -53,6 +58,12 @@ std::string XzBitsPerByte(const RunRecord& run) {
   if (at == std::string::npos) return "";
   const std::string rest = found->second.substr(at + kBefore.size());
   return rest.substr(0, rest.find(' '));
+}
+
+std::string AuditTile(const RunRecord& run) {
+  const auto bad = std::count_if(run.verdicts.begin(), run.verdicts.end(), IsBad);
+  return Tile(bad == 0 ? "no fault" : absl::StrCat(bad, bad == 1 ? " fault" : " faults"),
+              "found by the audit", absl::StrCat("of ", run.verdicts.size(), " checks"));
 }
 
 std::string Tiles(const RunRecord& run) {
@@ -80,27 +91,64 @@ std::string Tiles(const RunRecord& run) {
     }
   }
   if (!run.metrics.starts.empty() && run.metrics.starts.back().parameters > 0) {
-    absl::StrAppend(&html, Tile(ScaledNumber(static_cast<double>(run.metrics.starts.back().parameters)),
-                                "parameters", absl::StrCat("preset ", run.setting("preset"))));
+    absl::StrAppend(
+        &html, Tile(ScaledNumber(static_cast<double>(run.metrics.starts.back().parameters)), "parameters",
+                    run.setting("preset").empty() ? "" : absl::StrCat("preset ", run.setting("preset"))));
   }
+  if (!run.verdicts.empty()) absl::StrAppend(&html, AuditTile(run));
   return absl::StrCat("<div class=\"tiles\">", html, "</div>");
 }
 
+// Of the runs that are finished, or of all where none is; NaN where none has a score.
+double BestBpb(const Runs& runs) {
+  const bool any_final = std::any_of(runs.begin(), runs.end(),
+                                     [](const RunRecord& run) { return run.metrics.final.has_value(); });
+  double best = std::nan("");
+  for (const RunRecord& run : runs) {
+    if (any_final && !run.metrics.final) continue;
+    best = std::fmin(best, StandingOf(run).bpb);
+  }
+  return best;
+}
+
+// A warning where the runs' scores are of different texts, so far as they say.
+std::string TextsDiffer(const Runs& runs) {
+  std::set<std::string> texts;
+  for (const RunRecord& run : runs) texts.insert(run.data.val_fingerprint);
+  texts.erase("");
+  return texts.size() <= 1
+             ? ""
+             : "<p class=\"bad\">The runs were scored on different texts: their bits per byte are not "
+               "to be compared.</p>";
+}
+
 std::string Summary(const Runs& runs) {
-  HtmlTable table = {.caption = "The runs",
-                     .head = {"run", "bits per byte", "of", "bytes in all", "steps", "tokens", "time"}};
+  HtmlTable table = {
+      .caption = "The runs",
+      .head = {"run", "bits per byte", "above the best", "bytes in all", "steps", "tokens", "time"}};
+  const double best = BestBpb(runs);
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunRecord& run = runs[i];
     const Standing standing = StandingOf(run);
     const std::optional<FinalMetrics>& final = run.metrics.final;
     const StepMetrics last = run.metrics.steps.empty() ? StepMetrics() : run.metrics.steps.back();
-    table.rows.push_back({absl::StrFormat("<i class=\"swatch b%d\"></i>%s", StyleOf(i), Escaped(run.name)),
-                          BpbText(standing), Escaped(standing.of),
-                          final ? WholeNumber(final->artifact_bytes + final->program_bytes) : "–",
-                          WholeNumber(run.steps()), ScaledNumber(static_cast<double>(last.tokens)),
-                          std::isfinite(last.train_seconds) ? ClockTime(last.train_seconds) : "–"});
+    const double above = standing.bpb - best;
+    table.rows.push_back(
+        {absl::StrFormat("<i class=\"swatch b%d\"></i>%s%s", StyleOf(i), Escaped(run.name),
+                         final || !std::isfinite(standing.bpb)
+                             ? ""
+                             : absl::StrCat("<small>", Escaped(standing.of), "</small>")),
+         absl::StrCat("<b>", BpbText(standing), "</b>"),
+         !std::isfinite(above) ? "–"
+         : above == 0          ? ""
+                               : absl::StrFormat("%+.4f", above),
+         final ? WholeNumber(final->artifact_bytes + final->program_bytes) : "–", WholeNumber(run.steps()),
+         last.tokens > 0 ? ScaledNumber(static_cast<double>(last.tokens)) : "–",
+         !run.metrics.steps.empty() && std::isfinite(last.train_seconds) ? ClockTime(last.train_seconds)
+                                                                         : "–"});
   }
-  return absl::StrCat("<div class=\"card\">", DrawTable(table), "</div>");
+  return absl::StrCat("<div class=\"card\">", DrawTable(table), TextsDiffer(runs),
+                      "</div><div class=\"card\">", DifferingSettings(runs), "</div>");
 }
 
 std::string Header(const Runs& runs) {
@@ -113,10 +161,19 @@ std::string Header(const Runs& runs) {
     absl::StrAppend(&sub, " · ", run.metrics.starts.back().device);
   }
   if (!run.metrics.starts.empty() && !run.metrics.starts.front().started.empty()) {
-    absl::StrAppend(&sub, " · begun ", run.metrics.starts.front().started);
+    absl::StrAppend(&sub, " · begun ", DateText(run.metrics.starts.front().started));
+  }
+  if (!run.metrics.starts.empty() && !run.metrics.starts.back().commit.empty()) {
+    absl::StrAppend(&sub, " · commit ", run.metrics.starts.back().commit);
   }
   return absl::StrCat("<header><h1>", Escaped(run.name), "</h1><p class=\"sub\">", Escaped(sub),
                       "</p></header>", Tiles(run));
+}
+
+// With a capital, as the section's heading.
+std::string LinkText(std::string id) {
+  id[0] = absl::ascii_toupper(static_cast<unsigned char>(id[0]));
+  return id;
 }
 
 }  // namespace
@@ -157,7 +214,8 @@ std::string RunPage(const std::vector<RunRecord>& runs) {
   std::string links, body;
   for (const auto& [id, html] : sections) {
     if (html.empty()) continue;
-    if (absl::string_view(id) != "missing") absl::StrAppend(&links, "<a href=\"#", id, "\">", id, "</a>");
+    if (absl::string_view(id) != "missing")
+      absl::StrAppend(&links, "<a href=\"#", id, "\">", LinkText(id), "</a>");
     absl::StrAppend(&body, html);
   }
   const std::string title = runs.size() == 1 ? runs[0].name : absl::StrCat(runs.size(), " runs");

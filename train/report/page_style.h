@@ -7,22 +7,23 @@ namespace hm11 {
 inline constexpr char kPageStyle[] = R"css(
 :root{color-scheme:light dark;--page:#f5f6f8;--card:#fff;--ink:#17202b;--soft:#566373;--rule:#e1e6eb;--good:#0a7d4f;--bad:#c2261d;
 --heat:232,89,12;--b0:#dfe4ea;--b1:#1f6feb;--b2:#e8590c;--b3:#0b9b73;--b4:#8a3ffc;--b5:#d6336c;--b6:#a97f00;--b7:#0e8fa8}
-@media(prefers-color-scheme:dark){:root{--page:#0f141a;--card:#182029;--ink:#e8edf2;--soft:#9aa8b7;--rule:#2a3541;
+@media screen and (prefers-color-scheme:dark){:root{--page:#0f141a;--card:#182029;--ink:#e8edf2;--soft:#9aa8b7;--rule:#2a3541;
 --good:#3ecf8e;--bad:#ff7b72;--heat:255,140,60;--b0:#303c49;--b1:#6cb0ff;--b2:#ff9a57;--b3:#3fd0a4;--b4:#b794ff;--b5:#ff85ad;--b6:#e3c04a;--b7:#52cfe6}}
 *{box-sizing:border-box}html{-webkit-text-size-adjust:100%}
 body{margin:0;background:var(--page);color:var(--ink);font:15px/1.5 system-ui,-apple-system,"Segoe UI",Roboto,"DejaVu Sans",sans-serif}
 main{max-width:1480px;margin:0 auto;padding:26px 20px 60px}
 h1{font-size:25px;line-height:1.25;margin:0 0 4px;overflow-wrap:anywhere;letter-spacing:-.01em}
 h2{font-size:19px;margin:38px 0 4px;letter-spacing:-.01em}h3{font-size:15px;margin:22px 0 8px;overflow-wrap:anywhere}
-h4{font-size:14px;margin:0 0 6px}p{margin:2px 0 10px;max-width:80ch}.sub,section>p,figcaption small,caption{color:var(--soft)}
+h4{font-size:14px;margin:0 0 6px}p{margin:2px 0 10px;max-width:80ch;overflow-wrap:anywhere}.sub,section>p,figcaption small,caption{color:var(--soft)}
 nav{display:flex;flex-wrap:wrap;gap:4px 16px;margin:12px 0 0;font-size:14px}a{color:var(--b1)}
 :focus-visible{outline:2px solid var(--b1);outline-offset:2px}
-.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(160px,1fr));gap:12px;margin:18px 0 0}
+.tiles{display:grid;grid-template-columns:repeat(auto-fit,minmax(145px,1fr));gap:12px;margin:18px 0 0}
 .tile,.card,figure{background:var(--card);border:1px solid var(--rule);border-radius:10px}
 .tile{padding:11px 15px;min-width:0}.tile b{display:block;font-size:23px;line-height:1.25;font-weight:650;letter-spacing:-.01em;font-variant-numeric:tabular-nums}
 .tile span{display:block;font-size:13px}.tile small{display:block;color:var(--soft);font-size:12px;overflow-wrap:anywhere}
-.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,390px),1fr));gap:14px;margin:12px 0;align-items:start}
-.card{padding:14px 16px;margin:12px 0;min-width:0}.cards>.card{margin:0}
+.cards{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,390px),1fr));gap:14px;margin:12px 0}
+.pairs{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr));gap:14px;margin:12px 0}
+.card{padding:14px 16px;margin:12px 0;min-width:0}.cards>.card,.pairs>.card{margin:0}.card>h3:first-child{margin-top:0}
 figure{margin:0;padding:12px 14px 10px;min-width:0}figcaption{font-weight:600;margin-bottom:4px}
 figcaption small{display:block;font-weight:400;font-size:13px}
 svg{display:block;width:100%;height:auto;overflow:visible}
@@ -38,10 +39,10 @@ circle.s1{fill:var(--b1)}circle.s2{fill:var(--b2)}circle.s3{fill:var(--b3)}circl
 .legend{list-style:none;display:flex;flex-wrap:wrap;gap:1px 14px;margin:0 0 6px;padding:0;font-size:13px;color:var(--soft)}
 .legend li{overflow-wrap:anywhere;min-width:0}.legend b{color:var(--ink);font-variant-numeric:tabular-nums;font-weight:600}
 .legend i,.stack li i{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:6px}
-.axis{border:0;margin:10px 0 0;padding:0;display:flex;flex-wrap:wrap;gap:6px;align-items:center;font-size:14px}
-.axis legend{float:left;padding:0;margin-right:4px;color:var(--soft)}.axis input{position:absolute;opacity:0}
-.axis label{border:1px solid var(--rule);background:var(--card);border-radius:999px;padding:2px 13px;cursor:pointer}
-.axis input:checked+label{background:var(--ink);color:var(--page);border-color:var(--ink)}.axis input:focus-visible+label{outline:2px solid var(--b1);outline-offset:2px}
+fieldset{border:0;margin:10px 0 0;padding:0;display:flex;flex-wrap:wrap;gap:6px;align-items:center;font-size:14px}
+fieldset legend{float:left;padding:0;margin-right:4px;color:var(--soft)}fieldset input{position:absolute;opacity:0}
+fieldset label{border:1px solid var(--rule);background:var(--card);border-radius:999px;padding:2px 13px;cursor:pointer}
+fieldset input:checked+label{background:var(--ink);color:var(--page);border-color:var(--ink)}fieldset input:focus-visible+label{outline:2px solid var(--b1);outline-offset:2px}
 .by-time,.by-tokens,.by-steps{display:none}
 section:has(#axis-time:checked) .by-time,section:has(#axis-tokens:checked) .by-tokens,section:has(#axis-steps:checked) .by-steps{display:block}
 details{margin-top:6px}summary{cursor:pointer;font-size:13px;color:var(--soft)}details.card summary{font-size:15px;color:var(--ink);font-weight:600}
@@ -55,27 +56,35 @@ tr>:first-child{padding-left:0}tr>:last-child{padding-right:0}.plain tbody tr+tr
 .bars thead th,.documents thead th{min-width:4.3em}.bars tbody th,.plain tbody th{min-width:6.5em}.bars .bar{width:99%;min-width:40px}.bars th,.bars td{padding-left:5px;padding-right:5px}.bars tr>:first-child{padding-left:0}.bars tr>:last-child{padding-right:0}.bar i{display:block;height:11px;min-width:1px;border-radius:0 3px 3px 0;margin-top:4px}
 .documents td{white-space:normal}.documents .words{text-align:left;overflow-wrap:anywhere;width:75%}
 .swatch{display:inline-block;width:11px;height:11px;border-radius:3px;margin-right:7px}
-.stack-bar{position:relative;display:flex;height:22px;border-radius:5px;background:var(--b0);margin-top:18px}
+.stack-bar{position:relative;display:flex;height:22px;border-radius:5px;background:var(--b0);margin-top:2px}.marked .stack-bar{margin-top:18px}
 .stack-bar>i{height:100%;border-right:1px solid var(--card)}.stack-bar>i:first-child{border-radius:5px 0 0 5px}
 .stack .mark{position:absolute;top:-5px;bottom:-5px;border-left:2px solid var(--ink)}
 .stack .mark em{position:absolute;bottom:100%;right:0;font-style:normal;font-size:12px;white-space:nowrap;color:var(--soft)}
 .stack ul{list-style:none;display:flex;flex-wrap:wrap;gap:2px 18px;margin:9px 0 0;padding:0;font-size:13px;color:var(--soft)}
 .stack b{color:var(--ink);font-variant-numeric:tabular-nums;font-weight:600}
-.samples{display:grid;grid-template-columns:repeat(auto-fill,minmax(min(100%,460px),1fr));gap:14px}.samples .card{margin:0}
 .sample{white-space:pre-wrap;overflow-wrap:anywhere;margin:0;line-height:1.65;font-family:ui-serif,Georgia,"DejaVu Serif",serif}
 .sample i{color:var(--soft)}.sample span,.heat span{border-radius:3px}.heat{font-size:13px;color:var(--soft)}.heat span{color:var(--ink);padding:1px 7px}
 .h1{background:rgba(var(--heat),.1)}.h2{background:rgba(var(--heat),.19)}.h3{background:rgba(var(--heat),.29)}.h4{background:rgba(var(--heat),.4)}
 .h5{background:rgba(var(--heat),.52)}.h6{background:rgba(var(--heat),.66)}
+.bars .more>*{padding-top:0}.bars .more>.bar{padding-left:5px}.under p{font-size:13px;margin:8px 0 0}th small{display:block;color:var(--soft)}.plain th b,.plain td b{font-weight:600;color:var(--ink)}
 .good{color:var(--good)}.bad{color:var(--bad);font-weight:600}.unsure{color:var(--soft)}#missing ul{padding-left:20px;color:var(--soft)}
 #tip{position:fixed;pointer-events:none;background:var(--ink);color:var(--page);border-radius:6px;padding:4px 9px;font-size:12px;white-space:pre;font-variant-numeric:tabular-nums;z-index:2}
 @media(min-width:521px){.bars tbody th{min-width:9.6em}}
+@media(min-width:1300px){.pairs{grid-template-columns:1fr 1fr}}
 @media(max-width:520px){main{padding:20px 14px 40px}.card,figure{padding:12px}.bars .bar{min-width:26px}.bars thead th{min-width:3.6em}}
-@media print{:root{--page:#fff}*{print-color-adjust:exact;-webkit-print-color-adjust:exact}nav,.axis,details:not([open]){display:none}figure,.card,.tile{break-inside:avoid}main{padding:0}}
+@media print{@page{margin:12mm}:root{color-scheme:light;--page:#fff;--card:#fff;--ink:#000;--soft:#444;--rule:#ccc}
+*{print-color-adjust:exact;-webkit-print-color-adjust:exact}body{font-size:12px}main{max-width:none;padding:0}nav,fieldset,summary,#tip{display:none}
+.cards,.pairs{grid-template-columns:1fr 1fr;gap:10px}.tiles{grid-template-columns:repeat(3,1fr);gap:8px}h2{margin-top:22px}details caption{display:table-caption}
+p,figure,.card,.tile,.stack,svg,tr{break-inside:avoid}details.card,#setup .card{break-inside:auto}h2,h3,h4,caption,thead,section>p{break-after:avoid}.scroll{overflow:visible}
+details.card table{font-size:10px}details.card th,details.card td{padding-top:1px;padding-bottom:1px}td{white-space:normal}.cards .scroll table{font-size:11px}.cards th,.cards td{padding-left:3px;padding-right:3px}}
 )css";
 
-// Reads the curve under the pointer off its own path, so that no number is in the page twice.
+// Opens what is shut for a print. Reads the curve under the pointer off its own path, so that no number is in the
+// page twice.
 inline constexpr char kPageScript[] = R"js(
-(()=>{const tip=document.createElement("div");tip.id="tip";tip.hidden=true;document.body.append(tip);
+(()=>{addEventListener("beforeprint",()=>document.querySelectorAll("details:not([open])").forEach(d=>{d.open=true;d.dataset.shut=1}));
+addEventListener("afterprint",()=>document.querySelectorAll("details[data-shut]").forEach(d=>{d.open=false;delete d.dataset.shut}));
+const tip=document.createElement("div");tip.id="tip";tip.hidden=true;document.body.append(tip);
 const clock=s=>{s=Math.round(s);const p=n=>String(n).padStart(2,"0");return s<3600?`${Math.floor(s/60)}:${p(s%60)}`:`${Math.floor(s/3600)}:${p(Math.floor(s/60)%60)}:${p(s%60)}`};
 const short=v=>Math.abs(v)>=1000?Math.round(v).toLocaleString("en"):String(+v.toPrecision(4));
 for(const svg of document.querySelectorAll("svg[data-x]")){const x=svg.dataset.x.split(" ").map(Number),y=svg.dataset.y.split(" ").map(Number);

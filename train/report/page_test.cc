@@ -8,6 +8,7 @@
 #include <algorithm>
 #include <cmath>
 #include <filesystem>
+#include <set>
 #include <string>
 #include <vector>
 
@@ -17,6 +18,7 @@
 #include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "testing/matchers.h"
+#include "train/report/html.h"
 #include "train/report/line_chart.h"
 #include "train/report/made_up_run.h"
 #include "train/report/run_facts.h"
@@ -104,6 +106,26 @@ RC_GTEST_PROP(LineChart, ThinnedKeepsTheExtremes, ()) {
   for (size_t i = 1; i < thin.size(); ++i) RC_ASSERT(thin[i - 1].x < thin[i].x);
 }
 
+// Every row is there once, those of a name together, in the order of the lists, all but the first continuing it.
+RC_GTEST_PROP(BarRows, SideBySideKeepsAllRows, ()) {
+  std::vector<std::vector<BarRow>> lists(3);
+  size_t count = 0;
+  for (size_t i = 0; i < lists.size(); ++i) {
+    for (int name = 0; name < 4; ++name) {
+      if (!*rc::gen::arbitrary<bool>()) continue;
+      lists[i].push_back({.name = absl::StrCat(name), .style = static_cast<int>(i)});
+      ++count;
+    }
+  }
+  const std::vector<BarRow> rows = SideBySide(lists);
+  RC_ASSERT(rows.size() == count);
+  std::set<std::string> seen;
+  for (size_t i = 0; i < rows.size(); ++i) {
+    RC_ASSERT(rows[i].continues == !seen.insert(rows[i].name).second);
+    if (rows[i].continues) RC_ASSERT(rows[i].name == rows[i - 1].name && rows[i].style > rows[i - 1].style);
+  }
+}
+
 // A constant stays, and the mean of a straight line is the line.
 RC_GTEST_PROP(LineChart, SmoothedKeepsStraightLines, ()) {
   const double slope = *rc::gen::inRange(-100, 100);
@@ -152,12 +174,33 @@ TEST(RunPage, SaysWhatTheRunSays) {
   for (const char* text :
        {"<b>1.3276</b>", "15,980,000", "xz -9 takes 2.3342", "Rounding all of it cost <b>+0.00360</b>",
         "layer 10, Mamba", "read 2", "What the model wrote", "<span class=\"bad\">violated</span>",
-        "12,800, the text 3.20 times", "Share of the matrix ceiling", "36.7 %"}) {
+        "12,800, the text 3.20 times", "tokens/s, 36.7 % of the ceiling", "1 fault", "commit 0123456789ab+",
+        "begun 2026-01-31 12:00 UTC", "left of the cap of 16,000,000"}) {
     EXPECT_THAT(page, HasSubstr(text));
   }
   // The last row of the table behind the validation curve.
   EXPECT_THAT(page, HasSubstr(absl::StrFormat("<td>%.4f</td></tr></tbody>", MadeUpLoss(200, 200) / 2)));
   EXPECT_THAT(page, Not(HasSubstr("http")));
+}
+
+TEST(RunPage, SeveralRunsAreSetAgainstTheBest) {
+  RunRecord one = MadeUpRun("one", 100), other = MadeUpRun("other", 101), open = MadeUpRun("open", 50);
+  one.metrics.final->val_bpb = 1.25;
+  open.metrics.final.reset();
+  one.facts = other.facts = MadeUpFacts();
+  const std::string page = RunPage({one, other, open});
+  for (const char* text :
+       {"<td>+0.0776</td>", "so far, before quantizing", "Settings that differ",
+        "Share of the matrix ceiling", "<th scope=\"row\" rowspan=\"2\">layer 3, attention</th>"}) {
+    EXPECT_THAT(page, HasSubstr(text));
+  }
+  EXPECT_THAT(page, Not(HasSubstr("different texts")));
+  other.settings.clear();
+  open.settings = one.settings;
+  EXPECT_THAT(RunPage({one, other, open}), HasSubstr("settings are the same"));
+  one.data.val_fingerprint = "5 tokens, a";
+  other.data.val_fingerprint = "6 tokens, b";
+  EXPECT_THAT(RunPage({one, other}), HasSubstr("scored on different texts"));
 }
 
 TEST(RunPage, NamesAndTextsAreNoMarkup) {

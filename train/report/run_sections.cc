@@ -1,11 +1,15 @@
 // What a run was: its time, its machine, program and data, its settings, its audits, and what is not known.
 #include <algorithm>
 #include <cmath>
+#include <initializer_list>
+#include <iterator>
 #include <map>
 #include <set>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
+#include "absl/strings/str_replace.h"
 #include "core/number_text.h"
 #include "train/report/html.h"
 #include "train/report/sections.h"
@@ -38,7 +42,9 @@ std::string TimeBar(const RunRecord& run) {
   double whole = 0;
   const auto add = [&](const std::string& name, double value, int style) {
     if (value <= 0) return;
-    parts.push_back({name, value, value < 10 ? absl::StrFormat("%.1f s", value) : ClockTime(value), style});
+    parts.push_back({name, value,
+                     value < 60 ? absl::StrFormat("%.*f s", value < 10 ? 1 : 0, value) : ClockTime(value),
+                     style});
     whole += value;
   };
   add("training", TrainingSeconds(run), 1);
@@ -76,7 +82,7 @@ std::string CountOf(const RunRecord& run, int64_t MetricsStart::*member) {
 
 std::string Starts(const RunRecord& run) {
   if (run.metrics.starts.empty()) return "";
-  const std::string first = run.metrics.starts.front().started;
+  const std::string first = DateText(run.metrics.starts.front().started);
   const size_t more = run.metrics.starts.size() - 1;
   return more == 0 ? first : absl::StrCat(first, ", resumed ", more, more == 1 ? " time" : " times");
 }
@@ -90,20 +96,46 @@ std::string TokensRead(const RunRecord& run) {
                          static_cast<double>(tokens) / static_cast<double>(start->train_tokens));
 }
 
+// "1234 tokens, 0123456789abcdef" as data.txt has it.
+std::string TextOf(const std::string& fingerprint) {
+  const size_t space = fingerprint.find(' ');
+  int64_t tokens = 0;
+  if (space == std::string::npos || !absl::SimpleAtoi(fingerprint.substr(0, space), &tokens))
+    return fingerprint;
+  return absl::StrCat(WholeNumber(tokens), fingerprint.substr(space));
+}
+
+// A line of the log with its words as a table has them; "" where there is none.
+std::string Reworded(const RunRecord& run, const char* key,
+                     std::initializer_list<std::pair<absl::string_view, absl::string_view>> words,
+                     absl::string_view end) {
+  const std::string line = Logged(run, key);
+  return line.empty() ? "" : absl::StrCat(absl::StrReplaceAll(line, words), end);
+}
+
 std::string SetupTable(const Runs& runs) {
   const Row rows[] = {
       {"device",
        [](const RunRecord& r) { return LastStart(r) ? LastStart(r)->device : Logged(r, "device"); }},
       {"ranks", [](const RunRecord& r) { return CountOf(r, &MetricsStart::ranks); }},
       {"started", Starts},
-      {"program", [](const RunRecord& r) { return Logged(r, "program_crc64"); }},
+      {"commit",
+       [](const RunRecord& r) { return LastStart(r) ? LastStart(r)->commit : Logged(r, "commit"); }},
+      {"program's checksum",
+       [](const RunRecord& r) {
+         return Reworded(r, "program_crc64", {{" packed:", ", packed "}, {" launcher:", " bytes, launcher "}},
+                         " bytes");
+       }},
       {"parameters", [](const RunRecord& r) { return CountOf(r, &MetricsStart::parameters); }},
       {"tokens a step", [](const RunRecord& r) { return CountOf(r, &MetricsStart::tokens_per_step); }},
       {"tokens trained on", TokensRead},
-      {"training text", [](const RunRecord& r) { return r.data.train_fingerprint; }},
+      {"training text", [](const RunRecord& r) { return TextOf(r.data.train_fingerprint); }},
       {"from", [](const RunRecord& r) { return r.data.train_pattern; }},
-      {"validation text", [](const RunRecord& r) { return r.data.val_fingerprint; }},
-      {"memory", [](const RunRecord& r) { return Logged(r, "peak memory allocated"); }},
+      {"validation text", [](const RunRecord& r) { return TextOf(r.data.val_fingerprint); }},
+      {"memory",
+       [](const RunRecord& r) {
+         return Reworded(r, "peak memory allocated", {{" reserved:", " at most, reserved"}}, "");
+       }},
   };
   HtmlTable table = {
       .caption = "Machine, program and data", .head = NamesOf(runs, ""), .text_columns = runs.size() + 1};
@@ -142,6 +174,24 @@ std::string SettingsTable(const Runs& runs, bool differing) {
 
 }  // namespace
 
+std::string DateText(const std::string& started) {
+  const bool is_utc = started.size() == 20 && started[10] == 'T' && started.back() == 'Z';
+  return is_utc ? absl::StrCat(started.substr(0, 10), " ", started.substr(11, 5), " UTC") : started;
+}
+
+std::string DifferingSettings(const Runs& runs) {
+  Runs known;  // a run that tells no settings differs in none
+  std::copy_if(runs.begin(), runs.end(), std::back_inserter(known),
+               [](const RunRecord& run) { return !run.settings.empty(); });
+  if (known.size() < 2) return "<p>Fewer than two of the runs tell their settings.</p>";
+  const std::string table = SettingsTable(known, true);
+  return table.empty() ? "<p>The runs' settings are the same.</p>" : table;
+}
+
+bool IsBad(const AuditVerdict& verdict) {
+  return verdict.verdict == "violated" || verdict.verdict == "fail" || verdict.verdict == "implausible";
+}
+
 std::string TimeSection(const Runs& runs) {
   std::string bars;
   for (size_t i = 0; i < runs.size(); ++i) {
@@ -159,11 +209,6 @@ std::string TimeSection(const Runs& runs) {
 
 std::string SetupSection(const Runs& runs) {
   std::string body = absl::StrCat("<div class=\"card\">", SetupTable(runs), "</div>");
-  if (runs.size() > 1) {
-    const std::string differing = SettingsTable(runs, true);
-    absl::StrAppend(&body, "<div class=\"card\">",
-                    differing.empty() ? "<p>The runs' settings are the same.</p>" : differing, "</div>");
-  }
   const std::string all = SettingsTable(runs, false);
   if (!all.empty()) {
     absl::StrAppend(&body, "<details class=\"card\"><summary>All settings</summary>", all, "</details>");
@@ -180,8 +225,7 @@ std::string AuditSection(const Runs& runs) {
                        .text_columns = 4};
     for (const AuditVerdict& verdict : run.verdicts) {
       const bool good = verdict.verdict == "holds" || verdict.verdict == "pass";
-      const bool bad =
-          verdict.verdict == "violated" || verdict.verdict == "fail" || verdict.verdict == "implausible";
+      const bool bad = IsBad(verdict);
       table.rows.push_back({Escaped(verdict.check), Escaped(verdict.audit),
                             absl::StrCat("<span class=\"",
                                          good  ? "good"

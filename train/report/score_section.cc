@@ -77,22 +77,28 @@ std::string DocumentsFigure(const Runs& runs) {
       DrawTable({.caption = "By document", .head = {"run", "from", "to", "documents"}, .rows = rows}));
 }
 
-std::string KindsCard(const RunRecord& run, int style) {
-  const ScoreFacts& score = *ScoreOf(run);
-  double all = 0;
-  for (const KindScore& kind : score.kinds) all += kind.nats;
-  std::vector<BarRow> rows;
-  for (const KindScore& kind : score.kinds) {
-    if (kind.tokens <= 0 || all <= 0) continue;
-    const double bits = kind.nats / std::log(2.0);
-    rows.push_back(
-        {.name = kind.kind,
-         .value = kind.nats,
-         .cells = {absl::StrFormat("%.1f %%", 100 * kind.nats / all),
-                   absl::StrFormat("%.2f", bits / static_cast<double>(kind.tokens)),
-                   kind.bytes > 0 ? absl::StrFormat("%.2f", bits / static_cast<double>(kind.bytes)) : "–"},
-         .style = style});
+// The bits of each kind of token, of all runs side by side.
+std::string KindsCard(const Runs& runs) {
+  std::vector<std::vector<BarRow>> lists;
+  for (size_t i = 0; i < runs.size(); ++i) {
+    std::vector<BarRow>& rows = lists.emplace_back();
+    const ScoreFacts* score = ScoreOf(runs[i]);
+    if (score == nullptr) continue;
+    double all = 0;
+    for (const KindScore& kind : score->kinds) all += kind.nats;
+    for (const KindScore& kind : score->kinds) {
+      if (kind.tokens <= 0 || all <= 0) continue;
+      const double bits = kind.nats / std::log(2.0);
+      rows.push_back(
+          {.name = kind.kind,
+           .value = kind.nats / all,
+           .cells = {absl::StrFormat("%.1f %%", 100 * kind.nats / all),
+                     absl::StrFormat("%.2f", bits / static_cast<double>(kind.tokens)),
+                     kind.bytes > 0 ? absl::StrFormat("%.2f", bits / static_cast<double>(kind.bytes)) : "–"},
+           .style = StyleOf(i)});
+    }
   }
+  const std::vector<BarRow> rows = SideBySide(lists);
   if (rows.empty()) return "";
   return absl::StrCat("<div class=\"card\">",
                       DrawBars("Where the bits go, by kind of token",
@@ -102,7 +108,6 @@ std::string KindsCard(const RunRecord& run, int style) {
 
 std::string DocumentsCard(const std::string& caption, const std::vector<DocumentScore>& documents) {
   if (documents.empty()) return "";
-  HtmlTable table = {.caption = caption, .head = {"bits per byte", "bytes", "begins"}, .text_columns = 0};
   std::string rows;
   for (const DocumentScore& document : documents) {
     absl::StrAppendFormat(&rows, "<tr><td>%.3f</td><td>%s</td><td class=\"words\">%s</td></tr>", document.bpb,
@@ -130,8 +135,10 @@ std::string SampleText(const ScoredSample& sample) {
     if (!(bits >= 0)) {
       absl::StrAppend(&html, "<i>", piece, "</i>");
     } else {
-      absl::StrAppendFormat(&html, "<span class=\"h%d\" title=\"%.1f bits\">%s</span>", HeatOf(bits), bits,
-                            piece);
+      // A space before a word is left white: coloured, it would hang over the end of a line.
+      const bool spaced = piece.size() > 1 && piece[0] == ' ';
+      absl::StrAppendFormat(&html, "%s<span class=\"h%d\" title=\"%.1f bits\">%s</span>", spaced ? " " : "",
+                            HeatOf(bits), bits, piece.substr(spaced ? 1 : 0));
     }
   }
   return html;
@@ -140,13 +147,13 @@ std::string SampleText(const ScoredSample& sample) {
 }  // namespace
 
 std::string ScoreSection(const Runs& runs) {
-  std::string shared = absl::StrCat(PositionFigure(runs), DocumentsFigure(runs)), own;
-  for (size_t i = 0; i < runs.size(); ++i) {
-    const ScoreFacts* score = ScoreOf(runs[i]);
+  const std::string shared = absl::StrCat(PositionFigure(runs), DocumentsFigure(runs), KindsCard(runs));
+  std::string own;
+  for (const RunRecord& run : runs) {
+    const ScoreFacts* score = ScoreOf(run);
     if (score == nullptr) continue;
-    if (runs.size() > 1) absl::StrAppend(&own, "<h3>", Escaped(runs[i].name), "</h3>");
-    absl::StrAppend(&own, "<div class=\"cards\">", KindsCard(runs[i], StyleOf(i)),
-                    DocumentsCard("The best documents", score->best),
+    if (runs.size() > 1) absl::StrAppend(&own, "<h3>", Escaped(run.name), "</h3>");
+    absl::StrAppend(&own, "<div class=\"pairs\">", DocumentsCard("The best documents", score->best),
                     DocumentsCard("The worst documents", score->worst), "</div>");
   }
   if (shared.empty() && own.empty()) return "";
@@ -164,7 +171,7 @@ std::string SamplesSection(const Runs& runs) {
   for (const RunRecord& run : runs) {
     if (!run.facts || run.facts->samples.empty()) continue;
     if (runs.size() > 1) absl::StrAppend(&body, "<h3>", Escaped(run.name), "</h3>");
-    absl::StrAppend(&body, "<div class=\"samples\">");
+    absl::StrAppend(&body, "<div class=\"pairs\">");
     for (const ScoredSample& sample : run.facts->samples) {
       absl::StrAppend(&body, "<div class=\"card\"><h4>", Escaped(sample.title), "</h4><p class=\"sample\">",
                       SampleText(sample), "</p></div>");

@@ -21,6 +21,15 @@ std::string SamplesSection(const Runs& runs);
 std::string AuditSection(const Runs& runs);
 std::string MissingSection(const Runs& runs);
 
+// "2026-01-31 12:00 UTC" of "2026-01-31T12:00:00Z"; other text as it is.
+std::string DateText(const std::string& started);
+
+// Of the runs that tell their settings: a table, or a sentence that there are none.
+std::string DifferingSettings(const Runs& runs);
+
+// Whether an audit's verdict is that a rule is broken; one that cannot tell is not.
+bool IsBad(const AuditVerdict& verdict);
+
 // Class number of a run's lines and marks, from 1; the first ones are told apart best.
 inline int StyleOf(size_t run) { return static_cast<int>(run % 7) + 1; }
 

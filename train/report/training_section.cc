@@ -40,11 +40,21 @@ struct Curve {
   std::string id;
   std::string title;
   std::string note;
-  std::string unit;  // behind values in the legend
+  std::string unit;  // behind values in the legend, may be empty
   StepValue value;
   bool smooth = false;
   bool from_zero = false;
 };
+
+// Of the device's matrix ceiling, in percent; NaN where it was not measured.
+double CeilingShare(const RunRecord& run, const StepMetrics& step) {
+  if (!run.facts || !(run.facts->speed.matmul_flops > 0)) return std::nan("");
+  const double ranks = run.metrics.starts.empty()
+                           ? 1
+                           : static_cast<double>(std::max<int64_t>(1, run.metrics.starts.back().ranks));
+  return 100 * step.tokens_per_second * run.facts->speed.flops_a_token /
+         (run.facts->speed.matmul_flops * ranks);
+}
 
 // The points of a run's curve that are numbers.
 std::vector<LinePoint> PointsOf(const RunRecord& run, const Axis& axis, const StepValue& value) {
@@ -104,7 +114,7 @@ std::string StepsTable(const Runs& runs, const Curve& curve) {
                       std::isfinite(value) ? ShortNumber(value) : ""});
     }
   }
-  return NumbersTable(curve.title, {"run", "step", "tokens", "time", curve.unit}, std::move(rows));
+  return NumbersTable(curve.title, {"run", "step", "tokens", "time", curve.title}, std::move(rows));
 }
 
 bool HasAxis(const Runs& runs, const Axis& axis) {
@@ -118,6 +128,16 @@ bool HasAxis(const Runs& runs, const Axis& axis) {
 
 std::string OnAxis(const Axis& axis, const std::string& drawing) {
   return drawing.empty() ? "" : absl::StrCat("<div class=\"by-", axis.name, "\">", drawing, "</div>");
+}
+
+// As the legend has it.
+std::string LastValue(const Runs& runs, const RunRecord& run, const Curve& curve, double value) {
+  std::string text = absl::StrCat(ShortNumber(value), curve.unit.empty() ? "" : " ", curve.unit);
+  const double share = CeilingShare(run, {.tokens_per_second = value});
+  if (curve.id == "speed" && runs.size() == 1 && std::isfinite(share)) {
+    absl::StrAppendFormat(&text, ", %s %% of the ceiling", ShortNumber(share));
+  }
+  return text;
 }
 
 std::string CurveFigure(const Runs& runs, const Curve& curve) {
@@ -141,10 +161,12 @@ std::string CurveFigure(const Runs& runs, const Curve& curve) {
       IncludeSettled(curve.smooth ? smooth : points, &most);
       line.points = Thinned(smooth, kLinePoints / 2);
       if (curve.smooth) line.raw = Thinned(points, kRawBuckets / 2);
-      lasts[i] = absl::StrCat(ShortNumber(smooth.back().y), " ", curve.unit);
+      lasts[i] = LastValue(runs, runs[i], curve, smooth.back().y);
       chart.lines.push_back(std::move(line));
     }
     if (curve.smooth) chart.y_most = most;
+    if (curve.id == "speed" && runs.size() == 1)
+      chart.right_scale = CeilingShare(runs[0], {.tokens_per_second = 1});
     absl::StrAppend(&drawings, OnAxis(axis, DrawLineChart(chart)));
   }
   if (drawings.empty()) return "";
@@ -210,31 +232,24 @@ std::string AxisChoice(const Runs& runs) {
   return html;
 }
 
-// Of the device's matrix ceiling, in percent; NaN where it was not measured.
-double CeilingShare(const RunRecord& run, const StepMetrics& step) {
-  if (!run.facts || !(run.facts->speed.matmul_flops > 0)) return std::nan("");
-  const double ranks = run.metrics.starts.empty()
-                           ? 1
-                           : static_cast<double>(std::max<int64_t>(1, run.metrics.starts.back().ranks));
-  return 100 * step.tokens_per_second * run.facts->speed.flops_a_token /
-         (run.facts->speed.matmul_flops * ranks);
-}
+// The share of the ceiling is the speed times a number of the run: one run has both in one chart.
+bool HasOwnChart(const Curve& curve, const Runs& runs) { return curve.id != "ceiling" || runs.size() > 1; }
 
-std::vector<Curve> Curves() {
+std::vector<Curve> CurvesOf(const Runs& runs) {
+  const bool with_ceiling = runs.size() == 1 && runs[0].facts && runs[0].facts->speed.matmul_flops > 0;
   return {
-      {"loss", "Training loss",
-       "Nats a token: the mean over about a thirtieth of the run, each step behind it.", "nats a token",
+      {"loss", "Training loss", "Nats a token: the mean of a thirtieth of the run.", "nats a token",
        [](const RunRecord&, const StepMetrics& m) { return m.train_loss; }, true},
-      {"norm", "Gradient norm", "Before clipping; smoothed, each step behind it.", "norm",
+      {"norm", "Gradient norm", "Before clipping; smoothed, each step behind it.", "",
        [](const RunRecord&, const StepMetrics& m) { return m.gradient_norm; }, true, true},
-      {"rate", "Learning rate", "Muon's; every other rate is in proportion to it.", "a step",
+      {"rate", "Learning rate", "Muon's; every other rate is in proportion to it.", "",
        [](const RunRecord&, const StepMetrics& m) { return m.learning_rate; }, false, true},
-      {"momentum", "Momentum", "Muon's.", "momentum",
+      {"momentum", "Momentum", "Muon's.", "",
        [](const RunRecord&, const StepMetrics& m) { return m.momentum; }},
-      {"speed", "Tokens a second", "All ranks together, between two lines of the log.", "tokens/s",
+      {"speed", "Tokens a second",
+       with_ceiling ? "All ranks; right axis: % of the matrix ceiling." : "All ranks together.", "tokens/s",
        [](const RunRecord&, const StepMetrics& m) { return m.tokens_per_second; }, false, true},
-      {"ceiling", "Share of the matrix ceiling",
-       "Operations of forward and backward pass, of what a large matrix product reached on this device.", "%",
+      {"ceiling", "Share of the matrix ceiling", "Of what a large matrix product reaches there.", "%",
        CeilingShare, false, true},
   };
 }
@@ -243,7 +258,9 @@ std::vector<Curve> Curves() {
 
 std::string TrainingSection(const Runs& runs) {
   std::string figures = ValidationFigure(runs);
-  for (const Curve& curve : Curves()) absl::StrAppend(&figures, CurveFigure(runs, curve));
+  for (const Curve& curve : CurvesOf(runs)) {
+    if (HasOwnChart(curve, runs)) absl::StrAppend(&figures, CurveFigure(runs, curve));
+  }
   if (figures.empty()) return "";
   return Section("training", "Training", "",
                  absl::StrCat("<fieldset class=\"axis\"><legend>Drawn against</legend>", AxisChoice(runs),
