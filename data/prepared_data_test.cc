@@ -7,13 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "testing/matchers.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
 
 std::string NewFolder(const std::string& name, const std::vector<std::string>& files) {
-  std::string pattern = testing::TempDir() + "/prepared_data_XXXXXX";
-  const std::string folder = absl::StrCat(mkdtemp(pattern.data()), "/", name);
+  const std::string folder = absl::StrCat(NewTestFolder("prepared_data"), "/", name);
   EXPECT_THAT(MakeFolders(folder), IsOk());
   for (const std::string& file : files) EXPECT_THAT(WriteFile(absl::StrCat(folder, "/", file), ""), IsOk());
   return folder;

@@ -200,7 +200,7 @@ absl::StatusOr<bool> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  const absl::Status flags = hm11::ParseFlags(
       argc, argv,
       {.summary = "Audits how an artifact is scored: legal or not, and why. Exit code 0: legal; 1: not; 2: "
                   "an error.",
@@ -212,11 +212,7 @@ int main(int argc, char** argv) {
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
                   {"The audit", {"tokens", "probes", "seed", "json"}},
                   {"On what", {"device", "rows_at_once"}}}});
-  const absl::StatusOr<bool> legal =
-      positional.size() == 1 ? hm11::Main()
-                             : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
-                                                                       "'; flags begin with --"));
+  const absl::StatusOr<bool> legal = flags.ok() ? hm11::Main() : flags;
   if (legal.ok()) return *legal ? 0 : 1;
-  std::fprintf(stderr, "error: %s\n", std::string(legal.status().message()).c_str());
-  return 2;
+  return hm11::ExitCode(legal.status(), 2);
 }

@@ -172,7 +172,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 
 int main(int argc, char** argv) {
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  const absl::Status flags = hm11::ParseFlags(
       argc, argv,
       {.summary = "Scores an artifact: bits per byte of validation text.",
        .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
@@ -181,13 +181,10 @@ int main(int argc, char** argv) {
                   {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
                   {"On what", {"device", "gpus", "rank_timeout", "rows_at_once"}}}});
-  if (positional.size() == 1) {
-    return hm11::RunRanks(const_cast<char**>(arguments.data()),
-                          {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",
-                           .device = absl::GetFlag(FLAGS_device),
-                           .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
-                          hm11::Main);
-  }
-  std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
-  return 1;
+  if (!flags.ok()) return hm11::ExitCode(flags);
+  return hm11::RunRanks(const_cast<char**>(arguments.data()),
+                        {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",
+                         .device = absl::GetFlag(FLAGS_device),
+                         .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                        hm11::Main);
 }

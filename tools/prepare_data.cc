@@ -172,8 +172,5 @@ int main(int argc, char** argv) {
                   {"Tokenizer", {"tokenizer", "vocab_size"}},
                   {"Output", {"out", "name", "tokens_per_shard", "overwrite"}},
                   {"Speed", {"threads"}}}});
-  const absl::Status status = hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end()));
-  if (status.ok()) return 0;
-  absl::FPrintF(stderr, "error: %s\n", status.message());
-  return 1;
+  return hm11::ExitCode(hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end())));
 }

@@ -9,11 +9,8 @@
 #include "core/file.h"
 #include "core/lzma.h"
 #include "core/status.h"
-#include "eval/decoder.h"
-#include "eval/generate.h"
 #include "model/placed_weights.h"
 #include "model/safetensors.h"
-#include "ops/attention_step.h"
 #include "quant/artifact.h"
 #include "train/calibration.h"
 #include "train/training_run.h"
@@ -43,26 +40,22 @@ absl::StatusOr<std::vector<NamedTensor>> TrainingRun<T>::ExportedWeights() {
 }
 
 template <typename T>
-std::vector<uint16_t> TrainingRun<T>::ShowSample(const ModelConfig& model, const ModelWeights<T>& weights) {
-  if (config_.sample_tokens == 0) return {};
+std::vector<uint16_t> TrainingRun<T>::ShowSample([[maybe_unused]] const ModelConfig& model,
+                                                 [[maybe_unused]] const ModelWeights<T>& weights) {
+  std::vector<uint16_t> sample;
+#if HM11_HAVE_RUN_PAGE
+  if (config_.sample_tokens == 0) return sample;
   log_.Progress("writing a sample");
   // A prompt from the validation text, then the model's own.
   const int64_t prompt = std::min<int64_t>(32, static_cast<int64_t>(inputs_.val_tokens.size()));
   const std::span<const uint16_t> given = std::span(inputs_.val_tokens).first(static_cast<size_t>(prompt));
-  std::vector<uint16_t> drawn;
-  Decoder<T> decoder(options_.device, model, weights, std::min(config_.sequence, kMaxStepWindow));
-  Generate(decoder, given, {.tokens = config_.sample_tokens, .sampler = {.temperature = 0.8, .seed = 1}},
-           [&](uint16_t token) {
-             drawn.push_back(token);
-             return true;
-           });
-  const std::string text =
-      absl::StrCat(inputs_.tokenizer.Decode(given), " [...] ", inputs_.tokenizer.Decode(drawn));
+  sample = WriteSample<T>(options_.device, model, weights, given, config_.sample_tokens, config_.sequence);
+  const std::string text = absl::StrCat(inputs_.tokenizer.Decode(given), " [...] ",
+                                        inputs_.tokenizer.Decode(std::span(sample).subspan(given.size())));
   // On one line: what a model writes must not look like lines of the log.
   log_.Line(absl::StrCat("sample: ", absl::StrReplaceAll(text, {{"\n", "\\n"}, {"\r", "\\r"}})));
-  std::vector<uint16_t> tokens(given.begin(), given.end());
-  tokens.insert(tokens.end(), drawn.begin(), drawn.end());
-  return tokens;
+#endif
+  return sample;
 }
 
 // Scores the weights to be exported where they are not those last validated, and collects what their matrices

@@ -245,7 +245,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 
 int main(int argc, char** argv) {
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  const absl::Status flags = hm11::ParseFlags(
       argc, argv,
       {.summary = "Trains HybridMamba-11, compresses it, and scores what the artifact holds.",
        .examples = {"hm11                                       this machine's own text: preset hm11 on a "
@@ -258,18 +258,15 @@ int main(int argc, char** argv) {
                   {"The run's folder", {"out", "overwrite", "resume", "resume_anyway"}},
                   {"On what", {"device", "gpus", "rank_timeout"}},
                   {"The terminal", {"quiet"}}}});
-  if (positional.size() == 1 && absl::GetFlag(FLAGS_list_settings)) {
+  if (!flags.ok()) return hm11::ExitCode(flags);
+  if (absl::GetFlag(FLAGS_list_settings)) {
     std::fputs(hm11::SettingsTable().c_str(), stdout);
     return 0;
   }
-  if (positional.size() == 1) {
-    const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
-                                    {.gpus = absl::GetFlag(FLAGS_gpus),
-                                     .device = absl::GetFlag(FLAGS_device),
-                                     .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
-                                    hm11::Main);
-    return code != 0 && hm11::interrupted != 0 ? hm11::ExitCodeOf(hm11::interrupted) : code;
-  }
-  std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
-  return 1;
+  const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
+                                  {.gpus = absl::GetFlag(FLAGS_gpus),
+                                   .device = absl::GetFlag(FLAGS_device),
+                                   .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                                  hm11::Main);
+  return code != 0 && hm11::interrupted != 0 ? hm11::ExitCodeOf(hm11::interrupted) : code;
 }

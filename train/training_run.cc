@@ -241,6 +241,7 @@ absl::Status TrainingRun<T>::ReportSteps() {
 
 template <typename T>
 void TrainingRun<T>::ShowProgress() {
+  if (!log_.shows_progress()) return;
   const std::string share = ProgressText(config_.schedule, position_);
   const int64_t steps = position_.step - first_step_;
   if (steps == 0) {
@@ -333,28 +334,49 @@ absl::Status TrainingRun<T>::EndTraining() {
 }
 
 template <typename T>
+absl::Status TrainingRun<T>::Pause() {
+  trainer_->Synchronize();
+  ReadClock();
+  clock_.Stop();
+  return ReportSteps();
+}
+
+template <typename T>
+void TrainingRun<T>::GoOn() {
+  trainer_->Synchronize();
+  clock_.Start();
+}
+
+template <typename T>
+void TrainingRun<T>::TakeStep(const StepDecision& next) {
+  EnterPhase(next.phase);
+  trainer_->Step(position_.step, next.scalars, next.phase);
+  ++position_.step;
+  ReadClock();
+  queued_.push_back({.step = position_.step,
+                     .learning_rate = config_.optimizer.muon_lr * next.lr_scale,
+                     .momentum = next.scalars.muon_momentum,
+                     .tokens = position_.step * trainer_->tokens_per_step(),
+                     .train_seconds = position_.elapsed_seconds});
+  ShowProgress();
+  if (!snapshots_.Wanted(position_.step, next.lr_scale)) return;
+  std::vector<NamedTensor> weights = trainer_->ExportMaster();
+  if (is_first()) snapshots_.Take(std::move(weights));
+}
+
+template <typename T>
 absl::Status TrainingRun<T>::Train() {
   const ScheduleConfig schedule = ScheduleBeforeCalibration();
   LastDone last = {validated_seconds_, position_.elapsed_seconds};
   if (position_.step == 0 && !EndIsAskedFor()) {
     HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
   }
-  const auto pause = [&] {
-    trainer_->Synchronize();
-    ReadClock();
-    clock_.Stop();
-    return ReportSteps();
-  };
-  const auto go_on = [&] {
-    trainer_->Synchronize();
-    clock_.Start();
-  };
-  go_on();
+  GoOn();
   ShowProgress();
   while (true) {
     const StepDecision next = NextStep(schedule, last);
     if (next.over) {
-      HM_RETURN_IF_ERROR(pause());
+      HM_RETURN_IF_ERROR(Pause());
       if (next.interrupted) return Interrupted();
       break;
     }
@@ -364,31 +386,18 @@ absl::Status TrainingRun<T>::Train() {
       HM_RETURN_IF_ERROR(ReportSteps());
     }
     if (next.validate) {
-      HM_RETURN_IF_ERROR(pause());
+      HM_RETURN_IF_ERROR(Pause());
       HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
       last.validation_seconds = validated_seconds_ = position_.elapsed_seconds;
-      go_on();
+      GoOn();
     }
     if (next.checkpoint) {
-      HM_RETURN_IF_ERROR(pause());
+      HM_RETURN_IF_ERROR(Pause());
       HM_RETURN_IF_ERROR(WriteCheckpointIfItCanBe());
       last.checkpoint_seconds = position_.elapsed_seconds;
-      go_on();
+      GoOn();
     }
-    EnterPhase(next.phase);
-    trainer_->Step(position_.step, next.scalars, next.phase);
-    ++position_.step;
-    ReadClock();
-    queued_.push_back({.step = position_.step,
-                       .learning_rate = config_.optimizer.muon_lr * next.lr_scale,
-                       .momentum = next.scalars.muon_momentum,
-                       .tokens = position_.step * trainer_->tokens_per_step(),
-                       .train_seconds = position_.elapsed_seconds});
-    ShowProgress();
-    if (snapshots_.Wanted(position_.step, next.lr_scale)) {
-      std::vector<NamedTensor> weights = trainer_->ExportMaster();
-      if (is_first()) snapshots_.Take(std::move(weights));
-    }
+    TakeStep(next);
   }
   return EndTraining();
 }

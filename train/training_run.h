@@ -95,6 +95,10 @@ class TrainingRun {
   void LookInto(const UnpackedModel& model, const std::vector<NamedTensor>& exported,
                 const std::vector<uint16_t>& sample);
   void ShowProgress();
+  // The clock of training stands while the run does something else.
+  absl::Status Pause();
+  void GoOn();
+  void TakeStep(const StepDecision& next);
   absl::StatusOr<std::vector<NamedTensor>> ExportedWeights();
   absl::StatusOr<Calibration> Calibrate(const std::vector<NamedTensor>& exported);
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
