@@ -48,10 +48,16 @@ std::vector<std::string> OldTokenizers(const PrepareOptions& options) {
       .value_or(std::vector<std::string>());
 }
 
+absl::Status NoDocuments(const PrepareOptions& options) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("no documents in ", absl::StrJoin(options.inputs, " "), ": nothing but blank lines"));
+}
+
 absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const PrepareProgress& progress) {
   DocumentSequence documents(options.inputs, options.skip_bad, options.unit);
   absl::Status read_status;
   int64_t read = 0, trained = 0;
+  bool at_end = false;
   const auto next = [&](std::string* text) {
     while (read_status.ok()) {
       const absl::StatusOr<bool> found = documents.Next(text);
@@ -62,12 +68,14 @@ absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const Pr
       ++trained;
       return true;
     }
+    at_end = true;
     progress("training the tokenizer", 0);
     return false;
   };
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(next, {.vocab = options.vocab});
   HM_RETURN_IF_ERROR(read_status);
-  if (read > 0 && trained == 0) {
+  if (at_end && read == 0) return NoDocuments(options);
+  if (at_end && trained == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("no training documents to learn a tokenizer from: all ", read, " are for validation"));
   }
@@ -95,7 +103,7 @@ absl::Status Encode(const PrepareOptions& options, const Tokenizer& tokenizer,
   report->val.counts = val.counts();
   report->skipped = documents.skipped();
   if (report->train.counts.documents + report->val.counts.documents == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("no documents in ", absl::StrJoin(options.inputs, " ")));
+    return NoDocuments(options);
   }
   if (options.val_every > 0 && report->val.counts.documents == 0) {
     return absl::InvalidArgumentError(

@@ -244,6 +244,10 @@ TEST(PrepareTest, AFailedRunNamesTheThingAndWritesNothing) {
   expect(StatusCode::kDataLoss, bad + ": not a SentencePiece model");
   options.tokenizer.clear();
   options.inputs = {SmallInput()};
+  options.inputs = {absl::StrCat(testing::TempDir(), "/prepare_test_blank.txt")};
+  ASSERT_THAT(WriteFile(options.inputs[0], "\n \n"), IsOk());
+  expect(StatusCode::kInvalidArgument, "no documents in " + options.inputs[0]);
+  options.inputs = {SmallInput()};
   options.val_documents = 60;
   expect(StatusCode::kInvalidArgument, "no training documents");
   options.val_documents = 0;
