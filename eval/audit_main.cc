@@ -206,7 +206,7 @@ int main(int argc, char** argv) {
                   "an error.",
        .examples =
            {"audit --run=runs/book", "audit --run=runs/book --mode=stateful --probes=4",
-            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data --json=audit.json"},
+            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=corpus --json=audit.json"},
        .groups = {{"What is audited", {"run", "artifact", "tokenizer", "data"}},
                   {"How it is scored", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},

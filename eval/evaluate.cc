@@ -176,7 +176,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {.summary = "Scores an artifact: bits per byte of validation text.",
        .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
-                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data"},
+                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=corpus"},
        .groups = {{"What is scored", {"run", "artifact", "tokenizer", "data"}},
                   {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},

@@ -250,8 +250,8 @@ int main(int argc, char** argv) {
       {.summary = "Trains HybridMamba-11, compresses it, and scores what the artifact holds.",
        .examples = {"hm11                                       this machine's own text: preset hm11 on a "
                     "GPU, else tiny",
-                    "hm11 --data=data --out=runs/book           text that //tools:prepare_data prepared",
-                    "hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
+                    "hm11 --data=corpus --out=runs/book         text that //tools:prepare_data prepared",
+                    "hm11 --data=corpus --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
                     "hm11 --resume --out=runs/book              on from the run's checkpoint"},
        .groups = {{"What is trained", {"preset", "set", "list_settings", "seed", "init"}},
                   {"On which text", {"data", "val", "tokenizer"}},
