@@ -158,6 +158,13 @@ void RemoveStale(const std::vector<std::string>& old_files, const PrepareReport&
   }
 }
 
+// "" where there is none.
+std::string TextIn(const nlohmann::json& object, const char* field) {
+  if (!object.is_object()) return "";
+  const auto found = object.find(field);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 }  // namespace
 
 absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
@@ -178,7 +185,29 @@ absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
   read("train", "tokens", &manifest.train_tokens);
   read("val", "tokens", &manifest.val_tokens);
   if (!whole) return absl::DataLossError(absl::StrCat(path, ": not a manifest of prepared data"));
+  manifest.tokenizer = TextIn(json["tokenizer"], "file");
+  manifest.tokenizer_crc64 = TextIn(json["tokenizer"], "crc64");
+  for (const char* split : {"train", "val"}) {
+    const auto shards = json[split].find("shards");
+    if (shards == json[split].end() || !shards->is_array()) continue;
+    for (const nlohmann::json& shard : *shards) manifest.shards.push_back(TextIn(shard, "file"));
+  }
   return manifest;
+}
+
+absl::Status CheckTokenizerOfShards(const std::string& pattern, const Tokenizer& tokenizer,
+                                    const std::string& path) {
+  const absl::StatusOr<std::vector<std::string>> shards = Glob(pattern);
+  if (!shards.ok()) return absl::OkStatus();  // who opens them says so
+  const std::string folder = std::filesystem::path(shards->front()).parent_path().string();
+  const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
+  if (absl::IsNotFound(manifest.status())) return absl::OkStatus();
+  HM_RETURN_IF_ERROR(manifest.status());
+  const std::vector<std::string>& known = manifest->shards;
+  const bool is_of_it = std::find(known.begin(), known.end(), FileName(shards->front())) != known.end();
+  if (!is_of_it || manifest->tokenizer_crc64 == Hex(Crc64(tokenizer.model()))) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(shards->front(), " was tokenized by ", manifest->tokenizer,
+                                                 ", which is another tokenizer than ", path));
 }
 
 namespace {

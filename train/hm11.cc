@@ -172,6 +172,9 @@ bool IsSet(absl::string_view key) {
 absl::Status FitConfigToData(RunOptions* options) {
   RunConfig& config = options->config;
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(options->tokenizer_path));
+  for (const std::string& pattern : {options->train_pattern, options->val_pattern}) {
+    HM_RETURN_IF_ERROR(CheckTokenizerOfShards(pattern, tokenizer, options->tokenizer_path));
+  }
   if (!IsSet("vocab")) config.model.vocab = tokenizer.vocab();
   const std::string folder = std::filesystem::path(options->train_pattern).parent_path().string();
   const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
