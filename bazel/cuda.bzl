@@ -59,6 +59,30 @@ _cuda_objects = rule(
     },
 )
 
+_Kernels = provider(fields = ["objects"])
+
+def _kernels_below_impl(target, ctx):
+    own = [target[DefaultInfo].files] if ctx.rule.kind == "_cuda_objects" else []
+    below = [
+        dep[_Kernels].objects
+        for attribute in ["data", "deps", "srcs"]
+        for dep in getattr(ctx.rule.attr, attribute, [])
+        if _Kernels in dep
+    ]
+    return [_Kernels(objects = depset(transitive = own + below))]
+
+_kernels_below = aspect(implementation = _kernels_below_impl, attr_aspects = ["data", "deps", "srcs"])
+
+def _kernel_objects_impl(ctx):
+    objects = depset(transitive = [target[_Kernels].objects for target in ctx.attr.of])
+    return [DefaultInfo(files = objects, runfiles = ctx.runfiles(transitive_files = objects))]
+
+# What nvcc made for all that some targets stand on.
+kernel_objects = rule(
+    implementation = _kernel_objects_impl,
+    attrs = {"of": attr.label_list(aspects = [_kernels_below])},
+)
+
 def cuda_library(name, srcs = [], hdrs = [], deps = [], testonly = None, **kwargs):
     """A cc_library with kernels. All code sees HM11_HAVE_CUDA as 0 or 1.
 

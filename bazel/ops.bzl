@@ -17,12 +17,12 @@ def op_library(name, srcs = [], hdrs = [], deps = [], **kwargs):
         srcs = [name + ".cc", name + ".cu"] + srcs,
         hdrs = [name + ".h"] + hdrs,
         deps = [
-            ":door",
             ":packs",
             ":sums",
             "//core:arena",
             "//core:check",
             "//core:device",
+            "//core:dispatch",
             "//core:dtype",
             "//core:launch",
             "//core:parallel",

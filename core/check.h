@@ -47,6 +47,12 @@ template <typename A, typename B>
 #define HM_CHECK_GT(a, b) HM_CHECK_COMPARE(a, >, b)
 #define HM_CHECK_GE(a, b) HM_CHECK_COMPARE(a, >=, b)
 
+// An operand that may be absent: empty, or of that shape.
+#define HM_CHECK_SHAPE_IF_THERE(tensor, expected)                   \
+  do {                                                              \
+    if (!(tensor).empty()) HM_CHECK_EQ((tensor).shape(), expected); \
+  } while (false)
+
 #ifdef NDEBUG
 #define HM_DCHECK(condition) \
   do {                       \

@@ -89,10 +89,13 @@ static_assert(sizeof(Bf16) == 2 && sizeof(Fp16) == 2);
 template <typename T>
 using Accum = std::conditional_t<std::is_same_v<T, double>, double, float>;
 
+// Whether there is a CUDA toolkit: functions in namespace cuda are declared always, but defined only then.
+inline constexpr bool kHaveCuda = HM11_HAVE_CUDA != 0;
+
 // Storage types that run on each device. Double is the oracle of the gradient checks; 16 bits are for the
 // GPU.
 template <typename T>
-inline constexpr bool kOnCuda = !std::is_same_v<T, double>;
+inline constexpr bool kOnCuda = kHaveCuda && !std::is_same_v<T, double>;
 template <typename T>
 inline constexpr bool kOnCpu = std::is_same_v<T, double> || std::is_same_v<T, float>;
 

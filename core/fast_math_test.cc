@@ -58,7 +58,16 @@ TEST(FastMathTest, ExtremesAreZeroOneAndInfinity) {
   EXPECT_EQ(FastExp(0.0f), 1);
 }
 
+TEST(FastMathTest, TheExponentialOfNegativeNumbersHasTheSameBits) {
+  for (uint64_t bits = 0x80000000u; bits < (uint64_t{1} << 32); bits += 1009) {
+    const float x = std::bit_cast<float>(static_cast<uint32_t>(bits));
+    if (std::isnan(x)) continue;
+    ASSERT_EQ(std::bit_cast<uint32_t>(FastExp2OfNegative(x)), std::bit_cast<uint32_t>(FastExp2(x))) << x;
+  }
+}
+
 TEST(FastMathTest, NanStaysNan) {
+  EXPECT_TRUE(std::isnan(FastExp2OfNegative(kNan)));
   EXPECT_TRUE(std::isnan(FastExp2(kNan)));
   EXPECT_TRUE(std::isnan(FastExp(kNan)));
   EXPECT_TRUE(std::isnan(FastSoftplus(kNan)));

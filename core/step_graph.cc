@@ -1,4 +1,4 @@
-// StepGraph and Fence: the CPU half and the doors to CUDA.
+// StepGraph and Fence: the CPU half and the calls of CUDA's.
 #include "core/step_graph.h"
 
 #include <utility>

@@ -527,6 +527,23 @@ RC_GTEST_PROP(LanguageModelTest, AStateThatHasForgottenIsANewOne, ()) {
   RC_ASSERT(read() == first);
 }
 
+RC_GTEST_PROP(LanguageModelTest, LogProbabilitiesAreOfEveryRowAndHoldItsLoss, ()) {
+  const Draw draw = AnyDraw();
+  Placed<double> placed(Device::Cpu());
+  Place<double>(draw.config, FormulaWeights(draw.config, 3), &placed);
+  ModelSaved<double> saved;
+  const Tensor<double> hidden = HiddenForward<double>(
+      placed.work, draw.config, placed.weights, Upload(placed.state, draw.ids), &saved, {.keep = false});
+  const HostTensor<double> log_probs =
+      Download(placed.work, LogProbabilities<double>(placed.work, draw.config, placed.weights, hidden));
+  const int64_t vocab = draw.config.vocab;
+  RC_ASSERT(log_probs.shape == (Shape{draw.ids.size(), vocab}));
+  const std::vector<double> losses = Losses(draw, draw.ids);
+  for (int64_t row = 0; row < draw.ids.size(); ++row) {
+    RC_ASSERT(std::abs(log_probs[row * vocab + draw.targets[row]] + losses[static_cast<size_t>(row)]) < 1e-9);
+  }
+}
+
 RC_GTEST_PROP(LanguageModelTest, WeightsComeBackFromTheirExport, ()) {
   const ModelConfig config = AnyConfig();
   const uint64_t seed = *rc::gen::arbitrary<uint64_t>();

@@ -77,6 +77,19 @@ TEST(SafetensorsTest, EveryFlippedBitOfTheHeaderAndEveryMissingByteIsNamedOrHarm
   EXPECT_FALSE(ReadSafetensors(damaged_path).ok());
 }
 
+// Bytes of any width that an unknown type could have.
+TEST(SafetensorsTest, ATypeThatIsNotKnownIsNamed) {
+  for (const char* bytes : {"1", "2", "4", "8"}) {
+    const std::string header =
+        std::string(R"({"w":{"dtype":"F8_E4M3","shape":[1],"data_offsets":[0,)") + bytes + "]}}";
+    const std::string length = {static_cast<char>(header.size()), 0, 0, 0, 0, 0, 0, 0};
+    const size_t count = static_cast<size_t>(bytes[0] - '0');
+    ASSERT_THAT(WriteFile(Path(), length + header + std::string(count, 'x')), IsOk());
+    EXPECT_THAT(ReadSafetensors(Path()), StatusIs(absl::StatusCode::kDataLoss, "unknown dtype F8_E4M3"))
+        << bytes;
+  }
+}
+
 TEST(SafetensorsTest, AMissingFileIsNamed) {
   EXPECT_THAT(ReadSafetensors("/no/such.safetensors"),
               StatusIs(absl::StatusCode::kNotFound, "/no/such.safetensors"));

@@ -8,9 +8,9 @@
 #include <limits>
 
 #include "core/check.h"
+#include "core/dispatch.h"
 #include "core/fast_math.h"
 #include "ops/attention_cuda.h"
-#include "ops/door.h"
 #include "ops/product.h"
 #include "ops/sums.h"
 
@@ -264,17 +264,12 @@ void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
   const Device& device = arena.device();
   if (args.q.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_for_cpu()) {
-    [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewForwardScratch(arena, args);
-    if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-    if constexpr (kOnCuda<T>) return cuda::AttentionForward(device, args, scratch);
-#endif
-  }
-  if constexpr (kOnCpu<T>) {
-    if (device.is_for_cpu()) return CpuForward(arena, args);
-  }
-  FailNoHalf<T>("attention", device);
+  DispatchWithPlan<T>(
+      "AttentionForward", device, [&]<typename U>() { CpuForward<U>(arena, args); },
+      [&]<typename U>() {
+        const cuda::AttentionScratch scratch = cuda::NewForwardScratch<U>(arena, args);
+        if (!device.is_plan()) cuda::AttentionForward<U>(device, args, scratch);
+      });
 }
 
 template <typename T>
@@ -287,17 +282,12 @@ void AttentionBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   const Device& device = arena.device();
   if (args.dq.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_for_cpu()) {
-    [[maybe_unused]] const cuda::AttentionScratch scratch = cuda::NewBackwardScratch(arena, args.forward);
-    if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-    if constexpr (kOnCuda<T>) return cuda::AttentionBackward(device, args, scratch);
-#endif
-  }
-  if constexpr (kOnCpu<T>) {
-    if (device.is_for_cpu()) return CpuBackward(arena, args);
-  }
-  FailNoHalf<T>("attention", device);
+  DispatchWithPlan<T>(
+      "AttentionBackward", device, [&]<typename U>() { CpuBackward<U>(arena, args); },
+      [&]<typename U>() {
+        const cuda::AttentionScratch scratch = cuda::NewBackwardScratch<U>(arena, args.forward);
+        if (!device.is_plan()) cuda::AttentionBackward<U>(device, args, scratch);
+      });
 }
 
 #define HM11_INSTANTIATE(T)                                           \

@@ -3,11 +3,8 @@
 #include <benchmark/benchmark.h>
 
 #include "ops/attention.h"
-#include "testing/device_benchmark.h"
-
-#if HM11_HAVE_CUDA
 #include "ops/attention_cuda.h"
-#endif
+#include "testing/device_benchmark.h"
 
 namespace hm11 {
 namespace {
@@ -34,7 +31,6 @@ void Run(benchmark::State& state, const Device& device, bool backward) {
                                      .dk = arena.New<T>(key),
                                      .dv = arena.New<T>(key)};
   AttentionForward(arena, forward);
-#if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
     if (device.is_cuda()) {
       const auto kernel = static_cast<cuda::AttentionKernel>(state.range(2));
@@ -49,7 +45,6 @@ void Run(benchmark::State& state, const Device& device, bool backward) {
       });
     }
   }
-#endif
   if (device.is_cpu()) {
     TimeOnDevice(state, device, [&](int64_t) {
       if (backward) {
@@ -81,11 +76,9 @@ void Shapes(benchmark::internal::Benchmark* benchmark) {
     return;
   }
   benchmark->Args({48, 2048, 0})->Args({8, 2048, 0})->Args({1, 2048, 0})->Args({2, 32768, 0});
-#if HM11_HAVE_CUDA
   for (const cuda::NamedAttentionKernel& kernel : cuda::kAttentionKernels) {
     benchmark->Args({48, 2048, static_cast<int64_t>(kernel.kernel)});
   }
-#endif
 }
 BENCHMARK(BM_AttentionForward)->Apply(Shapes);
 BENCHMARK(BM_AttentionBackward)->Apply(Shapes);

@@ -1,9 +1,9 @@
-// Attention heads: the door and the CPU path.
+// Attention heads: the choice of a device and the CPU path.
 #include "ops/attention_heads.h"
 
 #include <cmath>
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -246,17 +246,12 @@ void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
   const Device& device = arena.device();
   if (args.qkv.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_for_cpu()) {
-    [[maybe_unused]] const Tensor<float> table = arena.New<float>({2, args.time, args.rope_dims / 2});
-    if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-    if constexpr (kOnCuda<T>) return cuda::AttentionHeadsForward(device, args, table);
-#endif
-  }
-  if constexpr (kOnCpu<T>) {
-    if (device.is_for_cpu()) return CpuForward(arena, args);
-  }
-  FailNoHalf<T>("AttentionHeadsForward", device);
+  DispatchWithPlan<T>(
+      "AttentionHeadsForward", device, [&]<typename U>() { CpuForward<U>(arena, args); },
+      [&]<typename U>() {
+        const Tensor<float> table = arena.New<float>({2, args.time, args.rope_dims / 2});
+        if (!device.is_plan()) cuda::AttentionHeadsForward<U>(device, args, table);
+      });
 }
 
 template <typename T>
@@ -270,19 +265,13 @@ void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args)
   const Device& device = arena.device();
   if (forward.qkv.empty()) return;
   const Arena::Scope scope(arena);
-  if (!device.is_for_cpu()) {
-    [[maybe_unused]] const Tensor<float> table = arena.New<float>({2, forward.time, forward.rope_dims / 2});
-    [[maybe_unused]] const Tensor<float> partials =
-        NewPartials<float>(arena, forward.batch * forward.time, args.dq.dim(2) + 3);
-    if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-    if constexpr (kOnCuda<T>) return cuda::AttentionHeadsBackward(device, args, table, partials);
-#endif
-  }
-  if constexpr (kOnCpu<T>) {
-    if (device.is_for_cpu()) return CpuBackward(arena, args);
-  }
-  FailNoHalf<T>("AttentionHeadsBackward", device);
+  DispatchWithPlan<T>(
+      "AttentionHeadsBackward", device, [&]<typename U>() { CpuBackward<U>(arena, args); },
+      [&]<typename U>() {
+        const Tensor<float> table = arena.New<float>({2, forward.time, forward.rope_dims / 2});
+        const auto partials = NewPartials<float>(arena, forward.batch * forward.time, args.dq.dim(2) + 3);
+        if (!device.is_plan()) cuda::AttentionHeadsBackward<U>(device, args, table, partials);
+      });
 }
 
 #define HM11_INSTANTIATE(T)                                                     \

@@ -72,7 +72,6 @@ void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args);
 template <typename T>
 void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 // `table`: scratch for cosines, then sines, [2, time, rope_dims / 2]. `partials`: NewPartials for heads + 3
 // sums.
@@ -82,7 +81,6 @@ template <typename T>
 void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T>& args, Tensor<float> table,
                             Tensor<float> partials);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -30,7 +30,7 @@ struct Sizes {
   __device__ int tile_stride() const { return head_dim + 1; }
 };
 
-__device__ float WarpMaximum(float value) {
+__device__ inline float WarpMaximum(float value) {
 #pragma unroll
   for (int offset = 16; offset > 0; offset /= 2)
     value = fmaxf(value, __shfl_xor_sync(0xffffffffu, value, offset));
@@ -48,7 +48,7 @@ __device__ void LoadTile(const T* data, int64_t row0, int heads, int first, cons
   }
 }
 
-__device__ float DotRows(const float* a, const float* b, int head_dim) {
+__device__ inline float DotRows(const float* a, const float* b, int head_dim) {
   float sum = 0;
   for (int d = 0; d < head_dim; ++d) sum += a[d] * b[d];
   return sum;
@@ -138,8 +138,9 @@ int64_t BackwardSharedBytes(int64_t head_dim) {
 
 // p and ds of the tile pair (queries from `first`, keys from `key`); `row` is the offset of the head's query
 // `first` in log_sum_exp and delta.
-__device__ void BackwardScores(const BackwardTiles& tiles, const float* log_sum_exp, const float* delta,
-                               int64_t row, int first, int key, const Sizes& sizes) {
+__device__ inline void BackwardScores(const BackwardTiles& tiles, const float* log_sum_exp,
+                                      const float* delta, int64_t row, int first, int key,
+                                      const Sizes& sizes) {
   const int lane = threadIdx.x % 32, row0 = threadIdx.x / 32 * kRows, stride = sizes.tile_stride();
   for (int i = row0; i < row0 + kRows; ++i) {
     const bool visible = key + lane <= first + i && first + i < sizes.time;

@@ -5,9 +5,9 @@
 #include <cmath>
 
 #include "core/check.h"
+#include "core/dispatch.h"
 #include "core/fast_math.h"
 #include "core/parallel.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -67,6 +67,15 @@ void CpuForward(Arena& arena, const AttentionStepArgs<T>& args) {
   });
 }
 
+// Counted on the plan device too.
+template <typename T>
+cuda::AttentionStepParts NewParts(Arena& arena, const AttentionStepArgs<T>& args) {
+  const int64_t heads = args.q.dim(0), splits = (args.keys.dim(0) + kSplitKeys - 1) / kSplitKeys;
+  return {.values = arena.New<float>({heads, splits, args.q.dim(1)}),
+          .sums = arena.New<float>({heads, splits}),
+          .largest = arena.New<float>({heads, splits})};
+}
+
 }  // namespace
 
 template <typename T>
@@ -74,24 +83,20 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
   CheckShapes(args);
   const Device& device = arena.device();
   const Arena::Scope scope(arena);
-  if (device.is_plan() && !device.is_for_cpu()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AttentionStepForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_for_cpu()) return CpuForward(arena, args);
-  }
-  FailNoHalf<T>("AttentionStepForward", device);
+  DispatchWithPlan<T>(
+      "AttentionStepForward", device, [&]<typename U>() { CpuForward<U>(arena, args); },
+      [&]<typename U>() {
+        const cuda::AttentionStepParts parts = NewParts(arena, args);
+        if (!device.is_plan()) cuda::AttentionStepForward<U>(device, args, parts);
+      });
 }
 
 void AdvancePlace(Arena& arena, Tensor<int32_t> place) {
   const Device& device = arena.device();
   if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-  if (device.is_cuda()) return cuda::AdvancePlace(device, place);
-#endif
+  if constexpr (kHaveCuda) {
+    if (device.is_cuda()) return cuda::AdvancePlace(device, place);
+  }
   ++place[0];
 }
 

@@ -16,7 +16,9 @@
 //   2. Past the window, what AttentionForward gives of the last `window` tokens.
 // Determinism: bits repeat, on the CPU with any number of threads.
 // Cost: one read of what the ring holds.
-// Source: the ring of a sliding window, Jiang et al. 2023 (Mistral 7B, arXiv 2310.06825, section 2).
+// On a GPU the slots are split into runs of kSplitKeys, worked on at once and joined in their order.
+// Sources: the ring of a sliding window, Jiang et al. 2023 (Mistral 7B, arXiv 2310.06825, section 2); splits,
+// Dao et al. 2023 (Flash-Decoding for long-context inference).
 #ifndef HM11_OPS_ATTENTION_STEP_H_
 #define HM11_OPS_ATTENTION_STEP_H_
 
@@ -27,6 +29,7 @@
 namespace hm11 {
 
 inline constexpr int64_t kMaxStepWindow = 32768;
+inline constexpr int64_t kSplitKeys = 64;
 
 template <typename T>
 struct AttentionStepArgs {
@@ -45,13 +48,20 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args);
 // place += 1.
 void AdvancePlace(Arena& arena, Tensor<int32_t> place);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
+// What the splits of the slots leave on a GPU: values weighted by exp(score - the split's largest score), the
+// sum of these weights, the largest.
+struct AttentionStepParts {
+  Tensor<float> values;   // [heads, splits, head_dim]
+  Tensor<float> sums;     // [heads, splits]
+  Tensor<float> largest;  // [heads, splits]
+};
+
 template <typename T>
-void AttentionStepForward(const Device& device, const AttentionStepArgs<T>& args);
+void AttentionStepForward(const Device& device, const AttentionStepArgs<T>& args,
+                          const AttentionStepParts& parts);
 void AdvancePlace(const Device& device, Tensor<int32_t> place);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -8,14 +8,11 @@
 #include <string>
 #include <vector>
 
+#include "ops/attention_cuda.h"
 #include "testing/devices.h"
 #include "testing/generators.h"
 #include "testing/gradient_check.h"
 #include "testing/matchers.h"
-
-#if HM11_HAVE_CUDA
-#include "ops/attention_cuda.h"
-#endif
 
 namespace hm11 {
 namespace {
@@ -53,16 +50,13 @@ struct Results {
 struct Runner {
   std::string name;
   Device device;
-#if HM11_HAVE_CUDA
   cuda::AttentionKernel kernel = cuda::AttentionKernel::kBest;
-#endif
 };
 
 template <typename T>
-std::vector<Runner> Runners(int64_t head_dim) {
+std::vector<Runner> Runners([[maybe_unused]] int64_t head_dim) {
   std::vector<Runner> runners;
   if constexpr (kOnCpu<T>) runners.push_back({"cpu", Device::Cpu()});
-#if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
     for (const Device& gpu : TestGpus()) {
       for (const auto& [name, kernel] : cuda::kAttentionKernels) {
@@ -70,29 +64,22 @@ std::vector<Runner> Runners(int64_t head_dim) {
       }
     }
   }
-#else
-  (void)head_dim;
-#endif
   return runners;
 }
 
 template <typename T>
-void Forward(const Runner& runner, Arena& arena, const AttentionArgs<T>& args) {
-#if HM11_HAVE_CUDA
+void Forward([[maybe_unused]] const Runner& runner, Arena& arena, const AttentionArgs<T>& args) {
   if constexpr (kOnCuda<T>) {
     if (runner.device.is_cuda()) {
       const Arena::Scope scope(arena);
       return cuda::AttentionForward(runner.device, args, cuda::NewForwardScratch(arena, args), runner.kernel);
     }
   }
-#endif
-  (void)runner;
   AttentionForward(arena, args);
 }
 
 template <typename T>
-void Backward(const Runner& runner, Arena& arena, const AttentionGradArgs<T>& args) {
-#if HM11_HAVE_CUDA
+void Backward([[maybe_unused]] const Runner& runner, Arena& arena, const AttentionGradArgs<T>& args) {
   if constexpr (kOnCuda<T>) {
     if (runner.device.is_cuda()) {
       const Arena::Scope scope(arena);
@@ -100,8 +87,6 @@ void Backward(const Runner& runner, Arena& arena, const AttentionGradArgs<T>& ar
                                      runner.kernel);
     }
   }
-#endif
-  (void)runner;
   AttentionBackward(arena, args);
 }
 

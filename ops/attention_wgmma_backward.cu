@@ -46,8 +46,8 @@ __device__ __forceinline__ void QueryGradientItem(const QueryShared& shared, uin
   ArriveWarp(shared.StageEmpty(before.index));
 }
 
-__device__ void ConsumeQueryGradient(const QueryWork& work, const QueryShared& shared,
-                                     const float* log_sum_exp, const float* delta, Bf16* dq) {
+__device__ inline void ConsumeQueryGradient(const QueryWork& work, const QueryShared& shared,
+                                            const float* log_sum_exp, const float* delta, Bf16* dq) {
   const Sizes& sizes = work.sizes;
   const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
   Cursor fixed, stage;
@@ -115,9 +115,9 @@ using KeyWork = Work<kBackwardGroups, true>;
 using KeyShared = Shared<kBackwardGroups, 2, 2 * kTileRows>;
 
 // By all lanes of the producer's warp.
-__device__ void ProduceQueries(const KeyWork& work, const KeyShared& shared, const TileMap& q_map,
-                               const TileMap& k_map, const TileMap& v_map, const TileMap& dy_map,
-                               const float* log_sum_exp, const float* delta, int* counter) {
+__device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shared, const TileMap& q_map,
+                                      const TileMap& k_map, const TileMap& v_map, const TileMap& dy_map,
+                                      const float* log_sum_exp, const float* delta, int* counter) {
   const Sizes& sizes = work.sizes;
   const int lane = threadIdx.x % 32;
   Cursor fixed, stage;
@@ -219,7 +219,7 @@ __device__ __forceinline__ void KeyGradientStep(const KeyShared& shared, uint32_
   KeepUntilHere(ds_rows);
 }
 
-__device__ void ConsumeKeyGradient(const KeyWork& work, const KeyShared& shared, Bf16* dk, Bf16* dv) {
+__device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared& shared, Bf16* dk, Bf16* dv) {
   const Sizes& sizes = work.sizes;
   const int group = Uniform(threadIdx.x / 128);
   Cursor fixed, stage;

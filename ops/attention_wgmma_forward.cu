@@ -101,8 +101,8 @@ __device__ __forceinline__ void ForwardItem(const ForwardShared& shared, uint32_
   stage.Advance(kStages);
 }
 
-__device__ void ConsumeForward(const ForwardWork& work, const ForwardShared& shared, Bf16* y,
-                               float* log_sum_exp) {
+__device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShared& shared, Bf16* y,
+                                      float* log_sum_exp) {
   const Sizes& sizes = work.sizes;
   const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
   Cursor fixed, stage;

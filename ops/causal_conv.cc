@@ -1,10 +1,10 @@
-// Causal convolution: the door and the CPU path.
+// Causal convolution: the choice of a device and the CPU path.
 #include "ops/causal_conv.h"
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/fast_math.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -160,22 +160,16 @@ void CausalConvForward(Arena& arena, const CausalConvArgs<T>& args) {
   Check(args);
   const int64_t channels = args.x.cols();
   const Shape tail = {args.batch, args.weight.dim(1) - 1, channels};
-  if (!args.tail.empty()) HM_CHECK_EQ(args.tail.shape(), tail);
-  if (!args.final_tail.empty()) HM_CHECK_EQ(args.final_tail.shape(), tail);
+  HM_CHECK_SHAPE_IF_THERE(args.tail, tail);
+  HM_CHECK_SHAPE_IF_THERE(args.final_tail, tail);
   HM_CHECK_EQ(args.y.shape(), (Shape{args.batch, args.time, channels}));
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxConvWidth, channels});
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::CausalConvForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args, scratch);
-  }
-  FailNoHalf<T>("CausalConvForward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "CausalConvForward", device, [&]<typename U>() { CpuForward<U>(args, scratch); },
+      [&]<typename U>() { cuda::CausalConvForward<U>(device, args); });
 }
 
 template <typename T>
@@ -192,16 +186,10 @@ void CausalConvBackward(Arena& arena, const CausalConvGradArgs<T>& args) {
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks + 1, kMaxConvWidth + 1, channels});
   const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, rows, (kMaxConvWidth + 1) * channels);
-  if (device.is_plan() || args.dx.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::CausalConvBackward(device, args, partials);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args, scratch, partials);
-  }
-  FailNoHalf<T>("CausalConvBackward", device);
+  if (args.dx.empty()) return;
+  Dispatch<T>(
+      "CausalConvBackward", device, [&]<typename U>() { CpuBackward<U>(args, scratch, partials); },
+      [&]<typename U>() { cuda::CausalConvBackward<U>(device, args, partials); });
 }
 
 template void CausalConvForward<double>(Arena&, const CausalConvArgs<double>&);

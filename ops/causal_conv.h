@@ -46,7 +46,6 @@ void CausalConvForward(Arena& arena, const CausalConvArgs<T>& args);
 template <typename T>
 void CausalConvBackward(Arena& arena, const CausalConvGradArgs<T>& args);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void CausalConvForward(const Device& device, const CausalConvArgs<T>& args);
@@ -54,7 +53,6 @@ void CausalConvForward(const Device& device, const CausalConvArgs<T>& args);
 template <typename T>
 void CausalConvBackward(const Device& device, const CausalConvGradArgs<T>& args, Tensor<float> partials);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

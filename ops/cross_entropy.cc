@@ -1,11 +1,11 @@
-// Cross entropy: the doors and the CPU paths.
+// Cross entropy: the choice of a device and the CPU paths.
 #include "ops/cross_entropy.h"
 
 #include <algorithm>
 #include <cmath>
 
+#include "core/dispatch.h"
 #include "core/fast_math.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -93,16 +93,10 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
-  if (device.is_plan() || args.logits.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::CrossEntropyForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args, scratch);
-  }
-  FailNoHalf<T>("CrossEntropyForward", device);
+  if (args.logits.empty()) return;
+  Dispatch<T>(
+      "CrossEntropyForward", device, [&]<typename U>() { CpuForward<U>(args, scratch); },
+      [&]<typename U>() { cuda::CrossEntropyForward<U>(device, args); });
 }
 
 template <typename T>
@@ -115,16 +109,10 @@ void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args) {
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
-  if (device.is_plan() || args.logits.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::CrossEntropyGradient(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuGradient(args, scratch);
-  }
-  FailNoHalf<T>("CrossEntropyGradient", device);
+  if (args.logits.empty()) return;
+  Dispatch<T>(
+      "CrossEntropyGradient", device, [&]<typename U>() { CpuGradient<U>(args, scratch); },
+      [&]<typename U>() { cuda::CrossEntropyGradient<U>(device, args); });
 }
 
 template <typename T>
@@ -135,16 +123,11 @@ void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, 
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, logits.dim(1)});
-  if (device.is_plan() || logits.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::SoftCapLogSoftmax(device, logits, soft_cap, log_probs);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuLogSoftmax(logits, soft_cap, log_probs, scratch);
-  }
-  FailNoHalf<T>("SoftCapLogSoftmax", device);
+  if (logits.empty()) return;
+  Dispatch<T>(
+      "SoftCapLogSoftmax", device,
+      [&]<typename U>() { CpuLogSoftmax<U>(logits, soft_cap, log_probs, scratch); },
+      [&]<typename U>() { cuda::SoftCapLogSoftmax<U>(device, logits, soft_cap, log_probs); });
 }
 
 template void CrossEntropyForward<double>(Arena&, const CrossEntropyArgs<double>&);

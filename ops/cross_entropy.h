@@ -53,7 +53,6 @@ void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, 
 // of that and still a normal float; above it, relative to the row's largest logit.
 inline constexpr double kMaxFixedCap = 40;
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void CrossEntropyForward(const Device& device, const CrossEntropyArgs<T>& args);
@@ -62,7 +61,6 @@ void CrossEntropyGradient(const Device& device, const CrossEntropyGradArgs<T>& a
 template <typename T>
 void SoftCapLogSoftmax(const Device& device, Tensor<const T> logits, float soft_cap, Tensor<float> log_probs);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -1,10 +1,10 @@
-// Add, cast and sums: the doors and the CPU paths.
+// Add, cast and sums: the choice of a device and the CPU paths.
 #include "ops/elementwise.h"
 
 #include <cstring>
 #include <type_traits>
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -21,28 +21,28 @@ A CpuSum(int64_t size, Tensor<A> partials, F&& term) {
   return size == 0 ? A{0} : LaneSum<A>(ChunkCount(size, kSumChunk), [&](int64_t p) { return partials[p]; });
 }
 
+template <typename T>
+void CpuAddTo(Tensor<const T> x, T scale, Tensor<T> y) {
+  ParallelFor(x.size(), MinRows(1), [from = x.data(), to = y.data(), scale](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) to[i] += scale * from[i];
+  });
+}
+
 template <typename A>
 void SumTerms(Arena& arena, const char* op, Tensor<const A> x, bool squares, A factor, Tensor<A> sum) {
   HM_CHECK_EQ(sum.size(), 1);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<A> partials = arena.New<A>({kMaxPartials});
-  if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<A>) {
-    if (device.is_cuda()) return cuda::Sum(device, x, squares, factor, partials, sum.data());
-  }
-#endif
-  if constexpr (kOnCpu<A>) {
-    if (device.is_cpu()) {
-      const A* data = x.data();
-      const A total = squares ? CpuSum<A>(x.size(), partials, [=](int64_t i) { return data[i] * data[i]; })
-                              : CpuSum<A>(x.size(), partials, [=](int64_t i) { return data[i]; });
-      sum[0] = factor * total;
-      return;
-    }
-  }
-  FailNoHalf<A>(op, device);
+  Dispatch<A>(
+      op, device,
+      [&]<typename U>() {
+        const A* data = x.data();
+        const A total = squares ? CpuSum<A>(x.size(), partials, [=](int64_t i) { return data[i] * data[i]; })
+                                : CpuSum<A>(x.size(), partials, [=](int64_t i) { return data[i]; });
+        sum[0] = factor * total;
+      },
+      [&]<typename U>() { cuda::Sum<U>(device, x, squares, factor, partials, sum.data()); });
 }
 
 }  // namespace
@@ -51,21 +51,10 @@ template <typename T>
 void AddTo(Arena& arena, Tensor<const T> x, Accum<T> scale, Tensor<T> y) {
   HM_CHECK_EQ(x.size(), y.size());
   const Device& device = arena.device();
-  if (device.is_plan() || x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::AddTo(device, x, scale, y);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) {
-      ParallelFor(x.size(), MinRows(1), [from = x.data(), to = y.data(), scale](int64_t begin, int64_t end) {
-        for (int64_t i = begin; i < end; ++i) to[i] += scale * from[i];
-      });
-      return;
-    }
-  }
-  FailNoHalf<T>("AddTo", device);
+  if (x.empty()) return;
+  Dispatch<T>(
+      "AddTo", device, [&]<typename U>() { CpuAddTo<U>(x, scale, y); },
+      [&]<typename U>() { cuda::AddTo<U>(device, x, scale, y); });
 }
 
 template <typename From, typename To>
@@ -74,12 +63,10 @@ void Cast(Arena& arena, Tensor<const From> x, Tensor<To> y) {
   const Device& device = arena.device();
   if (device.is_plan() || x.empty()) return;
   if constexpr (std::is_same_v<From, To>) return device.CopyOnDevice(y.data(), x.data(), x.size_bytes());
-#if HM11_HAVE_CUDA
   if constexpr (kOnCuda<From> && kOnCuda<To> && !std::is_same_v<From, To> && !std::is_same_v<To, Fp16>) {
     if (device.is_cuda()) return cuda::Cast(device, x, y);
   }
-#endif
-  if (!device.is_cpu()) FailNoHalf<From>("Cast", device);
+  HM_CHECK(device.is_cpu());
   ParallelFor(x.size(), MinRows(1), [from = x.data(), to = y.data()](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) to[i] = static_cast<To>(from[i]);
   });

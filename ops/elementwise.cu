@@ -59,8 +59,8 @@ void Cast(const Device& device, Tensor<const From> x, Tensor<To> y) {
   MapElements(device, x.size(), Same(), x.data(), static_cast<const From*>(nullptr), y.data());
 }
 
-void Sum(const Device& device, Tensor<const float> x, bool squares, float factor, Tensor<float> partials,
-         float* sum) {
+template <typename A>
+void Sum(const Device& device, Tensor<const A> x, bool squares, A factor, Tensor<A> partials, A* sum) {
   const int64_t blocks = PartialBlocks(device, x.size(), int64_t{kThreads} * 4 * kUnroll, 4);
   Launch(device, {.blocks = static_cast<unsigned>(blocks), .threads = kThreads},
          squares ? PartialSumsKernel<true> : PartialSumsKernel<false>, x.data(), x.size(),
@@ -68,6 +68,7 @@ void Sum(const Device& device, Tensor<const float> x, bool squares, float factor
   Launch(device, {.blocks = 1, .threads = static_cast<unsigned>(kMaxPartials)}, TotalKernel, partials.data(),
          blocks, factor, sum);
 }
+template void Sum(const Device&, Tensor<const float>, bool, float, Tensor<float>, float*);
 
 template void AddTo<float>(const Device&, Tensor<const float>, float, Tensor<float>);
 template void AddTo<Bf16>(const Device&, Tensor<const Bf16>, float, Tensor<Bf16>);

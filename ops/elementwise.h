@@ -32,17 +32,15 @@ void Sum(Arena& arena, Tensor<const A> x, A factor, Tensor<A> sum);
 template <typename A>
 void SumOfSquares(Arena& arena, Tensor<const A> x, Tensor<A> sum);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void AddTo(const Device& device, Tensor<const T> x, float scale, Tensor<T> y);
 template <typename From, typename To>
 void Cast(const Device& device, Tensor<const From> x, Tensor<To> y);
 // sum[0] = factor * (sum of x or of x^2). partials: as many floats as NewPartials gives.
-void Sum(const Device& device, Tensor<const float> x, bool squares, float factor, Tensor<float> partials,
-         float* sum);
+template <typename A>  // float
+void Sum(const Device& device, Tensor<const A> x, bool squares, A factor, Tensor<A> partials, A* sum);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -1,10 +1,10 @@
-// Embedding: the doors and the CPU paths.
+// Embedding: the choice of a device and the CPU paths.
 #include "ops/embedding.h"
 
 #include <algorithm>
 #include <type_traits>
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -57,16 +57,10 @@ void EmbeddingForward(Arena& arena, const EmbeddingArgs<T, W>& args) {
   HM_CHECK_EQ(args.table.rank(), 2);
   HM_CHECK_EQ(args.y.shape(), (Shape{args.ids.dim(0), args.table.dim(1)}));
   const Device& device = arena.device();
-  if (device.is_plan() || args.y.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T> && std::is_same_v<T, W>) {
-    if (device.is_cuda()) return cuda::EmbeddingForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args);
-  }
-  FailNoHalf<W>("EmbeddingForward", device);
+  if (args.y.empty()) return;
+  Dispatch<T, W>(
+      "EmbeddingForward", device, [&]<typename U>() { CpuForward<U>(args); },
+      [&]<typename U>() { cuda::EmbeddingForward<U>(device, args); });
 }
 
 template <typename T>
@@ -78,16 +72,10 @@ void EmbeddingBackward(Arena& arena, const EmbeddingGradArgs<T>& args) {
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const EmbeddingSort sort(arena, args.ids.dim(0), args.dtable.dim(0), args.dtable.dim(1));
-  if (device.is_plan() || args.dy.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::EmbeddingBackward(device, args, sort);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args);
-  }
-  FailNoHalf<T>("EmbeddingBackward", device);
+  if (args.dy.empty()) return;
+  Dispatch<T>(
+      "EmbeddingBackward", device, [&]<typename U>() { CpuBackward<U>(args); },
+      [&]<typename U>() { cuda::EmbeddingBackward<U>(device, args, sort); });
 }
 
 void BigramHash(Arena& arena, Tensor<const int32_t> ids, int64_t table_rows, Tensor<int32_t> hash) {
@@ -97,9 +85,9 @@ void BigramHash(Arena& arena, Tensor<const int32_t> ids, int64_t table_rows, Ten
   HM_CHECK_LT(table_rows, int64_t{1} << 31);
   const Device& device = arena.device();
   if (device.is_plan() || ids.empty()) return;
-#if HM11_HAVE_CUDA
-  if (device.is_cuda()) return cuda::BigramHash(device, ids, table_rows, hash);
-#endif
+  if constexpr (kHaveCuda) {
+    if (device.is_cuda()) return cuda::BigramHash(device, ids, table_rows, hash);
+  }
   const auto modulus = static_cast<int32_t>(table_rows - 1);
   for (int64_t i = 0; i < ids.size(); ++i) {
     hash[i] = i % ids.dim(1) == 0 ? modulus : BigramHashOf(ids[i], ids[i - 1], modulus);

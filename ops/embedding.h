@@ -66,7 +66,6 @@ struct EmbeddingSort {
   Tensor<float> edges;     // [segments, 2, dim]: sums of runs of one id that cross a segment's begin, or end
 };
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void EmbeddingForward(const Device& device, const EmbeddingArgs<T>& args);
@@ -74,7 +73,6 @@ template <typename T>
 void EmbeddingBackward(const Device& device, const EmbeddingGradArgs<T>& args, const EmbeddingSort& sort);
 void BigramHash(const Device& device, Tensor<const int32_t> ids, int64_t table_rows, Tensor<int32_t> hash);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

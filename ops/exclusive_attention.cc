@@ -1,9 +1,9 @@
-// Exclusive attention: the door and the CPU path.
+// Exclusive attention: the choice of a device and the CPU path.
 #include "ops/exclusive_attention.h"
 
 #include <cmath>
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -76,16 +76,10 @@ void ExclusiveAttentionForward(Arena& arena, const ExclusiveAttentionArgs<T>& ar
   CheckShapes(args.x, args.v);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   const Device& device = arena.device();
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::ExclusiveAttentionForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args);
-  }
-  FailNoHalf<T>("ExclusiveAttentionForward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "ExclusiveAttentionForward", device, [&]<typename U>() { CpuForward<U>(args); },
+      [&]<typename U>() { cuda::ExclusiveAttentionForward<U>(device, args); });
 }
 
 template <typename T>
@@ -95,16 +89,10 @@ void ExclusiveAttentionBackward(Arena& arena, const ExclusiveAttentionGradArgs<T
   HM_CHECK_EQ(args.dx.shape(), args.x.shape());
   HM_CHECK_EQ(args.dv.shape(), args.v.shape());
   const Device& device = arena.device();
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::ExclusiveAttentionBackward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args);
-  }
-  FailNoHalf<T>("ExclusiveAttentionBackward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "ExclusiveAttentionBackward", device, [&]<typename U>() { CpuBackward<U>(args); },
+      [&]<typename U>() { cuda::ExclusiveAttentionBackward<U>(device, args); });
 }
 
 #define HM11_INSTANTIATE(T)                                                             \

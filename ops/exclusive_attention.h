@@ -45,14 +45,12 @@ void ExclusiveAttentionForward(Arena& arena, const ExclusiveAttentionArgs<T>& ar
 template <typename T>
 void ExclusiveAttentionBackward(Arena& arena, const ExclusiveAttentionGradArgs<T>& args);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void ExclusiveAttentionForward(const Device& device, const ExclusiveAttentionArgs<T>& args);
 template <typename T>
 void ExclusiveAttentionBackward(const Device& device, const ExclusiveAttentionGradArgs<T>& args);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -1,10 +1,10 @@
-// Head gate: the door and the CPU path.
+// Head gate: the choice of a device and the CPU path.
 #include "ops/head_gate.h"
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/fast_math.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -61,16 +61,10 @@ void HeadGateForward(Arena& arena, const HeadGateArgs<T>& args) {
   Check(args);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   const Device& device = arena.device();
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::HeadGateForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args);
-  }
-  FailNoHalf<T>("HeadGateForward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "HeadGateForward", device, [&]<typename U>() { CpuForward<U>(args); },
+      [&]<typename U>() { cuda::HeadGateForward<U>(device, args); });
 }
 
 template <typename T>
@@ -83,16 +77,10 @@ void HeadGateBackward(Arena& arena, const HeadGateGradArgs<T>& args) {
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> partials = arena.New<Accum<T>>({kMaxPartials, args.x.dim(1)});
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::HeadGateBackward(device, args, partials);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args, partials);
-  }
-  FailNoHalf<T>("HeadGateBackward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "HeadGateBackward", device, [&]<typename U>() { CpuBackward<U>(args, partials); },
+      [&]<typename U>() { cuda::HeadGateBackward<U>(device, args, partials); });
 }
 
 template void HeadGateForward<double>(Arena&, const HeadGateArgs<double>&);

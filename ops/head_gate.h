@@ -41,7 +41,6 @@ void HeadGateForward(Arena& arena, const HeadGateArgs<T>& args);
 template <typename T>
 void HeadGateBackward(Arena& arena, const HeadGateGradArgs<T>& args);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void HeadGateForward(const Device& device, const HeadGateArgs<T>& args);
@@ -49,7 +48,6 @@ void HeadGateForward(const Device& device, const HeadGateArgs<T>& args);
 template <typename T>
 void HeadGateBackward(const Device& device, const HeadGateGradArgs<T>& args, Tensor<float> partials);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -5,30 +5,20 @@
 
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
+#include "core/dispatch.h"
+#include "ops/matmul_cuda.h"
 #include "ops/matvec.h"
 #include "ops/product.h"
-
-#if HM11_HAVE_CUDA
-#include "ops/matmul_cuda.h"
-#endif
 
 namespace hm11 {
 namespace {
 
 template <typename T, typename C>
 void Run(const Device& device, const Product<T, C>& product) {
-  if (device.is_plan() || product.rows == 0 || product.cols == 0) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::Multiply(device, product);
-  }
-#endif
-  HM_CHECK(device.is_cpu());
-  if constexpr (kOnCpu<T>) {
-    Multiply(product);
-  } else {
-    HM_CHECK(!"this type is for GPUs");
-  }
+  if (product.rows == 0 || product.cols == 0) return;
+  Dispatch<T>(
+      "Matmul", device, [&]<typename U>() { Multiply<U>(product); },
+      [&]<typename U>() { cuda::Multiply<U>(device, product); });
 }
 
 }  // namespace
@@ -103,7 +93,7 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
   const int64_t inner = args.a.dim(2);
   HM_CHECK_EQ(args.a.shape(), (Shape{batch, rows, inner}));
   HM_CHECK_EQ(args.b.shape(), args.transpose_b ? (Shape{batch, cols, inner}) : (Shape{batch, inner, cols}));
-  if (!args.added.empty()) HM_CHECK_EQ(args.added.shape(), args.c.shape());
+  HM_CHECK_SHAPE_IF_THERE(args.added, args.c.shape());
   Run(arena.device(), Product<T>{.rows = rows,
                                  .cols = cols,
                                  .inner = inner,
@@ -125,19 +115,19 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
 
 std::string CpuMatmulKernels() { return absl::StrCat("OpenBLAS ", BlasKernels()); }
 
-#if HM11_HAVE_CUDA
+void TuneMatmuls(bool on) {
+  if constexpr (kHaveCuda) cuda::TuneMatmuls(on);
+}
 
-void TuneMatmuls(bool on) { cuda::TuneMatmuls(on); }
-std::string MatmulTuning() { return cuda::MatmulTuning(); }
-absl::Status SetMatmulTuning(absl::string_view text) { return cuda::SetMatmulTuning(text); }
+std::string MatmulTuning() {
+  if constexpr (kHaveCuda) return cuda::MatmulTuning();
+  return "";
+}
 
-#else
-
-void TuneMatmuls(bool) {}
-std::string MatmulTuning() { return ""; }
-absl::Status SetMatmulTuning(absl::string_view) { return absl::OkStatus(); }
-
-#endif
+absl::Status SetMatmulTuning(absl::string_view text) {
+  if constexpr (kHaveCuda) return cuda::SetMatmulTuning(text);
+  return absl::OkStatus();
+}
 
 #define HM11_INSTANTIATE(T)                                          \
   template void MatmulForward<T, T>(Arena&, const MatmulArgs<T>&);   \

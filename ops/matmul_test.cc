@@ -272,12 +272,11 @@ TEST(MatmulTest, TheKernelsOfTheCpuAreThoseItCanRun) {
 
 TEST(MatmulTest, TuningTextThatIsNotOneIsRefused) {
   EXPECT_THAT(SetMatmulTuning(MatmulTuning()), IsOk());
-#if HM11_HAVE_CUDA
+  if constexpr (!kHaveCuda) return;
   EXPECT_THAT(SetMatmulTuning("cublaslt 7\n"), StatusIs(absl::StatusCode::kFailedPrecondition, "cublaslt 7"));
   EXPECT_THAT(SetMatmulTuning(MatmulTuning() + "gpu X\n1 2 many\n"),
               StatusIs(absl::StatusCode::kInvalidArgument, "1 2 many"));
   EXPECT_THAT(SetMatmulTuning(""), Not(IsOk()));
-#endif
 }
 
 }  // namespace

@@ -1,11 +1,11 @@
-// Matrix times vector: the door and the CPU path.
+// Matrix times vector: the choice of a device and the CPU path.
 #include "ops/matvec.h"
 
 #include <type_traits>
 
 #include "core/check.h"
+#include "core/dispatch.h"
 #include "core/parallel.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 #if defined(__F16C__) && defined(__FMA__)
@@ -63,16 +63,9 @@ void MatvecForward(Arena& arena, const MatvecArgs<T, W>& args) {
   HM_CHECK_EQ(args.x.shape(), (Shape{args.weight.dim(1)}));
   HM_CHECK_EQ(args.y.shape(), (Shape{args.weight.dim(0)}));
   const Device& device = arena.device();
-  if (device.is_plan()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T> && std::is_same_v<T, W>) {
-    if (device.is_cuda()) return cuda::MatvecForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args);
-  }
-  FailNoHalf<W>("MatvecForward", device);
+  Dispatch<T, W>(
+      "MatvecForward", device, [&]<typename U>() { CpuForward<U>(args); },
+      [&]<typename U>() { cuda::MatvecForward<U>(device, args); });
 }
 
 template void MatvecForward<double, double>(Arena&, const MatvecArgs<double>&);

@@ -30,12 +30,10 @@ struct MatvecArgs {
 template <typename T, typename W>
 void MatvecForward(Arena& arena, const MatvecArgs<T, W>& args);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void MatvecForward(const Device& device, const MatvecArgs<T>& args);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -1,17 +1,14 @@
-// MLP: the door, and what the CPU does between its products.
+// MLP: the choice of a device, and what the CPU does between its products.
 #include "ops/mlp.h"
 
 #include <algorithm>
 #include <cmath>
 #include <type_traits>
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/matmul.h"
-#include "ops/sums.h"
-
-#if HM11_HAVE_CUDA
 #include "ops/mlp_cuda.h"
-#endif
+#include "ops/sums.h"
 
 namespace hm11 {
 namespace {
@@ -89,23 +86,15 @@ void CpuTimesDerivative(Tensor<const T> activated, Tensor<const uint32_t> negati
 template <typename T, typename W>
 void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
   const Device& device = arena.device();
-#if HM11_HAVE_CUDA
-  if constexpr (std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
     // One row is a read of the weights, for which tiles are no use.
     if (device.is_cuda() && args.x.dim(0) > 1 && cuda::TryProductThenSquare(device, args)) return;
   }
-#endif
   MatmulForward<T, W>(arena, {.x = args.x, .weight = args.up, .y = args.activated});
-  if (device.is_plan() || args.activated.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::SquareLeaky(device, args.activated, args.negative);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuSquare(args.activated, args.negative);
-  }
-  FailNoHalf<T>("MlpForward", device);
+  if (args.activated.empty()) return;
+  Dispatch<T>(
+      "MlpForward", device, [&]<typename U>() { CpuSquare<U>(args.activated, args.negative); },
+      [&]<typename U>() { cuda::SquareLeaky<U>(device, args.activated, args.negative); });
 }
 
 // dh, from dy and the down matrix with its rows scaled.
@@ -114,22 +103,14 @@ void HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> do
   const Device& device = arena.device();
   const Tensor<const T> activated = args.forward.activated;
   const Tensor<const uint32_t> negative = args.forward.negative;
-#if HM11_HAVE_CUDA
-  if constexpr (std::is_same_v<T, Bf16>) {
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
     if (device.is_cuda() && cuda::TryProductTimesDerivative(device, args, down, dh)) return;
   }
-#endif
   MatmulBackward<T>(arena, {.dy = args.dy, .weight = down, .dx = dh});
-  if (device.is_plan() || dh.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::TimesDerivative(device, activated, negative, dh);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuTimesDerivative(activated, negative, dh);
-  }
-  FailNoHalf<T>("MlpBackward", device);
+  if (dh.empty()) return;
+  Dispatch<T>(
+      "MlpBackward", device, [&]<typename U>() { CpuTimesDerivative<U>(activated, negative, dh); },
+      [&]<typename U>() { cuda::TimesDerivative<U>(device, activated, negative, dh); });
 }
 
 template <typename T, typename W>
@@ -138,7 +119,7 @@ void CheckShapes(const MlpArgs<T, W>& args) {
   HM_CHECK_EQ(args.up.shape(), (Shape{width, dim}));
   HM_CHECK_EQ(args.down.shape(), (Shape{args.down.dim(0), width}));
   HM_CHECK_EQ(args.activated.shape(), (Shape{rows, width}));
-  if (!args.negative.empty()) HM_CHECK_EQ(args.negative.shape(), (Shape{rows, SignWords(width)}));
+  HM_CHECK_SHAPE_IF_THERE(args.negative, (Shape{rows, SignWords(width)}));
 }
 
 }  // namespace

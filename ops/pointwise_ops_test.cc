@@ -117,6 +117,20 @@ TEST(ElementwiseTest, ArraysThatBeginInsideAPackGiveTheSame) {
   }
 }
 
+// Many chunks of threads, whose borders are nobody's twice.
+TEST(ElementwiseTest, AddToOfManyNumbersIsThatOfEach) {
+  const HostTensor<double> x = RandomOperand({100003}, 6), y = RandomOperand({100003}, 7);
+  HostTensor<double> sum = y;
+  for (int64_t i = 0; i < y.size(); ++i) sum.values[static_cast<size_t>(i)] += 0.5 * x[i];
+  const auto run = [&]<typename T>(const Device& device, T) {
+    OpRun<T> run(device);
+    AddTo<T>(run.arena(), run.In(x), static_cast<Accum<T>>(0.5), run.InOut("sum", y));
+    return run.Finish();
+  };
+  ExpectNear(run(Device::Cpu(), double()), {{"sum", sum}}, 0, "double on the CPU");
+  ExpectDevicesAgree(run);
+}
+
 struct GateCase {
   HostTensor<double> x, gate, bias, dy, dbias;
 };

@@ -1,10 +1,10 @@
-// Residual norm: the door and the CPU path.
+// Residual norm: the choice of a device and the CPU path.
 #include "ops/residual_norm.h"
 
 #include <algorithm>
 #include <cmath>
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -15,15 +15,12 @@ void Check(const ResidualNormArgs<T>& a) {
   HM_CHECK_EQ(a.x.rank(), 2);
   const Shape& shape = a.x.shape();
   const Shape vector = {shape[1]};
-  const auto check = [&](const Tensor<const T>& tensor) {
-    if (!tensor.empty()) HM_CHECK_EQ(tensor.shape(), shape);
-  };
-  check(a.branch);
-  check(a.skip);
-  check(a.x0);
-  check(a.y);
-  check(a.u);
-  check(a.normed);
+  HM_CHECK_SHAPE_IF_THERE(a.branch, shape);
+  HM_CHECK_SHAPE_IF_THERE(a.skip, shape);
+  HM_CHECK_SHAPE_IF_THERE(a.x0, shape);
+  HM_CHECK_SHAPE_IF_THERE(a.y, shape);
+  HM_CHECK_SHAPE_IF_THERE(a.u, shape);
+  HM_CHECK_SHAPE_IF_THERE(a.normed, shape);
   HM_CHECK_EQ(a.branch.empty(), a.branch_scale.empty());
   if (!a.branch.empty() && a.branch_scale.size() != 1) HM_CHECK_EQ(a.branch_scale.shape(), vector);
   HM_CHECK_EQ(a.skip.empty(), a.skip_weight.empty());
@@ -42,8 +39,8 @@ void CheckGrad(const ResidualNormGradArgs<T>& g) {
   HM_CHECK_EQ(g.dx.shape(), shape);
   HM_CHECK_EQ(g.dnormed.empty(), a.normed.empty());
   if (!a.normed.empty()) HM_CHECK_EQ(g.dnormed.shape(), shape);
-  if (!g.du.empty()) HM_CHECK_EQ(g.du.shape(), shape);
-  if (!g.dy.empty()) HM_CHECK_EQ(g.dy.shape(), shape);
+  HM_CHECK_SHAPE_IF_THERE(g.du, shape);
+  HM_CHECK_SHAPE_IF_THERE(g.dy, shape);
   HM_CHECK_EQ(g.dbranch.shape(), a.branch.shape());
   HM_CHECK_EQ(g.dbranch_scale.shape(), a.branch_scale.shape());
   HM_CHECK_EQ(g.dskip.shape(), a.skip.shape());
@@ -218,16 +215,10 @@ void ResidualNormForward(Arena& arena, const ResidualNormArgs<T>& args) {
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.x.dim(1)});
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::ResidualNormForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args, scratch);
-  }
-  FailNoHalf<T>("ResidualNormForward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "ResidualNormForward", device, [&]<typename U>() { CpuForward<U>(args, scratch); },
+      [&]<typename U>() { cuda::ResidualNormForward<U>(device, args); });
 }
 
 template <typename T>
@@ -238,16 +229,10 @@ void ResidualNormBackward(Arena& arena, const ResidualNormGradArgs<T>& args) {
   const int64_t dim = args.dx.dim(1);
   const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, args.dx.dim(0), kResidualNormGroups * dim);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 3, dim});
-  if (device.is_plan() || args.dx.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::ResidualNormBackward(device, args, partials);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args, scratch, partials);
-  }
-  FailNoHalf<T>("ResidualNormBackward", device);
+  if (args.dx.empty()) return;
+  Dispatch<T>(
+      "ResidualNormBackward", device, [&]<typename U>() { CpuBackward<U>(args, scratch, partials); },
+      [&]<typename U>() { cuda::ResidualNormBackward<U>(device, args, partials); });
 }
 
 template void ResidualNormForward<double>(Arena&, const ResidualNormArgs<double>&);

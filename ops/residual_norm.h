@@ -67,7 +67,6 @@ inline constexpr double kNormEpsilon = 1e-6;
 // What backward sums over rows, each [dim]: the order of partial sums.
 enum ResidualNormGroup { kBranchScaleGroup, kSkipWeightGroup, kMix0Group, kMix1Group, kResidualNormGroups };
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void ResidualNormForward(const Device& device, const ResidualNormArgs<T>& args);
@@ -75,7 +74,6 @@ void ResidualNormForward(const Device& device, const ResidualNormArgs<T>& args);
 template <typename T>
 void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& args, Tensor<float> partials);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -390,6 +390,13 @@ RC_GTEST_PROP(ResidualNormTest, AbsentTermsAreZeroOnes, ()) {
   }
 }
 
+TEST(ResidualNormTest, AWrongShapeNamesItsOperand) {
+  Arena arena = TestArena(Device::Cpu());
+  const Tensor<float> right = arena.New<float>({2, 3}), wrong = arena.New<float>({2, 4});
+  EXPECT_DEATH(ResidualNormForward<float>(arena, {.x = right, .skip = wrong, .y = right}),
+               "skip.*\\[2, 4\\].*\\[2, 3\\]");
+}
+
 TEST(ResidualNormTest, DxMayBeDuOrDy) {
   const Case c = MakeCase(9, 40, 3);
   const Results apart = Call<float>(Device::Cpu(), c);

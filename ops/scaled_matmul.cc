@@ -1,7 +1,7 @@
-// Scaled products: the door, and the CPU's loops over the matrix.
+// Scaled products: the choice of a device, and the CPU's loops over the matrix.
 #include "ops/scaled_matmul.h"
 
-#include "ops/door.h"
+#include "core/dispatch.h"
 #include "ops/matmul.h"
 #include "ops/sums.h"
 
@@ -37,17 +37,11 @@ void CpuAddScaledGradient(Tensor<const T> g, Tensor<const T> weight, const Outpu
 
 template <typename T>
 void AddScaledGradient(const Device& device, Tensor<const Accum<T>> g, const ScaledMatmulGradArgs<T>& args) {
-  if (device.is_plan() || g.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda())
-      return cuda::AddScaledGradient<T>(device, g, args.weight, args.columns, args.dweight);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuAddScaledGradient<T>(g, args.weight, args.columns, args.dweight);
-  }
-  FailNoHalf<T>("ScaledMatmulBackward", device);
+  if (g.empty()) return;
+  Dispatch<T>(
+      "ScaledMatmulBackward", device,
+      [&]<typename U>() { CpuAddScaledGradient<U>(g, args.weight, args.columns, args.dweight); },
+      [&]<typename U>() { cuda::AddScaledGradient<U>(device, g, args.weight, args.columns, args.dweight); });
 }
 
 }  // namespace
@@ -57,22 +51,11 @@ Tensor<T> ScaledRows(Arena& arena, Tensor<const T> weight, Tensor<const Accum<T>
   HM_CHECK_EQ(scale.shape(), (Shape{weight.dim(0)}));
   const Tensor<T> scaled = arena.New<T>(weight.shape());
   const Device& device = arena.device();
-  if (device.is_plan() || weight.empty()) return scaled;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) {
-      cuda::ScaleRows<T>(device, weight, scale, scaled);
-      return scaled;
-    }
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) {
-      CpuScaleRows<T>(weight, scale, scaled);
-      return scaled;
-    }
-  }
-  FailNoHalf<T>("ScaledRows", device);
+  if (weight.empty()) return scaled;
+  Dispatch<T>(
+      "ScaledRows", device, [&]<typename U>() { CpuScaleRows<U>(weight, scale, scaled); },
+      [&]<typename U>() { cuda::ScaleRows<U>(device, weight, scale, scaled); });
+  return scaled;
 }
 
 template <typename T>

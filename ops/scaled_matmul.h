@@ -45,7 +45,6 @@ void ScaledMatmulBackward(Arena& arena, const ScaledMatmulGradArgs<T>& args);
 template <typename T>
 Tensor<T> ScaledRows(Arena& arena, Tensor<const T> weight, Tensor<const Accum<T>> scale);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void ScaleRows(const Device& device, Tensor<const T> weight, Tensor<const float> scale, Tensor<T> scaled);
@@ -54,7 +53,6 @@ template <typename T>
 void AddScaledGradient(const Device& device, Tensor<const float> g, Tensor<const T> weight,
                        const OutputScale<T>& columns, Tensor<float> dweight);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

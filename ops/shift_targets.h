@@ -10,12 +10,10 @@ namespace hm11 {
 // targets and shifted: [batch, time], two different tensors.
 void ShiftTargets(Arena& arena, Tensor<const int32_t> targets, int64_t shift, Tensor<int32_t> shifted);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 void ShiftTargets(const Device& device, Tensor<const int32_t> targets, int64_t shift,
                   Tensor<int32_t> shifted);
-}
-#endif
+}  // namespace cuda
 
 }  // namespace hm11
 

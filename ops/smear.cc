@@ -1,10 +1,10 @@
-// Smear gate: the door and the CPU path.
+// Smear gate: the choice of a device and the CPU path.
 #include "ops/smear.h"
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/fast_math.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -71,20 +71,14 @@ void SmearForward(Arena& arena, const SmearArgs<T>& args) {
   HM_CHECK_EQ(args.x.rank(), 3);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   HM_CHECK_EQ(args.gate.shape(), Shape{args.x.dim(2)});
-  if (!args.previous.empty()) HM_CHECK_EQ(args.previous.shape(), (Shape{args.x.dim(0), args.x.dim(2)}));
+  HM_CHECK_SHAPE_IF_THERE(args.previous, (Shape{args.x.dim(0), args.x.dim(2)}));
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({args.x.dim(2)});
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::SmearForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args, scratch);
-  }
-  FailNoHalf<T>("SmearForward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "SmearForward", device, [&]<typename U>() { CpuForward<U>(args, scratch); },
+      [&]<typename U>() { cuda::SmearForward<U>(device, args); });
 }
 
 template <typename T>
@@ -99,16 +93,10 @@ void SmearBackward(Arena& arena, const SmearGradArgs<T>& args) {
   const int64_t rows = args.x.dim(0) * args.x.dim(1);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({args.x.dim(2)});
   const Tensor<Accum<T>> partials = NewPartials<Accum<T>>(arena, rows, args.x.dim(2));
-  if (device.is_plan() || args.x.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::SmearBackward(device, args, partials);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args, scratch, partials);
-  }
-  FailNoHalf<T>("SmearBackward", device);
+  if (args.x.empty()) return;
+  Dispatch<T>(
+      "SmearBackward", device, [&]<typename U>() { CpuBackward<U>(args, scratch, partials); },
+      [&]<typename U>() { cuda::SmearBackward<U>(device, args, partials); });
 }
 
 template void SmearForward<double>(Arena&, const SmearArgs<double>&);

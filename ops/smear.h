@@ -40,7 +40,6 @@ void SmearForward(Arena& arena, const SmearArgs<T>& args);
 template <typename T>
 void SmearBackward(Arena& arena, const SmearGradArgs<T>& args);  // for previous = 0
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void SmearForward(const Device& device, const SmearArgs<T>& args);
@@ -48,7 +47,6 @@ void SmearForward(const Device& device, const SmearArgs<T>& args);
 template <typename T>
 void SmearBackward(const Device& device, const SmearGradArgs<T>& args, Tensor<float> partials);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -63,9 +63,10 @@ std::vector<T> AttentionAtOnce(Arena& arena, Tensor<T> q, Tensor<T> k, Tensor<T>
   return Download(arena, y).values;
 }
 
+// Steps before `first_checked` are made, not judged.
 template <typename T>
 void CheckSteps(const Device& device, int64_t time, int64_t window, int64_t kv_heads, int64_t group,
-                int64_t head_dim, uint64_t seed) {
+                int64_t head_dim, uint64_t seed, int64_t first_checked = 0) {
   Arena arena = TestArena(device);
   const int64_t heads = kv_heads * group;
   const Tensor<T> q = Upload(arena, RandomHostTensor<T>({time, heads, head_dim}, seed));
@@ -83,6 +84,8 @@ void CheckSteps(const Device& device, int64_t time, int64_t window, int64_t kv_h
     step.v = v.Slice(t, 1).Reshaped({kv_heads, head_dim});
     AttentionStepForward<T>(arena, step);
     AdvancePlace(arena, place);
+    if (t < first_checked) continue;
+    const Arena::Scope scope(arena);
     const int64_t seen = std::min(t + 1, window), first = t + 1 - seen;
     const std::vector<T> all =
         AttentionAtOnce<T>(arena, q.Slice(first, seen), k.Slice(first, seen), v.Slice(first, seen));
@@ -101,6 +104,22 @@ RC_GTEST_PROP(StepOpsTest, StepsOfAttentionAreAttentionToTheLastTokens, ()) {
   for (const Device& gpu : TestGpus()) {
     CheckSteps<float>(gpu, time, window, kv_heads, group, head_dim, seed);
     CheckSteps<Bf16>(gpu, time, window, kv_heads, group, head_dim, seed);
+  }
+}
+
+// Before, at and after the borders of the runs of slots that a GPU works on at once, and round the ring.
+RC_GTEST_PROP(StepOpsTest, StepsOfAttentionCrossTheBordersOfSplits, ()) {
+  const int64_t splits = *rc::gen::inRange<int64_t>(1, 5);
+  const int64_t window = splits * kSplitKeys + *rc::gen::inRange<int64_t>(-1, 3);
+  const int64_t border = *rc::gen::inRange<int64_t>(1, 2 * splits + 1) * kSplitKeys;
+  const int64_t kv_heads = *rc::gen::inRange<int64_t>(1, 3), group = *rc::gen::inRange<int64_t>(1, 3);
+  const int64_t head_dim = *rc::gen::element<int64_t>(3, 64, 128);
+  const uint64_t seed = *rc::gen::inRange<uint64_t>(0, 1 << 30);
+  const int64_t time = border + 3, first_checked = border - 2;
+  CheckSteps<float>(Device::Cpu(), time, window, kv_heads, group, head_dim, seed, first_checked);
+  for (const Device& gpu : TestGpus()) {
+    CheckSteps<float>(gpu, time, window, kv_heads, group, head_dim, seed, first_checked);
+    CheckSteps<Bf16>(gpu, time, window, kv_heads, group, head_dim, seed, first_checked);
   }
 }
 

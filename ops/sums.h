@@ -67,7 +67,6 @@ A LaneSum(int64_t count, F&& function) {
   return lanes[0];
 }
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 
 // Blocks for a kernel that strides over `items` of work, `items_per_block` of them at a time, and leaves one
@@ -92,7 +91,6 @@ void AddGroupSum(const Device& device, const float* partials, int64_t count, int
                  int group, float* to);
 
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -1,10 +1,10 @@
-// Token gate: the door and the CPU path.
+// Token gate: the choice of a device and the CPU path.
 #include "ops/token_gate.h"
 
 #include <algorithm>
 
+#include "core/dispatch.h"
 #include "core/fast_math.h"
-#include "ops/door.h"
 #include "ops/sums.h"
 
 namespace hm11 {
@@ -75,16 +75,10 @@ void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args) {
   Check(args);
   HM_CHECK_EQ(args.y.shape(), args.u.shape());
   const Device& device = arena.device();
-  if (device.is_plan() || args.u.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::TokenGateForward(device, args);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuForward(args);
-  }
-  FailNoHalf<T>("TokenGateForward", device);
+  if (args.u.empty()) return;
+  Dispatch<T>(
+      "TokenGateForward", device, [&]<typename U>() { CpuForward<U>(args); },
+      [&]<typename U>() { cuda::TokenGateForward<U>(device, args); });
 }
 
 template <typename T>
@@ -98,16 +92,10 @@ void TokenGateBackward(Arena& arena, const TokenGateGradArgs<T>& args) {
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> partials = arena.New<Accum<T>>({kMaxPartials, args.u.dim(1) + 1});
-  if (device.is_plan() || args.u.empty()) return;
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (device.is_cuda()) return cuda::TokenGateBackward(device, args, partials);
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    if (device.is_cpu()) return CpuBackward(args, partials);
-  }
-  FailNoHalf<T>("TokenGateBackward", device);
+  if (args.u.empty()) return;
+  Dispatch<T>(
+      "TokenGateBackward", device, [&]<typename U>() { CpuBackward<U>(args, partials); },
+      [&]<typename U>() { cuda::TokenGateBackward<U>(device, args, partials); });
 }
 
 template void TokenGateForward<double>(Arena&, const TokenGateArgs<double>&);

@@ -46,7 +46,6 @@ void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args);
 template <typename T>
 void TokenGateBackward(Arena& arena, const TokenGateGradArgs<T>& args);
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 template <typename T>
 void TokenGateForward(const Device& device, const TokenGateArgs<T>& args);
@@ -54,7 +53,6 @@ void TokenGateForward(const Device& device, const TokenGateArgs<T>& args);
 template <typename T>
 void TokenGateBackward(const Device& device, const TokenGateGradArgs<T>& args, Tensor<float> partials);
 }  // namespace cuda
-#endif
 
 }  // namespace hm11
 

@@ -1,4 +1,4 @@
-// The doors of the linear recurrence: the contract checked once for every device, then left or right.
+// The linear recurrence: the contract, checked once for every device, and the choice of one.
 #include "scan/linear_recurrence.h"
 
 #include "core/check.h"
@@ -23,12 +23,6 @@ cpu::ScanGeometry GeometryOf(const ScanOptions& options, const Shape& shape) {
   return geometry;
 }
 
-// A tensor beside [batch, channels] of the geometry, or absent.
-template <typename A>
-void CheckState(const cpu::ScanGeometry& geometry, const Tensor<A>& state) {
-  if (!state.empty()) HM_CHECK_EQ(state.shape(), (Shape{geometry.batch, geometry.channels}));
-}
-
 template <typename T>
 int64_t CpuScratchBytes(const ScanOptions& options, const cpu::ScanGeometry& geometry) {
   if (options.algorithm != ScanAlgorithm::kHillisSteele) return 0;
@@ -47,13 +41,13 @@ void LinearRecurrenceForward(Arena& arena, const ScanOptions& options, const Lin
   const cpu::ScanGeometry geometry = GeometryOf(options, args.gates.shape());
   HM_CHECK_EQ(args.values.shape(), args.gates.shape());
   HM_CHECK_EQ(args.states.shape(), args.gates.shape());
-  CheckState(geometry, args.initial_state);
-  CheckState(geometry, args.final_state);
+  const Shape state = {geometry.batch, geometry.channels};
+  HM_CHECK_SHAPE_IF_THERE(args.initial_state, state);
+  HM_CHECK_SHAPE_IF_THERE(args.final_state, state);
   if (geometry.size() == 0) return;
 
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-#if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
     if (!device.is_for_cpu()) {
       const int64_t bytes = cuda::LinearRecurrenceForwardScratchBytes(options, args);
@@ -62,7 +56,6 @@ void LinearRecurrenceForward(Arena& arena, const ScanOptions& options, const Lin
       return;
     }
   }
-#endif
   const Tensor<uint8_t> scratch = arena.New<uint8_t>({CpuScratchBytes<T>(options, geometry)});
   if (device.is_plan()) return;
   HM_CHECK(device.is_cpu());
@@ -80,18 +73,18 @@ template <typename T>
 void LinearRecurrenceBackward(Arena& arena, const ScanOptions& options,
                               const LinearRecurrenceGradArgs<T>& args) {
   const cpu::ScanGeometry geometry = GeometryOf(options, args.gates.shape());
-  for (const Shape& shape :
-       {args.states.shape(), args.dstates.shape(), args.dgates.shape(), args.dvalues.shape()}) {
-    HM_CHECK_EQ(shape, args.gates.shape());
-  }
-  CheckState(geometry, args.initial_state);
-  CheckState(geometry, args.dfinal_state);
-  CheckState(geometry, args.dinitial_state);
+  HM_CHECK_EQ(args.states.shape(), args.gates.shape());
+  HM_CHECK_EQ(args.dstates.shape(), args.gates.shape());
+  HM_CHECK_EQ(args.dgates.shape(), args.gates.shape());
+  HM_CHECK_EQ(args.dvalues.shape(), args.gates.shape());
+  const Shape state = {geometry.batch, geometry.channels};
+  HM_CHECK_SHAPE_IF_THERE(args.initial_state, state);
+  HM_CHECK_SHAPE_IF_THERE(args.dfinal_state, state);
+  HM_CHECK_SHAPE_IF_THERE(args.dinitial_state, state);
   if (geometry.size() == 0) return;
 
   const Device& device = arena.device();
   Arena::Scope scope(arena);
-#if HM11_HAVE_CUDA
   if constexpr (kOnCuda<T>) {
     if (!device.is_for_cpu()) {
       const int64_t bytes = cuda::LinearRecurrenceBackwardScratchBytes(options, args);
@@ -100,7 +93,6 @@ void LinearRecurrenceBackward(Arena& arena, const ScanOptions& options,
       return;
     }
   }
-#endif
   const Tensor<uint8_t> scratch = arena.New<uint8_t>({CpuScratchBytes<T>(options, geometry)});
   if (device.is_plan()) return;
   HM_CHECK(device.is_cpu());

@@ -10,8 +10,6 @@
 
 namespace hm11::cuda {
 
-#if HM11_HAVE_CUDA
-
 // Bytes of scratch the call of the same name needs: a function of options and shapes alone, so that it is the
 // same on the plan device. May be 0.
 template <typename T>
@@ -27,8 +25,6 @@ void LinearRecurrenceForward(const Device& device, Tensor<uint8_t> scratch, cons
 template <typename T>
 void LinearRecurrenceBackward(const Device& device, Tensor<uint8_t> scratch, const ScanOptions& options,
                               const LinearRecurrenceGradArgs<T>& args);
-
-#endif  // HM11_HAVE_CUDA
 
 }  // namespace hm11::cuda
 

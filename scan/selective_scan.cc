@@ -1,7 +1,8 @@
-// The doors of the selective scan: the contract checked once for every device, then left or right.
+// The selective scan: the contract, checked once for every device, and the choice of one.
 #include "scan/selective_scan.h"
 
 #include "core/check.h"
+#include "core/dispatch.h"
 #include "scan/selective_scan_cpu.h"
 #include "scan/selective_scan_cuda.h"
 
@@ -9,14 +10,8 @@ namespace hm11 {
 namespace {
 
 template <typename N>
-void CheckShapeIfThere(const Tensor<N>& tensor, const Shape& shape) {
-  if (!tensor.empty()) HM_CHECK_EQ(tensor.shape(), shape);
-}
-
-template <typename N>
-void CheckColumns(const Columns<N>& columns, int64_t rows, int64_t cols) {
-  HM_CHECK_EQ(columns.rows(), rows);
-  HM_CHECK_EQ(columns.cols(), cols);
+Shape ShapeOf(const Columns<N>& columns) {
+  return {columns.rows(), columns.cols()};
 }
 
 template <typename T>
@@ -27,13 +22,13 @@ void CheckOperands(const SelectiveScanArgs<T>& args) {
   const int64_t state = args.a_log.dim(1);
   HM_CHECK_EQ(args.delta.shape(), args.x.shape());
   HM_CHECK_EQ(args.a_log.shape(), (Shape{inner, state}));
-  CheckShapeIfThere(args.delta_bias, {inner});
-  CheckShapeIfThere(args.d, {inner});
-  CheckColumns(args.b, batch * time, state);
-  CheckColumns(args.c, batch * time, state);
-  if (!args.z.empty()) CheckColumns(args.z, batch * time, inner);
-  CheckShapeIfThere(args.reset, {batch, time});
-  CheckShapeIfThere(args.initial_state, {batch, inner, state});
+  HM_CHECK_SHAPE_IF_THERE(args.delta_bias, (Shape{inner}));
+  HM_CHECK_SHAPE_IF_THERE(args.d, (Shape{inner}));
+  HM_CHECK_EQ(ShapeOf(args.b), (Shape{batch * time, state}));
+  HM_CHECK_EQ(ShapeOf(args.c), (Shape{batch * time, state}));
+  if (!args.z.empty()) HM_CHECK_EQ(ShapeOf(args.z), (Shape{batch * time, inner}));
+  HM_CHECK_SHAPE_IF_THERE(args.reset, (Shape{batch, time}));
+  HM_CHECK_SHAPE_IF_THERE(args.initial_state, (Shape{batch, inner, state}));
 }
 
 template <typename T>
@@ -44,8 +39,8 @@ Shape SavedStatesShape(const Device& device, const SelectiveScanArgs<T>& args) {
 
 template <typename T>
 void CheckSaved(const Device& device, const SelectiveScanArgs<T>& args) {
-  CheckShapeIfThere(args.saved.states, SavedStatesShape(device, args));
-  CheckShapeIfThere(args.saved.ungated, args.x.shape());
+  HM_CHECK_SHAPE_IF_THERE(args.saved.states, SavedStatesShape(device, args));
+  HM_CHECK_SHAPE_IF_THERE(args.saved.ungated, args.x.shape());
 }
 
 template <typename T>
@@ -53,7 +48,7 @@ void CheckForward(const Device& device, const SelectiveScanArgs<T>& args) {
   CheckOperands(args);
   CheckSaved(device, args);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
-  CheckShapeIfThere(args.final_state, {args.x.dim(0), args.x.dim(2), args.a_log.dim(1)});
+  HM_CHECK_SHAPE_IF_THERE(args.final_state, (Shape{args.x.dim(0), args.x.dim(2), args.a_log.dim(1)}));
 }
 
 template <typename T>
@@ -65,20 +60,20 @@ void CheckBackward(const Device& device, const SelectiveScanGradArgs<T>& args) {
   const Shape states = {forward.x.dim(0), inner, forward.a_log.dim(1)};
   HM_CHECK(!forward.saved.states.empty() || forward.x.empty());
   HM_CHECK(!forward.saved.ungated.empty() || forward.z.empty() || device.is_for_cpu());
-  for (const Shape& shape : {args.dy.shape(), args.dx.shape(), args.ddelta.shape()}) {
-    HM_CHECK_EQ(shape, forward.x.shape());
-  }
-  CheckColumns(args.db, rows, states[2]);
-  CheckColumns(args.dc, rows, states[2]);
+  HM_CHECK_EQ(args.dy.shape(), forward.x.shape());
+  HM_CHECK_EQ(args.dx.shape(), forward.x.shape());
+  HM_CHECK_EQ(args.ddelta.shape(), forward.x.shape());
+  HM_CHECK_EQ(ShapeOf(args.db), (Shape{rows, states[2]}));
+  HM_CHECK_EQ(ShapeOf(args.dc), (Shape{rows, states[2]}));
   HM_CHECK_EQ(args.dz.empty(), forward.z.empty());
-  if (!args.dz.empty()) CheckColumns(args.dz, rows, inner);
+  if (!args.dz.empty()) HM_CHECK_EQ(ShapeOf(args.dz), (Shape{rows, inner}));
   HM_CHECK_EQ(args.da_log.shape(), forward.a_log.shape());
   HM_CHECK_EQ(args.dd.empty(), forward.d.empty());
   HM_CHECK_EQ(args.ddelta_bias.empty(), forward.delta_bias.empty());
-  CheckShapeIfThere(args.dd, {inner});
-  CheckShapeIfThere(args.ddelta_bias, {inner});
-  CheckShapeIfThere(args.dfinal_state, states);
-  CheckShapeIfThere(args.dinitial_state, states);
+  HM_CHECK_SHAPE_IF_THERE(args.dd, (Shape{inner}));
+  HM_CHECK_SHAPE_IF_THERE(args.ddelta_bias, (Shape{inner}));
+  HM_CHECK_SHAPE_IF_THERE(args.dfinal_state, states);
+  HM_CHECK_SHAPE_IF_THERE(args.dinitial_state, states);
 }
 
 }  // namespace
@@ -97,24 +92,16 @@ void SelectiveScanForward(Arena& arena, const SelectiveScanArgs<T>& args) {
   CheckForward(device, args);
   if (args.x.empty()) return;
   Arena::Scope scope(arena);
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (!device.is_for_cpu()) {
-      const int64_t bytes = cuda::SelectiveScanForwardScratchBytes(args);
-      const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
-      if (!device.is_plan()) cuda::SelectiveScanForward(device, scratch, args);
-      return;
-    }
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    const Tensor<uint8_t> scratch = arena.New<uint8_t>({cpu::SelectiveScanForwardScratchBytes(args)});
-    if (device.is_plan()) return;
-    HM_CHECK(device.is_cpu());
-    cpu::SelectiveScanForward(scratch, args);
-  } else {
-    HM_CHECK(device.is_plan());  // Without CUDA nothing runs 16 bits, and nothing is there to plan for.
-  }
+  DispatchWithPlan<T>(
+      "SelectiveScanForward", device,
+      [&]<typename U>() {
+        const auto scratch = arena.New<uint8_t>({cpu::SelectiveScanForwardScratchBytes<U>(args)});
+        if (!device.is_plan()) cpu::SelectiveScanForward(scratch, args);
+      },
+      [&]<typename U>() {
+        const auto scratch = arena.New<uint8_t>({cuda::SelectiveScanForwardScratchBytes<U>(args)});
+        if (!device.is_plan()) cuda::SelectiveScanForward(device, scratch, args);
+      });
 }
 
 template <typename T>
@@ -123,24 +110,16 @@ void SelectiveScanBackward(Arena& arena, const SelectiveScanGradArgs<T>& args) {
   CheckBackward(device, args);
   if (args.forward.x.empty()) return;
   Arena::Scope scope(arena);
-#if HM11_HAVE_CUDA
-  if constexpr (kOnCuda<T>) {
-    if (!device.is_for_cpu()) {
-      const int64_t bytes = cuda::SelectiveScanBackwardScratchBytes(args);
-      const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
-      if (!device.is_plan()) cuda::SelectiveScanBackward(device, scratch, args);
-      return;
-    }
-  }
-#endif
-  if constexpr (kOnCpu<T>) {
-    const Tensor<uint8_t> scratch = arena.New<uint8_t>({cpu::SelectiveScanBackwardScratchBytes(args)});
-    if (device.is_plan()) return;
-    HM_CHECK(device.is_cpu());
-    cpu::SelectiveScanBackward(scratch, args);
-  } else {
-    HM_CHECK(device.is_plan());
-  }
+  DispatchWithPlan<T>(
+      "SelectiveScanBackward", device,
+      [&]<typename U>() {
+        const auto scratch = arena.New<uint8_t>({cpu::SelectiveScanBackwardScratchBytes<U>(args)});
+        if (!device.is_plan()) cpu::SelectiveScanBackward(scratch, args);
+      },
+      [&]<typename U>() {
+        const auto scratch = arena.New<uint8_t>({cuda::SelectiveScanBackwardScratchBytes<U>(args)});
+        if (!device.is_plan()) cuda::SelectiveScanBackward(device, scratch, args);
+      });
 }
 
 #define HM_INSTANTIATE(T)                                                                    \

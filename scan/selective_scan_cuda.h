@@ -10,8 +10,6 @@
 
 namespace hm11::cuda {
 
-#if HM11_HAVE_CUDA
-
 // Bytes of scratch the call of the same name needs: a function of shapes alone, so that it is the same on the
 // plan device. May be 0.
 template <typename T>
@@ -25,8 +23,6 @@ void SelectiveScanForward(const Device& device, Tensor<uint8_t> scratch, const S
 template <typename T>
 void SelectiveScanBackward(const Device& device, Tensor<uint8_t> scratch,
                            const SelectiveScanGradArgs<T>& args);
-
-#endif  // HM11_HAVE_CUDA
 
 }  // namespace hm11::cuda
 

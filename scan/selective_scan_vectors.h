@@ -94,6 +94,10 @@ struct Vectors {
     if constexpr (std::is_same_v<T, float>) return FastExp2<V>(x);
     return Each(x, [](T lane) { return FastExp2<T>(lane); });
   }
+  static V Exp2OfNegative(V x) {
+    if constexpr (std::is_same_v<T, float>) return FastExp2OfNegative<V>(x);
+    return Exp2(x);
+  }
   static V Softplus(V x) {
     if constexpr (std::is_same_v<T, float>) return FastSoftplus<V>(x);
     return Each(x, [](T lane) { return FastSoftplus<T>(lane); });

@@ -10,7 +10,6 @@
 
 namespace hm11 {
 
-#if HM11_HAVE_CUDA
 namespace cuda {
 // In device_timer.cu: a pair of events, and what is done with them.
 void* NewEvents();
@@ -18,7 +17,6 @@ void DeleteEvents(void* events);
 void RecordStart(void* events, const Device& device);
 double RecordStopSeconds(void* events, const Device& device);
 }  // namespace cuda
-#endif
 
 Device BenchmarkDevice() {
   static const Device* const device = [] {
@@ -34,28 +32,28 @@ Device BenchmarkDevice() {
 }
 
 DeviceTimer::DeviceTimer(Device device) : device_(std::move(device)) {
-#if HM11_HAVE_CUDA
-  if (device_.is_cuda()) events_ = cuda::NewEvents();
-#endif
+  if constexpr (kHaveCuda) {
+    if (device_.is_cuda()) events_ = cuda::NewEvents();
+  }
 }
 
 DeviceTimer::~DeviceTimer() {
-#if HM11_HAVE_CUDA
-  if (events_ != nullptr) cuda::DeleteEvents(events_);
-#endif
+  if constexpr (kHaveCuda) {
+    if (events_ != nullptr) cuda::DeleteEvents(events_);
+  }
 }
 
 void DeviceTimer::Start() {
-#if HM11_HAVE_CUDA
-  if (device_.is_cuda()) return cuda::RecordStart(events_, device_);
-#endif
+  if constexpr (kHaveCuda) {
+    if (device_.is_cuda()) return cuda::RecordStart(events_, device_);
+  }
   start_ = std::chrono::steady_clock::now();
 }
 
 double DeviceTimer::StopSeconds() {
-#if HM11_HAVE_CUDA
-  if (device_.is_cuda()) return cuda::RecordStopSeconds(events_, device_);
-#endif
+  if constexpr (kHaveCuda) {
+    if (device_.is_cuda()) return cuda::RecordStopSeconds(events_, device_);
+  }
   return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 

@@ -8,13 +8,16 @@
 //     return run.Finish();
 //   }
 //
-// Every output is guarded: Finish fails the test when an element was not written or something beside it was.
+// Every output is guarded: Finish fails the test when an element was not written or something beside it was, when
+// an input was, and, on the CPU, when something was behind the memory that the op took.
 // With ExpectDevicesAgree, ExpectSameBits and GradientsMatch that makes the standard properties of an op.
 #ifndef HM11_TESTING_OP_RUN_H_
 #define HM11_TESTING_OP_RUN_H_
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstring>
 #include <functional>
 #include <map>
 #include <string>
@@ -42,9 +45,11 @@ class OpRun {
   bool on_gpu() const { return arena_.device().is_cuda(); }
 
   // Inputs; without a shape: absent operands.
-  Tensor<const T> In(const HostTensor<double>& host) { return UploadAs<T>(arena_, host); }
-  Tensor<const Accum<T>> InAccum(const HostTensor<double>& host) { return UploadAs<Accum<T>>(arena_, host); }
-  Tensor<const int32_t> InIds(const HostTensor<int32_t>& host) { return Upload(arena_, host); }
+  Tensor<const T> In(const HostTensor<double>& host) { return Kept(UploadAs<T>(arena_, host)); }
+  Tensor<const Accum<T>> InAccum(const HostTensor<double>& host) {
+    return Kept(UploadAs<Accum<T>>(arena_, host));
+  }
+  Tensor<const int32_t> InIds(const HostTensor<int32_t>& host) { return Kept(Upload(arena_, host)); }
 
   // Outputs; rank 0: absent ones.
   Tensor<T> Out(const std::string& name, Shape shape) { return Guarded<T>(name, shape); }
@@ -57,12 +62,35 @@ class OpRun {
 
   Results Finish() {
     arena_.device().Synchronize();
+    for (const auto& input_is_kept : kept_) EXPECT_TRUE(input_is_kept()) << "an input was written to";
+    if (arena_.device().is_cpu()) ExpectNothingBehind();
     Results results;
     for (const auto& [name, finish] : finish_) results[name] = finish();
     return results;
   }
 
  private:
+  template <typename N>
+  Tensor<const N> Kept(Tensor<N> input) {
+    if (input.empty()) return input;
+    kept_.push_back([this, input, before = Download(arena_, input)] {
+      const HostTensor<N> after = Download(arena_, input);
+      return std::memcmp(after.values.data(), before.values.data(),
+                         static_cast<size_t>(input.size_bytes())) == 0;
+    });
+    return input;
+  }
+  // The arena is new: what nobody took is zeros.
+  void ExpectNothingBehind() {
+    constexpr int64_t kLookedAt = 1 << 16;
+    const int64_t most = arena_.high_water_bytes();
+    const Arena::Scope scope(arena_);
+    const Tensor<char> next = arena_.New<char>({1});
+    const char* const end = next.data() - (arena_.used_bytes() - Arena::kAlignment) + most;
+    EXPECT_EQ(std::count(end, end + kLookedAt, 0), kLookedAt)
+        << "the op wrote behind the memory that it took";
+  }
+
   template <typename N>
   Tensor<N> Guarded(const std::string& name, Shape shape) {
     if (shape.rank() == 0) return {};
@@ -84,6 +112,7 @@ class OpRun {
   }
 
   Arena arena_;
+  std::vector<std::function<bool()>> kept_;
   std::vector<std::pair<std::string, std::function<HostTensor<double>()>>> finish_;
 };
 

@@ -249,19 +249,19 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
   const MuonShape shape = batch.shape();
   const Tensor<T> x = arena.New<T>({shape.count, shape.small, shape.large});
   const Tensor<float> partials = arena.New<float>({shape.count, cuda::MuonTiles(shape)});
-#if HM11_HAVE_CUDA
-  if (device_.is_cuda()) {
-    cuda::GatherMuon<T>(device_, Operands(), shape, x, partials);
-    const Tensor<T> orthogonal = NewtonSchulz<T>(arena, x, config_.newton_schulz_steps, Polynomials());
-    return cuda::ScatterMuon<T>(device_, Operands(), shape, orthogonal);
+  const auto orthogonalized = [&] {
+    return NewtonSchulz<T>(arena, x, config_.newton_schulz_steps, Polynomials());
+  };
+  if constexpr (kHaveCuda) {
+    if (device_.is_cuda()) {
+      cuda::GatherMuon<T>(device_, Operands(), shape, x, partials);
+      return cuda::ScatterMuon<T>(device_, Operands(), shape, orthogonalized());
+    }
   }
-#endif
   if constexpr (std::is_same_v<T, float>) {
-    (void)partials;
     const Tensor<float> scratch = arena.New<float>(x.shape());
     if (device_.is_cpu()) GatherMuon(Operands(), shape, x, scratch);
-    const Tensor<float> orthogonal =
-        NewtonSchulz<float>(arena, x, config_.newton_schulz_steps, Polynomials());
+    const Tensor<float> orthogonal = orthogonalized();
     if (device_.is_cpu()) ScatterMuon(Operands(), shape, orthogonal, scratch);
   }
 }
@@ -280,9 +280,9 @@ void Optimizer::MeasureGradient(Arena& arena) {
     device_.Zero(squares.data(), squares.size_bytes());
   }
   ranks_.AllReduce(device_, squares);
-#if HM11_HAVE_CUDA
-  if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
-#endif
+  if constexpr (kHaveCuda) {
+    if (device_.is_cuda()) cuda::FinishNorm(device_, squares.data(), norm_.data());
+  }
   if (device_.is_cpu()) norm_[0] = std::sqrt(squares[0]);
 }
 
@@ -293,9 +293,9 @@ void Optimizer::UpdateOwned(Arena& arena) {
   };
   forget(share_.controls(), share_.begin());
   forget(share_.end(), gradients_.flat.size());
-#if HM11_HAVE_CUDA
-  if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
-#endif
+  if constexpr (kHaveCuda) {
+    if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
+  }
   if (device_.is_cpu()) StepAdam(Operands(), rules_);
   for (const MuonBatch& batch : muon_) {
     if (device_.is_cuda() && config_.newton_schulz_bf16) {

@@ -1,4 +1,4 @@
-// The CPU's half of Axpy, and the door that chooses.
+// The CPU's half of Axpy, and the choice.
 #include "bazel/selftest/axpy.h"
 
 #include <cstddef>

@@ -101,11 +101,17 @@ void PrintChange(const char* word, const RatioChange& change) {
                ShortNumber(change.milliseconds_after), 100 * change.spread_after);
 }
 
+// "BM_Step/MLP forward/cuda/... and 40 more"
+std::string Contents(const BenchmarkRecord& record) {
+  return absl::StrCat(record.rows.begin()->first, " and ", record.rows.size() - 1, " more");
+}
+
 // Prints the comparison of one program's records; returns how many ratios were lost.
 int ComparePair(const RecordPair& pair) {
   const RunDescription& run = pair.after->run;
   if (pair.before == nullptr) {
-    absl::PrintF("%s on %s: one record, nothing to compare with\n", run.program, run.machine);
+    absl::PrintF("%s on %s: one record of %s, nothing to compare with\n", run.program, run.machine,
+                 Contents(*pair.after));
     return 0;
   }
   const double threshold = absl::GetFlag(FLAGS_threshold);
@@ -114,14 +120,14 @@ int ComparePair(const RecordPair& pair) {
   for (const RatioChange& gain : comparison.gains) PrintChange("gain", gain);
   for (const auto& [name, what] : pair.after->failures) absl::PrintF("failed: %s: %s\n", name, what);
   if (pair.before->run.machine != run.machine) {
-    absl::PrintF("%s: the GPUs of %s and %s\n", run.program, pair.before->run.machine, run.machine);
+    absl::PrintF("%s: what %s and %s have in common\n", run.program, pair.before->run.machine, run.machine);
   }
   absl::PrintF(
-      "%s on %s: %s (%s) against %s (%s): %d ratios compared, %d lost and %d gained more than %.0f %%, "
+      "%s on %s, %s: %s (%s) against %s (%s): %d ratios compared, %d lost and %d gained more than %.0f %%, "
       "%d benchmarks not measured again\n",
-      run.program, run.machine, run.commit, run.date, pair.before->run.commit, pair.before->run.date,
-      comparison.ratios_compared, comparison.losses.size(), comparison.gains.size(), 100 * threshold,
-      comparison.gone.size());
+      run.program, run.machine, Contents(*pair.after), run.commit, run.date, pair.before->run.commit,
+      pair.before->run.date, comparison.ratios_compared, comparison.losses.size(), comparison.gains.size(),
+      100 * threshold, comparison.gone.size());
   return static_cast<int>(comparison.losses.size());
 }
 

@@ -273,6 +273,41 @@ TEST(BenchmarkHistoryTest, TheNewestTwoOfAMachineArePairedProgramByProgram) {
   EXPECT_THAT(NewestPairs({}, ""), IsEmpty());
 }
 
+TEST(BenchmarkHistoryTest, RunsOfAProgramAtOtherShapesArePairedApart) {
+  const auto at = [](const char* date, const char* name, const char* machine) {
+    BenchmarkRecord record;
+    record.run = {.commit = "", .dirty = false, .date = date, .program = "step", .machine = machine};
+    record.rows[name] = {.milliseconds = 1, .ceiling_share = 0.5};
+    return record;
+  };
+  const char* const gpu = "X, 16 cores, NVIDIA Y";
+  const std::vector<BenchmarkRecord> history = {
+      at("2026-01", "BM_A/cuda/s", gpu), at("2026-02", "BM_A/cuda/l", gpu), at("2026-03", "BM_A/cuda/s", gpu),
+      at("2026-04", "BM_A/cuda/l", gpu)};
+  const std::vector<RecordPair> pairs = NewestPairs(history, "");
+  ASSERT_EQ(pairs.size(), 2u);
+  EXPECT_EQ(pairs[0].after, &history[3]);
+  EXPECT_EQ(pairs[0].before, &history[1]);
+  EXPECT_EQ(pairs[1].after, &history[2]);
+  EXPECT_EQ(pairs[1].before, &history[0]);
+}
+
+TEST(BenchmarkHistoryTest, MachinesWithTheSameCpuAreComparableButForTheirGpus) {
+  BenchmarkRecord before, after;
+  before.run.machine = "X, 2 cores";
+  after.run.machine = "X, 2 cores, NVIDIA Y";
+  for (const char* name : {"BM_A/cuda/x", "BM_A/cpu/x"}) {
+    before.rows[name] = {.milliseconds = 1, .ceiling_share = 0.5};
+    after.rows[name] = {.milliseconds = 1, .ceiling_share = 0.4};
+  }
+  ASSERT_EQ(NewestPairs({before, after}, "").size(), 1u);
+  const Comparison change = Compare(before, after, 0.1);
+  ASSERT_EQ(change.losses.size(), 1u);
+  EXPECT_EQ(change.losses[0].name, "BM_A/cpu/x");
+  after.run.machine = "X, 4 cores, NVIDIA Y";
+  EXPECT_TRUE(Compare(before, after, 0.1).losses.empty());
+}
+
 class FolderTest : public ::testing::Test {
  protected:
   void SetUp() override {

@@ -246,14 +246,27 @@ absl::string_view GpuOf(absl::string_view machine) {
   return begin == absl::string_view::npos ? "" : machine.substr(begin);
 }
 
-bool AreComparable(absl::string_view machine, absl::string_view other) {
-  return machine == other || (!GpuOf(machine).empty() && GpuOf(machine) == GpuOf(other));
+// What stands before it: the CPU and its cores.
+absl::string_view CpuOf(absl::string_view machine) {
+  return absl::StripSuffix(machine.substr(0, machine.size() - GpuOf(machine).size()), ", ");
 }
 
-// Whether a benchmark ran on the CPU of a machine that has a GPU.
+bool HaveSameGpu(absl::string_view machine, absl::string_view other) {
+  return machine == other || (!GpuOf(machine).empty() && GpuOf(machine) == GpuOf(other));
+}
+bool HaveSameCpu(absl::string_view machine, absl::string_view other) {
+  return machine == other || (!CpuOf(machine).empty() && CpuOf(machine) == CpuOf(other));
+}
+
+// Whether a benchmark ran on the CPU, whatever GPU the machine has.
 bool IsOfCpu(const std::string& name) {
   const std::vector<absl::string_view> words = absl::StrSplit(name, '/');
   return std::find(words.begin(), words.end(), "cpu") != words.end();
+}
+
+bool ShareABenchmark(const BenchmarkRecord& a, const BenchmarkRecord& b) {
+  return std::any_of(a.rows.begin(), a.rows.end(),
+                     [&](const auto& row) { return b.rows.count(row.first) > 0; });
 }
 
 double ChangeFactor(const RatioChange& change) { return change.after / change.before; }
@@ -427,11 +440,12 @@ absl::Status AppendToHistory(const std::string& path, const BenchmarkRecord& rec
 
 Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold) {
   Comparison comparison;
-  const bool same_cpu = before.run.machine == after.run.machine;
+  const bool same_cpu = HaveSameCpu(before.run.machine, after.run.machine);
+  const bool same_gpu = HaveSameGpu(before.run.machine, after.run.machine);
   for (const auto& entry : before.rows) {
     const std::string& name = entry.first;
     const BenchmarkRow& old_row = entry.second;
-    if (!same_cpu && IsOfCpu(name)) continue;
+    if (!(IsOfCpu(name) ? same_cpu : same_gpu)) continue;
     const auto found = after.rows.find(name);
     if (found == after.rows.end()) {
       comparison.gone.push_back(name);
@@ -475,23 +489,27 @@ std::vector<RecordPair> NewestPairs(const std::vector<BenchmarkRecord>& history,
   std::stable_sort(by_date.begin(), by_date.end(),
                    [](const auto* a, const auto* b) { return a->run.date < b->run.date; });
   const std::string newest_machine = by_date.back()->run.machine;
-  std::map<std::string, RecordPair> pairs;
+  std::vector<RecordPair> pairs;
   for (auto record = by_date.rbegin(); record != by_date.rend(); ++record) {
     const RunDescription& run = (*record)->run;
-    if (machine.empty() ? !AreComparable(run.machine, newest_machine)
-                        : !absl::StrContains(run.machine, machine)) {
+    if (machine.empty()
+            ? !HaveSameGpu(run.machine, newest_machine) && !HaveSameCpu(run.machine, newest_machine)
+            : !absl::StrContains(run.machine, machine)) {
       continue;
     }
-    RecordPair& pair = pairs[run.program];
-    if (pair.after == nullptr) {
-      pair.after = *record;
-    } else if (pair.before == nullptr) {
-      pair.before = *record;
+    const auto pair = std::find_if(pairs.begin(), pairs.end(), [&](const RecordPair& newer) {
+      return newer.after->run.program == run.program && ShareABenchmark(*newer.after, **record);
+    });
+    if (pair == pairs.end()) {
+      pairs.push_back({.before = nullptr, .after = *record});
+    } else if (pair->before == nullptr) {
+      pair->before = *record;
     }
   }
-  std::vector<RecordPair> result;
-  for (const auto& [program, pair] : pairs) result.push_back(pair);
-  return result;
+  std::stable_sort(pairs.begin(), pairs.end(), [](const RecordPair& a, const RecordPair& b) {
+    return a.after->run.program < b.after->run.program;
+  });
+  return pairs;
 }
 
 }  // namespace hm11

@@ -4,7 +4,8 @@
 // Times of different days are not comparable, ratios within one run are: a benchmark's speedup over its
 // baseline (the same benchmark with another algorithm's name) and its bandwidth as a share of a copy's, or what
 // a program that measures its own ceiling gives in a counter "ceiling_share". Only these are judged. They are
-// comparable between machines with the same GPU too, but for benchmarks of the CPU ("/cpu/" in the name).
+// comparable between machines with the same GPU too, those of benchmarks of the CPU ("/cpu/" in the name) between
+// machines with the same CPU and as many cores.
 #ifndef HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_
 #define HM11_TOOLS_BENCH_BENCHMARK_HISTORY_H_
 
@@ -111,12 +112,14 @@ struct Comparison {
   std::vector<std::string> gone;  // measured before, not in the later record
 };
 
-// Ratios that fell or rose by more than `threshold`, 0.1 being 10 %; of different machines, those of their GPUs.
+// Ratios that fell or rose by more than `threshold`, 0.1 being 10 %; of different machines, those of the GPU or
+// CPU that is the same.
 Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold);
 
-// The newest record of each program on one machine with the one before it (null when there is none). The
-// machine is that of the newest record or one with the same GPU, or every one whose description contains
-// `machine` when that is not empty.
+// The newest record of each program on one machine with the newest one before it that shares a benchmark with it
+// (null when there is none); a program run at other shapes has a pair for each. The machine is that of the
+// newest record or one with the same GPU or CPU, or every one whose description contains `machine` when that
+// is not empty.
 struct RecordPair {
   const BenchmarkRecord* before = nullptr;
   const BenchmarkRecord* after = nullptr;
