@@ -7,7 +7,6 @@
 #include "absl/strings/str_replace.h"
 #include "core/fields.h"
 #include "core/file.h"
-#include "core/lzma.h"
 #include "core/number_text.h"
 #include "core/status.h"
 #include "model/placed_weights.h"
@@ -126,11 +125,9 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
 template <typename T>
 absl::Status TrainingRun<T>::LogYardstick() {
   log_.Progress("compressing the same text by xz -9");
-  const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
-  HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
+  HM_ASSIGN_OR_RETURN(const Yardstick::Result xz, yardstick_.Wait());
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
-                            8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
-                            text.size()));
+                            xz.bits_per_byte, xz.text_bytes));
   return absl::OkStatus();
 }
 
@@ -159,6 +156,7 @@ void TrainingRun<T>::LogScore(const Score& score, double eval_ms, int64_t artifa
 template <typename T>
 absl::Status TrainingRun<T>::Finish() {
   if (EndIsAskedFor()) return Interrupted();
+  BeginYardstick();
   HM_ASSIGN_OR_RETURN(std::vector<NamedTensor> exported, ExportedWeights());
   if (is_first()) {
     HM_RETURN_IF_ERROR(WriteSafetensors(

@@ -371,6 +371,7 @@ absl::Status TrainingRun<T>::Train() {
   if (position_.step == 0 && !EndIsAskedFor()) {
     HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
   }
+  if (options_.device.is_cuda()) BeginYardstick();  // CPU cores have nothing else to do.
   GoOn();
   ShowProgress();
   while (true) {
