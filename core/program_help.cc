@@ -82,4 +82,17 @@ std::vector<char*> ParseCommandLine(int argc, char** argv, const ProgramHelp& he
   return absl::ParseCommandLine(argc, argv);
 }
 
+absl::Status ParseFlags(int argc, char** argv, const ProgramHelp& help) {
+  const std::vector<char*> words = ParseCommandLine(argc, argv, help);
+  if (words.size() == 1) return absl::OkStatus();
+  return absl::InvalidArgumentError(
+      absl::StrCat("unexpected argument '", words[1], "'; flags begin with --"));
+}
+
+int ExitCode(const absl::Status& status, int of_error) {
+  if (status.ok()) return 0;
+  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
+  return of_error;
+}
+
 }  // namespace hm11

@@ -7,6 +7,8 @@
 #include <string>
 #include <vector>
 
+#include "absl/status/status.h"
+
 namespace hm11 {
 
 struct FlagGroup {
@@ -24,8 +26,14 @@ struct ProgramHelp {
 std::string HelpText(const ProgramHelp& help);
 
 // absl::ParseCommandLine, but --help prints the text above to standard output and ends the program with code
-// 0.
+// 0. Gives the words that are no flags, the program's name first.
 std::vector<char*> ParseCommandLine(int argc, char** argv, const ProgramHelp& help);
+
+// The same for a program that takes flags alone: InvalidArgument names another word.
+absl::Status ParseFlags(int argc, char** argv, const ProgramHelp& help);
+
+// What main returns: 0, or `of_error` with the error in a line on the standard error stream.
+int ExitCode(const absl::Status& status, int of_error = 1);
 
 }  // namespace hm11
 

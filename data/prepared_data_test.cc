@@ -7,13 +7,13 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "testing/matchers.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
 
 std::string NewFolder(const std::string& name, const std::vector<std::string>& files) {
-  std::string pattern = testing::TempDir() + "/prepared_data_XXXXXX";
-  const std::string folder = absl::StrCat(mkdtemp(pattern.data()), "/", name);
+  const std::string folder = absl::StrCat(NewTestFolder("prepared_data"), "/", name);
   EXPECT_THAT(MakeFolders(folder), IsOk());
   for (const std::string& file : files) EXPECT_THAT(WriteFile(absl::StrCat(folder, "/", file), ""), IsOk());
   return folder;
@@ -37,6 +37,7 @@ TEST(PreparedDataTest, AFolderIsTheShardsOfItsNameWhateverItIsCalled) {
 
 TEST(PreparedDataTest, APatternIsItself) {
   EXPECT_THAT(ShardPattern("d/x_train_*.bin", "train"), IsOkAndHolds("d/x_train_*.bin"));
+  EXPECT_THAT(ShardPattern("no/where", "val"), StatusIs(absl::StatusCode::kNotFound, "no/where: no such"));
   EXPECT_THAT(ValidationPattern("a_train_b/x_train_*.bin"), IsOkAndHolds("a_train_b/x_val_*.bin"));
   EXPECT_THAT(ValidationPattern("x_train_train_*.bin"), IsOkAndHolds("x_train_val_*.bin"));
   EXPECT_THAT(ValidationPattern("a_train_b/x.bin"),

@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/program_help.h"
 #include "core/status.h"
+#include "data/prepare.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -158,6 +159,8 @@ absl::StatusOr<bool> Main() {
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
   HM_RETURN_IF_ERROR(
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
+  HM_RETURN_IF_ERROR(
+      CheckTokenizerOfShards(absl::GetFlag(FLAGS_data), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   HM_ASSIGN_OR_RETURN(const ScorerOptions scorer, OptionsOf(model));
@@ -200,23 +203,19 @@ absl::StatusOr<bool> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  const absl::Status flags = hm11::ParseFlags(
       argc, argv,
       {.summary = "Audits how an artifact is scored: legal or not, and why. Exit code 0: legal; 1: not; 2: "
                   "an error.",
        .examples =
            {"audit --run=runs/book", "audit --run=runs/book --mode=stateful --probes=4",
-            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data --json=audit.json"},
+            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=corpus --json=audit.json"},
        .groups = {{"What is audited", {"run", "artifact", "tokenizer", "data"}},
                   {"How it is scored", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
                   {"The audit", {"tokens", "probes", "seed", "json"}},
                   {"On what", {"device", "rows_at_once"}}}});
-  const absl::StatusOr<bool> legal =
-      positional.size() == 1 ? hm11::Main()
-                             : absl::InvalidArgumentError(absl::StrCat("unexpected argument '", positional[1],
-                                                                       "'; flags begin with --"));
+  const absl::StatusOr<bool> legal = flags.ok() ? hm11::Main() : flags;
   if (legal.ok()) return *legal ? 0 : 1;
-  std::fprintf(stderr, "error: %s\n", std::string(legal.status().message()).c_str());
-  return 2;
+  return hm11::ExitCode(legal.status(), 2);
 }

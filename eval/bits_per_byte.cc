@@ -23,6 +23,18 @@ std::vector<Window> ShareOf(const std::vector<Window>& windows, int rank, int ra
   return {windows.begin() + count * rank / ranks, windows.begin() + count * (rank + 1) / ranks};
 }
 
+// Windows of one length as a batch; ids, targets: [windows, length].
+void Gather(std::span<const uint16_t> tokens, std::span<const Window> windows, std::vector<int32_t>* ids,
+            std::vector<int32_t>* targets) {
+  ids->clear();
+  targets->clear();
+  for (const Window& window : windows) {
+    const uint16_t* const begin = tokens.data() + window.begin;
+    ids->insert(ids->end(), begin, begin + window.length);
+    targets->insert(targets->end(), begin + 1, begin + 1 + window.length);
+  }
+}
+
 }  // namespace
 
 absl::StatusOr<ScoreMode> ScoreModeFromName(absl::string_view name) {
@@ -150,24 +162,19 @@ Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>
     const size_t most = static_cast<size_t>(std::max<int64_t>(1, options.rows_at_once / length));
     size_t last = first;
     while (last < windows.size() && last - first < most && windows[last].length == length) ++last;
-    const int64_t count = static_cast<int64_t>(last - first), rows = count * length;
-    ids.resize(static_cast<size_t>(rows));
-    targets.resize(static_cast<size_t>(rows));
-    for (int64_t w = 0; w < count; ++w) {
-      const uint16_t* begin = tokens.data() + windows[first + static_cast<size_t>(w)].begin;
-      std::copy_n(begin, length, ids.begin() + w * length);
-      std::copy_n(begin + 1, length, targets.begin() + w * length);
-    }
+    const std::span<const Window> together(&windows[first], last - first);
+    const int64_t count = static_cast<int64_t>(together.size());
+    Gather(tokens, together, &ids, &targets);
     arena.Reset();
     Tensor<int32_t> device_ids = arena.New<int32_t>({count, length});
     Tensor<int32_t> device_targets = arena.New<int32_t>({count, length});
     arena.device().CopyFromHost(device_ids.data(), ids.data(), device_ids.size_bytes());
     arena.device().CopyFromHost(device_targets.data(), targets.data(), device_targets.size_bytes());
     const Tensor<Accum<T>> result = TokenLosses<T>(arena, config, weights, device_ids, device_targets);
-    losses.resize(static_cast<size_t>(rows));
+    losses.resize(ids.size());
     arena.device().CopyToHost(losses.data(), result.data(), result.size_bytes());
     for (int64_t w = 0; w < count; ++w) {
-      for (int64_t t = length - windows[first + static_cast<size_t>(w)].scored; t < length; ++t) {
+      for (int64_t t = length - together[static_cast<size_t>(w)].scored; t < length; ++t) {
         const size_t i = static_cast<size_t>(w * length + t);
         sum.Add(losses[i], bytes.Bytes(targets[i], ids[i]));
       }

@@ -16,6 +16,7 @@
 #include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "data/prepare.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -141,6 +142,8 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
   HM_RETURN_IF_ERROR(
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
+  HM_RETURN_IF_ERROR(
+      CheckTokenizerOfShards(absl::GetFlag(FLAGS_data), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   const auto start = std::chrono::steady_clock::now();
@@ -172,22 +175,19 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 
 int main(int argc, char** argv) {
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  const absl::Status flags = hm11::ParseFlags(
       argc, argv,
       {.summary = "Scores an artifact: bits per byte of validation text.",
        .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
-                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data"},
+                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=corpus"},
        .groups = {{"What is scored", {"run", "artifact", "tokenizer", "data"}},
                   {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},
                   {"On what", {"device", "gpus", "rank_timeout", "rows_at_once"}}}});
-  if (positional.size() == 1) {
-    return hm11::RunRanks(const_cast<char**>(arguments.data()),
-                          {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",
-                           .device = absl::GetFlag(FLAGS_device),
-                           .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
-                          hm11::Main);
-  }
-  std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
-  return 1;
+  if (!flags.ok()) return hm11::ExitCode(flags);
+  return hm11::RunRanks(const_cast<char**>(arguments.data()),
+                        {.gpus = hm11::IsCut() ? absl::GetFlag(FLAGS_gpus) : "1",
+                         .device = absl::GetFlag(FLAGS_device),
+                         .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                        hm11::Main);
 }

@@ -171,7 +171,7 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  absl::Status status = hm11::ParseFlags(
       argc, argv,
       {.summary = "Writes text by a trained model.",
        .examples = {"generate --run=runs/book --prompt='It was a dark night'",
@@ -182,12 +182,6 @@ int main(int argc, char** argv) {
                   {"The text", {"prompt", "tokens", "stop", "log_probs"}},
                   {"How tokens are drawn", {"temperature", "top_p", "top_k", "seed"}},
                   {"On what", {"device", "window"}}}});
-  if (positional.size() > 1) {
-    std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
-    return 1;
-  }
-  const absl::Status status = hm11::Main();
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  if (status.ok()) status = hm11::Main();
+  return hm11::ExitCode(status);
 }

@@ -22,6 +22,7 @@
 #include "eval/run_files.h"
 #include "eval/sampler.h"
 #include "eval/streamed_text.h"
+#include "model/drawn_test_config.h"
 #include "model/golden_model.h"
 #include "model/language_model.h"
 #include "testing/devices.h"
@@ -29,37 +30,6 @@
 
 namespace hm11 {
 namespace {
-
-// Every feature that a pass through the model can have, in some of the draws.
-ModelConfig AnyConfig() {
-  ModelConfig config;
-  config.layers = *rc::gen::container<std::string>(*rc::gen::inRange(1, 5), rc::gen::element('M', 'A'));
-  config.vocab = *rc::gen::inRange(5, 30);
-  config.heads = *rc::gen::element(1, 2, 4);
-  config.kv_heads = config.heads / *rc::gen::element<int64_t>(1, config.heads);
-  config.dim = config.heads * *rc::gen::element(4, 8);
-  config.mlp_width = *rc::gen::inRange(1, 12);
-  config.state = *rc::gen::inRange(1, 5);
-  config.conv_width = *rc::gen::inRange(1, 5);
-  config.dt_rank = *rc::gen::inRange(1, 4);
-  config.tied_embeddings = *rc::gen::arbitrary<bool>();
-  config.rope_dims = 4;
-  config.rope_length = *rc::gen::inRange(1, 12);
-  config.bigram_rows = *rc::gen::element(0, 7);
-  config.bigram_dim = 3;
-  config.value_embedding_layers = *rc::gen::inRange(0, 3);
-  config.value_embedding_dim = 3;
-  config.xsa_layers = *rc::gen::inRange(0, 4);
-  config.gated_attention = *rc::gen::arbitrary<bool>();
-  config.value_residual = *rc::gen::arbitrary<bool>();
-  config.token_gate = *rc::gen::arbitrary<bool>();
-  config.parallel_layers = *rc::gen::inRange(0, 4);
-  config.loop_passes = *rc::gen::inRange(1, 4);
-  config.loop_first = *rc::gen::inRange<int64_t>(0, config.layer_count());
-  config.loop_last = *rc::gen::inRange<int64_t>(config.loop_first, config.layer_count());
-  RC_PRE(config.Validate().ok());
-  return config;
-}
 
 // Weights by formula, in a type.
 template <typename W>
@@ -124,7 +94,7 @@ std::vector<uint16_t> Continued(Decoder<T, W>& decoder, std::vector<uint16_t> pr
 }
 
 RC_GTEST_PROP(GenerateTest, GreedyTextIsWhatForwardPassesOverAllOfItFindLikeliest, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig(5);
   const int64_t window = 8 + 12;
   const Weights<double> weights(Device::Cpu(), config);
   Decoder<double> decoder(Device::Cpu(), config, weights.weights, window);
@@ -141,7 +111,7 @@ RC_GTEST_PROP(GenerateTest, GreedyTextIsWhatForwardPassesOverAllOfItFindLikelies
 }
 
 RC_GTEST_PROP(GenerateTest, TheSameSeedWritesTheSameTextAndWhatWasReadBeforeIsForgotten, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig(5);
   const GenerateOptions options = {.tokens = 20, .sampler = {.seed = *rc::gen::arbitrary<uint64_t>()}};
   const std::vector<uint16_t> prompt = AnyPrompt(config);
   for (const Device& device : TestDevices()) {
@@ -181,7 +151,7 @@ double LargestDistance(const Device& device, const ModelConfig& config, const Mo
 }
 
 RC_GTEST_PROP(GenerateTest, StepsWithWeightsOf16BitsArePassesWithThoseWeights, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig(5);
   std::vector<uint16_t> tokens;
   for (uint64_t i = 0; i < 12; ++i) {
     tokens.push_back(static_cast<uint16_t>(RandomIndex(5, 1, i, config.vocab)));

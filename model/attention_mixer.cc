@@ -72,60 +72,110 @@ void StepForward(Arena& arena, const SequenceState<T>& sequence, const Attention
                                   .y = saved.y.Reshaped({heads, head_dim})});
 }
 
-}  // namespace
-
+// Fills q, k, v, y and log_sum_exp; returns v as rows of y.
 template <typename T, typename W>
-Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
-                                const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
-                                Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
-                                SequenceState<T>* sequence) {
-  const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
-  const bool steps = sequence != nullptr && sequence->steps();
-  const int64_t sequences = sequence == nullptr ? batch : sequence->windows.count;
-  const int64_t length = sequence == nullptr ? time : sequence->windows.length();
-  const int64_t rope_length = sequence == nullptr ? time : sequence->windows.rope_length;
-  const Shape q_shape = {sequences, length, heads, head_dim};
-  const Shape kv_shape = {sequences, length, config.kv_heads, head_dim};
-  Tensor<T> output = arena.New<T>({rows, dim});
-  if (sequence == nullptr || steps) {
-    saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
-    MatmulForward<T, W>(arena, {.x = input, .weight = weights.qkv, .y = saved->qkv});
-  } else {
-    saved->qkv = ProjectChunk(arena, weights, input, *sequence, sequence->qkv[static_cast<size_t>(visit)]);
-  }
+Tensor<T> HeadsForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
+                       AttentionSaved<T>* saved) {
+  SequenceState<T>* const sequence = args.sequence;
+  const bool alone = sequence == nullptr, steps = !alone && sequence->steps();
+  const int64_t sequences = alone ? args.batch : sequence->windows.count;
+  const int64_t length = alone ? args.time : sequence->windows.length();
+  const int64_t rope_length = alone ? args.time : sequence->windows.rope_length;
+  const Shape q_shape = {sequences, length, config.heads, config.head_dim()};
+  const Shape kv_shape = {sequences, length, config.kv_heads, config.head_dim()};
   saved->q = arena.New<T>(q_shape);
   saved->k = arena.New<T>(kv_shape);
   saved->v = arena.New<T>(kv_shape);
   saved->y = arena.New<T>(q_shape);
-  saved->log_sum_exp = arena.New<Accum<T>>({sequences, heads, length});
-
-  AttentionHeadsForward<T>(arena, HeadsArgs(config, weights, sources, rope_length, *saved,
+  saved->log_sum_exp = arena.New<Accum<T>>({sequences, config.heads, length});
+  AttentionHeadsForward<T>(arena, HeadsArgs(config, args.weights, args.sources, rope_length, *saved,
                                             steps ? sequence->place : Tensor<const int32_t>()));
-  Tensor<T> v = saved->v;
   if (steps) {
-    StepForward(arena, *sequence, sequence->rings[static_cast<size_t>(visit)], *saved);
-  } else {
-    AttentionForward<T>(
-        arena,
-        {.q = saved->q, .k = saved->k, .v = saved->v, .y = saved->y, .log_sum_exp = saved->log_sum_exp});
-    if (sequence != nullptr) {
-      saved->y = FreshRows(arena, sequence->windows, saved->y);
-      v = FreshRows(arena, sequence->windows, v);
-    }
+    StepForward(arena, *sequence, sequence->rings[static_cast<size_t>(args.visit)], *saved);
+    return saved->v;
   }
-  if (config.is_exclusive(config.layer_of(visit))) {
+  AttentionForward<T>(
+      arena, {.q = saved->q, .k = saved->k, .v = saved->v, .y = saved->y, .log_sum_exp = saved->log_sum_exp});
+  if (alone) return saved->v;
+  saved->y = FreshRows(arena, sequence->windows, saved->y);
+  return FreshRows(arena, sequence->windows, saved->v);
+}
+
+// dmixed, the gradient of the gated heads, becomes that of the ungated. Writes dinput.
+template <typename T>
+void GatesBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args,
+                   Tensor<T> dmixed) {
+  const AttentionSaved<T>& saved = args.saved;
+  const Shape rows_of_heads = {args.input.dim(0), config.heads, config.head_dim()};
+  const Tensor<T> ungated = saved.exclusive.empty() ? saved.y : saved.exclusive;
+  const Tensor<T> dgate = arena.New<T>({args.input.dim(0), config.heads});
+  HeadGateBackward<T>(arena, {.x = ungated.Reshaped(rows_of_heads),
+                              .gate = saved.gate,
+                              .bias = args.weights.gate_bias,
+                              .dy = dmixed.Reshaped(rows_of_heads),
+                              .dx = dmixed.Reshaped(rows_of_heads),
+                              .dgate = dgate,
+                              .dbias = args.grad.gate_bias});
+  MatmulBackward<T>(arena, {.dy = dgate,
+                            .x = args.input,
+                            .weight = args.weights.gate,
+                            .dx = args.dinput,
+                            .dweight = args.grad.gate});
+}
+
+// From the gradients of q, k and v to that of qkv.
+template <typename T>
+Tensor<T> HeadsBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args,
+                        const AttentionGradArgs<T>& attention) {
+  AttentionHeadsGradArgs<T> heads;
+  heads.forward = HeadsArgs(config, args.weights, args.sources, args.saved.q.dim(1), args.saved);
+  heads.dq = attention.dq;
+  heads.dk = attention.dk;
+  heads.dv = attention.dv;
+  heads.dqkv = arena.New<T>(args.saved.qkv.shape());
+  heads.dq_gain = args.grad.q_gain;
+  heads.dvalue_embedding = args.source_grads.dvalue_embedding;
+  if (!args.sources.value_embedding.empty()) {
+    heads.dve_layer_scale = args.grad.ve_layer_scale;
+    heads.dve_scale = args.source_grads.dve_scale;
+  }
+  if (!args.sources.first_v.empty()) {
+    heads.dfirst_v = args.source_grads.dfirst_v;
+    heads.dresidual = args.grad.residual;
+  }
+  AttentionHeadsBackward<T>(arena, heads);
+  return heads.dqkv;
+}
+
+}  // namespace
+
+template <typename T, typename W>
+Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
+                                AttentionSaved<T>* saved) {
+  const AttentionWeights<W>& weights = args.weights;
+  const int64_t rows = args.batch * args.time, dim = config.dim;
+  const Shape rows_of_heads = {rows, config.heads, config.head_dim()};
+  const Tensor<T> output = arena.New<T>({rows, dim});
+  if (args.sequence == nullptr || args.sequence->steps()) {
+    saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
+    MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.qkv, .y = saved->qkv});
+  } else {
+    saved->qkv = ProjectChunk(arena, weights, args.input, *args.sequence,
+                              args.sequence->qkv[static_cast<size_t>(args.visit)]);
+  }
+  const Tensor<T> v = HeadsForward<T, W>(arena, config, args, saved);
+  if (config.is_exclusive(config.layer_of(args.visit))) {
     saved->exclusive = arena.New<T>(saved->y.shape());
     ExclusiveAttentionForward<T>(arena, {.x = saved->y, .v = v, .y = saved->exclusive});
   }
   if (config.gated_attention) {
-    const Tensor<T> ungated = MixedHeads(*saved);
-    saved->gate = arena.New<T>({rows, heads});
-    Tensor<T> gated = arena.New<T>(saved->y.shape());
-    MatmulForward<T, W>(arena, {.x = input, .weight = weights.gate, .y = saved->gate});
-    HeadGateForward<T>(arena, {.x = ungated.Reshaped({rows, heads, head_dim}),
+    const Tensor<T> ungated = MixedHeads(*saved), gated = arena.New<T>(saved->y.shape());
+    saved->gate = arena.New<T>({rows, config.heads});
+    MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.gate, .y = saved->gate});
+    HeadGateForward<T>(arena, {.x = ungated.Reshaped(rows_of_heads),
                                .gate = saved->gate,
                                .bias = weights.gate_bias,
-                               .y = gated.Reshaped({rows, heads, head_dim})});
+                               .y = gated.Reshaped(rows_of_heads)});
     saved->gated = gated;
   }
   MatmulForward<T, W>(arena,
@@ -134,97 +184,52 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t
 }
 
 template <typename T>
-void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
-                            const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
-                            int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
-                            Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
-                            const AttentionSourceGrads<T>& source_grads) {
+void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args) {
   Arena::Scope scope(arena);
-  const int64_t rows = batch * time, dim = config.dim, heads = config.heads, head_dim = config.head_dim();
-  const Shape kv_shape = saved.k.shape();
-  Tensor<T> dmixed = arena.New<T>(saved.q.shape());
-  Tensor<T> dv = arena.New<T>(kv_shape);
-
-  ScaledMatmulBackward<T>(arena, {.dy = doutput,
-                                  .x = MixedHeads(saved).Reshaped({rows, dim}),
-                                  .weight = weights.out,
-                                  .columns = output_scale,
-                                  .dx = dmixed.Reshaped({rows, dim}),
-                                  .dweight = grad.out});
-  if (config.gated_attention) {
-    const Tensor<T> ungated = saved.exclusive.empty() ? saved.y : saved.exclusive;
-    Tensor<T> dgate = arena.New<T>({rows, heads});
-    HeadGateBackward<T>(arena, {.x = ungated.Reshaped({rows, heads, head_dim}),
-                                .gate = saved.gate,
-                                .bias = weights.gate_bias,
-                                .dy = dmixed.Reshaped({rows, heads, head_dim}),
-                                .dx = dmixed.Reshaped({rows, heads, head_dim}),
-                                .dgate = dgate,
-                                .dbias = grad.gate_bias});
-    MatmulBackward<T>(arena,
-                      {.dy = dgate, .x = input, .weight = weights.gate, .dx = dinput, .dweight = grad.gate});
-  }
+  const AttentionSaved<T>& saved = args.saved;
+  const Shape input_shape = args.input.shape(), kv_shape = saved.k.shape();
+  const Tensor<T> dmixed = arena.New<T>(saved.q.shape()), dv = arena.New<T>(kv_shape);
+  ScaledMatmulBackward<T>(arena, {.dy = args.doutput,
+                                  .x = MixedHeads(saved).Reshaped(input_shape),
+                                  .weight = args.weights.out,
+                                  .columns = args.output_scale,
+                                  .dx = dmixed.Reshaped(input_shape),
+                                  .dweight = args.grad.out});
+  if (config.gated_attention) GatesBackward<T>(arena, config, args, dmixed);
   Tensor<T> dv_exclusive;
   if (!saved.exclusive.empty()) {
     dv_exclusive = arena.New<T>(kv_shape);
     ExclusiveAttentionBackward<T>(
         arena, {.x = saved.y, .v = saved.v, .dy = dmixed, .dx = dmixed, .dv = dv_exclusive});
   }
-  Tensor<T> dq = arena.New<T>(saved.q.shape());
-  Tensor<T> dk = arena.New<T>(kv_shape);
   AttentionGradArgs<T> attention;
   attention.forward = {
       .q = saved.q, .k = saved.k, .v = saved.v, .y = saved.y, .log_sum_exp = saved.log_sum_exp};
   attention.dy = dmixed;
-  attention.dq = dq;
-  attention.dk = dk;
+  attention.dq = arena.New<T>(saved.q.shape());
+  attention.dk = arena.New<T>(kv_shape);
   attention.dv = dv;
   AttentionBackward<T>(arena, attention);
   if (!dv_exclusive.empty()) AddTo<T>(arena, dv_exclusive, 1, dv);
-  if (!dv_from_outside.empty()) AddTo<T>(arena, dv_from_outside, 1, dv);
-  Tensor<T> dqkv = arena.New<T>(saved.qkv.shape());
-  AttentionHeadsGradArgs<T> split;
-  split.forward = HeadsArgs(config, weights, sources, time, saved);
-  split.dq = dq;
-  split.dk = dk;
-  split.dv = dv;
-  split.dqkv = dqkv;
-  split.dq_gain = grad.q_gain;
-  split.dvalue_embedding = source_grads.dvalue_embedding;
-  if (!sources.value_embedding.empty()) {
-    split.dve_layer_scale = grad.ve_layer_scale;
-    split.dve_scale = source_grads.dve_scale;
-  }
-  if (!sources.first_v.empty()) {
-    split.dfirst_v = source_grads.dfirst_v;
-    split.dresidual = grad.residual;
-  }
-  AttentionHeadsBackward<T>(arena, split);
-  MatmulBackward<T>(arena, {.dy = dqkv,
-                            .x = input,
-                            .weight = weights.qkv,
-                            .dx = dinput,
+  if (!args.dv_from_outside.empty()) AddTo<T>(arena, args.dv_from_outside, 1, dv);
+  MatmulBackward<T>(arena, {.dy = HeadsBackward<T>(arena, config, args, attention),
+                            .x = args.input,
+                            .weight = args.weights.qkv,
+                            .dx = args.dinput,
                             .add_to_dx = config.gated_attention,  // The gates read the same input.
-                            .dweight = grad.qkv});
+                            .dweight = args.grad.qkv});
 }
 
 #define HM11_INSTANTIATE(T)                                                                                \
-  template Tensor<T> AttentionLayerForward<T, T>(                                                          \
-      Arena&, const ModelConfig&, int64_t, const AttentionWeights<T>&, const AttentionSources<T>&,         \
-      Tensor<const T>, int64_t, int64_t, AttentionSaved<T>*, SequenceState<T>*);                           \
-  template void AttentionLayerBackward<T>(                                                                 \
-      Arena&, const ModelConfig&, const AttentionWeights<T>&, const AttentionSources<T>&, Tensor<const T>, \
-      int64_t, int64_t, const AttentionSaved<T>&, Tensor<const T>, const OutputScale<T>&, Tensor<const T>, \
-      Tensor<T>, AttentionWeights<Accum<T>>&, const AttentionSourceGrads<T>&);
+  template Tensor<T> AttentionLayerForward<T, T>(Arena&, const ModelConfig&, const AttentionLayerArgs<T>&, \
+                                                 AttentionSaved<T>*);                                      \
+  template void AttentionLayerBackward<T>(Arena&, const ModelConfig&, const AttentionLayerGradArgs<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
-template Tensor<float> AttentionLayerForward<float, Fp16>(Arena&, const ModelConfig&, int64_t,
-                                                          const AttentionWeights<Fp16>&,
-                                                          const AttentionSources<float>&, Tensor<const float>,
-                                                          int64_t, int64_t, AttentionSaved<float>*,
-                                                          SequenceState<float>*);
+template Tensor<float> AttentionLayerForward<float, Fp16>(Arena&, const ModelConfig&,
+                                                          const AttentionLayerArgs<float, Fp16>&,
+                                                          AttentionSaved<float>*);
 
 }  // namespace hm11

@@ -44,25 +44,42 @@ struct AttentionSourceGrads {
   Tensor<T> dfirst_v;          // adds
 };
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena. With `sequence` the input is its
-// next chunk, the sources are those of its windows, and the visit's qkv in it, or its ring, are brought up to
-// date. W: what the matrices are stored in, T but for a single token.
+// Operands of forward. W: what the matrices are stored in, T but for a single token.
 template <typename T, typename W = T>
-Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, int64_t visit,
-                                const AttentionWeights<W>& weights, const AttentionSources<T>& sources,
-                                Tensor<const T> input, int64_t batch, int64_t time, AttentionSaved<T>* saved,
-                                SequenceState<T>* sequence = nullptr);
+struct AttentionLayerArgs {
+  int64_t visit = 0;
+  const AttentionWeights<W>& weights;
+  AttentionSources<T> sources;  // of the sequence's windows, where there is one
+  Tensor<const T> input;        // [batch * time, dim]
+  int64_t batch = 1, time = 1;
+  // The input is its next chunk; the visit's qkv in it, or its ring, are brought up to date. Null: sequences
+  // that stand alone.
+  SequenceState<T>* sequence = nullptr;
+};
 
-// Only for sequences that stand alone. doutput: the gradient of output_scale.scale times the output. dinput
-// is written, gradients of weights are added. `dv_from_outside`: what later layers' value residual sends to
-// this layer's v; absent when none does.
+// Returns [batch * time, dim] and fills *saved, both from the arena.
+template <typename T, typename W = T>
+Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
+                                AttentionSaved<T>* saved);
+
+// Operands of backward, which is only for sequences that stand alone.
 template <typename T>
-void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionWeights<T>& weights,
-                            const AttentionSources<T>& sources, Tensor<const T> input, int64_t batch,
-                            int64_t time, const AttentionSaved<T>& saved, Tensor<const T> doutput,
-                            const OutputScale<T>& output_scale, Tensor<const T> dv_from_outside,
-                            Tensor<T> dinput, AttentionWeights<Accum<T>>& grad,
-                            const AttentionSourceGrads<T>& source_grads);
+struct AttentionLayerGradArgs {
+  const AttentionWeights<T>& weights;
+  AttentionSources<T> sources;
+  Tensor<const T> input;  // forward's
+  const AttentionSaved<T>& saved;
+  Tensor<const T> doutput;      // [batch * time, dim]: of output_scale.scale times the output
+  OutputScale<T> output_scale;  // its gradient adds
+  Tensor<const T>
+      dv_from_outside;  // what later layers' value residual sends to this v; absent when none does
+  Tensor<T> dinput;     // [batch * time, dim]; overwritten
+  AttentionWeights<Accum<T>>& grad;  // adds
+  AttentionSourceGrads<T> source_grads;
+};
+
+template <typename T>
+void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args);
 
 }  // namespace hm11
 

@@ -35,6 +35,21 @@ Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const Mode
   return branch;
 }
 
+template <typename T, typename W>
+Tensor<T> AttentionBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
+                                 int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
+  BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
+  return AttentionLayerForward<T, W>(arena, config,
+                                     {.visit = visit,
+                                      .weights = weights.blocks[BlockOf(config, visit)].attention,
+                                      .sources = SourcesOf(config, weights, *saved, visit),
+                                      .input = block.normed,
+                                      .batch = saved->batch,
+                                      .time = saved->time,
+                                      .sequence = options.sequence},
+                                     &block.attention);
+}
+
 // Makes g.dresidual, the gradient of the visit's output, that of v + mlp_scale * mlp; du_gate is what a token
 // gate sends to u.
 template <typename T>
@@ -62,19 +77,25 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
   }
 }
 
-// dbranch: the gradient of branch_scale times the branch.
+// g.dresidual is the gradient of branch_scale times the branch.
 template <typename T>
 void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                   const ModelSaved<T>& saved, int64_t visit, Tensor<const T> dbranch, Tensor<T> dnormed,
-                   ResidualGrads<T>& g, ModelWeights<Accum<T>>& grad) {
+                   const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, ResidualGrads<T>& g,
+                   ModelWeights<Accum<T>>& grad) {
   const int64_t layer = config.layer_of(visit);
   const size_t l = static_cast<size_t>(layer);
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
   BlockWeights<Accum<T>>& gw = grad.blocks[l];
   const OutputScale<T> output_scale = {weights.blocks[l].branch_scale, gw.branch_scale};
   if (config.is_mamba(layer)) {
-    return MambaBackward<T>(arena, config, weights.blocks[l].mamba, block.normed, saved.batch, saved.time,
-                            block.mamba, dbranch, output_scale, dnormed, gw.mamba);
+    return MambaBackward<T>(arena, config,
+                            {.weights = weights.blocks[l].mamba,
+                             .input = block.normed,
+                             .saved = block.mamba,
+                             .doutput = g.dresidual,
+                             .output_scale = output_scale,
+                             .dinput = dnormed,
+                             .grad = gw.mamba});
   }
   AttentionSourceGrads<T> sources;
   const bool has_ve = config.value_embedding_index(layer) >= 0;
@@ -86,10 +107,17 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   Tensor<const T> dv_from_outside;
   if (source >= 0 && visit > source) sources.dfirst_v = g.dfirst_v;
   if (source >= 0 && visit == source) dv_from_outside = g.dfirst_v;
-  AttentionLayerBackward<T>(arena, config, weights.blocks[l].attention,
-                            SourcesOf(config, weights, saved, visit), block.normed, saved.batch, saved.time,
-                            block.attention, dbranch, output_scale, dv_from_outside, dnormed, gw.attention,
-                            sources);
+  AttentionLayerBackward<T>(arena, config,
+                            {.weights = weights.blocks[l].attention,
+                             .sources = SourcesOf(config, weights, saved, visit),
+                             .input = block.normed,
+                             .saved = block.attention,
+                             .doutput = g.dresidual,
+                             .output_scale = output_scale,
+                             .dv_from_outside = dv_from_outside,
+                             .dinput = dnormed,
+                             .grad = gw.attention,
+                             .source_grads = sources});
   if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
 }
 
@@ -127,7 +155,7 @@ void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeight
     to_mlp.dx = g.dresidual;  // now the gradient of u + branch_scale * branch
     ResidualNormBackward<T>(arena, to_mlp);
   }
-  MixerBackward<T>(arena, config, weights, saved, visit, g.dresidual, dnormed, g, grad);
+  MixerBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
   if (parallel) MlpGradient<T>(arena, w, block, g.dresidual, true, dnormed, gw);
   if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dresidual);
 }
@@ -163,9 +191,7 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   block.branch = config.is_mamba(layer)
                      ? MambaBranchForward<T, W>(arena, config, weights, visit, options, saved)
-                     : AttentionLayerForward<T, W>(arena, config, visit, w.attention,
-                                                   SourcesOf(config, weights, *saved, visit), block.normed,
-                                                   batch, time, &block.attention, options.sequence);
+                     : AttentionBranchForward<T, W>(arena, config, weights, visit, options, saved);
   ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
   MlpForward<T, W>(arena, MlpOf(w, block));
   if (!OutputIsMaterialized(config, visit)) return;

@@ -25,44 +25,50 @@ absl::Status Divides(const char* part, int64_t divisor, const char* whole, int64
   return absl::InvalidArgumentError(absl::StrCat(part, "=", divisor, ": must divide ", whole, "=", dividend));
 }
 
-}  // namespace
-
-absl::Status ModelConfig::Validate() const {
-  if (layers.empty() || layers.find_first_not_of("MA") != std::string::npos) {
+// What is counted lies in its bounds.
+absl::Status ValidateCounts(const ModelConfig& c) {
+  if (c.layers.empty() || c.layers.find_first_not_of("MA") != std::string::npos) {
     return absl::InvalidArgumentError(absl::StrCat(
-        "layers=", layers, ": must be one letter a layer, M for Mamba and A for attention, at least one"));
+        "layers=", c.layers, ": must be one letter a layer, M for Mamba and A for attention, at least one"));
   }
-  HM_RETURN_IF_ERROR(AtMost("layers (their number)", layer_count(), 256));
+  HM_RETURN_IF_ERROR(AtMost("layers (their number)", c.layer_count(), 256));
   struct Bound {
     const char* field;
     int64_t value, least, most;
   };
   const Bound bounds[] = {
-      {"vocab", vocab, 2, 65536},
-      {"dim", dim, 1, 65536},
-      {"heads", heads, 1, dim},
-      {"kv_heads", kv_heads, 1, heads},
-      {"mlp_width", mlp_width, 1, 1 << 20},
-      {"state", state, 1, 64},
-      {"conv_width", conv_width, 1, 4},
-      {"expand", expand, 1, 16},
-      {"dt_rank", dt_rank, 1, 65536},
-      {"bigram_rows", bigram_rows, 0, 1 << 24},
-      {"bigram_dim", bigram_dim, 1, 65536},
-      {"value_embedding_layers", value_embedding_layers, 0, 256},
-      {"value_embedding_dim", value_embedding_dim, 1, 65536},
-      {"xsa_layers", xsa_layers, 0, 256},
-      {"rope_length", rope_length, 1, 1 << 20},
-      {"loop_passes", loop_passes, 1, 8},
-      {"loop_first", loop_first, 0, layer_count() - 1},
-      {"loop_last", loop_last, loop_first, layer_count() - 1},
-      {"parallel_layers", parallel_layers, 0, 256},
-      {"mtp_heads", mtp_heads, 0, 16},
+      {"vocab", c.vocab, 2, 65536},
+      {"dim", c.dim, 1, 65536},
+      {"heads", c.heads, 1, c.dim},
+      {"kv_heads", c.kv_heads, 1, c.heads},
+      {"mlp_width", c.mlp_width, 1, 1 << 20},
+      {"state", c.state, 1, 64},
+      {"conv_width", c.conv_width, 1, 4},
+      {"expand", c.expand, 1, 16},
+      {"dt_rank", c.dt_rank, 1, 65536},
+      {"bigram_rows", c.bigram_rows, 0, 1 << 24},
+      {"bigram_dim", c.bigram_dim, 1, 65536},
+      {"value_embedding_layers", c.value_embedding_layers, 0, 256},
+      {"value_embedding_dim", c.value_embedding_dim, 1, 65536},
+      {"xsa_layers", c.xsa_layers, 0, 256},
+      {"rope_length", c.rope_length, 1, 1 << 20},
+      {"loop_passes", c.loop_passes, 1, 8},
+      {"loop_first", c.loop_first, 0, c.layer_count() - 1},
+      {"loop_last", c.loop_last, c.loop_first, c.layer_count() - 1},
+      {"parallel_layers", c.parallel_layers, 0, 256},
+      {"mtp_heads", c.mtp_heads, 0, 16},
   };
   for (const Bound& bound : bounds) {
     HM_RETURN_IF_ERROR(AtLeast(bound.field, bound.value, bound.least));
     HM_RETURN_IF_ERROR(AtMost(bound.field, bound.value, bound.most));
   }
+  return absl::OkStatus();
+}
+
+}  // namespace
+
+absl::Status ModelConfig::Validate() const {
+  HM_RETURN_IF_ERROR(ValidateCounts(*this));
   HM_RETURN_IF_ERROR(Divides("heads", heads, "dim", dim));
   HM_RETURN_IF_ERROR(Divides("kv_heads", kv_heads, "heads", heads));
   HM_RETURN_IF_ERROR(AtMost("head width (dim / heads)", head_dim(), 128));

@@ -10,6 +10,7 @@
 #include <nlohmann/json.hpp>
 
 #include "core/random.h"
+#include "model/drawn_test_config.h"
 #include "model/golden_model.h"
 #include "testing/devices.h"
 #include "testing/gradient_check.h"
@@ -179,40 +180,6 @@ TEST(LanguageModelTest, TheDefaultHasThePublishedNumberOfParameters) {
   EXPECT_EQ(CountParameters(ModelConfig()), 31'780'916);
 }
 
-// A small model of any shape, every switch drawn.
-ModelConfig AnyConfig() {
-  ModelConfig config;
-  config.layers = *rc::gen::container<std::string>(*rc::gen::inRange(1, 5), rc::gen::element('M', 'A'));
-  config.vocab = *rc::gen::inRange(2, 20);
-  config.heads = *rc::gen::element(1, 2, 4);
-  config.kv_heads = config.heads / *rc::gen::element<int64_t>(1, config.heads);
-  config.dim = config.heads * *rc::gen::element(4, 6);
-  config.mlp_width = *rc::gen::inRange(1, 12);
-  config.state = *rc::gen::inRange(1, 5);
-  config.conv_width = *rc::gen::inRange(1, 5);
-  config.expand = *rc::gen::inRange(1, 3);
-  config.dt_rank = *rc::gen::inRange(1, 4);
-  config.tied_embeddings = *rc::gen::arbitrary<bool>();
-  config.rope_dims = 4;
-  config.bigram_rows = *rc::gen::element(0, 2, 7);
-  config.bigram_dim = 3;
-  config.value_embedding_layers = *rc::gen::inRange(0, 3);
-  config.value_embedding_dim = 3;
-  config.xsa_layers = *rc::gen::inRange(0, 4);
-  config.layer_norm_scale = *rc::gen::arbitrary<bool>();
-  config.gated_attention = *rc::gen::arbitrary<bool>();
-  config.value_residual = *rc::gen::arbitrary<bool>();
-  config.token_gate = *rc::gen::arbitrary<bool>();
-  config.mtp_heads = *rc::gen::inRange(0, 3);
-  config.rope_length = *rc::gen::inRange(1, 12);
-  config.parallel_layers = *rc::gen::inRange(0, 4);
-  config.loop_passes = *rc::gen::inRange(1, 4);
-  config.loop_first = *rc::gen::inRange<int64_t>(0, config.layer_count());
-  config.loop_last = *rc::gen::inRange<int64_t>(config.loop_first, config.layer_count());
-  RC_PRE(config.Validate().ok());
-  return config;
-}
-
 struct Draw {
   ModelConfig config;
   HostTensor<int32_t> ids, targets;
@@ -221,7 +188,7 @@ struct Draw {
 
 Draw AnyDraw() {
   Draw draw;
-  draw.config = AnyConfig();
+  draw.config = DrawnConfig();
   draw.seed = *rc::gen::arbitrary<uint64_t>();
   const int64_t batch = *rc::gen::inRange(1, 3), time = *rc::gen::inRange(2, 9);
   draw.ids = RandomIds({batch, time}, draw.seed, 0, draw.config.vocab);
@@ -419,7 +386,7 @@ double LargestDifference(const std::vector<double>& a, const std::vector<double>
 }
 
 RC_GTEST_PROP(LanguageModelTest, ASequenceReadInChunksThatLookBackToItsBeginIsThatReadAtOnce, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig();
   const int64_t time = *rc::gen::inRange<int64_t>(2, 24);
   const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
   const std::vector<double> chunks = HiddenInChunks(config, ids, time, [&](int64_t read) {
@@ -458,7 +425,7 @@ std::vector<double> HiddenInSteps(const ModelConfig& config, const HostTensor<in
 }
 
 RC_GTEST_PROP(LanguageModelTest, StepsAreTheSequenceReadAtOnceWithinAWindowAndChunksOfOneTokenPastIt, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig();
   const int64_t window = *rc::gen::inRange<int64_t>(1, 12), time = *rc::gen::inRange<int64_t>(1, 24);
   const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
   const std::vector<double> chunks = HiddenInChunks(config, ids, window, [&](int64_t read) {
@@ -473,7 +440,7 @@ RC_GTEST_PROP(LanguageModelTest, StepsAreTheSequenceReadAtOnceWithinAWindowAndCh
 }
 
 RC_GTEST_PROP(LanguageModelTest, WindowsOfOneChunkAreChunksOfOneWindow, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig();
   const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
   const int64_t count = *rc::gen::inRange<int64_t>(2, 5), first = context + *rc::gen::inRange<int64_t>(1, 4);
   const HostTensor<int32_t> ids =
@@ -488,7 +455,7 @@ RC_GTEST_PROP(LanguageModelTest, WindowsOfOneChunkAreChunksOfOneWindow, ()) {
 }
 
 RC_GTEST_PROP(LanguageModelTest, WhatASequenceReadsLaterChangesNothingBefore, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig();
   const int64_t fresh = *rc::gen::inRange<int64_t>(1, 5), context = *rc::gen::inRange<int64_t>(0, 7);
   const int64_t count = *rc::gen::inRange<int64_t>(1, 5), first = context + 1;
   HostTensor<int32_t> ids =
@@ -507,7 +474,7 @@ RC_GTEST_PROP(LanguageModelTest, WhatASequenceReadsLaterChangesNothingBefore, ()
 }
 
 RC_GTEST_PROP(LanguageModelTest, AStateThatHasForgottenIsANewOne, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig();
   const int64_t time = *rc::gen::inRange<int64_t>(1, 9);
   const HostTensor<int32_t> ids = RandomIds({1, time}, *rc::gen::arbitrary<uint64_t>(), 0, config.vocab);
   Placed<double> placed(Device::Cpu());
@@ -545,7 +512,7 @@ RC_GTEST_PROP(LanguageModelTest, LogProbabilitiesAreOfEveryRowAndHoldItsLoss, ()
 }
 
 RC_GTEST_PROP(LanguageModelTest, WeightsComeBackFromTheirExport, ()) {
-  const ModelConfig config = AnyConfig();
+  const ModelConfig config = DrawnConfig();
   const uint64_t seed = *rc::gen::arbitrary<uint64_t>();
   const std::vector<NamedTensor> initial = InitialWeights(config, seed);
   Placed<float> placed(Device::Cpu());

@@ -49,6 +49,18 @@ CausalConvArgs<T> ConvArgs(const ModelConfig& config, const MambaWeights<W>& wei
   return args;
 }
 
+template <typename T>
+void ConvBackward(Arena& arena, const ModelConfig& config, const MambaGradArgs<T>& args,
+                  Tensor<const T> dconv, Columns<T> dx) {
+  CausalConvGradArgs<T> conv;
+  conv.forward = ConvArgs(config, args.weights, dconv.dim(0), dconv.dim(1), args.saved);
+  conv.dy = dconv;
+  conv.dx = dx;
+  conv.dweight = args.grad.conv_weight;
+  conv.dbias = args.grad.conv_bias;
+  CausalConvBackward<T>(arena, conv);
+}
+
 }  // namespace
 
 template <typename T>
@@ -87,23 +99,22 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
 }
 
 template <typename T>
-void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
-                   Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
-                   MambaWeights<Accum<T>>& grad) {
+void MambaBackward(Arena& arena, const ModelConfig& config, const MambaGradArgs<T>& args) {
   Arena::Scope scope(arena);
-  const int64_t rows = batch * time, inner = config.inner();
-  Tensor<T> dy = arena.New<T>({batch, time, inner});
-  Tensor<T> dxz = arena.New<T>({rows, 2 * inner});
-  Tensor<T> dconv = arena.New<T>({batch, time, inner});
-  Tensor<T> ddbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
-  Tensor<T> ddelta = arena.New<T>({batch, time, inner});
+  const MambaWeights<T>& weights = args.weights;
+  const MambaSaved<T>& saved = args.saved;
+  MambaWeights<Accum<T>>& grad = args.grad;
+  const Shape inner_shape = saved.y.shape();
+  const int64_t rows = args.input.dim(0), inner = config.inner();
+  const Tensor<T> dy = arena.New<T>(inner_shape), dxz = arena.New<T>({rows, 2 * inner});
+  const Tensor<T> dconv = arena.New<T>(inner_shape), ddbc = arena.New<T>(saved.dbc.shape());
+  const Tensor<T> ddelta = arena.New<T>(inner_shape);
   const Parts<T> parts(config, saved.dbc), dparts(config, ddbc);
 
-  ScaledMatmulBackward<T>(arena, {.dy = doutput,
+  ScaledMatmulBackward<T>(arena, {.dy = args.doutput,
                                   .x = saved.y.Reshaped({rows, inner}),
                                   .weight = weights.out_proj,
-                                  .columns = output_scale,
+                                  .columns = args.output_scale,
                                   .dx = dy.Reshaped({rows, inner}),
                                   .dweight = grad.out_proj});
   SelectiveScanGradArgs<T> scan;
@@ -127,24 +138,17 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T
                             .dx = dconv,
                             .add_to_dx = true,
                             .dweight = grad.x_proj});
-  CausalConvGradArgs<T> conv;
-  conv.forward = ConvArgs(config, weights, batch, time, saved);
-  conv.dy = dconv;
-  conv.dx = Columns<T>(dxz).Range(0, inner);
-  conv.dweight = grad.conv_weight;
-  conv.dbias = grad.conv_bias;
-  CausalConvBackward<T>(arena, conv);
+  ConvBackward<T>(arena, config, args, dconv, Columns<T>(dxz).Range(0, inner));
   MatmulBackward<T>(
-      arena, {.dy = dxz, .x = input, .weight = weights.in_proj, .dx = dinput, .dweight = grad.in_proj});
+      arena,
+      {.dy = dxz, .x = args.input, .weight = weights.in_proj, .dx = args.dinput, .dweight = grad.in_proj});
 }
 
 #define HM11_INSTANTIATE(T)                                                                                  \
   template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                       \
   template Tensor<T> MambaForward<T, T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
                                         int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
-  template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>,        \
-                                 int64_t, int64_t, const MambaSaved<T>&, Tensor<const T>,                    \
-                                 const OutputScale<T>&, Tensor<T>, MambaWeights<Accum<T>>&);
+  template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaGradArgs<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)

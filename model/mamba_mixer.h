@@ -42,8 +42,7 @@ template <typename T>
 struct MambaOptions {
   bool keep = true;                       // whether a backward pass will follow
   const MambaState<T>* before = nullptr;  // null: the sequence begins
-  MambaState<T>* after =
-      nullptr;  // may be null; else receives the state after the last token, in other memory
+  MambaState<T>* after = nullptr;         // if not null: the state after the last token, in other memory; out
 };
 
 // input: [batch * time, dim]; returns [batch * time, dim] from the arena. W: what the matrices are stored in,
@@ -53,13 +52,20 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
                        Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
                        const MambaOptions<T>& options = {});
 
-// doutput: the gradient of output_scale.scale times the output. dinput is written, gradients of weights are
-// added. Only for sequences that began in forward.
+// Operands of backward, which is only for sequences that began in forward.
 template <typename T>
-void MambaBackward(Arena& arena, const ModelConfig& config, const MambaWeights<T>& weights,
-                   Tensor<const T> input, int64_t batch, int64_t time, const MambaSaved<T>& saved,
-                   Tensor<const T> doutput, const OutputScale<T>& output_scale, Tensor<T> dinput,
-                   MambaWeights<Accum<T>>& grad);
+struct MambaGradArgs {
+  const MambaWeights<T>& weights;
+  Tensor<const T> input;  // forward's
+  const MambaSaved<T>& saved;
+  Tensor<const T> doutput;       // [batch * time, dim]: of output_scale.scale times the output
+  OutputScale<T> output_scale;   // its gradient adds
+  Tensor<T> dinput;              // [batch * time, dim]; overwritten
+  MambaWeights<Accum<T>>& grad;  // adds
+};
+
+template <typename T>
+void MambaBackward(Arena& arena, const ModelConfig& config, const MambaGradArgs<T>& args);
 
 }  // namespace hm11
 

@@ -81,15 +81,20 @@ void CpuLogSoftmax(Tensor<const T> logits, T cap, Tensor<T> log_probs, Tensor<T>
   });
 }
 
-}  // namespace
-
-template <typename T>
-void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
+template <typename Args>
+void Check(const Args& args) {
   HM_CHECK_EQ(args.logits.rank(), 2);
   const Shape rows = {args.logits.dim(0)};
   HM_CHECK_EQ(args.targets.shape(), rows);
   HM_CHECK_EQ(args.losses.shape(), rows);
   HM_CHECK_GT(args.soft_cap, 0);
+}
+
+}  // namespace
+
+template <typename T>
+void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
+  Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});
@@ -101,11 +106,7 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
 
 template <typename T>
 void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args) {
-  HM_CHECK_EQ(args.logits.rank(), 2);
-  const Shape rows = {args.logits.dim(0)};
-  HM_CHECK_EQ(args.targets.shape(), rows);
-  HM_CHECK_EQ(args.losses.shape(), rows);
-  HM_CHECK_GT(args.soft_cap, 0);
+  Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
   const Tensor<Accum<T>> scratch = arena.New<Accum<T>>({kMaxChunks, 2, args.logits.dim(1)});

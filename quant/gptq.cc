@@ -77,16 +77,50 @@ struct RowRule {
   int deviation_class;  // of RateCosts, the row's part
 };
 
+// How those of each column are, in the order in which columns are rounded.
+struct ColumnRules {
+  std::vector<float> scales;
+  std::vector<int> deviation_classes;  // of RateCosts, the column's part
+  const RateCosts* rates;              // null: the nearest code
+};
+
+ColumnRules RulesOf(const MatrixView& matrix, const std::vector<int64_t>& order, const QuantizedMatrix& grid,
+                    const RateCosts* rates, std::vector<int>* row_classes) {
+  const int64_t rows = matrix.rows, n = matrix.cols;
+  ColumnRules columns = {std::vector<float>(n, 1.0f), std::vector<int>(n, 0), rates};
+  row_classes->assign(rows, 0);
+  for (int64_t j = 0; j < n && !grid.column_exponents.empty(); ++j) {
+    columns.scales[j] = ColumnScale(grid.column_exponents[order[j]]);
+  }
+  if (rates == nullptr) return columns;
+  const std::vector<double> in_steps =
+      ColumnDeviations(matrix, std::vector<float>(grid.scales.begin(), grid.scales.end()));
+  double squares = 0;
+  for (const double deviation : in_steps) squares += deviation * deviation / static_cast<double>(n);
+  for (int64_t j = 0; j < n; ++j) {
+    columns.deviation_classes[j] = RateCosts::ClassOf(in_steps[order[j]] / columns.scales[j]);
+  }
+  const std::vector<float> deviations = RowDeviations(matrix);
+  const double mean = std::sqrt(squares);  // of all rows, in their steps
+  for (int64_t r = 0; r < rows; ++r) {
+    const double scale = static_cast<float>(grid.scales[r]);
+    (*row_classes)[r] = scale > 0 && mean > 0 ? RateCosts::ClassOf(deviations[r] / scale / mean) : 0;
+  }
+  return columns;
+}
+
 // Rounds columns [begin, end) of one row from the last to the first, passing errors on within the block.
-void RoundBlock(float* row, int64_t begin, int64_t end, const RowRule& rule, const float* column_scales,
-                const int* column_classes, const RateCosts* rates, const float* inverse, int64_t n,
-                float* codes, float* errors) {
+// inverse: [columns, columns], the factor of the inverse.
+void RoundBlock(int64_t begin, int64_t end, const RowRule& rule, const ColumnRules& columns,
+                const float* inverse, float* row, float* codes, float* errors) {
+  const int64_t n = static_cast<int64_t>(columns.scales.size());
   for (int64_t j = end - 1; j >= begin; --j) {
     const float* u = inverse + j * n;
-    const float step = rule.scale * column_scales[j];
+    const float step = rule.scale * columns.scales[j];
     float code = 0;
-    if (step > 0 && rates != nullptr) {
-      code = rates->Round(row[j] / step, rule.deviation_class + column_classes[j], rule.largest);
+    if (step > 0 && columns.rates != nullptr) {
+      code = columns.rates->Round(row[j] / step, rule.deviation_class + columns.deviation_classes[j],
+                                  rule.largest);
     } else if (step > 0) {
       code = std::min(std::max(std::nearbyint(row[j] / step), -rule.largest), rule.largest);
     }
@@ -139,26 +173,8 @@ QuantizedMatrix RoundWithFactor(const MatrixView& matrix, const HessianFactor& f
   HM_CHECK_EQ(factor.cols(), n);
   HM_CHECK_EQ(static_cast<int64_t>(grid.scales.size()), rows);
   const std::vector<int64_t>& order = factor.order_;
-  std::vector<float> column_scales(n, 1.0f);
-  std::vector<int> column_classes(n, 0), row_classes(rows, 0);
-  for (int64_t j = 0; j < n && !grid.column_exponents.empty(); ++j) {
-    column_scales[j] = ColumnScale(grid.column_exponents[order[j]]);
-  }
-  if (rates != nullptr) {
-    const std::vector<double> columns =
-        ColumnDeviations(matrix, std::vector<float>(grid.scales.begin(), grid.scales.end()));
-    double squares = 0;
-    for (const double deviation : columns) squares += deviation * deviation / static_cast<double>(n);
-    for (int64_t j = 0; j < n; ++j)
-      column_classes[j] = RateCosts::ClassOf(columns[order[j]] / column_scales[j]);
-    const std::vector<float> deviations = RowDeviations(matrix);
-    const double mean = std::sqrt(squares);  // of all rows, in their steps
-    for (int64_t r = 0; r < rows; ++r) {
-      const double scale = static_cast<float>(grid.scales[r]);
-      row_classes[r] = scale > 0 && mean > 0 ? RateCosts::ClassOf(deviations[r] / scale / mean) : 0;
-    }
-  }
-
+  std::vector<int> row_classes;
+  const ColumnRules columns = RulesOf(matrix, order, grid, rates, &row_classes);
   std::vector<float> work(rows * n), codes(rows * n), errors(rows * kBlock);
   ParallelFor(rows, 16, [&](int64_t first, int64_t last) {
     for (int64_t r = first; r < last; ++r) {
@@ -171,8 +187,8 @@ QuantizedMatrix RoundWithFactor(const MatrixView& matrix, const HessianFactor& f
       for (int64_t r = first; r < last; ++r) {
         const RowRule rule = {static_cast<float>(grid.scales[r]), static_cast<float>(LargestCode(grid.bits)),
                               row_classes[r]};
-        RoundBlock(&work[r * n], begin, end, rule, column_scales.data(), column_classes.data(), rates,
-                   factor.inverse_.data(), n, &codes[r * n], &errors[r * kBlock]);
+        RoundBlock(begin, end, rule, columns, factor.inverse_.data(), &work[r * n], &codes[r * n],
+                   &errors[r * kBlock]);
       }
     });
     if (begin > 0) {

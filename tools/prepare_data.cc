@@ -165,15 +165,12 @@ int main(int argc, char** argv) {
       argc, argv,
       {.summary = "Turns texts into shards of tokens.",
        .examples =
-           {"prepare_data --input=book.txt --out=data",
-            "prepare_data --input='texts/*.jsonl.xz' --out=data --vocab_size=8192 --val_documents=1000",
-            "prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=data"},
+           {"prepare_data --input=book.txt --out=corpus",
+            "prepare_data --input='texts/*.jsonl.xz' --out=corpus --vocab_size=8192 --val_documents=1000",
+            "prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=corpus"},
        .groups = {{"Texts", {"input", "document", "val_documents", "skip_bad"}},
                   {"Tokenizer", {"tokenizer", "vocab_size"}},
                   {"Output", {"out", "name", "tokens_per_shard", "overwrite"}},
                   {"Speed", {"threads"}}}});
-  const absl::Status status = hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end()));
-  if (status.ok()) return 0;
-  absl::FPrintF(stderr, "error: %s\n", status.message());
-  return 1;
+  return hm11::ExitCode(hm11::Run(std::vector<std::string>(rest.begin() + 1, rest.end())));
 }

@@ -1,6 +1,6 @@
 // //tools:requantize: a finished run's weights quantized again, once for each list of settings, and scored.
 //
-//   tools/bazel run //tools:requantize -- --run=runs/books --data=data
+//   tools/bazel run //tools:requantize -- --run=runs/books --data=corpus
 //   --try='sigma_k=12;sigma_k=10,embedding_k=16'
 #include <cstdio>
 #include <string>
@@ -70,7 +70,7 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  absl::Status status = hm11::ParseFlags(
       argc, argv,
       {.summary = "Quantizes a finished run's weights with other settings and scores them.",
        .examples = {"requantize --run=runs/book --try='matrix_bits=5;matrix_bits=6,sensitivity=0'",
@@ -79,11 +79,6 @@ int main(int argc, char** argv) {
                   {"What is tried", {"set", "try", "first_step", "sensitivity"}},
                   {"Results", {"tokens", "out"}},
                   {"On what", {"device"}}}});
-  const absl::Status status = positional.size() == 1
-                                  ? hm11::Main()
-                                  : absl::InvalidArgumentError(absl::StrCat(
-                                        "unexpected argument '", positional[1], "'; flags begin with --"));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  if (status.ok()) status = hm11::Main();
+  return hm11::ExitCode(status);
 }

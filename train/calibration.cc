@@ -138,6 +138,40 @@ void AddProducts(Arena& arena, const ModelConfig& config, const ModelWeights<T>&
   }
 }
 
+// A sum for each row of each matrix.
+GradientMap ZeroGradientMap(const ModelConfig& config, ModelWeights<float>& gradient) {
+  GradientMap rows_of;
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, auto&) {
+        if (info.shape.rank() < 2) return;
+        for (const MatrixPart& part : info.parts) {
+          rows_of[part.stored_name].resize(static_cast<size_t>(part.rows));
+        }
+      },
+      gradient);
+  return rows_of;
+}
+
+// Adds the gradient's squares, row by row.
+void AddSquares(const Device& device, const ModelConfig& config, ModelWeights<float>& gradient,
+                GradientMap* rows_of) {
+  std::vector<float> values;
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, auto& tensor) {
+        if (tensor.empty() || info.shape.rank() < 2) return;
+        values.resize(static_cast<size_t>(tensor.size()));
+        device.CopyToHost(values.data(), tensor.data(), tensor.size_bytes());
+        const float* first = values.data();
+        for (const MatrixPart& part : info.parts) {
+          AddRowSquares(first, info.shape[1], &rows_of->at(part.stored_name));
+          first += part.rows * info.shape[1];
+        }
+      },
+      gradient);
+}
+
 }  // namespace
 
 template <typename T>
@@ -197,18 +231,8 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
   const int64_t passes = (tokens + plan.time - 1) / plan.time;
   Arena state(device, WeightBytes<float>(config));
   ModelWeights<Accum<T>> gradient = NewWeights<float>(state, config);
-  GradientMap rows_of;
+  GradientMap rows_of = ZeroGradientMap(config, gradient);
   std::vector<int32_t> ids(static_cast<size_t>(plan.batch * plan.time)), targets(ids.size());
-  std::vector<float> values;
-  ForEachWeight(
-      config,
-      [&](const WeightInfo& info, auto&) {
-        if (info.shape.rank() < 2) return;
-        for (const MatrixPart& part : info.parts) {
-          rows_of[part.stored_name].resize(static_cast<size_t>(part.rows));
-        }
-      },
-      gradient);
   for (int64_t pass = ranks.rank(); pass < passes; pass += ranks.size()) {
     const int64_t turn = pass / ranks.size(), row = turn % plan.batch, micro_batch = turn / plan.batch;
     if (row == 0) {
@@ -226,19 +250,7 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
         config, [&](const WeightInfo&, auto& tensor) { device.Zero(tensor.data(), tensor.size_bytes()); },
         gradient);
     LossAndGradient<T>(arena, config, weights, device_ids, device_targets, 1, gradient, loss);
-    ForEachWeight(
-        config,
-        [&](const WeightInfo& info, auto& tensor) {
-          if (tensor.empty() || info.shape.rank() < 2) return;
-          values.resize(static_cast<size_t>(tensor.size()));
-          device.CopyToHost(values.data(), tensor.data(), tensor.size_bytes());
-          const float* first = values.data();
-          for (const MatrixPart& part : info.parts) {
-            AddRowSquares(first, info.shape[1], &rows_of.at(part.stored_name));
-            first += part.rows * info.shape[1];
-          }
-        },
-        gradient);
+    AddSquares(device, config, gradient, &rows_of);
   }
   arena.Reset();
   AddOverRanks(arena, ranks, &rows_of);

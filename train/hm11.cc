@@ -172,6 +172,9 @@ bool IsSet(absl::string_view key) {
 absl::Status FitConfigToData(RunOptions* options) {
   RunConfig& config = options->config;
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(options->tokenizer_path));
+  for (const std::string& pattern : {options->train_pattern, options->val_pattern}) {
+    HM_RETURN_IF_ERROR(CheckTokenizerOfShards(pattern, tokenizer, options->tokenizer_path));
+  }
   if (!IsSet("vocab")) config.model.vocab = tokenizer.vocab();
   const std::string folder = std::filesystem::path(options->train_pattern).parent_path().string();
   const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
@@ -245,31 +248,28 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 
 int main(int argc, char** argv) {
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  const absl::Status flags = hm11::ParseFlags(
       argc, argv,
       {.summary = "Trains HybridMamba-11, compresses it, and scores what the artifact holds.",
        .examples = {"hm11                                       this machine's own text: preset hm11 on a "
                     "GPU, else tiny",
-                    "hm11 --data=data --out=runs/book           text that //tools:prepare_data prepared",
-                    "hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
+                    "hm11 --data=corpus --out=runs/book         text that //tools:prepare_data prepared",
+                    "hm11 --data=corpus --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
                     "hm11 --resume --out=runs/book              on from the run's checkpoint"},
        .groups = {{"What is trained", {"preset", "set", "list_settings", "seed", "init"}},
                   {"On which text", {"data", "val", "tokenizer"}},
                   {"The run's folder", {"out", "overwrite", "resume", "resume_anyway"}},
                   {"On what", {"device", "gpus", "rank_timeout"}},
                   {"The terminal", {"quiet"}}}});
-  if (positional.size() == 1 && absl::GetFlag(FLAGS_list_settings)) {
+  if (!flags.ok()) return hm11::ExitCode(flags);
+  if (absl::GetFlag(FLAGS_list_settings)) {
     std::fputs(hm11::SettingsTable().c_str(), stdout);
     return 0;
   }
-  if (positional.size() == 1) {
-    const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
-                                    {.gpus = absl::GetFlag(FLAGS_gpus),
-                                     .device = absl::GetFlag(FLAGS_device),
-                                     .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
-                                    hm11::Main);
-    return code != 0 && hm11::interrupted != 0 ? hm11::ExitCodeOf(hm11::interrupted) : code;
-  }
-  std::fprintf(stderr, "error: unexpected argument '%s'; flags begin with --\n", positional[1]);
-  return 1;
+  const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
+                                  {.gpus = absl::GetFlag(FLAGS_gpus),
+                                   .device = absl::GetFlag(FLAGS_device),
+                                   .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
+                                  hm11::Main);
+  return code != 0 && hm11::interrupted != 0 ? hm11::ExitCodeOf(hm11::interrupted) : code;
 }

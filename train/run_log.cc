@@ -113,7 +113,7 @@ void RunLog::Metric(absl::string_view json) {
 }
 
 void RunLog::Progress(absl::string_view text) {
-  if (silent() || !terminal_ || (text.empty() && !progress_shown_)) return;
+  if (!shows_progress() || (text.empty() && !progress_shown_)) return;
   std::fprintf(stderr, "\r\x1b[K%.*s", static_cast<int>(text.size()), text.data());
   std::fflush(stderr);
   progress_shown_ = !text.empty();

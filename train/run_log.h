@@ -65,6 +65,7 @@ class RunLog {
   void Metric(absl::string_view json);
   // A line that the next one overwrites, on a terminal only; "" clears it.
   void Progress(absl::string_view text);
+  bool shows_progress() const { return !silent() && terminal_; }
   // OK, or why lines are missing in a file.
   absl::Status status() const { return log_status_.ok() ? metrics_status_ : log_status_; }
   int64_t metrics_bytes() const { return silent() ? 0 : metrics_->size_bytes(); }

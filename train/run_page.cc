@@ -11,8 +11,11 @@
 #include "core/status.h"
 #include "data/shard.h"
 #include "eval/bits_per_byte.h"
+#include "eval/decoder.h"
+#include "eval/generate.h"
 #include "eval/scorer.h"
 #include "model/placed_weights.h"
+#include "ops/attention_step.h"
 #include "ops/matmul.h"
 #include "quant/config.h"
 #include "train/report/artifact_facts.h"
@@ -182,6 +185,20 @@ absl::Status DrawRunPage(const std::string& folder) {
 }
 
 template <typename T>
+std::vector<uint16_t> WriteSample(const Device& device, const ModelConfig& config,
+                                  const ModelWeights<T>& weights, std::span<const uint16_t> prompt,
+                                  int64_t tokens, int64_t window) {
+  std::vector<uint16_t> sample(prompt.begin(), prompt.end());
+  Decoder<T> decoder(device, config, weights, std::min(window, kMaxStepWindow));
+  Generate(decoder, prompt, {.tokens = tokens, .sampler = {.temperature = 0.8, .seed = 1}},
+           [&](uint16_t token) {
+             sample.push_back(token);
+             return true;
+           });
+  return sample;
+}
+
+template <typename T>
 absl::Status WriteRunFacts(const FinishedModel& finished) {
   if (static_cast<int64_t>(finished.val_tokens.size()) <= finished.model.config.sequence) {
     return absl::InvalidArgumentError("the validation text is shorter than a window");
@@ -190,7 +207,12 @@ absl::Status WriteRunFacts(const FinishedModel& finished) {
   return WriteFile(absl::StrCat(finished.folder, "/", kRunFactsName), FormatRunFacts(facts));
 }
 
-template absl::Status WriteRunFacts<float>(const FinishedModel&);
-template absl::Status WriteRunFacts<Bf16>(const FinishedModel&);
+#define HM11_INSTANTIATE(T)                                                                             \
+  template std::vector<uint16_t> WriteSample(const Device&, const ModelConfig&, const ModelWeights<T>&, \
+                                             std::span<const uint16_t>, int64_t, int64_t);              \
+  template absl::Status WriteRunFacts<T>(const FinishedModel&)
+HM11_INSTANTIATE(float);
+HM11_INSTANTIATE(Bf16);
+#undef HM11_INSTANTIATE
 
 }  // namespace hm11

@@ -19,12 +19,12 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
 #include "core/file.h"
 #include "core/launch_ranks.h"
 #include "core/parallel.h"
+#include "core/program_help.h"
 #include "core/random.h"
 #include "core/rank_group.h"
 #include "core/status.h"
@@ -554,7 +554,16 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
 
 int main(int argc, char** argv) {
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
-  absl::ParseCommandLine(argc, argv);
+  const absl::Status flags =
+      hm11::ParseFlags(argc, argv,
+                       {.summary = "Times a preset's whole training step, and each op of its model alone.",
+                        .examples = {"step_benchmark --preset=hm11_best",
+                                     "step_benchmark --preset=hm11 --gpus=2 --json=step.json"},
+                        .groups = {{"What is timed", {"preset", "set", "batch"}},
+                                   {"On what", {"device", "gpus"}},
+                                   {"How", {"repeats", "seconds", "tune"}},
+                                   {"Output", {"json"}}}});
+  if (!flags.ok()) return hm11::ExitCode(flags);
   return hm11::RunRanks(const_cast<char**>(arguments.data()),
                         {.gpus = absl::GetFlag(FLAGS_gpus), .device = absl::GetFlag(FLAGS_device)},
                         hm11::Main);

@@ -64,22 +64,29 @@ ModelWeights<T> ModelView(const ModelConfig& config, const FlatWeights& master, 
   }
 }
 
-// ids, targets: [sequences * sequence] of this rank in a step. loss: the mean over all ranks; gradients: this
-// rank's part of the mean.
+// What forward and backward of a step read and write on this rank.
+template <typename T>
+struct PassOperands {
+  const ModelWeights<T>& weights;
+  Tensor<const int32_t> ids, targets;  // [sequences * sequence]
+  ModelWeights<float>& gradients;      // this rank's part of the mean; adds
+  Tensor<float> micro_losses;          // [micro-batches]
+  Tensor<float> loss;                  // [1]: the mean over all ranks
+};
+
 template <typename T>
 void QueuePasses(Arena& work, const Communicator& ranks, const ModelConfig& model, int64_t sequence,
-                 const ModelWeights<T>& weights, Tensor<const int32_t> ids, Tensor<const int32_t> targets,
-                 ModelWeights<float>& gradients, Tensor<float> micro_losses, Tensor<float> loss) {
-  const int64_t micro_batches = micro_losses.size(), tokens = ids.size() / micro_batches;
+                 const PassOperands<T>& pass) {
+  const int64_t micro_batches = pass.micro_losses.size(), tokens = pass.ids.size() / micro_batches;
   const Shape shape = {tokens / sequence, sequence};
   const float share = 1.0f / static_cast<float>(micro_batches * ranks.size());
   for (int64_t m = 0; m < micro_batches; ++m) {
-    LossAndGradient<T>(work, model, weights, ids.Slice(m * tokens, tokens).Reshaped(shape),
-                       targets.Slice(m * tokens, tokens).Reshaped(shape), share, gradients,
-                       micro_losses.Slice(m, 1));
+    LossAndGradient<T>(work, model, pass.weights, pass.ids.Slice(m * tokens, tokens).Reshaped(shape),
+                       pass.targets.Slice(m * tokens, tokens).Reshaped(shape), share, pass.gradients,
+                       pass.micro_losses.Slice(m, 1));
   }
-  Sum<float>(work, micro_losses, share, loss);
-  ranks.AllReduce(work.device(), loss);
+  Sum<float>(work, pass.micro_losses, share, pass.loss);
+  ranks.AllReduce(work.device(), pass.loss);
 }
 
 template <typename T>
@@ -90,8 +97,13 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
   const ModelWeights<T> weights = ModelView<T>(config.model, tensors.master, tensors.working_copy);
   for (const Phase& phase : config.Phases()) {
     work.Reset();
-    QueuePasses<T>(work, ranks, config.ModelIn(phase), phase.sequence, weights, tensors.ids, tensors.targets,
-                   tensors.gradients.view, tensors.micro_losses, tensors.loss);
+    QueuePasses<T>(work, ranks, config.ModelIn(phase), phase.sequence,
+                   {.weights = weights,
+                    .ids = tensors.ids,
+                    .targets = tensors.targets,
+                    .gradients = tensors.gradients.view,
+                    .micro_losses = tensors.micro_losses,
+                    .loss = tensors.loss});
   }
   tensors.optimizer->Step(work);
   // A whole set, to be saved or loaded.
@@ -256,8 +268,13 @@ Trainer<T>::~Trainer() {
 template <typename T>
 void Trainer<T>::QueueStep(const PhaseSteps& phase) {
   work_.Reset();
-  QueuePasses<T>(work_, ranks_, phase.model, phase.batcher.plan().time, model_weights_, ids_, targets_,
-                 gradients_.view, micro_losses_, loss_);
+  QueuePasses<T>(work_, ranks_, phase.model, phase.batcher.plan().time,
+                 {.weights = model_weights_,
+                  .ids = ids_,
+                  .targets = targets_,
+                  .gradients = gradients_.view,
+                  .micro_losses = micro_losses_,
+                  .loss = loss_});
   optimizer_->Step(work_);
 }
 
@@ -368,9 +385,13 @@ double Trainer<T>::EstimateStepSeconds() {
   const int64_t tokens = ids_.size() / micro_losses_.size();
   const auto start = std::chrono::steady_clock::now();
   work_.Reset();
-  QueuePasses<T>(work_, Communicator(), phase.model, phase.batcher.plan().time, model_weights_,
-                 ids_.Slice(0, tokens), targets_.Slice(0, tokens), gradients_.view, micro_losses_.Slice(0, 1),
-                 loss_);
+  QueuePasses<T>(work_, Communicator(), phase.model, phase.batcher.plan().time,
+                 {.weights = model_weights_,
+                  .ids = ids_.Slice(0, tokens),
+                  .targets = targets_.Slice(0, tokens),
+                  .gradients = gradients_.view,
+                  .micro_losses = micro_losses_.Slice(0, 1),
+                  .loss = loss_});
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   device_.Zero(gradients_.flat.data(), gradients_.flat.size_bytes());
   return seconds * static_cast<double>(micro_losses_.size());

@@ -55,7 +55,7 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
                             plan.state_bytes / mib, plan.work_bytes / mib, plan.micro_batch_tokens));
   trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train, ranks_);
   const BatchPlan& batches = trainer_->batcher().plan();
-  log_.Line(absl::StrCat("world_size:", batches.ranks, " grad_accum_steps:", batches.micro_batches));
+  log_.Detail(absl::StrCat("world_size:", batches.ranks, " grad_accum_steps:", batches.micro_batches));
   if (ranks_.group() != nullptr) {
     const std::vector<std::string>& hosts = ranks_.group()->hosts();
     log_.Line(absl::StrFormat("ranks:%d hosts:%d communication:%s rank 0 updates %d of %d parameters",
@@ -241,6 +241,7 @@ absl::Status TrainingRun<T>::ReportSteps() {
 
 template <typename T>
 void TrainingRun<T>::ShowProgress() {
+  if (!log_.shows_progress()) return;
   const std::string share = ProgressText(config_.schedule, position_);
   const int64_t steps = position_.step - first_step_;
   if (steps == 0) {
@@ -308,9 +309,9 @@ ScheduleConfig TrainingRun<T>::ScheduleBeforeCalibration() {
     // Calibration reads training text too: its seconds are the training's.
     schedule.time_limit_seconds = std::max(0.5 * schedule.time_limit_seconds,
                                            schedule.time_limit_seconds - config_.calibration_seconds);
-    log_.Line(absl::StrFormat("gptq:reserving %.1fs, effective=%.0fms",
-                              config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
-                              schedule.time_limit_seconds * 1e3));
+    log_.Detail(absl::StrFormat("gptq:reserving %.1fs, effective=%.0fms",
+                                config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
+                                schedule.time_limit_seconds * 1e3));
   }
   return schedule;
 }
@@ -333,28 +334,50 @@ absl::Status TrainingRun<T>::EndTraining() {
 }
 
 template <typename T>
+absl::Status TrainingRun<T>::Pause() {
+  trainer_->Synchronize();
+  ReadClock();
+  clock_.Stop();
+  return ReportSteps();
+}
+
+template <typename T>
+void TrainingRun<T>::GoOn() {
+  trainer_->Synchronize();
+  clock_.Start();
+}
+
+template <typename T>
+void TrainingRun<T>::TakeStep(const StepDecision& next) {
+  EnterPhase(next.phase);
+  trainer_->Step(position_.step, next.scalars, next.phase);
+  ++position_.step;
+  ReadClock();
+  queued_.push_back({.step = position_.step,
+                     .learning_rate = config_.optimizer.muon_lr * next.lr_scale,
+                     .momentum = next.scalars.muon_momentum,
+                     .tokens = position_.step * trainer_->tokens_per_step(),
+                     .train_seconds = position_.elapsed_seconds});
+  ShowProgress();
+  if (!snapshots_.Wanted(position_.step, next.lr_scale)) return;
+  std::vector<NamedTensor> weights = trainer_->ExportMaster();
+  if (is_first()) snapshots_.Take(std::move(weights));
+}
+
+template <typename T>
 absl::Status TrainingRun<T>::Train() {
   const ScheduleConfig schedule = ScheduleBeforeCalibration();
   LastDone last = {validated_seconds_, position_.elapsed_seconds};
   if (position_.step == 0 && !EndIsAskedFor()) {
     HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
   }
-  const auto pause = [&] {
-    trainer_->Synchronize();
-    ReadClock();
-    clock_.Stop();
-    return ReportSteps();
-  };
-  const auto go_on = [&] {
-    trainer_->Synchronize();
-    clock_.Start();
-  };
-  go_on();
+  if (options_.device.is_cuda()) BeginYardstick();  // CPU cores have nothing else to do.
+  GoOn();
   ShowProgress();
   while (true) {
     const StepDecision next = NextStep(schedule, last);
     if (next.over) {
-      HM_RETURN_IF_ERROR(pause());
+      HM_RETURN_IF_ERROR(Pause());
       if (next.interrupted) return Interrupted();
       break;
     }
@@ -364,31 +387,18 @@ absl::Status TrainingRun<T>::Train() {
       HM_RETURN_IF_ERROR(ReportSteps());
     }
     if (next.validate) {
-      HM_RETURN_IF_ERROR(pause());
+      HM_RETURN_IF_ERROR(Pause());
       HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
       last.validation_seconds = validated_seconds_ = position_.elapsed_seconds;
-      go_on();
+      GoOn();
     }
     if (next.checkpoint) {
-      HM_RETURN_IF_ERROR(pause());
+      HM_RETURN_IF_ERROR(Pause());
       HM_RETURN_IF_ERROR(WriteCheckpointIfItCanBe());
       last.checkpoint_seconds = position_.elapsed_seconds;
-      go_on();
+      GoOn();
     }
-    EnterPhase(next.phase);
-    trainer_->Step(position_.step, next.scalars, next.phase);
-    ++position_.step;
-    ReadClock();
-    queued_.push_back({.step = position_.step,
-                       .learning_rate = config_.optimizer.muon_lr * next.lr_scale,
-                       .momentum = next.scalars.muon_momentum,
-                       .tokens = position_.step * trainer_->tokens_per_step(),
-                       .train_seconds = position_.elapsed_seconds});
-    ShowProgress();
-    if (snapshots_.Wanted(position_.step, next.lr_scale)) {
-      std::vector<NamedTensor> weights = trainer_->ExportMaster();
-      if (is_first()) snapshots_.Take(std::move(weights));
-    }
+    TakeStep(next);
   }
   return EndTraining();
 }

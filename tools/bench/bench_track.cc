@@ -12,7 +12,6 @@
 #include <vector>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/time/clock.h"
@@ -20,8 +19,8 @@
 #include "core/callers_folder.h"
 #include "core/file.h"
 #include "core/number_text.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/machine.h"
@@ -169,10 +168,16 @@ absl::StatusOr<int> Main(const std::vector<char*>& arguments) {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram("keeps the history of benchmarks: bench_track record|compare|report");
-  const std::vector<char*> arguments = absl::ParseCommandLine(argc, argv);
+  const std::vector<char*> arguments = hm11::ParseCommandLine(
+      argc, argv,
+      {.summary = "Keeps the history of benchmarks. Exit code 0: done; 1: an error; 2: a ratio was lost.",
+       .examples = {"bench_track record --binary=scan_benchmark", "bench_track compare --machine=H100",
+                    "bench_track report --out=benchmarks.html"},
+       .groups = {{"record", {"binary", "json", "filter", "repetitions", "commit"}},
+                  {"compare", {"threshold"}},
+                  {"report", {"out", "length"}},
+                  {"The history", {"history", "machine"}},
+                  {"What benchmarks' names say", {"algorithm", "baseline", "ceiling"}}}});
   const absl::StatusOr<int> code = hm11::Main(arguments);
-  if (code.ok()) return *code;
-  std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
-  return 1;
+  return code.ok() ? *code : hm11::ExitCode(code.status());
 }

@@ -13,6 +13,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
 #include "core/file.h"
+#include "testing/test_folder.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/svg_chart.h"
@@ -310,12 +311,7 @@ TEST(BenchmarkHistoryTest, MachinesWithTheSameCpuAreComparableButForTheirGpus) {
 
 class FolderTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = ::testing::TempDir() + "/bench_track_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  std::string folder_;
+  const std::string folder_ = NewTestFolder("bench_track");
 };
 
 TEST_F(FolderTest, AHistoryGrowsByALineARecordAndNamesABadOne) {

@@ -8,12 +8,11 @@
 #include <string>
 
 #include "absl/flags/flag.h"
-#include "absl/flags/parse.h"
 #include "absl/strings/str_cat.h"
 #include "core/callers_folder.h"
 #include "core/file.h"
+#include "core/program_help.h"
 #include "core/status.h"
-#include "core/version.h"
 #include "tools/compliance/folder.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/rules.h"
@@ -66,21 +65,22 @@ absl::StatusOr<int> Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  hm11::DescribeProgram(
-      "Audits a submission folder of the Parameter Golf challenge by its files.\n"
-      "  compliance --folder=DIR [--against=DIR] [--train=GLOB --val=GLOB] [--json=FILE]\n"
-      "Each condition is read strictly and as practised at the submission's date; each verdict cites file "
-      "and "
-      "line.\n"
-      "Exit codes:\n"
-      "  0  no condition fails (the last line says whether anything passes)\n"
-      "  1  one fails in the strict reading only\n"
-      "  2  one fails as practised too, or the score is implausible\n"
-      "  3  nothing could be audited; one line says why");
-  absl::ParseCommandLine(argc, argv);
-  const absl::StatusOr<int> code = hm11::Main();
+  const absl::Status flags = hm11::ParseFlags(
+      argc, argv,
+      {.summary =
+           "Audits a submission folder of the Parameter Golf challenge by its files. Each condition is "
+           "read strictly and as practised at the submission's date; each verdict cites file and line. "
+           "Exit code 0: no condition fails (the last line says whether anything passes); 1: one fails "
+           "in the strict reading only; 2: one fails as practised too, or the score is implausible; 3: "
+           "nothing could be audited, and one line says why.",
+       .examples = {"compliance --folder=submission",
+                    "compliance --folder=submission --against=record --json=audit.json",
+                    "compliance --folder=submission --train='data/t_train_*.bin' --val='data/t_val_*.bin'"},
+       .groups = {{"What is audited", {"folder", "against"}},
+                  {"The text, document by document", {"train", "val"}},
+                  {"Output", {"json"}}}});
+  const absl::StatusOr<int> code = flags.ok() ? hm11::Main() : flags;
   if (code.ok()) return *code;
-  std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
   std::puts("verdict: cannot tell");
-  return 3;
+  return hm11::ExitCode(code.status(), 3);
 }

@@ -16,6 +16,7 @@
 #include "absl/strings/str_format.h"
 #include "core/file.h"
 #include "nlohmann/json.hpp"
+#include "testing/test_folder.h"
 #include "tools/compliance/folder.h"
 #include "tools/compliance/rules.h"
 
@@ -80,11 +81,7 @@ struct Submission {
                                               {"helper.py", "import math\n"}};
 };
 
-inline std::string NewFolder() {
-  std::string name = ::testing::TempDir() + "/submission_XXXXXX";
-  EXPECT_NE(mkdtemp(name.data()), nullptr);
-  return name;
-}
+inline std::string NewFolder() { return NewTestFolder("submission"); }
 
 inline void Put(const std::string& folder, const std::string& name, const std::string& text) {
   const std::string path = absl::StrCat(folder, "/", name);

@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "core/file.h"
+#include "testing/test_folder.h"
 #include "tools/compliance/source_hash.h"
 
 namespace hm11 {
@@ -24,18 +25,10 @@ using ::testing::SizeIs;
 
 class RunLogFileTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = ::testing::TempDir() + "/run_log_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
+  std::vector<LoggedRun> Logs(const std::string& text) {
+    return *ReadRunLogs(folder_.Write("a.log", text), "a.log");
   }
-  std::string Write(const std::string& name, const std::string& text) {
-    const std::string path = absl::StrCat(folder_, "/", name);
-    EXPECT_TRUE(WriteFile(path, text).ok());
-    return path;
-  }
-  std::vector<LoggedRun> Logs(const std::string& text) { return *ReadRunLogs(Write("a.log", text), "a.log"); }
-  std::string folder_;
+  const TestFolder folder_{"run_log"};
 };
 
 constexpr char kProgram[] = "import torch\n\n\ndef main():\n    print('val_bpb', 1.0)\n\n\nmain()\n";
@@ -169,12 +162,12 @@ TEST_F(RunLogFileTest, TextsWithoutARunGiveNone) {
   EXPECT_THAT(Logs(""), IsEmpty());
   EXPECT_THAT(Logs("numpy\ntorch\n"), IsEmpty());
   EXPECT_THAT(Logs(std::string(3 << 20, '\0')), IsEmpty());
-  EXPECT_FALSE(ReadRunLogs(folder_ + "/none", "none").ok());
+  EXPECT_FALSE(ReadRunLogs(folder_.PathOf("none"), "none").ok());
 }
 
 TEST_F(RunLogFileTest, ALineOfAnyLengthTakesBoundedMemory) {
   // A quarter of a gigabyte of one line, as a file of holes.
-  const std::string path = Write("long.log", "step:9/9 train_time:1000ms\n");
+  const std::string path = folder_.Write("long.log", "step:9/9 train_time:1000ms\n");
   ASSERT_EQ(truncate(path.c_str(), int64_t{1} << 28), 0);
   const auto logs = ReadRunLogs(path, "long.log");
   ASSERT_TRUE(logs.ok());

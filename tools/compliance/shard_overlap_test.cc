@@ -14,6 +14,7 @@
 #include "absl/strings/str_cat.h"
 #include "core/file.h"
 #include "data/shard.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
@@ -23,17 +24,7 @@ using ::testing::SizeIs;
 
 class ShardFolderTest : public ::testing::Test {
  protected:
-  void SetUp() override {
-    std::string name = ::testing::TempDir() + "/shards_XXXXXX";
-    ASSERT_NE(mkdtemp(name.data()), nullptr);
-    folder_ = name;
-  }
-  std::string Write(const std::string& name, const std::string& text) {
-    const std::string path = absl::StrCat(folder_, "/", name);
-    EXPECT_TRUE(WriteFile(path, text).ok());
-    return path;
-  }
-  std::string folder_;
+  const TestFolder folder_{"shards"};
 };
 
 using Document = std::vector<uint16_t>;
@@ -61,7 +52,7 @@ class ShardTest : public ShardFolderTest {
     }
     std::vector<std::string> paths;
     for (size_t begin = 0; begin < stream.size(); begin += cut) {
-      paths.push_back(absl::StrCat(folder_, "/", name, "_", paths.size(), ".bin"));
+      paths.push_back(folder_.PathOf(absl::StrCat(name, "_", paths.size(), ".bin")));
       const size_t count = std::min(cut, stream.size() - begin);
       EXPECT_TRUE(WriteShard(paths.back(), {stream.data() + begin, count}).ok());
     }
@@ -113,12 +104,13 @@ TEST_F(ShardTest, ShardsOfAnotherVocabularyAreNotTakenForOtherText) {
 }
 
 TEST_F(ShardTest, TokensWithoutDocumentsAreRefused) {
-  const std::string path = folder_ + "/plain.bin";
+  const std::string path = folder_.PathOf("plain.bin");
   ASSERT_TRUE(WriteShard(path, MakeDocument(1, 100)).ok());
   const auto overlap = FindShardOverlap({path}, {path});
   EXPECT_THAT(std::string(overlap.status().message()), HasSubstr("no BOS"));
-  EXPECT_THAT(std::string(FindShardOverlap({path}, {Write("text.bin", "no shard")}).status().message()),
-              HasSubstr("text.bin"));
+  EXPECT_THAT(
+      std::string(FindShardOverlap({path}, {folder_.Write("text.bin", "no shard")}).status().message()),
+      HasSubstr("text.bin"));
 }
 
 }  // namespace

@@ -89,8 +89,5 @@ int main(int argc, char** argv) {
        .groups = {{"The runs", {"run", "mode", "val"}},
                   {"What it says of itself", {"name", "author", "github_id", "blurb", "track", "date"}},
                   {"Output", {"out"}}}});
-  const absl::Status status = hm11::Main(positional);
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  return hm11::ExitCode(hm11::Main(positional));
 }

@@ -52,17 +52,12 @@ absl::Status Main() {
 }  // namespace hm11
 
 int main(int argc, char** argv) {
-  const std::vector<char*> positional = hm11::ParseCommandLine(
+  absl::Status status = hm11::ParseFlags(
       argc, argv,
       {.summary = "Draws the page of a run, or of several side by side.",
        .examples = {"report --run=runs/book", "report --run=runs/a,runs/b --out=compared.html",
                     "report --run=runs/book --csv=steps.csv"},
        .groups = {{"Flags", {"run", "out", "csv"}}}});
-  const absl::Status status = positional.size() == 1
-                                  ? hm11::Main()
-                                  : absl::InvalidArgumentError(absl::StrCat(
-                                        "unexpected argument '", positional[1], "'; flags begin with --"));
-  if (status.ok()) return 0;
-  std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
-  return 1;
+  if (status.ok()) status = hm11::Main();
+  return hm11::ExitCode(status);
 }
