@@ -12,7 +12,9 @@
 #include <chrono>
 #include <csignal>
 #include <cstdio>
+#include <filesystem>
 #include <string>
+#include <system_error>
 #include <thread>
 #include <vector>
 
@@ -44,6 +46,14 @@ struct Child {
   bool good() const { return WIFEXITED(status) && WEXITSTATUS(status) == 0; }
 };
 
+// Of this program. The link's target, as ranks started by the link itself would all be named "exe" in ps and pgrep.
+std::string ProgramPath() {
+  constexpr char kLink[] = "/proc/self/exe";
+  std::error_code error;
+  const std::filesystem::path path = std::filesystem::read_symlink(kLink, error);
+  return !error && std::filesystem::exists(path, error) ? path.string() : kLink;
+}
+
 // In the child: becomes the rank.
 [[noreturn]] void BecomeRank(int rank, int count, int port, pid_t launcher, char** argv) {
   // A group of its own: the terminal's Ctrl-C comes through the launcher, once.
@@ -55,7 +65,7 @@ struct Child {
   setenv("WORLD_SIZE", std::to_string(count).c_str(), 1);
   setenv("MASTER_ADDR", "127.0.0.1", 1);
   setenv("MASTER_PORT", std::to_string(port).c_str(), 1);
-  execv("/proc/self/exe", argv);
+  execv(ProgramPath().c_str(), argv);
   std::fprintf(stderr, "error: cannot start rank %d\n", rank);
   _exit(1);
 }

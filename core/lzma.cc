@@ -4,6 +4,8 @@
 #include <lzma.h>
 
 #include <algorithm>
+#include <array>
+#include <stop_token>
 #include <utility>
 
 #include "absl/status/status.h"
@@ -154,6 +156,31 @@ absl::StatusOr<std::string> XzCompress(absl::string_view bytes, int preset, bool
   if (result != LZMA_OK) return absl::InternalError(absl::StrCat("xz encoder: ", ReasonOf(result)));
   out.resize(used);
   return out;
+}
+
+absl::StatusOr<int64_t> XzSize(absl::string_view bytes, int preset, const std::stop_token& stop) {
+  constexpr size_t kPart = size_t{1} << 20;
+  if (preset < 0 || preset > 9) {
+    return absl::InvalidArgumentError(absl::StrCat("xz preset ", preset, ": expected 0 to 9"));
+  }
+  lzma_stream stream = LZMA_STREAM_INIT;
+  lzma_ret result = lzma_easy_encoder(&stream, static_cast<uint32_t>(preset), LZMA_CHECK_CRC64);
+  std::array<uint8_t, 1 << 16> out;  // overwritten again and again
+  while (result == LZMA_OK && !stop.stop_requested()) {
+    if (stream.avail_in == 0) {
+      stream.next_in = Bytes(bytes);
+      stream.avail_in = std::min(kPart, bytes.size());
+      bytes.remove_prefix(stream.avail_in);
+    }
+    stream.next_out = out.data();
+    stream.avail_out = out.size();
+    result = lzma_code(&stream, bytes.empty() ? LZMA_FINISH : LZMA_RUN);
+  }
+  const auto size = static_cast<int64_t>(stream.total_out);
+  lzma_end(&stream);
+  if (result == LZMA_STREAM_END) return size;
+  if (stop.stop_requested()) return absl::CancelledError("xz was stopped");
+  return absl::InternalError(absl::StrCat("xz encoder: ", ReasonOf(result)));
 }
 
 struct XzReader::State {

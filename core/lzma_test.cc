@@ -5,6 +5,8 @@
 #include <rapidcheck/gtest.h>
 
 #include <cstdint>
+#include <cstdlib>
+#include <stop_token>
 #include <string>
 #include <utility>
 
@@ -88,6 +90,20 @@ TEST(LzmaTest, EmptyBytesAndMegabytesComeBack) {
   EXPECT_THAT(LzmaDecompress(*compressed, 1 << 20), IsOkAndHolds(large));
 }
 
+RC_GTEST_PROP(XzProperty, ItsSizeIsThatOfWhatItWritesButForAHeader, ()) {
+  std::string bytes = SomeBytes();
+  if (*rc::gen::arbitrary<bool>()) bytes.append(size_t{3} << 20, 'x');  // several parts
+  const absl::StatusOr<int64_t> size = XzSize(bytes, 0);
+  RC_ASSERT(size.ok());
+  RC_ASSERT(std::abs(*size - static_cast<int64_t>(XzCompress(bytes, 0)->size())) <= 64);
+}
+
+TEST(LzmaTest, XzStopsWhenItIsAskedTo) {
+  std::stop_source stop;
+  stop.request_stop();
+  EXPECT_THAT(XzSize("some text", 9, stop.get_token()), StatusIs(absl::StatusCode::kCancelled, "stopped"));
+}
+
 TEST(LzmaTest, TheContainerCostsFewBytes) { EXPECT_LE(LzmaCompress("hm11")->size(), 20u); }
 
 TEST(LzmaTest, MoreThanAllowedIsRefusedByItsHeader) {
@@ -99,6 +115,7 @@ TEST(LzmaTest, OptionsOutOfRangeAreNamed) {
   EXPECT_THAT(LzmaCompress("x", {.literal_context_bits = 3, .literal_position_bits = 2}),
               StatusIs(absl::StatusCode::kInvalidArgument, "lc=3 lp=2"));
   EXPECT_THAT(XzCompress("x", 10), StatusIs(absl::StatusCode::kInvalidArgument, "10"));
+  EXPECT_THAT(XzSize("x", 10), StatusIs(absl::StatusCode::kInvalidArgument, "10"));
 }
 
 absl::StatusOr<std::string> ReadAll(const std::string& path, int64_t part) {

@@ -196,8 +196,8 @@ absl::Status DocumentReader::State::Bad(absl::string_view what) {
 
 absl::Status DocumentReader::State::BadUtf8(absl::string_view line) {
   const int64_t column = ValidUtf8Prefix(line);
-  return Bad(absl::StrFormat("not UTF-8 at byte %d (0x%02x)", column + 1,
-                             static_cast<uint8_t>(line[static_cast<size_t>(column)])));
+  return Bad(absl::StrFormat("not UTF-8 at byte %d (0x%02x); `iconv -f latin1 -t utf-8` makes it of Latin-1",
+                             column + 1, static_cast<uint8_t>(line[static_cast<size_t>(column)])));
 }
 
 absl::StatusOr<bool> DocumentReader::State::NextText(std::string* text) {
@@ -207,13 +207,24 @@ absl::StatusOr<bool> DocumentReader::State::NextText(std::string* text) {
   for (;;) {
     HM_ASSIGN_OR_RETURN(const bool found, NextLine(&line));
     if (!found) return !text->empty();
+    if (line_number == 1) {
+      if (absl::StartsWith(line, "%PDF-")) {
+        return absl::InvalidArgumentError(
+            absl::StrCat(path, ": a PDF, not text; pdftotext takes the text out of it"));
+      }
+      absl::ConsumePrefix(&line, "\xef\xbb\xbf");  // the byte order mark some editors begin a file with
+    }
     if (ValidUtf8Prefix(line) != static_cast<int64_t>(line.size())) {
       HM_RETURN_IF_ERROR(BadUtf8(line));
       continue;
     }
     const bool blank = absl::StripAsciiWhitespace(line).empty();
     if (blank && text->empty()) continue;
-    absl::StrAppend(text, line);
+    if (absl::ConsumeSuffix(&line, "\r\n")) {
+      absl::StrAppend(text, line, "\n");
+    } else {
+      absl::StrAppend(text, line);
+    }
     if (unit == DocumentUnit::kLine || text->size() >= kCutAtLineEnd || (blank && text->size() >= enough)) {
       return true;
     }

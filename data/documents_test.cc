@@ -154,6 +154,16 @@ TEST(DocumentsTest, TextThatIsNotUtf8IsNamedWithItsLineOrTheLineIsSkipped) {
   EXPECT_EQ(skipped.skipped, 1);
 }
 
+TEST(DocumentsTest, FilesOfOtherSystemsAreText) {
+  const std::string path = Put("dos.txt",
+                               "\xef\xbb\xbf"
+                               "first\r\n\r\nse\rcond\r\n");
+  EXPECT_THAT(ReadAll({path}).documents, ElementsAre("first\n\nse\rcond\n"));
+  const std::string pdf = Put("book.txt", "%PDF-1.4\n%\xd3\xeb\n");
+  EXPECT_THAT(ReadAll({pdf}, /*skip_bad=*/true).status,
+              StatusIs(StatusCode::kInvalidArgument, pdf + ": a PDF"));
+}
+
 TEST(DocumentsTest, FilesThatCannotBeReadAreNamed) {
   const std::string packed = *XzCompress("{\"text\": \"some document\"}\n", 0);
   const std::string cut = Put("cut.jsonl.xz", packed.substr(0, packed.size() - 20));

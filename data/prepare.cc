@@ -48,10 +48,16 @@ std::vector<std::string> OldTokenizers(const PrepareOptions& options) {
       .value_or(std::vector<std::string>());
 }
 
+absl::Status NoDocuments(const PrepareOptions& options) {
+  return absl::InvalidArgumentError(
+      absl::StrCat("no documents in ", absl::StrJoin(options.inputs, " "), ": nothing but blank lines"));
+}
+
 absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const PrepareProgress& progress) {
   DocumentSequence documents(options.inputs, options.skip_bad, options.unit);
   absl::Status read_status;
   int64_t read = 0, trained = 0;
+  bool at_end = false;
   const auto next = [&](std::string* text) {
     while (read_status.ok()) {
       const absl::StatusOr<bool> found = documents.Next(text);
@@ -62,12 +68,14 @@ absl::StatusOr<Tokenizer> TrainTokenizer(const PrepareOptions& options, const Pr
       ++trained;
       return true;
     }
+    at_end = true;
     progress("training the tokenizer", 0);
     return false;
   };
   absl::StatusOr<Tokenizer> tokenizer = Tokenizer::Train(next, {.vocab = options.vocab});
   HM_RETURN_IF_ERROR(read_status);
-  if (read > 0 && trained == 0) {
+  if (at_end && read == 0) return NoDocuments(options);
+  if (at_end && trained == 0) {
     return absl::InvalidArgumentError(
         absl::StrCat("no training documents to learn a tokenizer from: all ", read, " are for validation"));
   }
@@ -95,7 +103,7 @@ absl::Status Encode(const PrepareOptions& options, const Tokenizer& tokenizer,
   report->val.counts = val.counts();
   report->skipped = documents.skipped();
   if (report->train.counts.documents + report->val.counts.documents == 0) {
-    return absl::InvalidArgumentError(absl::StrCat("no documents in ", absl::StrJoin(options.inputs, " ")));
+    return NoDocuments(options);
   }
   if (options.val_every > 0 && report->val.counts.documents == 0) {
     return absl::InvalidArgumentError(
@@ -150,6 +158,13 @@ void RemoveStale(const std::vector<std::string>& old_files, const PrepareReport&
   }
 }
 
+// "" where there is none.
+std::string TextIn(const nlohmann::json& object, const char* field) {
+  if (!object.is_object()) return "";
+  const auto found = object.find(field);
+  return found != object.end() && found->is_string() ? found->get<std::string>() : "";
+}
+
 }  // namespace
 
 absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
@@ -170,7 +185,29 @@ absl::StatusOr<DataManifest> ReadManifest(const std::string& folder) {
   read("train", "tokens", &manifest.train_tokens);
   read("val", "tokens", &manifest.val_tokens);
   if (!whole) return absl::DataLossError(absl::StrCat(path, ": not a manifest of prepared data"));
+  manifest.tokenizer = TextIn(json["tokenizer"], "file");
+  manifest.tokenizer_crc64 = TextIn(json["tokenizer"], "crc64");
+  for (const char* split : {"train", "val"}) {
+    const auto shards = json[split].find("shards");
+    if (shards == json[split].end() || !shards->is_array()) continue;
+    for (const nlohmann::json& shard : *shards) manifest.shards.push_back(TextIn(shard, "file"));
+  }
   return manifest;
+}
+
+absl::Status CheckTokenizerOfShards(const std::string& pattern, const Tokenizer& tokenizer,
+                                    const std::string& path) {
+  const absl::StatusOr<std::vector<std::string>> shards = Glob(pattern);
+  if (!shards.ok()) return absl::OkStatus();  // who opens them says so
+  const std::string folder = std::filesystem::path(shards->front()).parent_path().string();
+  const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
+  if (absl::IsNotFound(manifest.status())) return absl::OkStatus();
+  HM_RETURN_IF_ERROR(manifest.status());
+  const std::vector<std::string>& known = manifest->shards;
+  const bool is_of_it = std::find(known.begin(), known.end(), FileName(shards->front())) != known.end();
+  if (!is_of_it || manifest->tokenizer_crc64 == Hex(Crc64(tokenizer.model()))) return absl::OkStatus();
+  return absl::InvalidArgumentError(absl::StrCat(shards->front(), " was tokenized by ", manifest->tokenizer,
+                                                 ", which is another tokenizer than ", path));
 }
 
 namespace {

@@ -19,6 +19,7 @@
 #include "data/document_encoder.h"
 #include "data/documents.h"
 #include "data/shard.h"
+#include "data/tokenizer.h"
 
 namespace hm11 {
 
@@ -59,10 +60,18 @@ struct DataManifest {
   int64_t vocab = 0;
   int64_t train_tokens = 0;
   int64_t val_tokens = 0;
+  std::string tokenizer = {};            // its file
+  std::string tokenizer_crc64 = {};      // 16 digits
+  std::vector<std::string> shards = {};  // their files, of both splits
 };
 
 // Errors name the file: NotFound, or DataLoss when it is none of PrepareShards'.
 absl::StatusOr<DataManifest> ReadManifest(const std::string& folder);
+
+// InvalidArgument where shards of the pattern stand in their folder's manifest, and that names another tokenizer
+// than the one that `path` holds. OK where there is no manifest, or no shard.
+absl::Status CheckTokenizerOfShards(const std::string& pattern, const Tokenizer& tokenizer,
+                                    const std::string& path);
 
 absl::StatusOr<PrepareReport> PrepareShards(const PrepareOptions& options, const PrepareProgress& progress);
 

@@ -156,6 +156,25 @@ TEST(PrepareTest, EverySoManyDocumentsFromTheSecondOnAreValidationAndTheManifest
               StatusIs(StatusCode::kInvalidArgument, "none is left for validation"));
 }
 
+TEST(PrepareTest, ShardsOfAnotherTokenizerAreTold) {
+  PrepareOptions options = {
+      .inputs = {SmallInput()}, .folder = NewFolder("told"), .vocab = 300, .val_every = 20};
+  ASSERT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+  const absl::StatusOr<Tokenizer> own = Tokenizer::Load(options.folder + "/text_300_bpe.model"),
+                                  other = Tokenizer::Load(TrainedModelPath());
+  ASSERT_THAT(own.status(), IsOk());
+  ASSERT_THAT(other.status(), IsOk());
+  for (const char* split : {"train", "val"}) {
+    const std::string pattern = absl::StrCat(options.folder, "/text_", split, "_*.bin");
+    EXPECT_THAT(CheckTokenizerOfShards(pattern, *own, "own"), IsOk());
+    EXPECT_THAT(CheckTokenizerOfShards(pattern, *other, "other.model"),
+                StatusIs(StatusCode::kInvalidArgument, "tokenized by text_300_bpe.model, which is another"));
+  }
+  EXPECT_THAT(CheckTokenizerOfShards(options.folder + "/none_*.bin", *other, "other.model"), IsOk());
+  std::filesystem::remove(options.folder + "/manifest.json");
+  EXPECT_THAT(CheckTokenizerOfShards(options.folder + "/text_val_*.bin", *other, "other.model"), IsOk());
+}
+
 TEST(PrepareTest, OldShardsAreKeptUnlessOverwritten) {
   PrepareOptions options = {
       .inputs = {SmallInput()}, .folder = NewFolder("again"), .vocab = 300, .tokens_per_shard = 100};
@@ -243,6 +262,10 @@ TEST(PrepareTest, AFailedRunNamesTheThingAndWritesNothing) {
   options.tokenizer = bad;
   expect(StatusCode::kDataLoss, bad + ": not a SentencePiece model");
   options.tokenizer.clear();
+  options.inputs = {SmallInput()};
+  options.inputs = {absl::StrCat(testing::TempDir(), "/prepare_test_blank.txt")};
+  ASSERT_THAT(WriteFile(options.inputs[0], "\n \n"), IsOk());
+  expect(StatusCode::kInvalidArgument, "no documents in " + options.inputs[0]);
   options.inputs = {SmallInput()};
   options.val_documents = 60;
   expect(StatusCode::kInvalidArgument, "no training documents");

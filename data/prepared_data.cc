@@ -36,6 +36,10 @@ absl::StatusOr<std::string> ShardPattern(const std::string& data, absl::string_v
       return absl::InvalidArgumentError(absl::StrCat(
           data, " is no shard of tokens; //tools:prepare_data makes a folder of shards of texts"));
     }
+    if (!data.empty() && data.find_first_of("*?[") == std::string::npos &&
+        !std::filesystem::exists(data, error)) {
+      return absl::NotFoundError(absl::StrCat(data, ": no such folder or file"));
+    }
     return data;
   }
   const std::string folder = GlobLiteral(data), shards = absl::StrCat("_", split, "_*.bin");

@@ -13,8 +13,8 @@
 namespace hm11 {
 
 // Of an existing folder, its NAME_train_*.bin or NAME_val_*.bin (`split` "train" or "val"); anything else is
-// a pattern itself. Errors name a file that is no shard, and the folder: without shards, or with shards of several names, which are not to
-// be read together.
+// a pattern itself. Errors name what is not there, a file that is no shard, and the folder: without shards, or
+// with shards of several names, which are not to be read together.
 absl::StatusOr<std::string> ShardPattern(const std::string& data, absl::string_view split);
 
 // The validation shards beside training shards: _val_ for the last _train_ of the file's name, whatever its

@@ -37,6 +37,7 @@ TEST(PreparedDataTest, AFolderIsTheShardsOfItsNameWhateverItIsCalled) {
 
 TEST(PreparedDataTest, APatternIsItself) {
   EXPECT_THAT(ShardPattern("d/x_train_*.bin", "train"), IsOkAndHolds("d/x_train_*.bin"));
+  EXPECT_THAT(ShardPattern("no/where", "val"), StatusIs(absl::StatusCode::kNotFound, "no/where: no such"));
   EXPECT_THAT(ValidationPattern("a_train_b/x_train_*.bin"), IsOkAndHolds("a_train_b/x_val_*.bin"));
   EXPECT_THAT(ValidationPattern("x_train_train_*.bin"), IsOkAndHolds("x_train_val_*.bin"));
   EXPECT_THAT(ValidationPattern("a_train_b/x.bin"),

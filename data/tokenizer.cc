@@ -223,8 +223,8 @@ absl::StatusOr<Tokenizer> Tokenizer::Train(const std::function<bool(std::string*
   absl::StatusOr<Tokenizer> tokenizer = FromModel(std::move(model), "just trained");
   if (tokenizer.ok() && tokenizer->vocab() != training.vocab) {
     return absl::InvalidArgumentError(absl::StrCat("cannot train a tokenizer of ", training.vocab,
-                                                   " pieces: these documents give only ",
-                                                   tokenizer->vocab()));
+                                                   " pieces: these documents give only ", tokenizer->vocab(),
+                                                   "; ask for no more, or give more text"));
   }
   return tokenizer;
 }

@@ -26,5 +26,5 @@ while read -r command; do
   ((++count))
 done < <(grep '^    tools/bazel run' "$root/docs/your_text.md" | sed 's/^ *//')
 ((count >= 5)) || { echo "only $count commands found"; exit 1; }
-grep -q '"document": "paragraph"' data/manifest.json || { echo "the manifest does not say how documents were cut"; exit 1; }
+grep -q '"document": "paragraph"' corpus/manifest.json || { echo "the manifest does not say how documents were cut"; exit 1; }
 echo "$count commands ran"

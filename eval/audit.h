@@ -2,15 +2,17 @@
 //
 // The scorer runs over the stream once, watched; then again over altered streams, to see what its rows depend
 // on. Checks, each a line of the report:
-//   future         tokens behind t changed: no row and no loss up to t does
-//   own token      token t changed alone: its own row does not
-//   documents      where each is said to be scored as if it were alone: with those before changed, no row
-//   does normalized     the probabilities of every row sum to 1, over the whole vocabulary reported loss each
-//   loss is the entry of its row once           each target is scored exactly once; a tail shorter than
-//   `free_tail` may be left out order          targets come in the order of the stream parameters     what
-//   scores a block is what the update before it left; scoring changes nothing files          nothing is open
-//   or mapped but the files allowed network        no socket but local ones time           the whole of the
-//   data fits the time allowed
+//   - future: with tokens behind t changed, no row and no loss up to t changes
+//   - own token: with token t changed alone, its own row does not
+//   - documents: where each is said to be scored as if it were alone, with those before changed, no row does
+//   - normalized: the probabilities of every row sum to 1, over the whole vocabulary
+//   - reported loss: each loss is the entry of its row
+//   - once: each target is scored exactly once; a tail shorter than `free_tail` may be left out
+//   - order: targets come in the order of the stream
+//   - parameters: what scores a block is what the update before it left; scoring changes nothing
+//   - files: nothing is open or mapped but the files allowed
+//   - network: no socket but local ones
+//   - time: the whole of the data fits the time allowed
 // The first two are probed at random positions and next to borders: of the scorer's own blocks, of documents,
 // and those given. Files and sockets are looked for after each block: what was open only in between is not
 // seen.

@@ -15,6 +15,7 @@
 #include "core/file.h"
 #include "core/program_help.h"
 #include "core/status.h"
+#include "data/prepare.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -158,6 +159,8 @@ absl::StatusOr<bool> Main() {
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
   HM_RETURN_IF_ERROR(
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
+  HM_RETURN_IF_ERROR(
+      CheckTokenizerOfShards(absl::GetFlag(FLAGS_data), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   HM_ASSIGN_OR_RETURN(const ScorerOptions scorer, OptionsOf(model));
@@ -206,7 +209,7 @@ int main(int argc, char** argv) {
                   "an error.",
        .examples =
            {"audit --run=runs/book", "audit --run=runs/book --mode=stateful --probes=4",
-            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data --json=audit.json"},
+            "audit --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=corpus --json=audit.json"},
        .groups = {{"What is audited", {"run", "artifact", "tokenizer", "data"}},
                   {"How it is scored", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},

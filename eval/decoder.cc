@@ -16,15 +16,24 @@ Decoder<T, W>::Decoder(const Device& device, const ModelConfig& config, const Mo
       work_(device, StepBytes(device, config, window)),
       state_(NewStepState<T>(memory_, config_, window)),
       id_(memory_.New<int32_t>({1, 1})),
-      log_probs_(memory_.New<Accum<T>>({1, config.vocab})),
-      result_(static_cast<size_t>(config.vocab)) {}
+      next_id_(static_cast<int32_t*>(device.AllocateHost(sizeof(int32_t)))),
+      result_(
+          static_cast<Accum<T>*>(device.AllocateHost(config.vocab * static_cast<int64_t>(sizeof(Accum<T>)))),
+          static_cast<size_t>(config.vocab)) {}
+
+template <typename T, typename W>
+Decoder<T, W>::~Decoder() {
+  const Device& device = work_.device();
+  device.Synchronize();
+  device.FreeHost(next_id_);
+  device.FreeHost(result_.data());
+}
 
 template <typename T, typename W>
 int64_t Decoder<T, W>::StateBytes(const ModelConfig& config, int64_t window) {
   Arena plan = Arena::Plan();
   NewStepState<T>(plan, config, window);
   plan.New<int32_t>({1, 1});
-  plan.New<Accum<T>>({1, config.vocab});
   return plan.high_water_bytes();
 }
 
@@ -43,13 +52,14 @@ int64_t Decoder<T, W>::StepBytes(const Device& device, const ModelConfig& config
 }
 
 template <typename T, typename W>
-void Decoder<T, W>::Step() {
+Tensor<Accum<T>> Decoder<T, W>::Step() {
+  const Device& device = work_.device();
   work_.Reset();
+  device.CopyFromHost(id_.data(), next_id_, id_.size_bytes());
   ModelSaved<T> saved;
   const Tensor<T> hidden =
       HiddenForward<T, W>(work_, config_, weights_, id_, &saved, {.keep = false, .sequence = &state_});
-  const Tensor<Accum<T>> log_probs = LogProbabilities<T, W>(work_, config_, weights_, hidden);
-  work_.device().CopyOnDevice(log_probs_.data(), log_probs.data(), log_probs_.size_bytes());
+  return LogProbabilities<T, W>(work_, config_, weights_, hidden);
 }
 
 template <typename T, typename W>
@@ -57,16 +67,17 @@ std::span<const Accum<T>> Decoder<T, W>::Next(uint16_t token) {
   HM_CHECK_LT(int64_t{token}, config_.vocab);
   const ThreadsAwake awake;
   const Device& device = work_.device();
-  next_id_ = token;
-  device.CopyFromHost(id_.data(), &next_id_, id_.size_bytes());
+  *next_id_ = token;
+  Tensor<Accum<T>> log_probs;
   if (device.is_cuda() && state_.kept > 0 && plain_steps_ > 0) {
-    if (graph_ == nullptr) graph_ = std::make_unique<StepGraph>(device, [this] { Step(); });
+    if (graph_ == nullptr) graph_ = std::make_unique<StepGraph>(device, [this] { recorded_ = Step(); });
     graph_->Launch();
+    log_probs = recorded_;
   } else {
     plain_steps_ += state_.kept > 0;
-    Step();
+    log_probs = Step();
   }
-  device.CopyToHost(result_.data(), log_probs_.data(), log_probs_.size_bytes());
+  device.CopyToHost(result_.data(), log_probs.data(), log_probs.size_bytes());
   return result_;
 }
 

@@ -17,7 +17,6 @@
 #include <cstdint>
 #include <memory>
 #include <span>
-#include <vector>
 
 #include "core/arena.h"
 #include "core/device.h"
@@ -35,6 +34,9 @@ class Decoder {
   // `weights`, on `device`, must outlive it. window >= 1, on a GPU at most kMaxStepWindow
   // (ops/attention_step.h).
   Decoder(const Device& device, const ModelConfig& config, const ModelWeights<W>& weights, int64_t window);
+  ~Decoder();
+  Decoder(const Decoder&) = delete;
+  Decoder& operator=(const Decoder&) = delete;
 
   // Reads a token, below the vocabulary. Log-probabilities of the one after it, [vocab], until the next call.
   std::span<const Accum<T>> Next(uint16_t token);
@@ -45,17 +47,19 @@ class Decoder {
  private:
   static int64_t StateBytes(const ModelConfig& config, int64_t window);
   static int64_t StepBytes(const Device& device, const ModelConfig& config, int64_t window);
-  void Step();
+  // Log-probabilities, [1, vocab], in work_.
+  Tensor<Accum<T>> Step();
 
   const ModelConfig config_;
   const ModelWeights<W>& weights_;
   Arena memory_, work_;
   SequenceState<T> state_;
-  Tensor<int32_t> id_;            // [1, 1]
-  Tensor<Accum<T>> log_probs_;    // [1, vocab]
-  std::vector<Accum<T>> result_;  // the same on the host
-  int32_t next_id_ = 0;
+  Tensor<int32_t> id_;  // [1, 1]
+  // Both on the host, in memory that copies need not wait for.
+  int32_t* const next_id_;
+  const std::span<Accum<T>> result_;  // [vocab]
   int64_t plain_steps_ = 0;           // that went on from a token and were not launched as a graph
+  Tensor<Accum<T>> recorded_;         // what graph_ gives
   std::unique_ptr<StepGraph> graph_;  // of a step that goes on from a token
 };
 

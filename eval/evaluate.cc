@@ -16,6 +16,7 @@
 #include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
+#include "data/prepare.h"
 #include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
@@ -141,6 +142,8 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
   HM_RETURN_IF_ERROR(
       CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
+  HM_RETURN_IF_ERROR(
+      CheckTokenizerOfShards(absl::GetFlag(FLAGS_data), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
   HM_ASSIGN_OR_RETURN(const TokenStream stream,
                       TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   const auto start = std::chrono::steady_clock::now();
@@ -176,7 +179,7 @@ int main(int argc, char** argv) {
       argc, argv,
       {.summary = "Scores an artifact: bits per byte of validation text.",
        .examples = {"evaluate --run=runs/book", "evaluate --run=runs/book --mode=sliding --stride=64",
-                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=data"},
+                    "evaluate --artifact=artifact.hm11 --tokenizer=tokenizer.model --data=corpus"},
        .groups = {{"What is scored", {"run", "artifact", "tokenizer", "data"}},
                   {"How", {"mode", "window", "stride", "overlap", "isolate_documents"}},
                   {"Test-time training", {"ttt_learning_rate", "ttt_epochs", "ttt_chunk"}},

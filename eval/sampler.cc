@@ -26,22 +26,24 @@ int64_t Sampler::Draw(std::span<const A> log_probs) {
   const auto likeliest = std::max_element(log_probs.begin(), log_probs.end());
   if (options_.temperature == 0) return likeliest - log_probs.begin();
   candidates_.clear();
-  double sum = 0;
   for (size_t i = 0; i < log_probs.size(); ++i) {
-    const double weight = std::exp((static_cast<double>(log_probs[i]) - *likeliest) / options_.temperature);
-    candidates_.push_back({weight, static_cast<int64_t>(i)});
-    sum += weight;
+    candidates_.push_back({static_cast<double>(log_probs[i]), static_cast<int64_t>(i)});
   }
   const int64_t all = static_cast<int64_t>(candidates_.size());
   const int64_t most = options_.top_k == 0 ? all : std::min(options_.top_k, all);
   if (most < all || options_.top_p < 1) {
     std::partial_sort(candidates_.begin(), candidates_.begin() + most, candidates_.end(),
                       [](const Candidate& a, const Candidate& b) {
-                        return a.weight != b.weight ? a.weight > b.weight : a.token < b.token;
+                        return a.log_prob != b.log_prob ? a.log_prob > b.log_prob : a.token < b.token;
                       });
     candidates_.resize(static_cast<size_t>(most));
-    sum = 0;
-    for (const Candidate& candidate : candidates_) sum += candidate.weight;
+  }
+  double sum = 0;
+  for (Candidate& candidate : candidates_) {
+    candidate.weight = std::exp((candidate.log_prob - *likeliest) / options_.temperature);
+    sum += candidate.weight;
+  }
+  if (options_.top_p < 1) {
     double kept = 0;
     size_t count = 0;
     while (count < candidates_.size() && (count == 0 || kept < options_.top_p * sum)) {

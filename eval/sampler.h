@@ -41,8 +41,9 @@ class Sampler {
 
  private:
   struct Candidate {
-    double weight;
+    double log_prob;
     int64_t token;
+    double weight = 0;
   };
 
   const SamplerOptions options_;

@@ -6,7 +6,7 @@
 #   tools/bazel run //eval:generate -- --artifact=runs/book/model.safetensors --tokenizer=runs/book/tokenizer.model \
 #       --prompt='It was' --log_probs=expected.json       # what hm11 says of a model of your own, to check against
 #   python pytorch_model.py copy runs/book/model.safetensors changed.safetensors
-#   tools/bazel run //train:hm11 -- --data=data --init=changed.safetensors
+#   tools/bazel run //train:hm11 -- --data=corpus --init=changed.safetensors
 #
 # The names and shapes are those of the reference: attention layers' matrices lie in banks, queries of all layers
 # before their outputs, keys before values; a Mamba layer's are its own. Options of the search for better models

@@ -165,9 +165,9 @@ int main(int argc, char** argv) {
       argc, argv,
       {.summary = "Turns texts into shards of tokens.",
        .examples =
-           {"prepare_data --input=book.txt --out=data",
-            "prepare_data --input='texts/*.jsonl.xz' --out=data --vocab_size=8192 --val_documents=1000",
-            "prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=data"},
+           {"prepare_data --input=book.txt --out=corpus",
+            "prepare_data --input='texts/*.jsonl.xz' --out=corpus --vocab_size=8192 --val_documents=1000",
+            "prepare_data --input=poems.txt --document=line --tokenizer=own.model --out=corpus"},
        .groups = {{"Texts", {"input", "document", "val_documents", "skip_bad"}},
                   {"Tokenizer", {"tokenizer", "vocab_size"}},
                   {"Output", {"out", "name", "tokens_per_shard", "overwrite"}},

@@ -1,6 +1,6 @@
 // //tools:requantize: a finished run's weights quantized again, once for each list of settings, and scored.
 //
-//   tools/bazel run //tools:requantize -- --run=runs/books --data=data
+//   tools/bazel run //tools:requantize -- --run=runs/books --data=corpus
 //   --try='sigma_k=12;sigma_k=10,embedding_k=16'
 #include <cstdio>
 #include <string>

@@ -7,7 +7,7 @@
 #include "absl/strings/str_replace.h"
 #include "core/fields.h"
 #include "core/file.h"
-#include "core/lzma.h"
+#include "core/number_text.h"
 #include "core/status.h"
 #include "model/placed_weights.h"
 #include "model/safetensors.h"
@@ -81,9 +81,9 @@ absl::StatusOr<Calibration> TrainingRun<T>::Calibrate(const std::vector<NamedTen
         CollectGradientSquares<T>(trainer_->work(), config_.model, weights, trainer_->batcher(),
                                   position_.step, config_.calibration_gradient_tokens, ranks_);
   }
-  log_.Line(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs, gradients of %d matrices in %.2fs",
-                            calibration.hessians.size(), seconds, calibration.gradients.size(),
-                            SecondsSince(start) - seconds));
+  log_.Detail(absl::StrFormat("GPTQ:collected %d Hessians in %.2fs, gradients of %d matrices in %.2fs",
+                              calibration.hessians.size(), seconds, calibration.gradients.size(),
+                              SecondsSince(start) - seconds));
   LogStage("calibration", start);
   return calibration;
 }
@@ -107,41 +107,45 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
                                   SecondsSince(packing), packed.bits_per_code, packed.step_multiplier)
                 : absl::StrFormat("quantized in %.1fs: no matrix is large enough to be coded",
                                   SecondsSince(packing)));
-  log_.Line(absl::StrFormat("artifact_crc64:%016x", *ArtifactChecksum(packed.bytes)));
-  log_.Line(absl::StrFormat("Serialized model: %d bytes", weights));
-  log_.Line(absl::StrFormat("Code size: %d bytes", code));
-  log_.Line(absl::StrFormat("Total submission size: %d bytes", weights + code));
-  log_.Line(absl::StrFormat("Total submission size int6+%s: %d bytes", config_.quant.coder, weights + code));
-  log_.Line(absl::StrFormat("artifact cap: %d bytes, %s by %d", kArtifactCapBytes,
-                            weights + code <= kArtifactCapBytes ? "kept, under" : "EXCEEDED, over",
-                            std::abs(kArtifactCapBytes - weights - code)));
+  log_.Detail(absl::StrFormat("artifact_crc64:%016x", *ArtifactChecksum(packed.bytes)));
+  log_.Detail(absl::StrFormat("Serialized model: %d bytes", weights));
+  log_.Detail(absl::StrFormat("Code size: %d bytes", code));
+  log_.Detail(absl::StrFormat("Total submission size: %d bytes", weights + code));
+  log_.Detail(
+      absl::StrFormat("Total submission size int6+%s: %d bytes", config_.quant.coder, weights + code));
+  log_.Detail(absl::StrFormat("artifact cap: %d bytes, %s by %d", kArtifactCapBytes,
+                              weights + code <= kArtifactCapBytes ? "kept, under" : "EXCEEDED, over",
+                              std::abs(kArtifactCapBytes - weights - code)));
+  log_.Screen(absl::StrCat("artifact: ", WholeNumber(weights), " bytes, with its program ",
+                           WholeNumber(weights + code), " of ", WholeNumber(kArtifactCapBytes),
+                           weights + code <= kArtifactCapBytes ? "" : ": OVER THE CAP"));
   return std::move(packed.bytes);
 }
 
 template <typename T>
 absl::Status TrainingRun<T>::LogYardstick() {
   log_.Progress("compressing the same text by xz -9");
-  const std::string text = inputs_.tokenizer.Decode(inputs_.val_tokens);
-  HM_ASSIGN_OR_RETURN(const std::string xz, XzCompress(text));
+  HM_ASSIGN_OR_RETURN(const Yardstick::Result xz, yardstick_.Wait());
   log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
-                            8.0 * static_cast<double>(xz.size()) / static_cast<double>(text.size()),
-                            text.size()));
+                            xz.bits_per_byte, xz.text_bytes));
   return absl::OkStatus();
 }
 
-// In the challenge's line format.
+// In the challenge's line format; in words on the screen.
 template <typename T>
 void TrainingRun<T>::LogScore(const Score& score, double eval_ms, int64_t artifact_bytes) {
-  log_.Line(absl::StrFormat("scored from %s: tokens:%d bytes:%d unscored:%d", ArtifactPath(), score.tokens,
-                            score.bytes, inputs_.val.size() - 1 - score.tokens));
-  log_.Line(
+  log_.Detail(absl::StrFormat("scored from %s: tokens:%d bytes:%d unscored:%d", ArtifactPath(), score.tokens,
+                              score.bytes, inputs_.val.size() - 1 - score.tokens));
+  log_.Detail(
       "final_int8_zlib_roundtrip: the name under which the challenge's tools look for the score above it");
   for (const char* name : {"final_int6_roundtrip", "final_int8_zlib_roundtrip"}) {
-    log_.Line(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f eval_time:%.0fms", name, score.loss_nats,
-                              score.bits_per_byte, eval_ms));
-    log_.Line(
+    log_.Detail(absl::StrFormat("%s val_loss:%.4f val_bpb:%.4f eval_time:%.0fms", name, score.loss_nats,
+                                score.bits_per_byte, eval_ms));
+    log_.Detail(
         absl::StrFormat("%s_exact val_loss:%.8f val_bpb:%.8f", name, score.loss_nats, score.bits_per_byte));
   }
+  log_.Screen(absl::StrFormat("score: %.4f bits per byte from the artifact, over %s bytes of text",
+                              score.bits_per_byte, WholeNumber(score.bytes)));
   log_.Metric(MetricsLine(FinalMetrics{.val_loss = score.loss_nats,
                                        .val_bpb = score.bits_per_byte,
                                        .artifact_bytes = artifact_bytes,
@@ -152,6 +156,7 @@ void TrainingRun<T>::LogScore(const Score& score, double eval_ms, int64_t artifa
 template <typename T>
 absl::Status TrainingRun<T>::Finish() {
   if (EndIsAskedFor()) return Interrupted();
+  BeginYardstick();
   HM_ASSIGN_OR_RETURN(std::vector<NamedTensor> exported, ExportedWeights());
   if (is_first()) {
     HM_RETURN_IF_ERROR(WriteSafetensors(
@@ -214,10 +219,11 @@ void TrainingRun<T>::LookInto(const UnpackedModel& model, const std::vector<Name
                                                   .program_bytes = inputs_.program.size_bytes()});
     if (!status.ok()) log_.Line(absl::StrCat("page: artifact not looked into: ", status.message()));
   }
+  DrawPage();
+  log_.Screen(absl::StrCat("page of the run: ", options_.folder, "/report.html"));
 #else
   (void)model, (void)exported, (void)sample;
 #endif
-  DrawPage();
 }
 
 // Called from other files.

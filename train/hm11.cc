@@ -172,6 +172,9 @@ bool IsSet(absl::string_view key) {
 absl::Status FitConfigToData(RunOptions* options) {
   RunConfig& config = options->config;
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(options->tokenizer_path));
+  for (const std::string& pattern : {options->train_pattern, options->val_pattern}) {
+    HM_RETURN_IF_ERROR(CheckTokenizerOfShards(pattern, tokenizer, options->tokenizer_path));
+  }
   if (!IsSet("vocab")) config.model.vocab = tokenizer.vocab();
   const std::string folder = std::filesystem::path(options->train_pattern).parent_path().string();
   const absl::StatusOr<DataManifest> manifest = ReadManifest(folder.empty() ? "." : folder);
@@ -250,8 +253,8 @@ int main(int argc, char** argv) {
       {.summary = "Trains HybridMamba-11, compresses it, and scores what the artifact holds.",
        .examples = {"hm11                                       this machine's own text: preset hm11 on a "
                     "GPU, else tiny",
-                    "hm11 --data=data --out=runs/book           text that //tools:prepare_data prepared",
-                    "hm11 --data=data --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
+                    "hm11 --data=corpus --out=runs/book         text that //tools:prepare_data prepared",
+                    "hm11 --data=corpus --preset=hm11 --set=time_limit_seconds=300,seed=7 --out=runs/book",
                     "hm11 --resume --out=runs/book              on from the run's checkpoint"},
        .groups = {{"What is trained", {"preset", "set", "list_settings", "seed", "init"}},
                   {"On which text", {"data", "val", "tokenizer"}},

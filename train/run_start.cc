@@ -12,6 +12,7 @@
 #include "core/crc64.h"
 #include "core/fields.h"
 #include "core/file.h"
+#include "core/number_text.h"
 #include "core/status.h"
 #include "eval/run_data.h"
 #include "model/weights.h"
@@ -101,17 +102,22 @@ void LogHeader(const RunOptions& options, const RunInputs& inputs, int ranks, in
   log.Detail(std::string(100, '='));
   log.Screen(
       absl::StrCat("settings: ", SettingsThatDiffer(config), "; all are in ", options.folder, "/config.txt"));
-  log.Line(absl::StrFormat("program_crc64:%016x packed:%d launcher:%d", inputs.program.crc64(),
-                           inputs.program.packed.size(), inputs.program.launcher.size()));
-  if (!options.commit.empty()) log.Line(absl::StrCat("commit:", options.commit));
-  log.Line(absl::StrCat("device:", options.device.name(), " (", options.device.description(), ")"));
-  log.Line(
+  const int64_t parameters = CountParameters(config.model);
+  const std::string device = absl::StrCat(options.device.name(), " (", options.device.description(), ")");
+  log.Screen(absl::StrCat("model: ", WholeNumber(parameters), " parameters, on ", device));
+  log.Screen(absl::StrCat("text: ", WholeNumber(inputs.train.size()), " tokens to train on and ",
+                          WholeNumber(inputs.val.size()), " to score, of ", options.train_pattern));
+  log.Detail(absl::StrFormat("program_crc64:%016x packed:%d launcher:%d", inputs.program.crc64(),
+                             inputs.program.packed.size(), inputs.program.launcher.size()));
+  if (!options.commit.empty()) log.Detail(absl::StrCat("commit:", options.commit));
+  log.Detail(absl::StrCat("device:", device));
+  log.Detail(
       absl::StrCat("val_bpb:enabled tokenizer_kind=sentencepiece tokenizer_path=", options.tokenizer_path));
-  log.Line(absl::StrCat("train_loader:dataset:", options.train_pattern,
-                        " train_shards:", inputs.train.shards().size(), " tokens:", inputs.train.size()));
-  log.Line(absl::StrCat("val_loader:shards pattern=", options.val_pattern, " tokens:", inputs.val.size()));
-  log.Line(absl::StrCat("model_params:", CountParameters(config.model)));
-  log.Line(absl::StrCat("seed:", config.seed));
+  log.Detail(absl::StrCat("train_loader:dataset:", options.train_pattern,
+                          " train_shards:", inputs.train.shards().size(), " tokens:", inputs.train.size()));
+  log.Detail(absl::StrCat("val_loader:shards pattern=", options.val_pattern, " tokens:", inputs.val.size()));
+  log.Detail(absl::StrCat("model_params:", parameters));
+  log.Detail(absl::StrCat("seed:", config.seed));
   log.Metric(MetricsLine(
       MetricsStart{.step = step,
                    .max_steps = config.schedule.max_steps,
@@ -119,9 +125,9 @@ void LogHeader(const RunOptions& options, const RunInputs& inputs, int ranks, in
                    .tokens_per_step = config.batch_tokens,
                    .train_tokens = inputs.train.size(),
                    .val_tokens = inputs.val.size(),
-                   .parameters = CountParameters(config.model),
+                   .parameters = parameters,
                    .ranks = ranks,
-                   .device = absl::StrCat(options.device.name(), " (", options.device.description(), ")"),
+                   .device = device,
                    .started = absl::FormatTime("%Y-%m-%dT%H:%M:%SZ", absl::Now(), absl::UTCTimeZone()),
                    .commit = options.commit}));
 }

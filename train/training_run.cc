@@ -55,7 +55,7 @@ absl::Status TrainingRun<T>::Prepare(std::optional<Checkpoint> checkpoint) {
                             plan.state_bytes / mib, plan.work_bytes / mib, plan.micro_batch_tokens));
   trainer_ = std::make_unique<Trainer<T>>(planned, plan, options_.device, inputs_.train, ranks_);
   const BatchPlan& batches = trainer_->batcher().plan();
-  log_.Line(absl::StrCat("world_size:", batches.ranks, " grad_accum_steps:", batches.micro_batches));
+  log_.Detail(absl::StrCat("world_size:", batches.ranks, " grad_accum_steps:", batches.micro_batches));
   if (ranks_.group() != nullptr) {
     const std::vector<std::string>& hosts = ranks_.group()->hosts();
     log_.Line(absl::StrFormat("ranks:%d hosts:%d communication:%s rank 0 updates %d of %d parameters",
@@ -309,9 +309,9 @@ ScheduleConfig TrainingRun<T>::ScheduleBeforeCalibration() {
     // Calibration reads training text too: its seconds are the training's.
     schedule.time_limit_seconds = std::max(0.5 * schedule.time_limit_seconds,
                                            schedule.time_limit_seconds - config_.calibration_seconds);
-    log_.Line(absl::StrFormat("gptq:reserving %.1fs, effective=%.0fms",
-                              config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
-                              schedule.time_limit_seconds * 1e3));
+    log_.Detail(absl::StrFormat("gptq:reserving %.1fs, effective=%.0fms",
+                                config_.schedule.time_limit_seconds - schedule.time_limit_seconds,
+                                schedule.time_limit_seconds * 1e3));
   }
   return schedule;
 }
@@ -371,6 +371,7 @@ absl::Status TrainingRun<T>::Train() {
   if (position_.step == 0 && !EndIsAskedFor()) {
     HM_RETURN_IF_ERROR(ValidateAndLog(config_.validation_tokens));
   }
+  if (options_.device.is_cuda()) BeginYardstick();  // CPU cores have nothing else to do.
   GoOn();
   ShowProgress();
   while (true) {

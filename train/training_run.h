@@ -28,6 +28,7 @@
 #include "train/step_decision.h"
 #include "train/trainer.h"
 #include "train/training_clock.h"
+#include "train/yardstick.h"
 
 namespace hm11 {
 
@@ -104,6 +105,9 @@ class TrainingRun {
   std::string ArtifactPath() const { return options_.folder + "/artifact.hm11"; }
   absl::StatusOr<std::string> WriteArtifact(std::vector<NamedTensor> exported,
                                             const Calibration& calibration);
+  void BeginYardstick() {
+    if (is_first()) yardstick_.Begin(inputs_.tokenizer, inputs_.val_tokens);
+  }
   absl::Status LogYardstick();
   void LogScore(const Score& score, double eval_ms, int64_t artifact_bytes);
   // Gives the tokens that it shows.
@@ -129,6 +133,7 @@ class TrainingRun {
   int64_t first_step_ = 0;
   int64_t snapshots_exported_ = 0;
   std::string last_checkpoint_;  // path and step of the last one written, or empty
+  Yardstick yardstick_;
 };
 
 }  // namespace hm11

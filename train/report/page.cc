@@ -126,7 +126,8 @@ std::string Summary(const Runs& runs) {
   HtmlTable table = {
       .caption = "The runs",
       .head = {"run", "bits per byte", "above the best", "bytes in all", "steps", "tokens", "time"}};
-  const double best = BestBpb(runs);
+  const std::string warning = TextsDiffer(runs);
+  const double best = warning.empty() ? BestBpb(runs) : std::nan("");
   for (size_t i = 0; i < runs.size(); ++i) {
     const RunRecord& run = runs[i];
     const Standing standing = StandingOf(run);
@@ -147,8 +148,8 @@ std::string Summary(const Runs& runs) {
          !run.metrics.steps.empty() && std::isfinite(last.train_seconds) ? ClockTime(last.train_seconds)
                                                                          : "–"});
   }
-  return absl::StrCat("<div class=\"card\">", DrawTable(table), TextsDiffer(runs),
-                      "</div><div class=\"card\">", DifferingSettings(runs), "</div>");
+  return absl::StrCat("<div class=\"card\">", DrawTable(table), warning, "</div><div class=\"card\">",
+                      DifferingSettings(runs), "</div>");
 }
 
 std::string Header(const Runs& runs) {
