@@ -14,7 +14,7 @@ count=0
 while read -r command; do
   program="$(sed -E 's#^tools/bazel run //([a-z]+):([a-z0-9_]+) --.*#\1/\2#' <<<"$command")"
   arguments="$(sed -E 's#^tools/bazel run //[a-z]+:[a-z0-9_]+ -- ?##' <<<"$command")"
-  [[ $program == train/hm11 ]] && arguments+=" --device=cpu --set=time_limit_seconds=3,warmup_steps=0"
+  [[ $program == train/hm11 ]] && arguments+=" --device=cpu --set=time_limit_seconds=0,max_steps=10,warmup_steps=0"
   [[ $program == eval/* ]] && arguments+=" --device=cpu"
   echo "== $program $arguments"
   if ! eval "$root/$program $arguments" > "out_$count.txt" 2> "err_$count.txt"; then

@@ -1,8 +1,8 @@
 // The program that an artifact's size is counted with, as two files beside it:
 //
 //   program.tar.xz  the sources that build the trainer and the scorer, packed when this is built
-//                   (program/pack_program.cc) and linked in. Tests, benchmarks and what only they use are not
-//                   in it.
+//                   (program/pack_program.cc) and linked in. Tests, benchmarks, what only they use, and lines of
+//                   comments are not in it.
 //   train_gpt.py    the launcher (program/train_gpt.py): unpacks them, builds them with the tools/bazel in
 //                   them, and trains or scores. It holds the flags of a run's configuration, so that it
 //                   repeats that run.
