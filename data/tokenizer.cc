@@ -2,6 +2,7 @@
 #include "data/tokenizer.h"
 
 #include <algorithm>
+#include <exception>
 #include <string_view>
 #include <unordered_map>
 #include <utility>
@@ -26,6 +27,15 @@ constexpr size_t kLongestSentence = 20000;  // bytes; SentencePiece passes over 
 constexpr size_t kLongestWord = 16384;      // bytes; SentencePiece takes 270 times that in memory
 
 std::string_view Standard(absl::string_view text) { return std::string_view(text.data(), text.size()); }
+
+// Whether it is one. The library's trie of pieces throws where a piece holds a zero byte.
+bool LoadModel(sentencepiece::SentencePieceProcessor& processor, const std::string& model) {
+  try {
+    return processor.LoadFromSerializedProto(model).ok();
+  } catch (const std::exception&) {
+    return false;
+  }
+}
 
 PieceKind KindOf(const sentencepiece::SentencePieceProcessor& processor, int token) {
   if (processor.IsUnknown(token)) return PieceKind::kUnknown;
@@ -180,7 +190,7 @@ absl::StatusOr<Tokenizer> Tokenizer::FromModel(std::string model, const std::str
   }
   Tokenizer tokenizer;
   sentencepiece::SentencePieceProcessor& processor = tokenizer.processor_->sentencepiece;
-  if (!processor.LoadFromSerializedProto(model).ok()) {
+  if (!LoadModel(processor, model)) {
     return absl::DataLossError(absl::StrCat("tokenizer ", name, ": not a SentencePiece model"));
   }
   const int pieces = processor.GetPieceSize();

@@ -204,6 +204,22 @@ TEST(TokenizerTest, WhatIsNoModelIsNamed) {
   EXPECT_THAT(Tokenizer::FromModel("", "x.model").status(), StatusIs(StatusCode::kDataLoss, "x.model"));
 }
 
+// SentencePiece's trie of a unigram model throws an exception for it.
+TEST(TokenizerTest, APieceThatBeginsWithAZeroByteIsRefused) {
+  const auto message = [](const std::string& fields) {  // field 1 of what holds it
+    return absl::StrCat("\x0a", std::string(1, static_cast<char>(fields.size())), fields);
+  };
+  const auto piece = [&](const std::string& text, char type) {
+    return message(absl::StrCat(message(text), std::string({0x15, 0, 0, 0, 0, 0x18, type})));
+  };
+  const std::string good =
+      absl::StrCat(piece("<pad>", 3), piece("<s>", 3), piece("<unk>", 2), piece("\xe2\x96\x81", 1));
+  const std::string bad = absl::StrCat(good, piece(std::string({'\0', 'a'}), 1));
+  EXPECT_EQ(Tokenizer::FromModel(absl::StrCat(good, piece("a", 1)), "x.model").status(), absl::OkStatus());
+  EXPECT_THAT(Tokenizer::FromModel(bad, "x.model").status(),
+              StatusIs(StatusCode::kDataLoss, "x.model: not a SentencePiece model"));
+}
+
 // Where the pieces are; SentencePiece trusts the normalization table behind them.
 RC_GTEST_PROP(TokenizerProperty, AnAlteredModelIsRejectedOrStillATokenizer, ()) {
   std::string model = Books().model();
