@@ -73,8 +73,10 @@ std::vector<std::string> FieldNames(const Config& config) {
   return names;
 }
 
-// Sets one field. NotFound names an unknown key and lists the known ones; InvalidArgument names key and bad
-// value.
+// NotFound: names the key and those of `known` that are spelled most like it.
+absl::Status UnknownField(absl::string_view key, const std::vector<std::string>& known);
+
+// Sets one field. NotFound as above; InvalidArgument names key and bad value.
 template <typename Config>
 absl::Status SetField(Config* config, absl::string_view key, absl::string_view value) {
   absl::Status status = absl::NotFoundError("");
@@ -89,11 +91,7 @@ absl::Status SetField(Config* config, absl::string_view key, absl::string_view v
     field = std::move(parsed);
     status = absl::OkStatus();
   });
-  if (absl::IsNotFound(status)) {
-    return absl::NotFoundError(
-        absl::StrCat("unknown setting '", key, "'; known: ", absl::StrJoin(FieldNames(*config), " ")));
-  }
-  return status;
+  return absl::IsNotFound(status) ? UnknownField(key, FieldNames(*config)) : status;
 }
 
 // Lines of "key=value"; blank lines and lines that begin with # are skipped. Fields not named keep their

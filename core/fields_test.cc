@@ -1,6 +1,7 @@
 // Configurations as text: what is printed parses back to the same bits, and what is wrong is named.
 #include "core/fields.h"
 
+#include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
@@ -8,6 +9,7 @@
 #include <cmath>
 #include <cstdint>
 #include <string>
+#include <vector>
 
 #include "testing/matchers.h"
 
@@ -53,6 +55,16 @@ TEST(FieldsTest, BlankLinesAndRemarksArePassedOverAndOtherFieldsKept) {
   EXPECT_EQ(sample.count, 9);
   EXPECT_EQ(sample.name, "a=b");
   EXPECT_EQ(sample.rate, 0.1);
+}
+
+TEST(FieldsTest, OfManyTheNearestNamesAreTold) {
+  const std::vector<std::string> names = {"vocab", "muon_lr", "embedding_lr", "control_lr",
+                                          "state", "dim",     "muon_momentum"};
+  const absl::Status status = UnknownField("muon_rl", names);
+  EXPECT_THAT(status, StatusIs(absl::StatusCode::kNotFound, "unknown setting 'muon_rl'; nearest: muon_lr "));
+  EXPECT_THAT(status.message(), testing::Not(testing::HasSubstr("muon_momentum")));
+  EXPECT_THAT(UnknownField("embeding_lr", names),
+              StatusIs(absl::StatusCode::kNotFound, "nearest: embedding_lr "));
 }
 
 TEST(FieldsTest, ErrorsNameTheKeyAndTheValue) {
