@@ -28,13 +28,15 @@ size_t Edits(absl::string_view a, absl::string_view b) {
 }  // namespace
 
 absl::Status UnknownField(absl::string_view key, const std::vector<std::string>& known) {
+  const std::string unknown = absl::StrCat("unknown setting '", key, "'; ");
+  if (known.size() <= kMostNames) {
+    return absl::NotFoundError(absl::StrCat(unknown, "known: ", absl::StrJoin(known, " ")));
+  }
   std::vector<std::string> names = known;
   std::stable_sort(names.begin(), names.end(),
                    [&](const std::string& a, const std::string& b) { return Edits(key, a) < Edits(key, b); });
-  const bool all = names.size() <= kMostNames;
-  if (!all) names.resize(kMostNames);
-  return absl::NotFoundError(absl::StrCat("unknown setting '", key, "'; ",
-                                          all ? "known: " : "nearest: ", absl::StrJoin(names, " ")));
+  names.resize(kMostNames);
+  return absl::NotFoundError(absl::StrCat(unknown, "nearest: ", absl::StrJoin(names, " ")));
 }
 
 }  // namespace hm11
