@@ -17,6 +17,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstring>
 #include <functional>
 #include <map>
@@ -144,6 +145,32 @@ void ExpectDevicesAgree(F&& run, double float_tolerance = Tolerance<float>(),
   for (const Device& gpu : TestGpus()) {
     ExpectNear(run(gpu, float()), expected, float_tolerance, "float on " + gpu.name());
     ExpectNear(run(gpu, Bf16()), expected, bf16_tolerance, "Bf16 on " + gpu.name());
+  }
+}
+
+// The same for results that are sums of products. `squares`: what run gives for squared operands, so the sums of
+// the squares of the same products; their root is the size that sums have by chance. Few sums may nearly cancel,
+// and are then small beside the rounding of their terms.
+template <typename F>
+void ExpectSumsAgree(F&& run, const Results& squares) {
+  const Results expected = run(Device::Cpu(), double());
+  const auto expect_near = [&](const Results& got, double tolerance, const std::string& where) {
+    ASSERT_EQ(got.size(), expected.size());
+    for (const auto& [name, sums] : expected) {
+      const HostTensor<double>& result = got.at(name);
+      ASSERT_EQ(result.shape, sums.shape) << name << ", " << where;
+      double distance = 0, size = 0;
+      for (int64_t i = 0; i < sums.size(); ++i) {
+        distance += (result[i] - sums[i]) * (result[i] - sums[i]);
+        size += squares.at(name)[i];
+      }
+      EXPECT_LE(std::sqrt(distance), tolerance * std::sqrt(size)) << name << ", " << where;  // false for NaN
+    }
+  };
+  expect_near(run(Device::Cpu(), float()), Tolerance<float>(), "float on the CPU");
+  for (const Device& gpu : TestGpus()) {
+    expect_near(run(gpu, float()), Tolerance<float>(), "float on " + gpu.name());
+    expect_near(run(gpu, Bf16()), Tolerance<Bf16>(), "Bf16 on " + gpu.name());
   }
 }
 
