@@ -139,7 +139,7 @@ absl::Status TakeFlagsFromRun() {
   absl::SetFlag(&FLAGS_artifact, files.artifact);
   absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
   absl::SetFlag(&FLAGS_data, files.data);
-  return absl::OkStatus();
+  return CheckAllNamed(files);
 }
 
 absl::StatusOr<bool> Main() {
@@ -147,13 +147,6 @@ absl::StatusOr<bool> Main() {
   AuditOptions options{.allowed = OpenFilesAndSockets()};
   HM_RETURN_IF_ERROR(EnterCallersFolder());
   HM_RETURN_IF_ERROR(TakeFlagsFromRun());
-  for (const auto& [flag, value] :
-       {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
-        std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
-    if (value.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
-    }
-  }
   HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
   HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));

@@ -115,19 +115,12 @@ absl::Status TakeFlagsFromRun() {
   absl::SetFlag(&FLAGS_artifact, files.artifact);
   absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
   absl::SetFlag(&FLAGS_data, files.data);
-  return absl::OkStatus();
+  return CheckAllNamed(files);
 }
 
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_RETURN_IF_ERROR(EnterCallersFolder());
   HM_RETURN_IF_ERROR(TakeFlagsFromRun());
-  for (const auto& [flag, value] :
-       {std::pair("artifact", absl::GetFlag(FLAGS_artifact)), std::pair("data", absl::GetFlag(FLAGS_data)),
-        std::pair("tokenizer", absl::GetFlag(FLAGS_tokenizer))}) {
-    if (value.empty()) {
-      return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
-    }
-  }
   if (group->size() > 1 && !IsCut()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--mode=", absl::GetFlag(FLAGS_mode), " with these flags runs on one rank, not on ", group->size()));

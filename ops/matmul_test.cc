@@ -5,13 +5,12 @@
 #include <rapidcheck/gtest.h>
 #include <stdlib.h>
 
-#include <cmath>
-
 #include "absl/strings/str_cat.h"
 #include "testing/devices.h"
 #include "testing/generators.h"
 #include "testing/gradient_check.h"
 #include "testing/matchers.h"
+#include "testing/op_run.h"
 
 namespace hm11 {
 namespace {
@@ -92,27 +91,15 @@ void ExpectDefinition(const Device& device, const Case& exact, bool add_to_dx) {
   for (HostTensor<double>* t : {&c.x, &c.weight, &c.dy, &c.old_dx}) *t = RoundedTo<T>(*t);
   const Results got = RunOn<T>(device, c, add_to_dx);
   const Results expected = Expected(c, add_to_dx);
-  // A few sums alone can cancel, which makes their rounding large beside them: measured by the size that sums
-  // of such products have by chance, the root of the sum of their squares.
   Case squared = c;
   for (HostTensor<double>* t :
        {&squared.x, &squared.weight, &squared.dy, &squared.old_dx, &squared.old_dweight}) {
     for (double& v : t->values) v *= v;
   }
   const Results squares = Expected(squared, add_to_dx);
-  const auto expect_near = [](const HostTensor<double>& result, const HostTensor<double>& sums,
-                              const HostTensor<double>& sums_of_squares, double tolerance) {
-    ASSERT_EQ(result.shape, sums.shape);
-    double distance = 0, size = 0;
-    for (int64_t i = 0; i < sums.size(); ++i) {
-      distance += (result[i] - sums[i]) * (result[i] - sums[i]);
-      size += sums_of_squares[i];
-    }
-    EXPECT_LE(std::sqrt(distance), tolerance * std::sqrt(size));  // false for NaN
-  };
-  expect_near(got.y, expected.y, squares.y, Tolerance<T>());
-  expect_near(got.dx, expected.dx, squares.dx, Tolerance<T>());
-  expect_near(got.dweight, expected.dweight, squares.dweight, Tolerance<Accum<T>>());
+  ExpectSumsNear(got.y, expected.y, squares.y, Tolerance<T>(), "y");
+  ExpectSumsNear(got.dx, expected.dx, squares.dx, Tolerance<T>(), "dx");
+  ExpectSumsNear(got.dweight, expected.dweight, squares.dweight, Tolerance<Accum<T>>(), "dweight");
 }
 
 rc::Gen<Sizes> AnySizes() {

@@ -148,23 +148,28 @@ void ExpectDevicesAgree(F&& run, double float_tolerance = Tolerance<float>(),
   }
 }
 
-// The same for results that are sums of products. `squares`: what run gives for squared operands, so the sums of
-// the squares of the same products; their root is the size that sums have by chance. Few sums may nearly cancel,
-// and are then small beside the rounding of their terms.
+// That sums of products are `sums` but for rounding. `squares`: the sums of the squares of the same products; their
+// root is the size that such sums have by chance. Few sums may nearly cancel, and are then small beside the rounding
+// of their terms.
+inline void ExpectSumsNear(const HostTensor<double>& got, const HostTensor<double>& sums,
+                           const HostTensor<double>& squares, double tolerance, const std::string& where) {
+  ASSERT_EQ(got.shape, sums.shape) << where;
+  double distance = 0, size = 0;
+  for (int64_t i = 0; i < sums.size(); ++i) {
+    distance += (got[i] - sums[i]) * (got[i] - sums[i]);
+    size += squares[i];
+  }
+  EXPECT_LE(std::sqrt(distance), tolerance * std::sqrt(size)) << where;  // false for NaN
+}
+
+// As ExpectDevicesAgree, for an op whose results are such sums. `squares`: what run gives for squared operands.
 template <typename F>
 void ExpectSumsAgree(F&& run, const Results& squares) {
   const Results expected = run(Device::Cpu(), double());
   const auto expect_near = [&](const Results& got, double tolerance, const std::string& where) {
     ASSERT_EQ(got.size(), expected.size());
     for (const auto& [name, sums] : expected) {
-      const HostTensor<double>& result = got.at(name);
-      ASSERT_EQ(result.shape, sums.shape) << name << ", " << where;
-      double distance = 0, size = 0;
-      for (int64_t i = 0; i < sums.size(); ++i) {
-        distance += (result[i] - sums[i]) * (result[i] - sums[i]);
-        size += squares.at(name)[i];
-      }
-      EXPECT_LE(std::sqrt(distance), tolerance * std::sqrt(size)) << name << ", " << where;  // false for NaN
+      ExpectSumsNear(got.at(name), sums, squares.at(name), tolerance, name + ", " + where);
     }
   };
   expect_near(run(Device::Cpu(), float()), Tolerance<float>(), "float on the CPU");
