@@ -92,7 +92,7 @@ void ScaleForward(Tensor<const float> weight) {
   const OpScope op({"ScaleForward", OpKind::kScan, 3}, weight, Tensor<const float>());
 }
 void TwoScalesForward(Tensor<const float> weight) {
-  const OpScope op("TwoScalesForward", weight);
+  const OpScope op("TwoScalesForward", weight, Tensor<const float>());
   ScaleForward(weight);
   ScaleForward(weight);
 }

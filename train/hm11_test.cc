@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -33,11 +32,7 @@ constexpr const char* kSmall =
 
 class Hm11Test : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/hm11_main_XXXXXX";
-    folder_ = mkdtemp(pattern.data());
-    ASSERT_THAT(WriteSmallData(folder_), IsOk());
-  }
+  void SetUp() override { folder_ = NewSmallDataFolder("hm11_main"); }
 
   // Starts the program on the small data; standard output and errors go to files, or output to `output`.
   pid_t Start(const std::string& settings, const std::vector<std::string>& more = {}, int output = -1) {
