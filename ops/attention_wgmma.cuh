@@ -264,6 +264,13 @@ __device__ void ProduceKeys(const Work<kGroups, false>& work, const Shared<kGrou
   }
 }
 
+// Until a buffer's task and what stays for it are there; gives the task's index, -1: no more.
+template <typename Shared>
+__device__ __forceinline__ int AwaitTask(const Shared& shared, const Cursor& fixed) {
+  WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
+  return Uniform(shared.TaskIndex(fixed.index));
+}
+
 // Stages of a task that other warpgroups have use for.
 template <typename SharedMemory>
 __device__ __forceinline__ void SkipStages(const SharedMemory& shared, int count, Cursor& stage) {

@@ -107,8 +107,7 @@ __device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShar
   const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
   Cursor fixed, stage;
   for (;; fixed.Advance(2)) {
-    WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
-    const int index = Uniform(shared.TaskIndex(fixed.index));
+    const int index = AwaitTask(shared, fixed);
     if (index < 0) return;
     const Task task = work.At(index);
     const int item = task.first_item + group, last = work.LastItem(task);
