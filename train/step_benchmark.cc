@@ -49,9 +49,8 @@ ABSL_FLAG(std::string, preset, "hm11", "whose shapes");
 ABSL_FLAG(std::vector<std::string>, set, {}, "key=value,...: settings that differ from the preset's");
 ABSL_FLAG(int64_t, batch, 0, "sequences of a forward and backward pass; 0: those of the preset's step");
 ABSL_FLAG(std::string, device, "auto", "auto, cpu, cuda or cuda:N");
-ABSL_FLAG(
-    std::string, gpus, "1",
-    "with more than one, or all: what goes between them, and the whole step with it (step_over_ranks.h)");
+ABSL_FLAG(std::string, gpus, "1",
+          "with more than one, or all: what goes between them, and the whole step with it");
 ABSL_FLAG(int64_t, repeats, 10, "forward and backward passes in which ops are timed");
 ABSL_FLAG(double, seconds, 15, "the whole step is repeated for so long; the second half counts");
 ABSL_FLAG(std::string, json, "", "a file for the figures too, as Google Benchmark writes them");
@@ -350,7 +349,7 @@ int main(int argc, char** argv) {
   const std::vector<char*> arguments(argv, argv + argc + 1);  // as they are, for ranks
   const absl::Status flags =
       hm11::ParseFlags(argc, argv,
-                       {.summary = "Times a preset's whole training step, and each op of its model alone.",
+                       {.summary = "Times a preset's whole training step, and each op of it where it runs.",
                         .examples = {"step_benchmark --preset=hm11_best",
                                      "step_benchmark --preset=hm11 --gpus=2 --json=step.json"},
                         .groups = {{"What is timed", {"preset", "set", "batch"}},
