@@ -159,9 +159,10 @@ TEST_F(Hm11Test, RunsThatStartTogetherHaveFoldersOfTheirOwnAndTheVocabularyOfThe
         StartWith({"--preset=tiny", absl::StrCat("--set=max_steps=2,", small), "--data=" + folder_}));
   }
   for (const pid_t child : children) EXPECT_EQ(ExitOf(child), 0) << Errors();
-  const std::vector<std::string> logs = *Glob(Path("runs/*/train.log"));
-  EXPECT_EQ(logs.size(), 3u);
-  for (const std::string& log : logs) {
+  const absl::StatusOr<std::vector<std::string>> logs = Glob(Path("runs/*/train.log"));
+  ASSERT_THAT(logs, IsOk());
+  EXPECT_EQ(logs->size(), 3u);
+  for (const std::string& log : *logs) {
     EXPECT_THAT(*ReadFile(log), HasSubstr("vocab=300\n"));
     EXPECT_THAT(*ReadFile(log), HasSubstr("final_int6_roundtrip_exact"));
   }
