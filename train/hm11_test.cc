@@ -170,7 +170,7 @@ TEST_F(Hm11Test, RunsThatStartTogetherHaveFoldersOfTheirOwnAndTheVocabularyOfThe
 
 TEST_F(Hm11Test, ATerminalIsToldALossOnlyOnceThereIsOne) {
   const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
-  ASSERT_GE(terminal, 0);
+  if (terminal < 0) GTEST_SKIP() << "no pseudo-terminals here";
   ASSERT_EQ(grantpt(terminal), 0);
   ASSERT_EQ(unlockpt(terminal), 0);
   const int errors = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
