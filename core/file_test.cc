@@ -130,7 +130,11 @@ TEST(FileTest, WithoutAHomeTheCacheIsThisUsersAlone) {
   EXPECT_TRUE(S_ISDIR(info.st_mode));
   EXPECT_EQ(info.st_mode & 0777, 0700u);
   EXPECT_EQ(info.st_uid, geteuid());
-  // What others can write to is refused, and so is a link to wherever they like.
+  // What others can write to is refused, and so are a folder of theirs and a link to wherever they like.
+  if (geteuid() == 0 && chown(fallback->c_str(), 65534, 65534) == 0) {  // not in every sandbox
+    EXPECT_THAT(CacheFolder(), StatusIs(absl::StatusCode::kPermissionDenied, *fallback));
+    ASSERT_EQ(chown(fallback->c_str(), 0, 0), 0);
+  }
   ASSERT_EQ(chmod(fallback->c_str(), 0777), 0);
   EXPECT_THAT(CacheFolder(), StatusIs(absl::StatusCode::kPermissionDenied, *fallback));
   const std::string kept = *fallback + ".kept";
