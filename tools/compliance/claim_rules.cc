@@ -36,7 +36,8 @@ void CompareFields(const Case& subject, Faults* faults) {
       {"bytes_total", claims.bytes_total.has_value()}};
   for (const auto& [field, there] : wanted) {
     if (!there)
-      faults->Add(Faults::kTolerated, absl::StrCat("no field ", field), {{subject.folder.claims_file, 0}});
+      faults->Add(Faults::kTolerated, absl::StrCat("no value for ", field),
+                  {{subject.folder.claims_file, 0}});
   }
   if (!claims.no_score.empty()) {
     faults->Add(Faults::kRefused, absl::StrCat("val_bpb is ", claims.no_score, ", no number"),
@@ -46,13 +47,18 @@ void CompareFields(const Case& subject, Faults* faults) {
 
 // Where any log prints a value: as a score after training, else in another part.
 std::optional<Fact> WherePrinted(const SubmissionFolder& folder, double bpb) {
+  std::optional<Fact> nearest;
+  double least = kSameScore;
   for (const LoggedRun& run : folder.logs) {
     for (const LoggedScore& score : run.others) {
-      if (std::abs(score.val_bpb - bpb) > kSameScore) continue;
-      return Fact(absl::StrFormat("%.5f is printed as \"%s\"", bpb, score.label), {{run.path, score.line}});
+      const double off = std::abs(score.val_bpb - bpb);
+      if (off > least || (nearest && off == least)) continue;
+      least = off;
+      nearest = Fact(absl::StrFormat("%.5f is printed as \"%s\"", score.val_bpb, score.label),
+                     {{run.path, score.line}});
     }
   }
-  return std::nullopt;
+  return nearest;
 }
 
 // What the logs print as final scores, for someone who looks for a claimed number.
@@ -147,11 +153,15 @@ void CompareSeedScores(const Case& subject, Faults* faults) {
 // Of the seeds' own claims, which are compared one by one; 0 when one has none.
 double MeanOfSeeds(const SubmissionClaims& claims) {
   double sum = 0;
+  size_t count = 0;
   for (const auto& [seed, claim] : claims.seeds) {
     if (!claim.val_bpb) return 0;
-    sum += *claim.val_bpb;
+    const bool several = claim.scores.size() > 1;
+    for (double score : claim.scores) sum += several ? score : 0;
+    sum += several ? 0 : *claim.val_bpb;
+    count += several ? claim.scores.size() : 1;
   }
-  return claims.seeds.empty() ? 0 : sum / static_cast<double>(claims.seeds.size());
+  return count == 0 ? 0 : sum / static_cast<double>(count);
 }
 
 void CompareScores(const Case& subject, Faults* faults) {
@@ -166,17 +176,26 @@ void CompareScores(const Case& subject, Faults* faults) {
   for (const LoggedRun& run : subject.folder.logs)
     printed = printed || FindFinal(run, *claims.val_bpb) != nullptr;
   if (!printed) {
-    return ReportUnmet(subject, "mean score", *claims.val_bpb, off,
+    return ReportUnmet(subject, scores.size() < 2 ? "the only score" : "mean score", *claims.val_bpb, off,
                        FinalsOf(subject.runs, 0, /*any_seed=*/true), faults);
   }
   if (scores.size() < 2) return;
   const bool is_best =
       std::abs(*claims.val_bpb - *std::min_element(scores.begin(), scores.end())) <= kSameScore;
   faults->Add(off > subject.practice.claim_tolerance ? Faults::kRefused : Faults::kTolerated,
-              absl::StrFormat("claims %.5f, %s; the runs' mean is %.5f", *claims.val_bpb,
+              absl::StrFormat("claims %.5f, %s; the mean over the seeds is %.5f", *claims.val_bpb,
                               is_best ? "the best run's score in place of the mean" : "one run's score",
                               subject.numbers.MeanScore()),
               {{subject.folder.claims_file, claims.LineOf("val_bpb")}}, Sureness::kWorkedOut);
+}
+
+// Whether the score of one run is claimed, and the bytes are of that run.
+bool IsOfTheClaimedRun(const Case& subject, int64_t bytes) {
+  const SubmissionClaims& claims = *subject.folder.claims;
+  if (!claims.val_bpb || !claims.seeds.empty()) return false;
+  return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* run) {
+    return run->total_bytes() == bytes && FindFinal(*run, *claims.val_bpb) != nullptr;
+  });
 }
 
 void CompareBytes(const Case& subject, Faults* faults) {
@@ -184,16 +203,17 @@ void CompareBytes(const Case& subject, Faults* faults) {
   if (!claims.bytes_total) return;
   for (const LoggedRun* run : subject.runs) {
     if (!run->total_bytes() || *claims.bytes_total >= *run->total_bytes()) continue;
+    if (IsOfTheClaimedRun(subject, *claims.bytes_total)) break;
     faults->Add(
         Faults::kTolerated,
         absl::StrCat("claims ", *claims.bytes_total, " bytes in all, a log says ", *run->total_bytes()),
         {run->total_place()});
     break;
   }
-  if (claims.bytes_model && claims.bytes_code &&
-      *claims.bytes_total != *claims.bytes_model + *claims.bytes_code) {
+  if (claims.bytes_model && claims.bytes_code && claims.bytes_of_all &&
+      *claims.bytes_of_all != *claims.bytes_model + *claims.bytes_code) {
     faults->Add(Faults::kTolerated,
-                absl::StrCat("bytes_total ", *claims.bytes_total, " is not model ", *claims.bytes_model,
+                absl::StrCat("bytes_total ", *claims.bytes_of_all, " is not model ", *claims.bytes_model,
                              " + code ", *claims.bytes_code),
                 {{subject.folder.claims_file, 0}}, Sureness::kWorkedOut);
   }
@@ -224,7 +244,12 @@ void JudgeConsistency(const Case& subject, Condition* condition) {
   Faults faults = {condition};
   const Faults::Weight serious = folder.is_record() ? Faults::kRefused : Faults::kTolerated;
   if (!folder.claims_problem.empty()) faults.Add(serious, folder.claims_problem, {{folder.claims_file, 0}});
-  if (folder.entry.empty()) faults.Add(serious, "there is no train_gpt.py or other program");
+  if (folder.entry.empty()) {
+    const auto sources = std::count_if(folder.programs.begin(), folder.programs.end(),
+                                       [](const ProgramFile& program) { return IsSource(program.name); });
+    faults.Add(serious, sources == 0 ? "there is no train_gpt.py or other program"
+                                     : absl::StrCat("none of the ", sources, " programs is train_gpt.py"));
+  }
   if (folder.readme.empty()) faults.Add(Faults::kTolerated, "there is no README.md");
   const bool scored = std::any_of(folder.logs.begin(), folder.logs.end(),
                                   [](const LoggedRun& run) { return run.final_score() != nullptr; });

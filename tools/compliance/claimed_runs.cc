@@ -37,9 +37,10 @@ const LoggedRun* NearestOfSeed(const SubmissionFolder& folder, int64_t seed, std
 
 // Whether every claimed seed has the log that prints its score, and this log is of none of them.
 bool IsOfUnclaimedSeed(const SubmissionFolder& folder, const LoggedRun& run) {
-  if (!folder.claims || !run.seed || folder.claims->seeds.size() < 3) return false;
+  if (!folder.claims || folder.claims->seeds.size() < 3) return false;
   const auto& seeds = folder.claims->seeds;
-  return seeds.count(*run.seed) == 0 && std::all_of(seeds.begin(), seeds.end(), [&](const auto& each) {
+  return (!run.seed || seeds.count(*run.seed) == 0) &&
+         std::all_of(seeds.begin(), seeds.end(), [&](const auto& each) {
            return NearestOfSeed(folder, each.first, each.second.val_bpb) != nullptr;
          });
 }
@@ -67,7 +68,7 @@ std::string ReasonApart(const SubmissionFolder& folder, const LoggedRun& run, in
       }
     }
   }
-  if (IsOfUnclaimedSeed(folder, run)) return "each claimed seed has its log, and this is another seed";
+  if (IsOfUnclaimedSeed(folder, run)) return "each claimed seed has its log, and this is another run";
   if (DepthOf(run.path) > shallowest) return "it lies in a folder below the others";
   if (run.final_score() == nullptr) return "it has no score after training";
   return "";

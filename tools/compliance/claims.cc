@@ -75,7 +75,11 @@ std::optional<int64_t> LargestWhole(const Json& object, std::initializer_list<co
   for (const char* key : keys) {
     const auto found = object.find(key);
     if (found == object.end()) continue;
-    if (const std::optional<int64_t> value = WholeOf(*found)) largest = std::max(value, largest);
+    if (const std::optional<int64_t> value = WholeOf(*found)) {
+      largest = std::max(value, largest);
+    } else if (found->is_object()) {  // {"1337": 15943009, "7": 15940706}
+      for (const Json& each : *found) largest = std::max(each.is_number() ? WholeOf(each) : largest, largest);
+    }
   }
   return largest;
 }
@@ -118,6 +122,9 @@ void ReadSeedResult(const Json& value, SeedClaim* claim) {
           value, {"val_bpb", "bpb", "final_val_bpb", "val_bpb_exact", "post_ttt_val_bpb", "ttt_val_bpb",
                   "sliding_val_bpb", "post_ttt_bpb", "ttt_bpb", "sliding_bpb", "sliding_window_bpb"})) {
     claim->val_bpb = bpb;
+  }
+  if (claim->val_bpb && std::count(claim->scores.begin(), claim->scores.end(), *claim->val_bpb) == 0) {
+    claim->scores.push_back(*claim->val_bpb);
   }
   if (const auto bytes = LargestWhole(value, {"artifact_bytes", "bytes_total", "total_bytes", "bytes"})) {
     claim->artifact_bytes = bytes;
@@ -265,11 +272,13 @@ void ReadFields(const Json& root, SubmissionClaims* claims) {
   claims->val_bpb = FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact",
                                        "final_val_bpb", "bpb", "val_bpb_3seed_mean"});
   if (const auto found = root.find("val_bpb"); found != root.end() && !claims->val_bpb && !found->is_null()) {
-    claims->no_score = found->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 40);
+    const std::string text = found->dump(-1, ' ', false, Json::error_handler_t::replace);
+    claims->no_score = text.size() <= 40 ? text : absl::StrCat(text.substr(0, 40), "...");
   }
   claims->bytes_total = LargestWhole(
       root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
              "total_submission_bytes", "submission_bytes", "artifact_bytes_mean", "artifact_size_bytes"});
+  claims->bytes_of_all = claims->bytes_total;
   claims->bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
   claims->bytes_model =
       LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_int8_zlib", "bytes_model_compressed"});
@@ -285,6 +294,7 @@ void ReadAllSeeds(const Json& root, SubmissionClaims* claims) {
   ReadSeedFields(root, &claims->seeds);
   if (const auto found = root.find("results"); found != root.end() && found->is_object()) {
     ReadSeedFields(*found, &claims->seeds);
+    if (const auto below = found->find("seeds"); below != found->end()) ReadSeeds(*below, &claims->seeds);
   }
   for (const char* key :
        {"val_bpb_seeds", "val_bpb_per_seed", "per_seed_val_bpb", "val_bpb_by_seed", "per_seed_results"}) {
@@ -294,6 +304,13 @@ void ReadAllSeeds(const Json& root, SubmissionClaims* claims) {
   }
   for (const auto& [seed, claim] : claims->seeds)
     claims->bytes_total = std::max(claims->bytes_total, claim.artifact_bytes);
+  std::map<int64_t, SeedClaim> further;
+  for (const auto& [key, value] : root.items()) {
+    const std::string lower = absl::AsciiStrToLower(key);
+    if (absl::StrContains(lower, "seed") && absl::StrContains(lower, "additional"))
+      ReadSeeds(value, &further);
+  }
+  for (const auto& [seed, claim] : further) claims->further_seeds.insert(seed);
 }
 
 }  // namespace

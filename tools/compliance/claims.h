@@ -20,7 +20,8 @@ struct SeedClaim {
   std::optional<double> val_loss = {};
   std::optional<double> val_bpb = {};
   std::optional<int64_t> artifact_bytes = {};
-  std::string log_file = {};  // where it says which one
+  std::string log_file = {};        // where it says which one
+  std::vector<double> scores = {};  // all that it gives of the seed: "42_careful" and "42_eager" are two
 };
 
 struct SubmissionClaims {
@@ -34,10 +35,13 @@ struct SubmissionClaims {
   std::optional<double> val_bpb = {};
   std::string no_score = {};                // what stands for val_bpb in place of a number: "TBD"
   std::optional<int64_t> bytes_total = {};  // the largest where there are several
+  std::optional<int64_t> bytes_of_all =
+      {};  // of those, the one that stands beside bytes_model and bytes_code
   std::optional<int64_t> bytes_code = {};
   std::optional<int64_t> bytes_model = {};
   std::optional<double> train_seconds = {};  // "wallclock_seconds"
   std::map<int64_t, SeedClaim> seeds = {};
+  std::set<int64_t> further_seeds = {};          // named beside the claim: "additional_seed_results"
   std::map<std::string, bool> compliance = {};   // its own answers: no_slot, train_under_600s, ...
   std::vector<std::string> files = {};           // texts anywhere in it that look like names of files
   std::set<std::string> reference_logs = {};     // named below a key that sets them apart from the claim

@@ -325,7 +325,7 @@ TEST_F(ComplianceTest, NumbersAndFilesAgree) {
   AuditWith([](Submission& s) { s.runs.clear(); });
   Expect(25, kFail, kCannotTell, "no log");
   AuditWith([](Submission& s) { s.claims["val_bpb"] = nullptr; });
-  Expect(25, kFail, kPass, "no field val_bpb");
+  Expect(25, kFail, kPass, "no value for val_bpb");
 }
 
 TEST_F(ComplianceTest, PackedCodeNeedsReadableSourceBesideIt) {

@@ -282,7 +282,8 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
         absl::StrFormat("these tokens are %.0f bytes of text by the scores: all of it", *print.text_bytes),
         {print.place}, Sureness::kWorkedOut);
   }
-  bool twice = ScoresTailTwice(subject.folder) && IsScoredByWindows(subject);
+  bool twice = ScoresTailTwice(subject.folder) && IsScoredByWindows(subject) &&
+               !HasAnotherLoopOverWindows(subject.folder);
   if (ScoresTailTwice(subject.folder)) {
     condition->Add(
         absl::StrCat("the loop over sliding windows lets windows cut short by the end score their tokens "

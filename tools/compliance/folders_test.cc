@@ -7,8 +7,10 @@
 #include <string>
 #include <vector>
 
+#include "absl/strings/escaping.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "core/file.h"
 #include "core/lzma.h"
 #include "core/random.h"
@@ -52,6 +54,14 @@ std::string TokenIds(uint64_t count) {
     bytes += static_cast<char>(id >> 8);
   }
   return bytes;
+}
+
+// The log of a run with some of its text replaced, in place of the run itself.
+void ReplaceInLogs(Submission& s, const std::string& from, const std::string& to) {
+  for (const MadeUpRun& run : s.runs) {
+    s.files[absl::StrCat("train_seed", run.seed, ".log")] = absl::StrReplaceAll(LogOf(run), {{from, to}});
+  }
+  s.runs.clear();
 }
 
 constexpr char kCacheProgram[] =
@@ -499,6 +509,139 @@ const Miniature kMiniatures[] = {
      }},
     {"CacheKeyedWithTheTarget", 10, kCannotTell, kCannotTell, "a cache looks up a key", "train_gpt.py:3",
      [](Submission& s) { s.SetProgram(kCacheProgram); }},
+    // Honest folders that were accused once.
+    {"LinesThatEndInTwoCharacters", 21, kPass, kPass, "40 41 42", "",
+     [](Submission& s) {
+       for (MadeUpRun& run : s.runs) absl::StrAppend(&run.gpu, "   ", run.seed, "C");
+       ReplaceInLogs(s, "\n", "\r\n");
+     }},
+    {"ConsoleOutputBeforeTheProgram", 21, kCannotTell, kPass, "not every log holds its program", "",
+     [](Submission& s) {
+       for (const MadeUpRun& run : s.runs) {
+         const std::string log = LogOf(run);
+         s.files[absl::StrCat("train_seed", run.seed, ".log")] =
+             absl::StrCat(log.substr(log.find("train_shards")), log.substr(log.find("import torch")));
+       }
+       s.runs.clear();
+     }},
+    {"SeedsNamedWhereTheyStart", 21, kPass, kPass, "40 41 42", "",
+     [](Submission& s) {
+       std::string log;
+       for (const MadeUpRun& run : s.runs) {
+         absl::StrAppend(&log, "   SEED ", run.seed, "  - starting training run\n",
+                         absl::StrReplaceAll(LogOf(run), {{absl::StrCat("\nseed:", run.seed), ""}, {absl::StrCat("  seed: ", run.seed, "\n"), ""}}));
+       }
+       s.runs.clear(), s.claims.erase("seeds"), s.files["train.log"] = log;
+     }},
+    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds claimed: 3", "",
+     [](Submission& s) {
+       MadeUpRun ablation = s.runs[0];
+       ablation.bpb = 1.12, ablation.more = "Code size: 17000 bytes\n";
+       s.files["log_base.txt"] = absl::StrReplaceAll(LogOf(ablation), {{"\nseed:40", ""}, {"  seed: 40\n", ""}});
+       ForEachRun(s, [](MadeUpRun& run) { run.more = "Code size: 16000 bytes\n"; });
+       s.claims.erase("seeds"), s.claims.erase("val_bpb");
+       s.claims["results"] = {{"mean_val_bpb", 1.0801},
+                              {"seeds", {{"40", {{"val_bpb", 1.08}}}, {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}}}};
+     }},
+    {"OnlyADiagnosticOfTheQuantizedModel", 23, kCannotTell, kPass, "", "",
+     [](Submission& s) { ReplaceInLogs(s, "quantized_exact", "diagnostic quantized"); }},
+    {"SeedDisclosedBesideTheClaim", 23, kCannotTell, kPass, "seed 99 has a log and is named", "train_seed99.log",
+     [](Submission& s) {
+       MadeUpRun more = s.runs[0];
+       more.seed = 99;
+       s.files["train_seed99.log"] = LogOf(more);
+       s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}, {"41", {{"val_bpb", 1.0801}}}, {"42", {{"val_bpb", 1.0802}}}};
+       s.claims["additional_seed_results"] = {{"99", {{"val_bpb", 1.08}}}};
+     }},
+    {"LogOfASeedInAFolderBelow", 23, kCannotTell, kPass, "seed 42 has its log", "more/train_seed42.log",
+     [](Submission& s) { s.files["more/train_seed42.log"] = LogOf(s.runs[2]), s.runs.resize(2); }},
+    {"TwoWaysOfOneSeed", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       MadeUpRun other = s.runs[0];
+       other.bpb = 1.082, s.files["other_seed40.log"] = LogOf(other), s.runs.resize(1);
+       s.claims.erase("seeds"), s.claims["val_bpb"] = 1.081;
+       s.claims["seed_results"] = {{"40_careful", {{"val_bpb", 1.08}}}, {"40_eager", {{"val_bpb", 1.082}}}};
+     }},
+    {"BytesOfTheRunThatIsClaimed", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[0].bpb = 1.08, s.runs[1].bpb = 1.08015, s.runs[2].bpb = 1.07995, s.runs[1].total_bytes = 15990000;
+       s.claims.erase("seeds"), s.claims["val_bpb"] = 1.08;
+     }},
+    {"LargestArtifactBesideTheSumOfOne", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.claims["bytes_model"] = 15900000, s.claims["bytes_code"] = 50000;
+       s.claims["seed_results"] = {{"41", {{"artifact_bytes", 15960000}}}};
+     }},
+    {"FieldsThatAreNull", 25, kFail, kPass, "no value for bytes_total", "submission.json",
+     [](Submission& s) { s.claims["bytes_total"] = nullptr; }},
+    {"ProgramsOfWhichNoneTrains", 25, kFail, kPass, "none of the 2 programs is train_gpt.py", "",
+     [](Submission& s) { MakeStudy(s), s.SetProgram(""), s.files["plot.py"] = "import math\n"; }},
+    {"OneScoreIsNoMean", 25, kFail, kPass, "the only score: claims 1.07000", "train_seed40.log",
+     [](Submission& s) { MakeStudy(s), s.runs.resize(1), s.claims["seeds"] = {40}, s.claims["val_bpb"] = 1.07; }},
+    {"StudyThatClaimsNoArtifact", 1, kCannotTell, kCannotTell, "claims no artifact", "",
+     [](Submission& s) {
+       MakeStudy(s), s.runs[0].total_bytes = 17050348;
+       for (const char* key : {"val_bpb", "bytes_total", "seeds"}) s.claims.erase(key);
+     }},
+    {"ProgramPackedAfterTheRun", 1, kFail, kPass, "of which 74,000 are the program as it ran", "train_seed40.log",
+     [](Submission& s) {
+       std::string source = "import torch\n";
+       while (source.size() < 73900) source += "x = 1\n";
+       s.SetProgram(absl::StrCat("import lzma,base64\nexec(lzma.decompress(base64.b64decode('",
+                                 absl::Base64Escape(*XzCompress(source)), "')))\n"));
+       s.runs[0].model_bytes = 15930000, s.runs[0].total_bytes = 16004000, s.runs[0].more = "Code size: 74000 bytes\n";
+     }},
+    {"SizeOverTheCapInALog", 1, kFail, kFail, "a log says: 16,000,003", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].model_bytes = 15999990, s.runs[0].total_bytes = 16000003, s.runs[0].more = "Code size: 13 bytes\n";
+     }},
+    {"LoopThatScoresOnceBesideOneThatDoesNot", 8, kCannotTell, kPass, "whether the score is of that loop", "train_gpt.py",
+     [](Submission& s) {
+       s.SetProgram("import torch\na = [ws for ws in range(0, total, stride) if ws + context < total]\n"
+                    "b = [ws for ws in range(0, total, stride) if min(ws + n, total) - ws >= stride]\n");
+       ForEachRun(s, [](MadeUpRun& run) {
+         run.after = absl::StrCat("final_sliding_window val_loss:2.7897 val_bpb:", run.bpb, "\n");
+       });
+     }},
+    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "the logs print 0.9901, their bytes miscounted", "",
+     [](Submission& s) {
+       for (MadeUpRun& run : s.runs) {
+         s.claims["seed_results"][absl::StrCat(run.seed)] = {{"val_bpb", run.bpb}};
+         run.bpb /= 1.0909, run.tokens_a_byte /= 1.0909;
+       }
+     }},
+    {"LowerInTheLogsThanClaimed", 28, kImplausible, kImplausible, "the logs print 0.5501 bits a byte", "",
+     [](Submission& s) { Score(s, 0.55), s.claims["val_bpb"] = 1.0801; }},
+    {"PackedStubOfAnotherProgram", 1, kFail, kFail, "a log says: 16,004,000", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].model_bytes = 15930000, s.runs[0].total_bytes = 16004000, s.runs[0].more = "Code size: 74000 bytes\n";
+     }},
+    {"TrialInTheLogOfASeed", 21, kPass, kPass, "40 41 42", "",
+     [](Submission& s) {
+       const std::string head = "train_loader:dataset:fineweb10B_sp8192 train_shards:80\nmatrix:1 seconds:";
+       MadeUpRun trial = s.runs[2];
+       trial.bpb = 2.8, trial.train_ms = 60000;
+       for (const MadeUpRun& run : s.runs) {
+         s.files[absl::StrCat("train_seed", run.seed, ".log")] =
+             absl::StrCat(run.seed == 42 ? absl::StrCat(head, "60\n", LogOf(trial)) : "", head, "600\n", LogOf(run));
+       }
+       s.runs.clear(), s.claims.erase("seeds");
+     }},
+    {"KindOfARunIsNoSetting", 21, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.runs[1].settings += "  run_kind: repeat\n", s.runs[2].settings += "  run_kind: repeat\n";
+       s.runs[0].settings += "  run_kind: new\n";
+     }},
+    {"NearestOfTheScoresOnTheWay", 25, kFail, kPass, "1.05000 is printed as \"diagnostic two\"", "",
+     [](Submission& s) {
+       s.runs[0].more = "diagnostic one val_loss:2.7 val_bpb:1.05004\ndiagnostic two val_loss:2.7 val_bpb:1.05\n";
+       s.claims["val_bpb"] = 1.05;
+     }},
+    {"BytesByTheirSeeds", 25, kPass, kPass, "", "",
+     [](Submission& s) {
+       s.claims.erase("bytes_total");
+       s.claims["artifact_bytes"] = {{"40", 15940000}, {"41", 15950000}};
+     }},
     // The rest.
     {"CalibratedInTime", 19, kCannotTell, kPass, "", "", [](Submission&) {}},
     {"NotCalibrated", 19, kPass, kPass, "know no calibration", "",

@@ -66,6 +66,24 @@ std::vector<Fact> Explanations(const Case& subject) {
   return facts;
 }
 
+// Whether each seed's claim is what its log's loss is with the bytes of a known setup, where the log counts them
+// otherwise.
+bool ClaimCorrectsTheLogs(const Case& subject) {
+  size_t corrected = 0;
+  for (const LoggedRun* run : subject.runs) {
+    const LoggedScore* score = CountedScore(subject.folder, *run);
+    const auto claim = subject.folder.claims->seeds.find(run->seed.value_or(-1));
+    if (score == nullptr || score->val_loss <= 0) continue;
+    if (claim == subject.folder.claims->seeds.end() || !claim->second.val_bpb) return false;
+    const auto off = [&](double bpb) {
+      return FindFingerprint(score->val_loss, score->loss_decimals, bpb, /*bpb_decimals=*/5).distance;
+    };
+    if (off(*claim->second.val_bpb) > 1e-4 || off(score->val_bpb) < 0.02) return false;
+    ++corrected;
+  }
+  return corrected > 0;
+}
+
 }  // namespace
 
 void JudgePlausibility(const Case& subject, Condition* condition) {
@@ -73,14 +91,19 @@ void JudgePlausibility(const Case& subject, Condition* condition) {
   std::optional<double> score;
   if (!scores.empty()) score = subject.numbers.MeanScore();
   const SubmissionFolder& folder = subject.folder;
-  if (folder.claims && folder.claims->val_bpb) score = std::min(score.value_or(1e9), *folder.claims->val_bpb);
+  const double near = folder.is_record() ? LowestAcceptedNear(folder.date()) : kLowestAccepted;
+  if (folder.claims && folder.claims->val_bpb) {
+    // Condition 25 compares the two.
+    const bool corrects = score && ClaimCorrectsTheLogs(subject);
+    if (corrects) condition->Add(absl::StrFormat("the logs print %.4f, their bytes miscounted", *score));
+    score = corrects ? *folder.claims->val_bpb : std::min(score.value_or(1e9), *folder.claims->val_bpb);
+  }
   if (!score) return condition->Add("there is no score");
   const Place place = {folder.claims_file, folder.claims ? folder.claims->LineOf("val_bpb") : 0};
   if (*score <= 0) {
     condition->Add(absl::StrFormat("%g bits a byte is no score of anything", *score), {place});
     return condition->SetBoth(Verdict::kFail);
   }
-  const double near = folder.is_record() ? LowestAcceptedNear(folder.date()) : kLowestAccepted;
   const std::vector<Fact> explanations = Explanations(subject);
   const bool step = StepInLog(subject.runs).has_value();
   if (*score >= near - kLargestLead && !step) {
@@ -90,7 +113,9 @@ void JudgePlausibility(const Case& subject, Condition* condition) {
   }
   if (*score < near - kLargestLead) {
     condition->SetBoth(Verdict::kImplausible);
-    condition->Add(absl::StrFormat("%.4f bits a byte, where the lowest accepted%s is %.4f", *score,
+    const bool claimed = folder.claims && folder.claims->val_bpb == score;
+    condition->Add(absl::StrFormat("%s%.4f bits a byte, where the lowest accepted%s is %.4f",
+                                   claimed || !subject.numbers.scores_logged ? "" : "the logs print ", *score,
                                    near > kLowestAccepted ? " up to ten days after" : "", near));
   }
   condition->facts.insert(condition->facts.end(), explanations.begin(), explanations.end());

@@ -167,7 +167,9 @@ void JudgeScoreBeforeUpdate(const Case& subject, Condition* condition);
 void JudgeNothing(const Case& subject, Condition* condition);  // only a run tells
 
 bool ScoresTailTwice(const SubmissionFolder& folder);  // the published loop over sliding windows
-bool MixesOverBytes(const SubmissionFolder& folder);   // a mixture with PPM, which is over bytes
+// A loop over windows that scores each token once; which of two is used, the program's text does not tell.
+bool HasAnotherLoopOverWindows(const SubmissionFolder& folder);
+bool MixesOverBytes(const SubmissionFolder& folder);  // a mixture with PPM, which is over bytes
 // A place where a lookup key is made with the token that is to be predicted, and no distribution follows.
 std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder);
 

@@ -62,6 +62,16 @@ bool BeginsReport(absl::string_view line) {
   return absl::StartsWith(line, "model_params:") && NumberAfter(line, "model_params").has_value();
 }
 
+// A line of a run's report, which no program has before its imports.
+bool IsReport(absl::string_view line) { return StepOf(line) && NumberAfter(line, "train_time"); }
+
+// "SEED 1337 - starting training run", below which a file that holds several runs has the next.
+bool AnnouncesSeed(absl::string_view lower) {
+  absl::string_view rest = lower;
+  return absl::ConsumePrefix(&rest, "seed ") && !rest.empty() &&
+         absl::ascii_isdigit(static_cast<unsigned char>(rest[0])) && absl::StrContains(rest, "starting");
+}
+
 // Reads the lines of one file.
 class LogReader {
  public:
@@ -69,6 +79,8 @@ class LogReader {
 
   void AddLine(absl::string_view line) {
     ++line_;
+    const auto bytes = static_cast<int64_t>(line.size()) + 1;
+    absl::ConsumeSuffix(&line, "\r");
     if (runs_.size() >= kMostRuns) return;
     if (IsRuleLine(line)) {
       CloseSection();
@@ -82,8 +94,9 @@ class LogReader {
       if (!at_once) run_.source_hash = known;
     }
     section_hasher_.AddLine(line);
-    section_bytes_ += static_cast<int64_t>(line.size()) + 1;
+    section_bytes_ += bytes;
     ++section_lines_;
+    if (!section_is_source_ && IsReport(line)) section_reports_ = true;
     if (absl::StartsWith(line, "import ") ||
         (absl::StartsWith(line, "from ") && absl::StrContains(line, " import "))) {
       section_is_source_ = true;
@@ -103,7 +116,10 @@ class LogReader {
   void CloseSection() {
     if (section_is_source_ && section_lines_ > 0) {
       run_ = before_section_;
-      if (run_.source_hash == 0) {
+      // A console's output before the log proper, which repeats it: where the program begins is not known.
+      if (section_reports_) {
+        marks_ = TextUseMarks();
+      } else if (run_.source_hash == 0) {
         run_.source_hash = section_hasher_.hash();
         run_.source_bytes = section_bytes_;
       }
@@ -111,14 +127,24 @@ class LogReader {
     before_section_ = run_;
     section_hasher_ = SourceHasher();
     section_bytes_ = section_lines_ = 0;
-    section_is_source_ = in_settings_ = false;
+    section_is_source_ = section_reports_ = in_settings_ = false;
   }
 
   void FinishRun() {
     marks_.Finish(&run_);
+    TakeDiagnosticAsFinal();
     const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty() ||
                         !run_.others.empty();
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
+  }
+
+  // Where test-time training is switched off, the diagnostic of the quantized model is the score.
+  void TakeDiagnosticAsFinal() {
+    if (!run_.finals.empty()) return;
+    for (const LoggedScore& score : run_.others) {
+      if (absl::StartsWith(absl::AsciiStrToLower(score.label), "diagnostic quantized"))
+        run_.finals.push_back(score);
+    }
   }
 
   void ReadLine(absl::string_view line, absl::string_view whole) {
@@ -178,9 +204,10 @@ class LogReader {
   }
 
   void ReadIdentity(absl::string_view line, const std::string& lower) {
-    if (absl::StartsWith(lower, "seed:") || absl::StartsWith(lower, "seed=") ||
+    const bool announced = AnnouncesSeed(lower);
+    if (announced || absl::StartsWith(lower, "seed:") || absl::StartsWith(lower, "seed=") ||
         absl::StartsWith(lower, "seed :")) {
-      if (const auto seed = WholeAfter(lower, "seed")) {
+      if (const auto seed = WholeAfter(announced ? absl::StrCat("seed:", lower.substr(5)) : lower, "seed")) {
         if (!run_.finals.empty() && run_.seed && *run_.seed != *seed) StartNextRun();
         run_.seed = *seed;
         run_.lines["seed"] = line_;
@@ -198,6 +225,8 @@ class LogReader {
     take("world_size", &run_.world_size);
     if (absl::StartsWith(line, "val_loader:")) take("tokens", &run_.val_tokens);
     if (absl::StartsWith(line, "train_loader:dataset:")) {
+      // A trial in the same log, of the same seed perhaps, is a run of its own.
+      if (!run_.finals.empty() && run_.train_seconds) StartNextRun();
       run_.dataset = Short(line.substr(21, line.find_first_of(" \t", 21) - 21));
     }
     if (const auto path = After(line, "tokenizer_path")) {
@@ -289,6 +318,7 @@ class LogReader {
   int64_t section_bytes_ = 0;
   int64_t section_lines_ = 0;
   bool section_is_source_ = false;
+  bool section_reports_ = false;  // steps with their times stand before the program
   bool in_settings_ = false;
   int64_t line_ = 0;
   TextUseMarks marks_;

@@ -18,22 +18,37 @@ constexpr std::initializer_list<absl::string_view> kMixtureWords = {"ppm_", "byt
 
 bool IsWordCharacter(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
-// A loop over `min(ws + length, total) - ws` lets the windows at the end, cut short, score again what others
-// scored.
-bool HasShortWindows(absl::string_view code) {
+constexpr const char* kWindowStarts[] = {"ws", "s", "start"};  // names of a window's first token
+
+std::string WithoutBlanks(absl::string_view code) {
   std::string dense;
   dense.reserve(code.size());
   for (char c : code) {
     if (!absl::ascii_isspace(static_cast<unsigned char>(c))) dense += c;
   }
-  for (const char* start : {"min(ws+", "min(s+", "min(start+"}) {
+  return dense;
+}
+
+// A loop over `min(ws + length, total) - ws` lets the windows at the end, cut short, score again what others
+// scored.
+bool HasShortWindows(absl::string_view code) {
+  const std::string dense = WithoutBlanks(code);
+  for (const char* variable : kWindowStarts) {
+    const std::string start = absl::StrCat("min(", variable, "+");
     for (size_t at = dense.find(start); at != std::string::npos; at = dense.find(start, at + 1)) {
-      const absl::string_view variable = absl::StripSuffix(absl::string_view(start).substr(4), "+");
       const absl::string_view rest = absl::string_view(dense).substr(at, 80);
       if (absl::StrContains(rest, absl::StrCat(")-", variable, ">="))) return true;
     }
   }
   return false;
+}
+
+// "[ws for ws in range(0, total, stride) if ws + context < total]": windows that each score tokens of their own.
+bool HasSoundWindows(absl::string_view code) {
+  const std::string dense = WithoutBlanks(code);
+  return std::any_of(std::begin(kWindowStarts), std::end(kWindowStarts), [&](const char* start) {
+    return absl::StrContains(dense, absl::StrCat(")if", start, "+"));
+  });
 }
 
 // The claimed score where the logs print it as that of a mixture over bytes: "ppm_mix bytes=...
@@ -180,6 +195,8 @@ bool MixesOverBytes(const SubmissionFolder& folder) {
 }
 
 bool ScoresTailTwice(const SubmissionFolder& folder) { return HasShortWindows(folder.used_code()); }
+
+bool HasAnotherLoopOverWindows(const SubmissionFolder& folder) { return HasSoundWindows(folder.used_code()); }
 
 std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder) {
   // "full_key = (ctx_hash ^ (target * primes[k])) & mask": one bucket for each context with each token, so

@@ -21,9 +21,10 @@ bool MayDiffer(const std::string& key) {
   static const std::set<std::string>* const keys =
       new std::set<std::string>{"seed",       "s",       "run_id",       "logfile",         "rank",
                                 "local_rank", "datadir", "batch_stride", "is_main_process", "device",
-                                "wandb_name"};
+                                "wandb_name", "run_kind"};
   if (keys->count(key) > 0) return true;
-  for (const char* ending : {"_path", "_dir", "_file", "_files", "_name", "_root", "_id", "_pattern"}) {
+  for (const char* ending :
+       {"_path", "_dir", "_file", "_files", "_name", "_root", "_id", "_pattern", "_date"}) {
     if (absl::EndsWith(key, ending)) return true;
   }
   return false;
@@ -108,6 +109,14 @@ std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
   return seeds;
 }
 
+// A finished run of a seed; null when there is none.
+const LoggedRun* FinishedRunOf(const std::vector<const LoggedRun*>& runs, int64_t seed) {
+  const auto found = std::find_if(runs.begin(), runs.end(), [&](const LoggedRun* run) {
+    return run->seed == seed && run->final_score() != nullptr;
+  });
+  return found == runs.end() ? nullptr : *found;
+}
+
 struct Sameness {
   bool one_program = true;
   bool one_configuration = true;
@@ -175,9 +184,9 @@ void JudgeSeeds(const Case& subject, Condition* condition) {
   const size_t claimed = subject.folder.claims ? subject.folder.claims->seeds.size() : 0;
   std::vector<std::string> names;
   for (int64_t seed : logged) names.push_back(seed < 0 ? "unnamed" : absl::StrCat(seed));
-  condition->Add(
-      absl::StrCat("seeds with a finished log: ", names.empty() ? "none" : absl::StrJoin(names, " "),
-                   "; seeds claimed: ", claimed));
+  condition->Add(absl::StrCat(
+      "seeds with a finished log of the claim: ", names.empty() ? "none" : absl::StrJoin(names, " "),
+      "; seeds claimed: ", claimed));
   if (runs.size() < subject.runs.size()) {
     condition->Add(absl::StrCat(subject.runs.size() - runs.size(), " more of other configurations"));
   }
@@ -250,6 +259,10 @@ void JudgeDisclosure(const Case& subject, Condition* condition) {
   }
   for (const auto& [seed, claim] : claimed) {
     if (logged.count(seed) > 0) continue;
+    if (const LoggedRun* apart = FinishedRunOf(subject.others, seed)) {
+      condition->Add(absl::StrCat("seed ", seed, " has its log apart from the others"), {apart->At("seed")});
+      continue;
+    }
     condition->strict = Verdict::kFail;
     condition->Add(absl::StrCat("seed ", seed, " is claimed, but has no finished log"),
                    {{subject.folder.claims_file, subject.folder.claims->LineOf("seeds")}});
@@ -258,6 +271,11 @@ void JudgeDisclosure(const Case& subject, Condition* condition) {
     for (const LoggedRun* run : *list) {
       if (!run->seed || run->final_score() == nullptr || claimed.count(*run->seed) > 0) continue;
       if (list == &subject.others && !LiesBesideAClaimedRun(subject, *run)) continue;
+      if (subject.folder.claims->further_seeds.count(*run->seed) > 0) {
+        condition->Add(absl::StrCat("seed ", *run->seed, " has a log and is named beside the claim"),
+                       {run->At("seed")});
+        continue;
+      }
       condition->strict = Verdict::kFail;
       condition->Add(absl::StrCat("seed ", *run->seed, " has a log, but is not claimed"), {run->At("seed")});
     }

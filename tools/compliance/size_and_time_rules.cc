@@ -71,6 +71,49 @@ const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun&
 
 }  // namespace
 
+namespace {
+
+// The program's bytes in a log whose total is over the cap only because the program ran before it was packed;
+// 0 when it is not so.
+int64_t UnpackedCodeOverTheCap(const Case& subject) {
+  const AuditNumbers& numbers = subject.numbers;
+  if (!numbers.shipped_bytes || *numbers.shipped_bytes > kArtifactCapBytes) return 0;
+  const ProgramFile* entry = subject.folder.entry_program();
+  int64_t unpacked = 0;
+  for (const PackedLayer& layer : entry == nullptr ? std::vector<PackedLayer>{} : entry->code.layers)
+    unpacked = std::max(unpacked, layer.unpacked_bytes);
+  for (const LoggedRun* run : subject.runs) {
+    const bool counted = run->path == numbers.claimed_bytes_place.file &&
+                         run->total_place().line == numbers.claimed_bytes_place.line;
+    const int64_t code = run->code_bytes().value_or(0);
+    if (!counted || !run->total_bytes() || code <= numbers.code_bytes || unpacked * 10 < code * 9) continue;
+    const int64_t packed = *run->total_bytes() - code + numbers.code_bytes + numbers.data_bytes;
+    if (*run->total_bytes() > kArtifactCapBytes && packed <= kArtifactCapBytes) return code;
+  }
+  return 0;
+}
+
+bool ClaimsNoArtifact(const SubmissionFolder& folder) {
+  return !folder.is_record() && folder.claims && !folder.claims->val_bpb && !folder.claims->bytes_total &&
+         folder.claims->seeds.empty();
+}
+
+// Files beside the entry's that the program uses.
+void AddWhatElseCounts(const Case& subject, Condition* condition) {
+  for (const ProgramFile& program : subject.folder.programs) {
+    if (program.used_by_entry && program.name != subject.folder.entry) {
+      condition->Add(absl::StrCat("counts as code: ", Bytes(program.bytes), " bytes that the program uses"),
+                     {{program.name, 0}});
+    }
+  }
+  for (const FolderFile& file : subject.folder.data) {
+    condition->Add(absl::StrCat("counts as data: ", Bytes(file.bytes), " bytes that the program names"),
+                   {{file.name, 0}}, Sureness::kSuspected);
+  }
+}
+
+}  // namespace
+
 void JudgeArtifactSize(const Case& subject, Condition* condition) {
   const AuditNumbers& numbers = subject.numbers;
   if (numbers.claimed_bytes) {
@@ -79,7 +122,12 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
                    {numbers.claimed_bytes_place});
     condition->practised =
         *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
-    if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
+    if (const int64_t code = UnpackedCodeOverTheCap(subject)) {
+      condition->practised = Verdict::kPass;
+      condition->Add(absl::StrCat("of which ", Bytes(code), " are the program as it ran; the folder's has ",
+                                  Bytes(numbers.code_bytes)),
+                     {numbers.claimed_bytes_place});
+    } else if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
       condition->Add("over the cap, but under 16 MiB, which was let pass in this track at that date");
     }
   }
@@ -94,18 +142,12 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
     condition->Add(numbers.model_bytes ? "no program in the folder: its bytes as shipped are unknown"
                                        : "the model's bytes are neither in the folder nor in a log");
   }
-  for (const ProgramFile& program : subject.folder.programs) {
-    if (program.used_by_entry && program.name != subject.folder.entry) {
-      condition->Add(absl::StrCat("counts as code: ", Bytes(program.bytes), " bytes that the program uses"),
-                     {{program.name, 0}});
-    }
-  }
-  for (const FolderFile& file : subject.folder.data) {
-    condition->Add(absl::StrCat("counts as data: ", Bytes(file.bytes), " bytes that the program names"),
-                   {{file.name, 0}}, Sureness::kSuspected);
-  }
+  AddWhatElseCounts(subject, condition);
   const auto over = [](std::optional<int64_t> bytes) { return bytes && *bytes > kArtifactCapBytes; };
-  if (over(numbers.claimed_bytes) || over(numbers.shipped_bytes)) {
+  if ((over(numbers.claimed_bytes) || over(numbers.shipped_bytes)) && ClaimsNoArtifact(subject.folder)) {
+    condition->SetBoth(Verdict::kCannotTell);
+    condition->Add("the study claims no artifact: its logs are of what it compares");
+  } else if (over(numbers.claimed_bytes) || over(numbers.shipped_bytes)) {
     condition->strict = Verdict::kFail;
   } else if (numbers.shipped_bytes) {
     condition->strict = Verdict::kPass;
