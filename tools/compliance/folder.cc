@@ -269,7 +269,8 @@ std::vector<std::string> FilesOfReadme(const std::string& readme) {
     if (!in_list || !is_item) continue;
     const std::vector<absl::string_view> parts = absl::StrSplit(line, '`');
     for (size_t i = 1; i < parts.size(); i += 2) {
-      if (LooksLikeFileName(parts[i])) names.emplace_back(parts[i]);
+      const std::string name = absl::StrReplaceAll(parts[i], {{"\\_", "_"}});  // as Markdown has it
+      if (LooksLikeFileName(name)) names.push_back(name);
       // What follows the first dash after the names explains them, and may name files elsewhere.
       if (i + 1 < parts.size() &&
           (absl::StrContains(parts[i + 1], "—") || absl::StrContains(parts[i + 1], " - ") ||

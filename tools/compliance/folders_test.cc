@@ -642,6 +642,29 @@ const Miniature kMiniatures[] = {
        s.claims.erase("bytes_total");
        s.claims["artifact_bytes"] = {{"40", 15940000}, {"41", 15950000}};
      }},
+    {"HessiansOfATailThatIsThereTwice", 3, kPass, kPass, "590.0 s + Hessians 7.5 s", "train_seed40.log",
+     [](Submission& s) {
+       s.runs[0].hessians = "GPTQ:collected 67 Hessians in 7.5s\n";
+       const std::string log = LogOf(s.runs[0]);
+       s.runs[0].after = log.substr(log.find("stopping_early"));
+     }},
+    {"PieceOfAProgramBehindTheReport", 6, kCannotTell, kCannotTell, "", "",
+     [](Submission& s) {
+       s.runs[0].after = "    gptq = int(os.environ.get('GPTQ', '8'))\n    if gptq:\n"
+                         "        log0('Collecting GPTQ Hessians from validation data...')\n";
+     }},
+    {"NameAsMarkdownHasIt", 25, kPass, kPass, "", "",
+     [](Submission& s) { s.files["README.md"] = "# It\n## Files\n- `train\\_gpt.py` runs it\n"; }},
+    {"RunThatIsThereTwice", 23, kCannotTell, kPass, "", "",
+     [](Submission& s) {
+       for (const MadeUpRun& run : s.runs) {
+         const std::string log = absl::StrCat(
+             "train_loader:dataset:fineweb10B_sp8192 train_shards:80\n",
+             absl::StrReplaceAll(LogOf(run), {{absl::StrCat("\nseed:", run.seed), ""}, {absl::StrCat("  seed: ", run.seed, "\n"), ""}}));
+         s.files[absl::StrCat("train_seed", run.seed, ".log")] = log + log;
+       }
+       s.runs.clear();
+     }},
     // The rest.
     {"CalibratedInTime", 19, kCannotTell, kPass, "", "", [](Submission&) {}},
     {"NotCalibrated", 19, kPass, kPass, "know no calibration", "",

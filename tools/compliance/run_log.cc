@@ -62,14 +62,15 @@ bool BeginsReport(absl::string_view line) {
   return absl::StartsWith(line, "model_params:") && NumberAfter(line, "model_params").has_value();
 }
 
-// A line of a run's report, which no program has before its imports.
-bool IsReport(absl::string_view line) { return StepOf(line) && NumberAfter(line, "train_time"); }
-
 // "SEED 1337 - starting training run", below which a file that holds several runs has the next.
 bool AnnouncesSeed(absl::string_view lower) {
-  absl::string_view rest = lower;
-  return absl::ConsumePrefix(&rest, "seed ") && !rest.empty() &&
-         absl::ascii_isdigit(static_cast<unsigned char>(rest[0])) && absl::StrContains(rest, "starting");
+  return absl::StartsWith(lower, "seed ") && absl::StrContains(lower, "starting") &&
+         absl::ascii_isdigit(static_cast<unsigned char>(lower[5]));
+}
+
+bool IsSameRun(const LoggedRun& a, const LoggedRun& b) {
+  return !a.finals.empty() && !b.finals.empty() && a.train_seconds == b.train_seconds &&
+         a.finals.back().val_bpb == b.finals.back().val_bpb;
 }
 
 // Reads the lines of one file.
@@ -79,7 +80,6 @@ class LogReader {
 
   void AddLine(absl::string_view line) {
     ++line_;
-    const auto bytes = static_cast<int64_t>(line.size()) + 1;
     absl::ConsumeSuffix(&line, "\r");
     if (runs_.size() >= kMostRuns) return;
     if (IsRuleLine(line)) {
@@ -94,15 +94,16 @@ class LogReader {
       if (!at_once) run_.source_hash = known;
     }
     section_hasher_.AddLine(line);
-    section_bytes_ += bytes;
-    ++section_lines_;
-    if (!section_is_source_ && IsReport(line)) section_reports_ = true;
-    if (absl::StartsWith(line, "import ") ||
-        (absl::StartsWith(line, "from ") && absl::StrContains(line, " import "))) {
-      section_is_source_ = true;
-    }
+    section_bytes_ += static_cast<int64_t>(line.size()) + 1;
+    if (!section_is_source_ && StepOf(line) && NumberAfter(line, "train_time")) section_reports_ = true;
     // A packed program is one long line that executes what it decodes.
-    if (absl::StrContains(line.substr(0, 400), "exec(") && line.size() > 1000) section_is_source_ = true;
+    if (absl::StartsWith(line, "import ") ||
+        (absl::StartsWith(line, "from ") && absl::StrContains(line, " import ")) ||
+        (absl::StrContains(line.substr(0, 400), "exec(") && line.size() > 1000)) {
+      section_is_source_ = section_imports_ = true;
+    }
+    if (absl::StartsWith(line, "def ") || absl::StrContains(line.substr(0, 200), "os.environ.get("))
+      section_is_source_ = true;
     if (!section_is_source_) ReadLine(absl::StripAsciiWhitespace(line.substr(0, kLongestLine)), line);
   }
 
@@ -114,9 +115,10 @@ class LogReader {
 
  private:
   void CloseSection() {
-    if (section_is_source_ && section_lines_ > 0) {
+    // A piece of a program behind a report leaves that as it is. Before a whole program it is an earlier run's
+    // or a console's, and where the program begins is not known.
+    if (section_imports_) {
       run_ = before_section_;
-      // A console's output before the log proper, which repeats it: where the program begins is not known.
       if (section_reports_) {
         marks_ = TextUseMarks();
       } else if (run_.source_hash == 0) {
@@ -126,8 +128,8 @@ class LogReader {
     }
     before_section_ = run_;
     section_hasher_ = SourceHasher();
-    section_bytes_ = section_lines_ = 0;
-    section_is_source_ = section_reports_ = in_settings_ = false;
+    section_bytes_ = 0;
+    section_is_source_ = section_imports_ = section_reports_ = in_settings_ = false;
   }
 
   void FinishRun() {
@@ -135,6 +137,14 @@ class LogReader {
     TakeDiagnosticAsFinal();
     const bool is_run = run_.train_seconds || !run_.finals.empty() || run_.steps || !run_.totals.empty() ||
                         !run_.others.empty();
+    // The same run again: a console's output, and behind it the log that it went to, with the program.
+    if (!runs_.empty() && IsSameRun(runs_.back(), run_)) {
+      LoggedRun& first = runs_.back();
+      if (!first.seed) first.seed = run_.seed;
+      if (first.source_hash == 0)
+        first.source_hash = run_.source_hash, first.source_bytes = run_.source_bytes;
+      return;
+    }
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
   }
 
@@ -276,17 +286,6 @@ class LogReader {
       run_.total_eval_seconds = seconds;
       run_.lines["total_eval_time"] = line_;
     }
-    if (absl::StrContains(lower, "hessian")) {
-      run_.uses_hessians = true;
-      const size_t in = lower.find(" in ", lower.find("hessian"));
-      if (in != std::string::npos && ContainsAny(lower, {"collect", "hessians"})) {
-        const auto seconds = Seconds(absl::string_view(lower).substr(in + 4), /*bare=*/1);
-        if (seconds && *seconds >= 0 && *seconds < 1e6) {
-          run_.hessian_seconds = run_.hessian_seconds.value_or(0) + *seconds;
-          run_.lines["hessians"] = line_;
-        }
-      }
-    }
     if (ContainsAny(lower, {"gptq"}) && !ContainsAny(lower, {"gptq-lite", "gptq_lite"})) {
       run_.uses_hessians = true;
     }
@@ -316,8 +315,8 @@ class LogReader {
   std::vector<LoggedRun> runs_;
   SourceHasher section_hasher_;
   int64_t section_bytes_ = 0;
-  int64_t section_lines_ = 0;
   bool section_is_source_ = false;
+  bool section_imports_ = false;  // it is a program from its beginning on
   bool section_reports_ = false;  // steps with their times stand before the program
   bool in_settings_ = false;
   int64_t line_ = 0;

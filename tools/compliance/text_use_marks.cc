@@ -12,6 +12,8 @@
 namespace hm11 {
 namespace {
 
+constexpr size_t kMostHessianLines = 200;
+
 // "gptq:calibrating with 256 batches...", "GPTQ:collecting Hessians from calibration data...",
 // "gptq:calibrating with 64 batches (using val data)..."; not "calibration: off" and the like.
 void ReadCalibration(const std::string& lower, int64_t line, LoggedRun* run) {
@@ -59,7 +61,21 @@ bool StartsLikeScoreAfterAdaptation(const std::string& lower) {
 
 }  // namespace
 
+// "gptq:collected 67 hessians in 12.7s"; a log may hold its tail twice, which counts once.
+void TextUseMarks::ReadHessianTime(const std::string& lower, int64_t line, LoggedRun* run) {
+  if (!absl::StrContains(lower, "hessian")) return;
+  run->uses_hessians = true;
+  const size_t in = lower.find(" in ", lower.find("hessian"));
+  if (in == std::string::npos || !ContainsAny(lower, {"collect", "hessians"})) return;
+  const auto seconds = Seconds(absl::string_view(lower).substr(in + 4), /*bare=*/1);
+  if (!seconds || *seconds < 0 || *seconds >= 1e6 || hessian_lines_.size() >= kMostHessianLines) return;
+  if (!hessian_lines_.insert(lower).second) return;
+  run->hessian_seconds = run->hessian_seconds.value_or(0) + *seconds;
+  run->lines["hessians"] = line;
+}
+
 void TextUseMarks::Read(const std::string& lower, int64_t line, LoggedRun* run) {
+  ReadHessianTime(lower, line, run);
   ReadAdaptation(lower, line, run);
   ReadCalibration(lower, line, run);
   ReadPasses(lower, line, run);

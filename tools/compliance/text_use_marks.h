@@ -4,6 +4,7 @@
 #define HM11_TOOLS_COMPLIANCE_TEXT_USE_MARKS_H_
 
 #include <cstdint>
+#include <set>
 #include <string>
 
 #include "tools/compliance/run_log.h"
@@ -24,10 +25,12 @@ class TextUseMarks {
   }
 
  private:
+  void ReadHessianTime(const std::string& lower, int64_t line, LoggedRun* run);
   void ReadAdaptation(const std::string& lower, int64_t line, LoggedRun* run);
   void ReadTrainingOnText(const std::string& lower, int64_t line, LoggedRun* run);
 
-  int64_t adapts_line_ = 0;         // of the first sign of test-time training
+  int64_t adapts_line_ = 0;  // of the first sign of test-time training
+  std::set<std::string> hessian_lines_;
   bool sealed_ = false;             // the artifact is made, or being made
   bool trains_and_scores_ = false;  // test-time training prints scores of its own
 };
