@@ -1,7 +1,6 @@
 // Bits per byte of a token stream: -log2 p summed over its targets, over the bytes they stand for.
 //
-// Windows of `window` tokens; the first token of a window gives context only. Three ways to lay them (spec
-// section 6):
+// Windows of `window` tokens; the first token of a window gives context only. Three ways to lay them:
 //   plain              windows side by side; the tail shorter than a window is left out
 //   sliding            a window every `stride` targets; each scores only what no window before it scored, so
 //                      every target of the stream is scored exactly once, the tail included

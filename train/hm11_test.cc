@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -39,11 +38,7 @@ struct Ends {
 
 class Hm11Test : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/hm11_main_XXXXXX";
-    folder_ = mkdtemp(pattern.data());
-    ASSERT_THAT(WriteSmallData(folder_), IsOk());
-  }
+  void SetUp() override { folder_ = NewSmallDataFolder("hm11_main"); }
 
   // Starts the program on the small data.
   pid_t Start(const std::string& settings, const std::vector<std::string>& more = {}, Ends ends = {}) {

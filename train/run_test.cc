@@ -4,7 +4,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
@@ -40,11 +39,7 @@ namespace {
 class RunTest : public testing::Test {
  protected:
   // Shards and a tokenizer, made once for all tests.
-  static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_run_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
-  }
+  static void SetUpTestSuite() { folder_ = new std::string(NewSmallDataFolder("hm11_run")); }
   static void TearDownTestSuite() { delete folder_; }
 
   static RunOptions Options(const std::string& name) { return SmallRun(*folder_, name); }
