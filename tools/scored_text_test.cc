@@ -2,7 +2,6 @@
 // and of nothing there is no score.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <cstdint>
 #include <cstdlib>
@@ -29,9 +28,7 @@ class ScoredTextTest : public testing::Test {
  protected:
   // A run with windows of 32 tokens, made once for all tests.
   static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_scored_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
+    folder_ = new std::string(NewSmallDataFolder("hm11_scored"));
     ASSERT_THAT(hm11::Run(SmallRun(*folder_, "run")), IsOk());
     tokens_ = new std::vector<uint16_t>(TokenStream::Open(*folder_ + "/t_val_*.bin", 300)->Read(0, 2000));
   }

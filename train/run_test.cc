@@ -8,6 +8,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
@@ -456,6 +457,28 @@ TEST_F(RunTest, SpeedsAreTokensOverTheSecondsThatTheyTook) {
   for (const StepMetrics& step : ParseMetrics(*ReadFile(options.folder + "/metrics.jsonl")).steps) {
     EXPECT_DOUBLE_EQ(step.tokens_per_second, 512) << step.step;
   }
+}
+
+TEST_F(RunTest, TheClockStandsStillWhileTheRunValidatesAndGoesOnBehindIt) {
+  RunOptions options = Options("clock");
+  options.val_pattern = options.train_pattern;  // long, so that validating takes most of the time
+  ASSERT_THAT(ApplyOverrides("validation_seconds=0.001,report_tokens=0,sample_tokens=0,"
+                             "calibration_tokens=0",
+                             &options.config),
+              IsOk());
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const Metrics metrics = ParseMetrics(*ReadFile(options.folder + "/metrics.jsonl"));
+  EXPECT_GT(metrics.validations.size(), 3u);
+  double before = 0;
+  for (const StepMetrics& step : metrics.steps) {
+    EXPECT_GE(step.train_seconds, before) << "step " << step.step;
+    before = step.train_seconds;
+  }
+  // Whatever the machine does meanwhile, what is done in turn takes no longer than all of it.
+  for (const StageMetrics& stage : metrics.stages) seconds -= stage.seconds;
+  EXPECT_LE(metrics.validations.back().train_seconds, seconds);
 }
 
 TEST_F(RunTest, TheAverageIsWhatIsExported) {

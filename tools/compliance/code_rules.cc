@@ -120,20 +120,20 @@ void JudgeReadableCode(const Case& subject, Condition* condition) {
   if (entry == nullptr) {
     return condition->Add("no program to look at");
   }
-  const auto [opaque, unpacked] = LookAtPacking(folder, condition);
-  if (opaque) {
+  const Packing packing = LookAtPacking(folder, condition);
+  if (packing.opaque) {
     condition->strict = Verdict::kFail;
     return;
   }
   condition->SetBoth(Verdict::kPass);
-  if (unpacked == 0) return;
+  if (packing.unpacked == 0) return;
   // Packed, but for people the same text must lie beside it.
   int64_t copies = 0;
   for (const ProgramFile& program : folder.programs) copies += program.for_readers ? program.bytes : 0;
   const bool source_beside =
-      copies * 2 > unpacked ||
+      copies * 2 > packing.unpacked ||
       std::any_of(folder.programs.begin(), folder.programs.end(), [&](const ProgramFile& program) {
-        return !program.used_by_entry && !program.code.packed() && program.bytes * 2 > unpacked;
+        return !program.used_by_entry && !program.code.packed() && program.bytes * 2 > packing.unpacked;
       });
   if (!source_beside) {
     condition->strict = Verdict::kFail;
