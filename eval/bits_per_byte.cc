@@ -108,14 +108,19 @@ std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t>
   return windows;
 }
 
+size_t PassEnd(std::span<const Window> windows, size_t first, int64_t rows_at_once) {
+  const int64_t length = windows[first].length;
+  const size_t most = static_cast<size_t>(std::max<int64_t>(1, rows_at_once / length));
+  size_t end = first + 1;
+  while (end < windows.size() && end - first < most && windows[end].length == length) ++end;
+  return end;
+}
+
 std::vector<std::span<const Window>> PassesOf(std::span<const Window> windows, int64_t rows_at_once, int rank,
                                               int ranks) {
   std::vector<std::span<const Window>> passes;
-  for (size_t first = 0, last = 0; first < windows.size(); first = last) {
-    const int64_t length = windows[first].length;
-    const size_t most = static_cast<size_t>(std::max<int64_t>(1, rows_at_once / length));
-    while (last < windows.size() && last - first < most && windows[last].length == length) ++last;
-    passes.push_back(windows.subspan(first, last - first));
+  for (size_t first = 0; first < windows.size(); first += passes.back().size()) {
+    passes.push_back(windows.subspan(first, PassEnd(windows, first, rows_at_once) - first));
   }
   const int64_t count = static_cast<int64_t>(passes.size());
   return {passes.begin() + count * rank / ranks, passes.begin() + count * (rank + 1) / ranks};

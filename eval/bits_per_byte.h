@@ -65,9 +65,12 @@ int64_t DocumentEnd(std::span<const uint16_t> tokens, int64_t position, int64_t 
 // and the BOS behind them, which is a target. Cut at BOS tokens; each target is one rank's.
 std::span<const uint16_t> DocumentsOf(std::span<const uint16_t> tokens, int rank, int ranks);
 
-// The forward passes of one of so many ranks, neighbours: each of as many windows of one length as rows_at_once
-// tokens hold, at least one. All ranks' together are those of one rank: a row is rounded by what else is in its
-// pass, so that scores do not depend on how many ranks there are.
+// Where the forward pass ends that begins with window `first`: as many of one length as rows_at_once tokens
+// hold, at least one.
+size_t PassEnd(std::span<const Window> windows, size_t first, int64_t rows_at_once);
+
+// The forward passes of one of so many ranks, neighbours, cut by PassEnd. All ranks' together are those of one
+// rank: a row is rounded by what else is in its pass, so that scores do not depend on how many ranks there are.
 std::vector<std::span<const Window>> PassesOf(std::span<const Window> windows, int64_t rows_at_once, int rank,
                                               int ranks);
 

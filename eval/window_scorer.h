@@ -57,13 +57,9 @@ class WindowScorer : public Scorer {
  private:
   void FindBlock() {
     if (done()) return;
-    const int64_t length = windows_[first_].length;
-    const size_t most = static_cast<size_t>(std::max<int64_t>(1, rows_at_once_ / length));
+    const size_t most = PassEnd(windows_, first_, rows_at_once_);
     last_ = first_ + 1;
-    while (last_ < windows_.size() && last_ - first_ < most && windows_[last_].length == length &&
-           ChunkOf(last_) == ChunkOf(first_)) {
-      ++last_;
-    }
+    while (last_ < most && ChunkOf(last_) == ChunkOf(first_)) ++last_;
   }
 
   const std::vector<Window> windows_;

@@ -25,11 +25,7 @@ struct Draws {
 };
 
 void FillNormal(const Draws& draws, double deviation, std::span<float> values) {
-  ParallelFor(static_cast<int64_t>(values.size()), 1 << 14, [&](int64_t begin, int64_t end) {
-    for (size_t i = static_cast<size_t>(begin); i < static_cast<size_t>(end); ++i) {
-      values[i] = static_cast<float>(deviation * draws.Normal(i));
-    }
-  });
+  for (size_t i = 0; i < values.size(); ++i) values[i] = static_cast<float>(deviation * draws.Normal(i));
 }
 
 void FillUniform(const Draws& draws, double bound, std::span<float> values) {

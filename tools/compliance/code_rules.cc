@@ -44,8 +44,8 @@ Packing LookAtPacking(const SubmissionFolder& folder, Condition* condition) {
   Packing packing;
   for (const ProgramFile& program : folder.programs) {
     if (!program.used_by_entry) continue;
+    packing.unpacked = std::max(packing.unpacked, program.code.largest_bytes());
     for (const PackedLayer& layer : program.code.layers) {
-      packing.unpacked = std::max(packing.unpacked, layer.unpacked_bytes);
       condition->Add(absl::StrCat(layer.packed_bytes, " characters of ", layer.how, " unpack to ",
                                   layer.unpacked_bytes, " bytes of source"),
                      {{program.name, 0}});

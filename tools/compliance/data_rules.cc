@@ -282,9 +282,9 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
         absl::StrFormat("these tokens are %.0f bytes of text by the scores: all of it", *print.text_bytes),
         {print.place}, Sureness::kWorkedOut);
   }
-  bool twice = ScoresTailTwice(subject.folder) && IsScoredByWindows(subject) &&
-               !HasAnotherLoopOverWindows(subject.folder);
-  if (ScoresTailTwice(subject.folder)) {
+  const bool may_score_twice = ScoresTailTwice(subject.folder);
+  bool twice = may_score_twice && IsScoredByWindows(subject) && !HasAnotherLoopOverWindows(subject.folder);
+  if (may_score_twice) {
     condition->Add(
         absl::StrCat("the loop over sliding windows lets windows cut short by the end score their tokens "
                      "again",

@@ -3,6 +3,7 @@
 #ifndef HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_
 #define HM11_TOOLS_COMPLIANCE_PACKED_CODE_H_
 
+#include <algorithm>
 #include <cstdint>
 #include <map>
 #include <optional>
@@ -27,6 +28,11 @@ struct UnpackedCode {
   bool cut_off = false;                  // a bound was met; more may be packed in it
   bool packed() const { return !layers.empty(); }
   int64_t innermost_bytes() const { return layers.empty() ? 0 : layers.back().unpacked_bytes; }
+  int64_t largest_bytes() const {  // of what one layer unpacks to
+    int64_t largest = 0;
+    for (const PackedLayer& layer : layers) largest = std::max(largest, layer.unpacked_bytes);
+    return largest;
+  }
 };
 
 // Repeats until nothing more unpacks. Bounded against sources made to unpack forever: 16 layers, 500

@@ -49,10 +49,6 @@ std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
   return std::nullopt;
 }
 
-}  // namespace
-
-namespace {
-
 // The score that counts, under a name of its own if no final score is the claim; null when there is none.
 const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
   const LoggedScore* counted = CountedScore(folder, run);
@@ -69,19 +65,13 @@ const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun&
   return counted;
 }
 
-}  // namespace
-
-namespace {
-
 // The program's bytes in a log whose total is over the cap only because the program ran before it was packed;
 // 0 when it is not so.
 int64_t UnpackedCodeOverTheCap(const Case& subject) {
   const AuditNumbers& numbers = subject.numbers;
   if (!numbers.shipped_bytes || *numbers.shipped_bytes > kArtifactCapBytes) return 0;
   const ProgramFile* entry = subject.folder.entry_program();
-  int64_t unpacked = 0;
-  for (const PackedLayer& layer : entry == nullptr ? std::vector<PackedLayer>{} : entry->code.layers)
-    unpacked = std::max(unpacked, layer.unpacked_bytes);
+  const int64_t unpacked = entry == nullptr ? 0 : entry->code.largest_bytes();
   for (const LoggedRun* run : subject.runs) {
     const bool counted = run->path == numbers.claimed_bytes_place.file &&
                          run->total_place().line == numbers.claimed_bytes_place.line;
