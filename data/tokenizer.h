@@ -59,7 +59,8 @@ class Tokenizer {
   // Appends the tokens of `text`, without BOS. `text` is UTF-8; what is not becomes U+FFFD. More than 16 KiB
   // without a space or line end are encoded in parts.
   void Encode(absl::string_view text, std::vector<uint16_t>* tokens) const;
-  // Control pieces give nothing: documents run together.
+  // Control pieces give nothing: documents run together. Where the model takes away spaces at the ends, a
+  // space that the text begins with is dropped.
   std::string Decode(std::span<const uint16_t> tokens) const;
 
  private:

@@ -1,8 +1,8 @@
 // StreamedText: the text of tokens as they come, in whole UTF-8 characters, up to where it shall stop.
 //
 // Properties
-//   1. All that it gives, joined, is the tokenizer's Decode of the tokens, cut before the first occurrence of
-//   `stop`.
+//   1. All that it gives, joined, is what the tokens add to a text before them, as the tokenizer decodes it
+//   (a space that they begin with stays), cut before the first occurrence of `stop`.
 //   2. Each part is whole characters.
 //   3. Nothing given is taken back: what may be the begin of `stop`, or of a character, waits.
 #ifndef HM11_EVAL_STREAMED_TEXT_H_
