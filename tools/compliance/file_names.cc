@@ -35,6 +35,10 @@ bool IsLogName(absl::string_view name) {
   return EndsWithAny(name, {".log", ".txt", ".out"}) && !EndsWithAny(name, {"requirements.txt"});
 }
 
+bool IsResultName(absl::string_view name) {
+  return IsLogName(name) || EndsWithAny(name, {".err", ".json", ".jsonl", ".csv", ".tsv", ".ipynb"});
+}
+
 bool IsArtifactName(absl::string_view name) {
   if (EndsWithAny(name, {".tar.xz", ".tar.br", ".tar.lzma"})) return false;
   return EndsWithAny(

@@ -117,7 +117,13 @@ const FolderFile* FindClaimsFile(const SubmissionFolder& folder) {
 void ReadClaims(SubmissionFolder* folder) {
   folder->claims_problem = "there is no submission.json";
   const FolderFile* file = FindClaimsFile(*folder);
-  if (file == nullptr) return;
+  if (file == nullptr) {
+    for (const FolderFile& other : folder->files) {
+      if (BaseName(other.name) == "submission.json")
+        folder->claims_problem = absl::StrCat("there is no submission.json beside ", other.name);
+    }
+    return;
+  }
   folder->claims_file = file->name;
   const std::optional<std::string> text = ReadText(*file, folder);
   if (!text) {
@@ -140,16 +146,17 @@ void ReadLog(const FolderFile& file, int64_t most_bytes, SubmissionFolder* folde
     folder->problems.push_back(std::string(logs.status().message()));
     return;
   }
-  if (logs->empty() && absl::StartsWith(BaseName(file.name), "train") && absl::EndsWith(file.name, ".log")) {
-    folder->problems.push_back(absl::StrCat(file.name, ": holds no step of a run; cut off?"));
+  const bool finished = std::any_of(logs->begin(), logs->end(),
+                                    [](const LoggedRun& log) { return log.final_score() != nullptr; });
+  const bool failed =
+      std::any_of(logs->begin(), logs->end(), [](const LoggedRun& log) { return log.failed; });
+  if (!finished && file.bytes > 0) {
+    folder->unfinished.push_back(absl::StrCat(file.name,
+                                              ": no score after training in a form that is read here",
+                                              failed ? "; it holds an error" : ""));
   }
   for (LoggedRun& log : *logs) {
     if (!log.seed && logs->size() == 1) log.seed = SeedInName(file.name);
-    if (log.final_score() == nullptr && log.steps) {
-      folder->problems.push_back(
-          absl::StrCat(file.name, ": no score after training",
-                       log.failed ? ", but an error" : " in a form that is read here; cut off?"));
-    }
     if (folder->logs.size() < kMostLogs) folder->logs.push_back(std::move(log));
   }
 }
@@ -309,6 +316,20 @@ void FindAbsent(SubmissionFolder* folder) {
 }
 
 }  // namespace
+
+PrintedNumbers ReadPrintedNumbers(const SubmissionFolder& folder) {
+  PrintedNumbers printed;
+  int64_t left = kMostLogBytes;
+  for (const FolderFile& file : folder.files) {
+    if (!IsResultName(file.name) || file.name == folder.claims_file || file.bytes == 0) continue;
+    absl::StatusOr<std::string> text = absl::OutOfRangeError("");
+    if (file.bytes <= left) text = ReadFile(absl::StrCat(folder.path, "/", file.name));
+    if (!text.ok()) printed.SetIncomplete();
+    printed.AddFile(file.name, text.ok() ? *text : "");
+    left -= text.ok() ? file.bytes : 0;
+  }
+  return printed;
+}
 
 int64_t SubmissionFolder::used_code_bytes() const {
   int64_t bytes = 0;

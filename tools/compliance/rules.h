@@ -137,6 +137,9 @@ const std::vector<Rule>& Rules();
 // The score of a run that is claimed for its seed: the one that the claim matches, else the last.
 const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun& run);
 
+// Whether nothing that the logs say tells the runs' programs or settings apart.
+bool OneConfiguration(const Case& subject, const std::vector<const LoggedRun*>& runs);
+
 // The judges of the table, by what they look at. Sizes and times:
 void JudgeArtifactSize(const Case& subject, Condition* condition);
 void JudgeTrainingTime(const Case& subject, Condition* condition);

@@ -1,0 +1,58 @@
+// The condition that all seeds that were run are disclosed.
+#include <algorithm>
+
+#include "absl/strings/match.h"
+#include "absl/strings/str_cat.h"
+#include "tools/compliance/file_names.h"
+#include "tools/compliance/printed_numbers.h"
+#include "tools/compliance/rules.h"
+
+namespace hm11 {
+namespace {
+
+// Logs of other folders and those that the submission sets apart are of something else.
+bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run) {
+  const auto folder_of = [](const std::string& path) { return path.substr(0, path.rfind('/') + 1); };
+  for (const std::string& name : subject.folder.claims->reference_logs) {
+    if (absl::EndsWith(run.path, name)) return false;
+  }
+  return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* claimed) {
+    return folder_of(claimed->path) == folder_of(run.path);
+  });
+}
+
+// Whether the submission names the seed anywhere, or the log's name is of a seed that it claims.
+bool IsNamed(const SubmissionFolder& folder, const LoggedRun& run) {
+  const std::optional<int64_t> of_name = SeedInName(run.path);
+  return NamesNumber(folder.claims->text, *run.seed) || NamesNumber(folder.readme, *run.seed) ||
+         (of_name && folder.claims->seeds.count(*of_name) > 0);
+}
+
+}  // namespace
+
+void JudgeDisclosure(const Case& subject, Condition* condition) {
+  const SubmissionFolder& folder = subject.folder;
+  if (!folder.claims || folder.claims->seeds.empty()) {
+    return condition->Add(absl::StrCat(folder.claims_file, " names no seeds"));
+  }
+  const auto& claimed = folder.claims->seeds;
+  for (const auto* list : {&subject.runs, &subject.others}) {
+    for (const LoggedRun* run : *list) {
+      if (!run->seed || run->final_score() == nullptr || claimed.count(*run->seed) > 0) continue;
+      if (list == &subject.others && !LiesBesideAClaimedRun(subject, *run)) continue;
+      if (IsNamed(folder, *run)) {
+        condition->Add(absl::StrCat("seed ", *run->seed, " has a log and is named beside the claim"),
+                       {run->At("seed")});
+        continue;
+      }
+      condition->strict = Verdict::kFail;
+      condition->Add(absl::StrCat("seed ", *run->seed, " has a log, and neither ", folder.claims_file,
+                                  " nor README.md names it"),
+                     {run->At("seed")});
+    }
+  }
+  if (condition->strict != Verdict::kFail) condition->practised = Verdict::kPass;
+  condition->Add("runs that were left out altogether cannot be seen");
+}
+
+}  // namespace hm11
