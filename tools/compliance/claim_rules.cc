@@ -36,7 +36,8 @@ void CompareFields(const Case& subject, Faults* faults) {
   if (claims.other_score.empty()) {
     return faults->Add(Faults::kTolerated, "no field gives val_bpb or another score as a number", {place});
   }
-  faults->Doubt(Faults::kTolerated, absl::StrCat("no number for val_bpb; ", claims.other_score, " has one"),
+  faults->Doubt(Faults::kTolerated,
+                absl::StrCat("val_bpb itself gives no number; one stands under ", claims.other_score),
                 {place});
 }
 
@@ -116,7 +117,9 @@ void FindLogsOfSeeds(const Case& subject, Faults* faults) {
 // Whether a name in a list of files is of something that has to be there: a program or a log of the folder
 // itself, which the line that names it does not excuse.
 bool MustBeThere(const SubmissionFolder& folder, const std::string& name) {
-  if (!IsSource(name) && !IsLogName(name) && !absl::EndsWith(name, ".json")) return false;
+  const std::string lower = absl::AsciiStrToLower(BaseName(name));
+  const bool is_log = IsLogName(name) && ContainsAny(lower, {"log", "train", "seed"});
+  if (!IsSource(name) && !is_log && !absl::EndsWith(name, ".json")) return false;
   const size_t slash = name.find('/');
   const auto lies_there = [&](const FolderFile& file) {
     return absl::StartsWith(file.name, name.substr(0, slash + 1));
@@ -125,14 +128,26 @@ bool MustBeThere(const SubmissionFolder& folder, const std::string& name) {
     return false;
   for (absl::string_view line : absl::StrSplit(folder.readme, '\n')) {
     if (!absl::StrContains(line, BaseName(name))) continue;
-    if (ContainsAny(absl::AsciiStrToLower(line),
-                    {"not included", "not committed", "not in ", "omitted", "upload", "pending", "generated",
-                     "produced", "output", "will be", "to be", "todo", "tbd", "excluded", "external",
-                     "removed", "upstream", "placeholder", "after"})) {
+    if (ContainsAny(
+            absl::AsciiStrToLower(line),
+            {"not included", "not committed", "not in ", "omitted",  "upload",      "pending", "generated",
+             "produced",     "output",        "will be", "to be",    "todo",        "tbd",     "excluded",
+             "repo root",    "external",      "removed", "upstream", "placeholder", "after"})) {
       return false;
     }
   }
   return true;
+}
+
+void FindReadme(const SubmissionFolder& folder, Faults* faults) {
+  if (!folder.readme.empty()) return;
+  if (!folder.readme_file.empty())
+    return faults->Add(Faults::kTolerated, "nothing in it can be read", {{folder.readme_file, 0}});
+  for (const FolderFile& file : folder.files) {
+    if (absl::EqualsIgnoreCase(BaseName(file.name), "README.md"))
+      return faults->Doubt(Faults::kTolerated, absl::StrCat("there is no README.md beside ", file.name));
+  }
+  faults->Add(Faults::kTolerated, "there is no README.md");
 }
 
 void FindFiles(const SubmissionFolder& folder, Faults* faults) {
@@ -148,10 +163,12 @@ void FindFiles(const SubmissionFolder& folder, Faults* faults) {
     faults->Add(serious, sources == 0 ? "there is no train_gpt.py, nor another source in Python, C++ or CUDA"
                                       : absl::StrCat("none of the ", sources, " programs is train_gpt.py"));
   }
-  if (folder.readme.empty()) faults->Add(Faults::kTolerated, "there is no README.md");
+  FindReadme(folder, faults);
   for (const std::string& name : folder.absent) {
-    const std::string what = absl::StrCat("names ", name, ", which is not there");
-    MustBeThere(folder, name) ? faults->Add(Faults::kTolerated, what) : faults->condition->Add(what);
+    const bool by_readme = absl::StrContains(folder.readme, BaseName(name));
+    const std::string& who = by_readme ? folder.readme_file : folder.claims_file;
+    if (MustBeThere(folder, name))
+      faults->Add(Faults::kTolerated, absl::StrCat(who, " names ", name, ", which is not there"), {{who, 0}});
   }
   for (const std::string& problem : folder.problems) faults->Add(Faults::kTolerated, problem);
   for (const std::string& log : folder.unfinished) faults->condition->Add(log);

@@ -88,7 +88,7 @@ bool IsMeanOfOneLabel(const std::vector<const LoggedRun*>& runs, double bpb) {
 // A claimed score that no log of its seed prints.
 void ReportUnmet(const Case& subject, const std::string& whose, double claimed, double off,
                  const Fact& logged, Faults* faults) {
-  const std::string claim = absl::StrFormat("%s: claims %.5f bits a byte", whose, claimed);
+  const std::string claim = absl::StrFormat("%sclaims %.5f bits a byte", whose, claimed);
   const auto elsewhere = WherePrinted(subject.folder, claimed);
   // A score under another name may be the artifact's; one on the way or before quantizing is not.
   const bool other_name = elsewhere && !absl::StrContains(elsewhere->text, "on the way") &&
@@ -99,7 +99,7 @@ void ReportUnmet(const Case& subject, const std::string& whose, double claimed, 
   }
   if (const auto place = faults->Printed().FindScore(claimed, SlackOf(claimed))) {
     return faults->Doubt(Faults::kRefused,
-                         absl::StrCat(claim, ", which is printed where no score is known to stand"),
+                         absl::StrCat(claim, ", which is printed, but not as a known score of its run"),
                          {*place});
   }
   if (!faults->Printed().complete()) {
@@ -111,11 +111,11 @@ void ReportUnmet(const Case& subject, const std::string& whose, double claimed, 
   const bool counts = !elsewhere || claimed == mean || !mean || !IsMeanOfOneLabel(subject.runs, *mean);
   const Faults::Weight weight =
       off > subject.practice.claim_tolerance && counts ? Faults::kRefused : Faults::kTolerated;
-  faults->Add(
-      weight,
-      absl::StrCat(claim, elsewhere ? ", which no log prints as the artifact's; " : ", which no log prints; ",
-                   logged.text),
-      logged.places);
+  const bool may_be_mean = whose.empty() && subject.numbers.Scores().size() >= 2;
+  faults->Add(weight,
+              absl::StrCat(claim, ", which no log prints", elsewhere ? " as the artifact's" : "",
+                           may_be_mean ? ", nor is it the mean of theirs; " : "; ", logged.text),
+              logged.places);
   if (elsewhere) faults->Add(weight, elsewhere->text, elsewhere->places);
 }
 
@@ -132,7 +132,7 @@ void CompareSeedScores(const Case& subject, Faults* faults) {
       }
     }
     if (!logged || off <= SlackOf(*claim.val_bpb)) continue;
-    ReportUnmet(subject, absl::StrCat("seed ", seed), *claim.val_bpb, off,
+    ReportUnmet(subject, absl::StrCat("seed ", seed, ": "), *claim.val_bpb, off,
                 FinalsOf(subject.runs, seed, /*any_seed=*/false), faults);
   }
 }
@@ -215,8 +215,8 @@ void CompareScores(const Case& subject, Faults* faults) {
         {{subject.folder.claims_file, claims.LineOf("val_bpb")}});
   }
   if (!printed) {
-    return ReportUnmet(subject, scores.size() < 2 ? "the only score" : "mean score", *claims.val_bpb, off,
-                       FinalsOf(subject.runs, 0, /*any_seed=*/true), faults);
+    return ReportUnmet(subject, "", *claims.val_bpb, off, FinalsOf(subject.runs, 0, /*any_seed=*/true),
+                       faults);
   }
   if (scores.size() >= 2) CompareWithMean(subject, faults);
 }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <numeric>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -95,8 +96,9 @@ void PrintedNumbers::AddNumber(absl::string_view digits, absl::string_view befor
   if (value <= 0 || value > 100 || plain.size() - point < 3 || scores_.size() > kMostNumbers) return;
   scores_.try_emplace(std::llround(value * 1e6), files_.size() - 1, line_number);
   if (plain.size() - point < 4 || by_words_.size() > kMostWords) return;
-  std::vector<Printed>& others = by_words_[WordsBefore(before)];
-  if (others.size() <= kMostOfWords) others.push_back({files_.size() - 1, value});
+  Printed& printed = by_words_[WordsBefore(before)];
+  if (printed.all.size() <= kMostOfWords) printed.all.push_back(value);
+  printed.last[files_.size() - 1] = value;
 }
 
 // "seed: 42", "seed42", "seeds = [1, 2, 3]".
@@ -130,25 +132,22 @@ std::optional<Place> PrintedNumbers::FindScore(double value, double off) const {
 }
 
 bool PrintedNumbers::IsMean(double value, double off, const std::set<int64_t>& seeds) const {
-  const auto is_mean = [&](double sum, size_t count) {
-    return count >= 2 && std::abs(sum / static_cast<double>(count) - value) <= off;
+  const auto is_mean = [&](const std::vector<double>& numbers) {
+    const double sum = std::accumulate(numbers.begin(), numbers.end(), 0.0);
+    return numbers.size() >= 2 && std::abs(sum / static_cast<double>(numbers.size()) - value) <= off;
   };
-  for (const auto& [words, numbers] : by_words_) {
-    if (numbers.size() > kMostOfWords) continue;
-    std::map<size_t, double> last;
-    double of_all = 0, of_files = 0, of_seeds = 0;
-    for (const Printed& number : numbers) of_all += number.value, last[number.file] = number.value;
-    size_t with_seed = 0;
-    for (const auto& [file, number] : last) {
-      of_files += number;
-      const auto seed = SeedInName(files_[file]);
-      if (!seed || seeds.count(*seed) == 0) continue;
-      of_seeds += number;
-      ++with_seed;
+  for (const auto& [words, printed] : by_words_) {
+    if (printed.all.size() <= kMostOfWords && is_mean(printed.all)) return true;
+    std::map<std::string, std::vector<double>> of_files;
+    for (const auto& [file, last] : printed.last) {
+      const std::string& name = files_[file];
+      of_files["*"].push_back(last);
+      of_files[WordsBefore(name)].push_back(last);
+      const auto seed = SeedInName(name);
+      if (seed && seeds.count(*seed) > 0) of_files["**"].push_back(last);
     }
-    if (is_mean(of_all, numbers.size()) || is_mean(of_files, last.size()) || is_mean(of_seeds, with_seed)) {
+    if (std::any_of(of_files.begin(), of_files.end(), [&](const auto& each) { return is_mean(each.second); }))
       return true;
-    }
   }
   return false;
 }

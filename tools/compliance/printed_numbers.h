@@ -34,8 +34,8 @@ class PrintedNumbers {
   bool HasWhole(int64_t value) const { return wholes_.count(value) > 0; }
   // Whether a line or the name of a file has the number behind the word "seed".
   bool NamesSeed(int64_t seed) const { return seeds_.count(seed) > 0; }
-  // Whether a value is the mean of numbers that stand behind the same words: of all, of the last ones of each
-  // file, or of those of the files that have one of the seeds in their name.
+  // Whether a value is the mean of numbers that stand behind the same words: of all of them, or of the last ones
+  // of all files, of those whose names differ by digits only, or of those that have one of the seeds in it.
   bool IsMean(double value, double off, const std::set<int64_t>& seeds) const;
 
  private:
@@ -44,13 +44,13 @@ class PrintedNumbers {
   void AddSeeds(absl::string_view text);
 
   struct Printed {
-    size_t file;
-    double value;
+    std::vector<double> all = {};        // the first few
+    std::map<size_t, double> last = {};  // of each file
   };
   bool complete_ = true;
   std::vector<std::string> files_ = {};
   std::map<int64_t, std::pair<size_t, int64_t>> scores_ = {};  // in millionths; file and line of the first
-  std::map<std::string, std::vector<Printed>> by_words_ = {};
+  std::map<std::string, Printed> by_words_ = {};
   std::set<int64_t> wholes_ = {};
   std::set<int64_t> seeds_ = {};
 };
