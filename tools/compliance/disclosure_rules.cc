@@ -3,6 +3,7 @@
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_format.h"
 #include "tools/compliance/file_names.h"
 #include "tools/compliance/printed_numbers.h"
 #include "tools/compliance/rules.h"
@@ -21,11 +22,18 @@ bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run) {
   });
 }
 
-// Whether the submission names the seed anywhere, or the log's name is of a seed that it claims.
+// Whether the submission names the seed anywhere, or gives the run's score under another, or the log's name is
+// of a seed that it claims.
 bool IsNamed(const SubmissionFolder& folder, const LoggedRun& run) {
   const std::optional<int64_t> of_name = SeedInName(run.path);
-  return NamesNumber(folder.claims->text, *run.seed) || NamesNumber(folder.readme, *run.seed) ||
-         (of_name && folder.claims->seeds.count(*of_name) > 0);
+  if (of_name && folder.claims->seeds.count(*of_name) > 0) return true;
+  for (const std::string* text : {&folder.claims->text, &folder.readme}) {
+    if (NamesNumber(*text, *run.seed)) return true;
+    for (const LoggedScore& score : run.finals) {
+      if (absl::StrContains(*text, absl::StrFormat("%.4f", score.val_bpb))) return true;
+    }
+  }
+  return false;
 }
 
 }  // namespace
@@ -41,13 +49,13 @@ void JudgeDisclosure(const Case& subject, Condition* condition) {
       if (!run->seed || run->final_score() == nullptr || claimed.count(*run->seed) > 0) continue;
       if (list == &subject.others && !LiesBesideAClaimedRun(subject, *run)) continue;
       if (IsNamed(folder, *run)) {
-        condition->Add(absl::StrCat("seed ", *run->seed, " has a log and is named beside the claim"),
+        condition->Add(absl::StrCat("seed ", *run->seed, " has a log and is disclosed beside the claim"),
                        {run->At("seed")});
         continue;
       }
       condition->strict = Verdict::kFail;
       condition->Add(absl::StrCat("seed ", *run->seed, " has a log, and neither ", folder.claims_file,
-                                  " nor README.md names it"),
+                                  " nor README.md names it or its score"),
                      {run->At("seed")});
     }
   }

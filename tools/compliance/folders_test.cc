@@ -545,7 +545,7 @@ const Miniature kMiniatures[] = {
      }},
     {"OnlyADiagnosticOfTheQuantizedModel", 23, kCannotTell, kPass, "", "",
      [](Submission& s) { ReplaceInLogs(s, "quantized_exact", "diagnostic quantized"); }},
-    {"SeedDisclosedBesideTheClaim", 23, kCannotTell, kPass, "seed 99 has a log and is named", "train_seed99.log",
+    {"SeedDisclosedBesideTheClaim", 23, kCannotTell, kPass, "seed 99 has a log and is disclosed", "train_seed99.log",
      [](Submission& s) {
        MadeUpRun more = s.runs[0];
        more.seed = 99;
