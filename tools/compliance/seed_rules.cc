@@ -160,8 +160,7 @@ std::vector<const LoggedRun*> RunsOfOneConfiguration(const Case& subject) {
 
 bool OneConfiguration(const Case& subject, const std::vector<const LoggedRun*>& runs) {
   return std::all_of(runs.begin(), runs.end(), [&](const LoggedRun* run) {
-    return !DifferentPrograms(*runs.front(), *run) && !SettingOfOneOnly(*runs.front(), *run) &&
-           !DifferingSetting(subject, *runs.front(), *run);
+    return !DifferentPrograms(*runs.front(), *run) && !DifferingSetting(subject, *runs.front(), *run);
   });
 }
 
