@@ -32,7 +32,9 @@ std::optional<Fact> WherePrinted(const SubmissionFolder& folder, double bpb) {
       const double off = std::abs(score.val_bpb - bpb);
       if (off > least || (nearest && off == least)) continue;
       least = off;
-      nearest = Fact(absl::StrFormat("%.5f is printed as \"%s\"", score.val_bpb, score.label),
+      nearest = Fact(score.label == kOnTheWay
+                         ? absl::StrFormat("%.5f is printed with a step of training", score.val_bpb)
+                         : absl::StrFormat("%.5f is printed as \"%s\"", score.val_bpb, score.label),
                      {{run.path, score.line}});
     }
   }
@@ -91,7 +93,7 @@ void ReportUnmet(const Case& subject, const std::string& whose, double claimed, 
   const std::string claim = absl::StrFormat("%sclaims %.5f bits a byte", whose, claimed);
   const auto elsewhere = WherePrinted(subject.folder, claimed);
   // A score under another name may be the artifact's; one on the way or before quantizing is not.
-  const bool other_name = elsewhere && !absl::StrContains(elsewhere->text, "on the way") &&
+  const bool other_name = elsewhere && !absl::StrContains(elsewhere->text, "a step of training") &&
                           !absl::StrContains(absl::AsciiStrToLower(elsewhere->text), "pre") &&
                           !absl::StrContains(absl::AsciiStrToLower(elsewhere->text), "post-ema");
   if (other_name) {

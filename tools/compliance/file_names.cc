@@ -36,7 +36,10 @@ bool IsLogName(absl::string_view name) {
 }
 
 bool IsResultName(absl::string_view name) {
-  return IsLogName(name) || EndsWithAny(name, {".err", ".json", ".jsonl", ".csv", ".tsv", ".ipynb"});
+  const std::string lower = absl::AsciiStrToLower(BaseName(name));
+  const bool says_so = absl::StrContains(lower, "log") || absl::StrContains(lower, "result");
+  return IsLogName(name) || (says_so && absl::EndsWith(lower, ".md")) ||
+         EndsWithAny(name, {".err", ".json", ".jsonl", ".csv", ".tsv", ".ipynb"});
 }
 
 bool IsArtifactName(absl::string_view name) {
