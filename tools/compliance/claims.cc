@@ -223,14 +223,20 @@ int NestingOf(absl::string_view json) {
   return deepest;
 }
 
-// The line of each field's first appearance, to be cited.
-void FindLines(absl::string_view json, const Json& root, std::map<std::string, int64_t>* lines) {
-  size_t fields = 0;
-  for (const auto& [key, value] : root.items()) {
-    if (++fields > 200 || key.size() > 100) continue;
-    const size_t at = json.find(absl::StrCat("\"", key, "\""));
-    if (at == absl::string_view::npos) continue;
-    (*lines)[key] = 1 + std::count(json.begin(), json.begin() + static_cast<int64_t>(at), '\n');
+// The line of each field of the whole, to be cited; fields within others go by the same names.
+void FindLines(absl::string_view json, std::map<std::string, int64_t>* lines) {
+  int depth = 0;
+  int64_t line = 1;
+  for (size_t i = 0; i < json.size() && lines->size() < 200; ++i) {
+    const char c = json[i];
+    line += c == '\n';
+    depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    if (c != '"') continue;
+    const size_t begin = i + 1;
+    for (++i; i < json.size() && json[i] != '"'; ++i) i += json[i] == '\\';
+    const size_t next = std::min(json.size(), json.find_first_not_of(" \t\r\n", i + 1));
+    if (depth != 1 || json.substr(next, 1) != ":" || i - begin > 100) continue;
+    lines->emplace(json.substr(begin, i - begin), line);
   }
 }
 
@@ -344,7 +350,7 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   }
   CollectFiles(root, 0, &claims.files);
   CollectReferenceLogs(root, &claims.reference_logs);
-  FindLines(json, root, &claims.lines);
+  FindLines(json, &claims.lines);
   if (claims.bytes_total) {
     // The largest of several stands below a seed, not where the first field of that name is.
     const size_t at = json.find(absl::StrCat(*claims.bytes_total));

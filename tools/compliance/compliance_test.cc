@@ -184,7 +184,7 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
         "          if min(ws + seq_len, total) - ws >= 1]\n");
   });
-  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not said");
+  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not known");
   AuditWith([](Submission& s) {
     s.SetProgram(
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
@@ -195,7 +195,7 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
   });
   Expect(8, kFail, kPass, "sliding windows");
   AuditWith([](Submission& s) {
-    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.4105219, run.val_tokens = 62021632;
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.41052189, run.val_tokens = 62021632;
   });
   Expect(8, kFail, kPass, "score the tail twice");
   AuditWith([](Submission& s) {

@@ -474,7 +474,7 @@ const Miniature kMiniatures[] = {
     {"PlausibleScore", 28, kPass, kPass, "", "", [](Submission&) {}},
     {"ImpossibleScore", 28, kImplausible, kImplausible, "0.0281 bits a byte", "",
      [](Submission& s) { Score(s, 0.028); }},
-    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "would explain it: a cache", "train_gpt.py:3",
+    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "may explain it: a cache", "train_gpt.py:3",
      [](Submission& s) { Score(s, 0.158), s.SetProgram(kCacheProgram); }},
     {"JumpInOneLog", 28, kImplausible, kImplausible, "from 1.1648 to 0.9920", "train_seed40.log",
      [](Submission& s) {
@@ -603,14 +603,14 @@ const Miniature kMiniatures[] = {
          run.after = absl::StrCat("final_sliding_window val_loss:2.7897 val_bpb:", run.bpb, "\n");
        });
      }},
-    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "the logs print 0.9901, their bytes miscounted", "",
+    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "a log prints 0.9900, its bytes miscounted", "train_seed40.log",
      [](Submission& s) {
        for (MadeUpRun& run : s.runs) {
          s.claims["seed_results"][absl::StrCat(run.seed)] = {{"val_bpb", run.bpb}};
          run.bpb /= 1.0909, run.tokens_a_byte /= 1.0909;
        }
      }},
-    {"LowerInTheLogsThanClaimed", 28, kImplausible, kImplausible, "the logs print 0.5501 bits a byte", "",
+    {"LowerInTheLogsThanClaimed", 28, kCannotTell, kCannotTell, "a log prints 0.5500, which is not claimed", "train_seed40.log",
      [](Submission& s) { Score(s, 0.55), s.claims["val_bpb"] = 1.0801; }},
     {"PackedStubOfAnotherProgram", 1, kFail, kFail, "a log says: 16,004,000", "train_seed40.log",
      [](Submission& s) {

@@ -71,8 +71,11 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
   std::string score = folder.claims && folder.claims->val_bpb
                           ? absl::StrFormat("%.5f bits a byte claimed", *folder.claims->val_bpb)
                           : "none claimed";
-  for (const auto& [seed, bpb] : numbers.bpb_by_seed)
-    absl::StrAppendFormat(&score, "; %s %.5f", SeedName(seed), bpb);
+  const char* from = numbers.scores_logged ? "; in the logs" : "; it gives";
+  for (const auto& [seed, bpb] : numbers.bpb_by_seed) {
+    absl::StrAppendFormat(&score, "%s %s %.5f", from, SeedName(seed), bpb);
+    from = ",";
+  }
   row("score", score);
   std::vector<std::string> prints;
   for (const Fingerprint& print : numbers.fingerprints) {
@@ -82,9 +85,11 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
     if (std::find(prints.begin(), prints.end(), one) == prints.end()) prints.push_back(one);
   }
   row("tokens a byte", prints.empty() ? "unknown" : absl::StrJoin(prints, "; "));
-  row("bytes", absl::StrCat("claimed ", Bytes(numbers.claimed_bytes), "; as shipped ",
-                            Bytes(numbers.shipped_bytes), " (model ", Bytes(numbers.model_bytes), ", code ",
-                            Bytes(numbers.code_bytes), " in ", numbers.code_files, " files)"));
+  const std::optional<int64_t> claimed = folder.claims ? folder.claims->bytes_total : std::nullopt;
+  row("bytes",
+      absl::StrCat("claimed ", Bytes(claimed), "; in the logs ", Bytes(numbers.logged_bytes), "; as shipped ",
+                   Bytes(numbers.shipped_bytes), " (model ", Bytes(numbers.model_bytes), ", code ",
+                   Bytes(numbers.code_bytes), " in ", numbers.code_files, " files)"));
   for (const LoggedRun& log : folder.logs) {
     std::vector<std::string> run;
     if (log.train_seconds) run.push_back(absl::StrFormat("trained %.1f s", *log.train_seconds));
@@ -96,12 +101,13 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
   }
 }
 
-Json NumbersJson(const AuditNumbers& numbers) {
+Json NumbersJson(const SubmissionFolder& folder, const AuditNumbers& numbers) {
   Json json = Json::object();
   const auto set = [&](const char* key, std::optional<int64_t> value) {
     json[key] = value ? Json(*value) : Json(nullptr);
   };
-  set("bytes_claimed", numbers.claimed_bytes);
+  set("bytes_claimed", folder.claims ? folder.claims->bytes_total : std::nullopt);
+  set("bytes_logged", numbers.logged_bytes);
   set("bytes_shipped", numbers.shipped_bytes);
   set("bytes_model", numbers.model_bytes);
   json["bytes_code"] = numbers.code_bytes;
@@ -215,7 +221,7 @@ std::string AuditJson(const AuditInput& input, const Audit& audit) {
                 {{"strict", VerdictName(audit.strict)},
                  {"practised", VerdictName(audit.practised)},
                  {"missing", audit.missing}}},
-               {"numbers", NumbersJson(audit.numbers)},
+               {"numbers", NumbersJson(folder, audit.numbers)},
                {"runs", Json::array()},
                {"conditions", Json::array()},
                {"other_runs", Json::array()},

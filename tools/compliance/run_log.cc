@@ -160,7 +160,9 @@ class LogReader {
   void ReadLine(absl::string_view line, absl::string_view whole) {
     if (line.empty()) return;
     // Nearly all lines of a log are steps, which say no more than this.
-    if (const auto step = StepOf(line); step && !absl::StrContains(line, "stopping_early")) {
+    // "8032/8189 windows done" counts something else.
+    const bool counts_other = absl::ascii_isdigit(line[0]) && !absl::StrContains(line, "loss");
+    if (const auto step = StepOf(line); step && !counts_other && !absl::StrContains(line, "stopping_early")) {
       run_.steps = std::max(*step, run_.steps.value_or(0));
       TakeTrainTime(line);
       if (absl::StrContains(line, "val_bpb")) ReadScoreOnTheWay(line, line_, &run_);
@@ -226,11 +228,12 @@ class LogReader {
     const auto take = [&](absl::string_view key, std::optional<int64_t>* value) {
       if (const auto found = WholeAfter(line, key)) {
         *value = found;
-        run_.lines[std::string(key == "tokens" ? "val_tokens" : key)] = line_;
+        run_.lines[std::string(value == &run_.val_tokens ? "val_tokens" : key)] = line_;
       }
     };
     take("train_shards", &run_.train_shards);
     take("val_tokens", &run_.val_tokens);
+    take("Validation tokens", &run_.val_tokens);
     take("model_params", &run_.parameters);
     take("world_size", &run_.world_size);
     if (absl::StartsWith(line, "val_loader:")) take("tokens", &run_.val_tokens);
@@ -277,7 +280,7 @@ class LogReader {
     run_.lines["train_time"] = line_;
     run_.stopped_by_clock = true;
     run_.train_seconds = seconds;  // milliseconds, where other lines may have minutes
-    if (const auto step = StepOf(line)) run_.steps = std::max(*step, run_.steps.value_or(0));
+    if (const auto step = StepOf(line)) run_.steps = step;  // others may count the one that was not made
   }
 
   void ReadTimes(absl::string_view line, const std::string& lower) {
