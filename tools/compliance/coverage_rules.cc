@@ -209,7 +209,7 @@ bool ScoresTailTwice(const Case& subject, Condition* condition) {
   const std::optional<Place> loop = LoopThatScoresTailTwice(subject.folder);
   bool twice = false, once = false, other = false;
   for (const Fingerprint& print : subject.numbers.fingerprints) {
-    (IsNear(print, kEachOnce) ? once : other) = true;
+    if (IsExact(print)) (IsNear(print, kEachOnce) ? once : other) = true;
     if (!HasRatioOfTailTwice(print, loop.has_value())) continue;
     twice = true;
     condition->Add(
