@@ -159,6 +159,16 @@ TEST_F(ScoreFoldersTest, AClaimIsCitedWhereItStands) {
   EXPECT_EQ(At(28).facts[0].places[0].line, read_.claims->LineOf("track") + 1);
 }
 
+TEST_F(ScoreFoldersTest, AClaimThatNoLogPrintsStandsBesideWhatTheyPrint) {
+  AuditWith([](Submission& s) {
+    s.claims.erase("val_bpb");
+    s.claims["val_bpb_mean"] = 0.10801;
+  });
+  Expect(28, kImplausible, kImplausible, "submission.json claims 0.1080 bits a byte");
+  Expect(28, kImplausible, kImplausible, "the last scores in the logs are 1.0801 on the mean");
+  EXPECT_EQ(At(28).facts[0].places[0].line, read_.claims->LineOf("val_bpb_mean"));
+}
+
 TEST_F(ScoreFoldersTest, WhatIsNoClaimIsTheMeanOfWhatTheLogsPrint) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.bpb = 0.5 + 0.01 * run.seed;

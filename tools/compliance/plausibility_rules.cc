@@ -127,6 +127,14 @@ struct JudgedScore {
   std::vector<Place> places = {};
 };
 
+int64_t LineOfScore(const SubmissionClaims& claims) {
+  for (const char* key : {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact", "final_val_bpb", "bpb",
+                          "val_bpb_3seed_mean"}) {
+    if (claims.LineOf(key) > 0) return claims.LineOf(key);
+  }
+  return 0;
+}
+
 // The claimed one; without a claim the mean over the logs, else over the seeds of the JSON.
 std::optional<JudgedScore> ScoreToJudge(const Case& subject) {
   const SubmissionFolder& folder = subject.folder;
@@ -134,7 +142,7 @@ std::optional<JudgedScore> ScoreToJudge(const Case& subject) {
   if (folder.claims && folder.claims->val_bpb) {
     score.bpb = *folder.claims->val_bpb;
     score.is = absl::StrCat(folder.claims_file, " claims ", Bits(score.bpb));
-    score.places = {{folder.claims_file, folder.claims->LineOf("val_bpb")}};
+    score.places = {{folder.claims_file, LineOfScore(*folder.claims)}};
     return score;
   }
   const size_t count = subject.numbers.bpb_by_seed.size();
@@ -193,6 +201,10 @@ void JudgePlausibility(const Case& subject, Condition* condition) {
                                 near > kLowestAccepted ? absl::StrCat(" up to ten days after ", date) : "",
                                 " is ", Bits(near)),
                    score->places);
+    if (subject.numbers.scores_logged && subject.numbers.MeanScore() >= bound) {
+      condition->Add(absl::StrCat("the last scores in the logs are ", Bits(subject.numbers.MeanScore()),
+                                  " on the mean"));
+    }
     const LoggedRun* longest = LongestTraining(subject);
     if (!folder.is_record() && longest != nullptr) {
       // Studies may train for hours, and how much that gives is not measured here.

@@ -160,9 +160,8 @@ class LogReader {
   void ReadLine(absl::string_view line, absl::string_view whole) {
     if (line.empty()) return;
     // Nearly all lines of a log are steps, which say no more than this.
-    // "8032/8189 windows done" counts something else.
-    const bool counts_other = absl::ascii_isdigit(line[0]) && !absl::StrContains(line, "loss");
-    if (const auto step = StepOf(line); step && !counts_other && !absl::StrContains(line, "stopping_early")) {
+    const bool other = absl::ascii_isdigit(line[0]) && !absl::StrContains(line, "loss");  // "8/9 windows"
+    if (const auto step = StepOf(line); step && !other && !absl::StrContains(line, "stopping_early")) {
       run_.steps = std::max(*step, run_.steps.value_or(0));
       TakeTrainTime(line);
       if (absl::StrContains(line, "val_bpb")) ReadScoreOnTheWay(line, line_, &run_);
