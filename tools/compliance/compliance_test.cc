@@ -79,12 +79,12 @@ TEST_F(ComplianceTest, SizesAreJudgedAsClaimedAndAsShipped) {
 TEST_F(ComplianceTest, ReachingOutIsSeenEvenInPackedCode) {
   const std::string reaching = "import urllib.request\n\n\nx = urllib.request.urlopen('http://a')\n";
   AuditWith([&](Submission& s) { s.SetProgram(reaching); });
-  Expect(2, kFail, kCannotTell, "urlopen");
+  Expect(2, kCannotTell, kCannotTell, "urlopen");
   AuditWith([&](Submission& s) {
     s.SetProgram(absl::StrCat("import lzma,base64\nexec(lzma.decompress(base64.b64decode('",
                               absl::Base64Escape(*XzCompress(reaching)), "')))\n"));
   });
-  Expect(2, kFail, kCannotTell, "urlopen");
+  Expect(2, kCannotTell, kCannotTell, "urlopen");
   AuditWith([&](Submission& s) { s.files["download_data.py"] = reaching; });  // not used by the program
   Expect(2, kCannotTell, kPass);
 }
@@ -100,7 +100,7 @@ TEST_F(ComplianceTest, TrainingTimeIncludesTheHessians) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.hessians = "gptq: quantizing\n";
   });
-  Expect(3, kCannotTell, kPass, "without a time");
+  Expect(3, kCannotTell, kPass, "no time in a form that is read");
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs)
       run.hessians = "gptq: self-generated calibration\ncollected Hessians in 200s\n";
@@ -143,7 +143,7 @@ TEST_F(ComplianceTest, OverlapIsTakenFromShardsOrFromTheMarksOfBadData) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.train_shards = 1499, run.val_tokens = 47851520;
   });
-  Expect(7, kFail, kFail, "1499");
+  Expect(7, kCannotTell, kFail, "1499");
   AuditWith(
       [](Submission& s) { s.runs[0].train_shards = 1499; });  // of a vocabulary with no published shards
   Expect(7, kCannotTell, kCannotTell, "1499");
@@ -364,7 +364,7 @@ TEST_F(ComplianceTest, CopiesOfAPackedProgramForReadersAreNotCountedTwice) {
   };
   AuditWith(packed);
   const int64_t bytes = audit_.numbers.code_bytes;
-  Expect(26, kFail, kPass, "no readable source");
+  Expect(26, kFail, kPass, "in readable form");
   AuditWith([&](Submission& s) {
     packed(s);
     s.files["source/first.cc"] = first;

@@ -28,19 +28,60 @@ std::vector<const LoggedRun*> RunsAndTheirTraining(const Case& subject) {
   return runs;
 }
 
-// Validation shards where training files are named, in a README or a shell script.
-std::optional<Fact> TrainsOnValidationShards(const SubmissionFolder& folder) {
+// The first line of the README for which `fits` holds.
+template <typename Fits>
+std::optional<Place> FirstReadmeLine(const SubmissionFolder& folder, Fits fits) {
   int64_t line_number = 0;
   for (absl::string_view line : absl::StrSplit(folder.readme, '\n')) {
     ++line_number;
-    const std::string dense = absl::AsciiStrToLower(line.substr(0, 1000));
-    const size_t setting = std::min(dense.find("train_files="), dense.find("train_pattern="));
-    if (setting == std::string::npos) continue;
-    const size_t end = dense.find_first_of(" \t", setting);
-    if (!absl::StrContains(dense.substr(setting, end - setting), "fineweb_val")) continue;
-    return Fact("names validation shards as training files", {{folder.readme_file, line_number}});
+    if (fits(absl::AsciiStrToLower(line.substr(0, 1000)))) return Place{folder.readme_file, line_number};
   }
   return std::nullopt;
+}
+
+// "TRAIN_FILES=data/fineweb_val_*.bin"
+bool NamesValidationShardsForTraining(const std::string& line) {
+  const size_t setting = std::min(line.find("train_files="), line.find("train_pattern="));
+  return setting != std::string::npos &&
+         absl::StrContains(line.substr(setting, line.find_first_of(" \t", setting) - setting), "fineweb_val");
+}
+
+// That the preparation held all validation documents out: "--val-docs 50000"
+bool HoldsAllOut(const std::string& line) {
+  const size_t setting = std::min(line.find("val-docs"), line.find("val_docs"));
+  return setting != std::string::npos && absl::StrContains(line.substr(setting, 20), "50000");
+}
+
+// The published shards are 80 of 100 million tokens; who makes shards of 10 million with the published
+// preparation has 1,502 where it holds out 10,000 documents, which is its default, and 1,499 where it holds
+// out all 50,000 of the validation text.
+void JudgeOwnPreparation(const Case& subject, const LoggedRun& run, Condition* condition) {
+  constexpr int64_t kShardsWith40000ValidationDocuments = 1502;
+  const char* full = WholeTextName(run);
+  const bool whole = full != nullptr && absl::StrContains(full, "CaseOps");
+  const std::string shards = absl::StrCat(*run.train_shards, " training shards");
+  std::vector<Place> places = {run.At("train_shards")};
+  if (!whole) {
+    return condition->Add(absl::StrCat(shards, ", prepared by itself: the published data has 80"), places,
+                          Sureness::kSuspected);
+  }
+  places.push_back(run.At("val_tokens"));
+  if (*run.train_shards == kShardsWith40000ValidationDocuments) {
+    condition->SetBoth(Verdict::kFail);
+    return condition->Add(absl::StrCat(shards,
+                                       " are those of a preparation that holds out 10,000 documents; all "
+                                       "50,000 are scored, so 40,000 of them are in the shards"),
+                          places, Sureness::kWorkedOut);
+  }
+  if (const auto said = FirstReadmeLine(subject.folder, HoldsAllOut)) {
+    places.push_back(*said);
+    return condition->Add(absl::StrCat(shards, ", prepared with all 50,000 documents held out, it says"),
+                          places);
+  }
+  condition->practised = Verdict::kFail;
+  condition->Add(absl::StrCat(shards, ", prepared by itself: refused, as validation documents are in them ",
+                              "unless the preparation was told otherwise, which the README does not say"),
+                 places, Sureness::kSuspected);
 }
 
 }  // namespace
@@ -65,22 +106,13 @@ void JudgeOverlap(const Case& subject, Condition* condition) {
   bool own_data = false;
   for (const LoggedRun* run : RunsAndTheirTraining(subject)) {
     const bool own_preparation = run->train_shards.value_or(0) > 1000;
-    if (own_preparation) {
-      // The published shards are 80; who makes more of them with the published preparation keeps 40,000 of
-      // the validation documents in them, unless told otherwise. With a vocabulary of its own a folder has no
-      // others.
-      const char* full = WholeTextName(*run);
-      own_data = true;
-      if (full != nullptr && absl::StrContains(full, "CaseOps")) condition->SetBoth(Verdict::kFail);
-      condition->Add(absl::StrCat(*run->train_shards,
-                                  " training shards where the published data has 80: the mark "
-                                  "of a preparation that keeps validation documents"),
-                     {run->At("train_shards")}, Sureness::kSuspected);
-    }
+    own_data = own_data || own_preparation;
+    if (own_preparation) JudgeOwnPreparation(subject, *run, condition);
     if (run->val_tokens == 9662464) {
       condition->SetBoth(Verdict::kFail);
       condition->Add(
-          "9,662,464 validation tokens are 10,000 of the 50,000 documents; the rest went into training",
+          "9,662,464 validation tokens are 10,000 of the 50,000 documents; a preparation that holds out so "
+          "many puts the rest into the training shards",
           {run->At("val_tokens")});
     }
     if (condition->strict != Verdict::kFail && !own_data && run->train_shards.value_or(0) > 0) {
@@ -88,9 +120,9 @@ void JudgeOverlap(const Case& subject, Condition* condition) {
       condition->Add(absl::StrCat(*run->train_shards, " training shards"), {run->At("train_shards")});
     }
   }
-  if (const std::optional<Fact> named = TrainsOnValidationShards(subject.folder)) {
+  if (const auto named = FirstReadmeLine(subject.folder, NamesValidationShardsForTraining)) {
     condition->SetBoth(Verdict::kFail);
-    condition->facts.push_back(*named);
+    condition->Add("names validation shards as training files", {*named});
   }
 }
 

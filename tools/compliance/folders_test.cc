@@ -79,7 +79,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        s.claims["seed_results"] = {{"40", {{"artifact_bytes", 15900000}}}, {"41", {{"artifact_bytes", 16000002}}}};
      }},
-    {"SizeUnknown", 1, kCannotTell, kCannotTell, "neither in the folder nor in a log", "",
+    {"SizeUnknown", 1, kCannotTell, kCannotTell, "no log of the claim gives its bytes", "",
      [](Submission& s) { s.runs.clear(), s.claims.erase("bytes_total"); }},
     {"SizeOverTheCapOnlyAsShipped", 1, kFail, kPass, "counts as code", "helper.py",
      [](Submission& s) { s.files["helper.py"] = std::string(110000, '#'); }},
@@ -98,7 +98,7 @@ const Miniature kMiniatures[] = {
        s.SetProgram("import importlib\nm = importlib.import_module('tilt')\n");
        s.files["tilt.py"] = std::string(120000, '#');
      }},
-    {"TableThatTheProgramOpens", 1, kFail, kPass, "counts as data", "table.dat",
+    {"TableThatTheProgramOpens", 1, kCannotTell, kPass, "counts as data", "table.dat",
      [](Submission& s) {
        s.SetProgram("import numpy as np\nt = np.fromfile('table.dat')\n");
        s.files["table.dat"] = std::string(120000, 'x');
@@ -116,7 +116,7 @@ const Miniature kMiniatures[] = {
      }},
     // The network.
     {"NoNetwork", 2, kCannotTell, kPass, "name no way", "", [](Submission&) {}},
-    {"Download", 2, kFail, kCannotTell, "hf_hub_download", "train_gpt.py:2",
+    {"Download", 2, kCannotTell, kCannotTell, "hf_hub_download", "train_gpt.py:2",
      [](Submission& s) { s.SetProgram("import torch\np = hf_hub_download('a', 'b')\n"); }},
     {"InstallCommand", 2, kCannotTell, kCannotTell, "pip install", "train_gpt.py:2",
      [](Submission& s) { s.SetProgram("import subprocess\nsubprocess.run(['pip', 'install', 'zstandard'])\n"); }},
@@ -134,7 +134,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.runs[1].train_ms = 601000; }},
     {"TrainedAMomentTooLong", 3, kFail, kPass, "600.008 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600008, s.runs[0].hessians = ""; }},
-    {"CalibratedWhenTheTimeWasUsedUp", 3, kFail, kFail, "collected when the time was used up", "train_seed40.log",
+    {"CalibratedWhenTheTimeWasUsedUp", 3, kFail, kFail, "calibrated when the time was used up", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600024, s.runs[0].hessians = "gptq:calibrating with training data...\n"; }},
     {"CalibratedWhenTheTimeWasUsedUpLate", 3, kFail, kPass, "600.024 s + Hessians 4.0 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600024, s.claims["date"] = "2026-04-27"; }},
@@ -213,7 +213,7 @@ const Miniature kMiniatures[] = {
     {"SettingSwitchedOn", 6, kFail, kFail, "prequant_ttt_enabled is on", "train_seed41.log",
      [](Submission& s) { s.runs[1].settings += "  prequant_ttt_enabled: True\n"; }},
     {"OwnName", 6, kFail, kFail, "its own name", "",
-     [](Submission& s) { s.claims["name"] = "SP8192 + Pre-Quant TTT"; }},
+     [](Submission& s) { s.claims["name"] = "SP8192 + Pre-Quant TTT", s.runs.clear(); }},
     {"OwnNameDenies", 6, kCannotTell, kCannotTell, "", "",
      [](Submission& s) { s.claims["name"] = "SP8192 with no pre-quant TTT"; }},
     {"PaidPrefix", 6, kFail, kFail, "its own name", "",
@@ -224,7 +224,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        s.files["README.md"] = "# It\nTRAIN_FILES=./data/fineweb_val_*.bin torchrun train_gpt.py\n";
      }},
-    {"OwnPreparationOfCaseOps", 7, kFail, kFail, "1499 training shards", "train_seed40.log",
+    {"OwnPreparationOfCaseOps", 7, kCannotTell, kFail, "1499 training shards", "train_seed40.log",
      [](Submission& s) {
        ForEachRun(s, [](MadeUpRun& run) { run.train_shards = 1499, run.val_tokens = 47851520; });
      }},
@@ -667,7 +667,7 @@ const Miniature kMiniatures[] = {
      }},
     // The rest.
     {"CalibratedInTime", 19, kCannotTell, kPass, "", "", [](Submission&) {}},
-    {"NotCalibrated", 19, kPass, kPass, "know no calibration", "",
+    {"NotCalibrated", 19, kPass, kPass, "speaks of a calibration", "",
      [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.hessians = ""; }); }},
     {"CalibrationUnknown", 19, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
     {"SlotByItsOwnAnswer", 13, kFail, kFail, "no_slot: false", "submission.json",

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tools/compliance/claimed_runs.h"
+#include "tools/compliance/runs_of_the_score.h"
 
 namespace hm11 {
 namespace {
@@ -25,6 +26,13 @@ bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
          run.total_bytes() != claimed;
 }
 
+// Whether a claimed total is the one of the model as it is in memory.
+bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
+  return std::any_of(run.totals.begin(), run.totals.end(), [&](const LoggedBytes& total) {
+    return total.qualifier.empty() && total.bytes == claimed && *run.total_bytes() < total.bytes;
+  });
+}
+
 void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                   AuditNumbers* numbers) {
   if (folder.claims && folder.claims->bytes_total) {
@@ -33,7 +41,12 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   }
   std::optional<int64_t> logged;
   for (const LoggedRun* run : runs) {
-    if (!run->total_bytes() || PrintsClaimedTotal(folder, *run)) continue;
+    if (!run->total_bytes() || SizeIsOfAnotherScore(folder, *run)) continue;
+    if (PrintsAsUncounted(*run, numbers->claimed_bytes)) {
+      numbers->claimed_bytes = std::nullopt;
+    } else if (PrintsClaimedTotal(folder, *run)) {
+      continue;
+    }
     // Without a total behind it a size is that of the model before compression.
     if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
       logged = std::max(logged, run->model_bytes());
@@ -266,7 +279,7 @@ Audit AuditSubmission(const AuditInput& input) {
                   .practice = PracticeAt(audit.date, folder.is_record()),
                   .runs = std::move(claimed.runs),
                   .others = std::move(claimed.others)};
-  MeasureSizes(folder, subject.runs, &subject.numbers);
+  MeasureSizes(folder, SizedRunsOfTheScore(folder, subject.runs), &subject.numbers);
   MeasureScores(folder, subject.runs, &subject.numbers);
   audit.other_runs = std::move(claimed.why_others);
   for (const Rule& rule : Rules()) {

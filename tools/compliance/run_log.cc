@@ -16,6 +16,7 @@
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
+#include "tools/compliance/calibration_marks.h"
 #include "tools/compliance/log_numbers.h"
 #include "tools/compliance/score_lines.h"
 #include "tools/compliance/source_hash.h"
@@ -121,6 +122,7 @@ class LogReader {
       run_ = before_section_;
       if (section_reports_) {
         marks_ = TextUseMarks();
+        calibration_ = CalibrationMarks();
       } else if (run_.source_hash == 0) {
         run_.source_hash = section_hasher_.hash();
         run_.source_bytes = section_bytes_;
@@ -174,10 +176,12 @@ class LogReader {
     // A score after training, and none without quantizing: test-time training has its place.
     if (ReadScore(line, lower, line_, &run_)) marks_.SealByScore();
     marks_.Read(lower, line_, &run_);
+    calibration_.Read(lower, line_, &run_);
     ReadBytes(line, "Total submission size", &run_.totals);
     ReadBytes(line, "Total mixed submission", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
     ReadBytes(line, "Code size", &run_.codes);
+    ReadTotalBesideParts(line);
     if (absl::StartsWith(line, "Traceback (most recent call last)")) run_.failed = true;
   }
 
@@ -266,6 +270,7 @@ class LogReader {
     next.lines = run_.lines;
     run_ = std::move(next);
     marks_ = TextUseMarks();
+    calibration_ = CalibrationMarks();
   }
 
   void TakeTrainTime(absl::string_view line) {
@@ -288,13 +293,6 @@ class LogReader {
       run_.total_eval_seconds = seconds;
       run_.lines["total_eval_time"] = line_;
     }
-    if (ContainsAny(lower, {"gptq"}) && !ContainsAny(lower, {"gptq-lite", "gptq_lite"})) {
-      run_.uses_hessians = true;
-    }
-    if (ContainsAny(lower,
-                    {"self-gen", "self_gen", "selfgen", "ar self", "autoregressive calib", "ar calib"})) {
-      run_.calibrates_on_own_text = true;
-    }
     if (ContainsAny(lower, {"hessian", "gptq:", "quantizing"})) marks_.Seal(&run_);
   }
 
@@ -308,7 +306,23 @@ class LogReader {
     if (!bytes || *bytes < 0 || *bytes > 9e15) return;
     lines->push_back(
         {.qualifier = Short(rest.substr(0, colon)), .bytes = static_cast<int64_t>(*bytes), .line = line_});
-    if (lines == &run_.totals || lines == &run_.models) marks_.Seal(&run_);
+    if (lines == &run_.codes) return;
+    if (lines->back().qualifier.empty()) {
+      marks_.SealPerhaps();
+    } else {
+      marks_.Seal(&run_);
+    }
+  }
+
+  // "gptq_int6_brotli: 14,622,509 bytes | code: 92,132 | total: 14,714,641 (14.71MB)"
+  void ReadTotalBesideParts(absl::string_view line) {
+    const size_t colon = line.find(':');
+    if (!absl::StrContains(line, " bytes") || !absl::StrContains(line, "code") || colon > 60) return;
+    const std::optional<int64_t> total = WholeAfter(line, "total");
+    if (!total || *total < 100000 || run_.totals.size() >= kMostLinesKept) return;
+    absl::string_view what = line.substr(0, colon);
+    absl::ConsumePrefix(&what, "Serialized model");
+    run_.totals.push_back({.qualifier = Short(what), .bytes = *total, .line = line_});
   }
 
   std::string name_;
@@ -323,6 +337,7 @@ class LogReader {
   bool in_settings_ = false;
   int64_t line_ = 0;
   TextUseMarks marks_;
+  CalibrationMarks calibration_;
 };
 
 const LoggedBytes* LastQualified(const std::vector<LoggedBytes>& lines) {

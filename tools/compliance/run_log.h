@@ -54,7 +54,7 @@ struct LoggedRun {
   bool stopped_by_clock = false;             // a line stopping_early was there
   std::optional<int64_t> steps = {};
   std::optional<double> hessian_seconds = {};  // collecting them from data, all together
-  bool uses_hessians = false;                  // GPTQ is mentioned
+  bool uses_hessians = false;                  // GPTQ calibrates or quantizes
   bool calibrates_on_own_text = false;         // self-generated calibration: reads no training data
   // Epochs of test-time training that are printed before the model is quantized: it trained on the validation
   // text and sealed that into the artifact. 0 when there are none.
