@@ -371,6 +371,7 @@ const Miniature kMiniatures[] = {
      }},
     {"CodeSizesThatDiffer", 21, kFail, kPass, "16000 bytes in one log, 17000", "train_seed40.log",
      [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.program = ""; });
        s.runs[0].more = "Code size: 16000 bytes\n", s.runs[1].more = "Code size: 17000 bytes\n";
      }},
     {"SettingsThatDiffer", 21, kFail, kFail, "matrix_lr is 0.026 and 0.03", "train_seed42.log",

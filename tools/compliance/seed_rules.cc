@@ -83,8 +83,8 @@ std::optional<Fact> SettingOfOneOnly(const LoggedRun& a, const LoggedRun& b) {
 constexpr int64_t kBytesOfASeed = 8;
 
 std::optional<Fact> DifferentPrograms(const LoggedRun& a, const LoggedRun& b) {
-  const bool both_known = a.source_hash != 0 && b.source_hash != 0 && a.source_ends && b.source_ends;
-  if (both_known && a.source_hash != b.source_hash) {
+  if (a.source_hash != 0 && a.source_hash == b.source_hash) return std::nullopt;
+  if (a.source_hash != 0 && b.source_hash != 0 && a.source_ends && b.source_ends) {
     return Fact("two logs hold different programs", {{a.path, 0}, {b.path, 0}}, Sureness::kWorkedOut);
   }
   if (!a.code_bytes() || !b.code_bytes()) return std::nullopt;
