@@ -109,7 +109,7 @@ template <bool kMixed, typename T, int N>
 __device__ __forceinline__ void FetchPacks(const ResidualNormGradOperands<T>& p, int64_t at,
                                            BackwardPacks<T, N>* packs) {
   if (p.dnormed) packs->dnormed = Fetch<N>(p.dnormed + at);
-  if (p.u) packs->kept = Fetch<N>(p.u + at);
+  if (p.x) packs->kept = Fetch<N>(p.x + at);
   if (p.du) packs->du = Fetch<N>(p.du + at);
   if (p.dy) packs->dy = Fetch<N>(p.dy + at);
   if (p.branch) packs->branch = Fetch<N>(p.branch + at);
@@ -246,7 +246,7 @@ __global__ void __launch_bounds__(kTeamThreads, BackwardBlocks<T>(kMixed))
 }
 
 template <typename T>
-ResidualNormOperands<T> Operands(const ResidualNormArgs<T>& a) {
+ResidualNormTerms<T> Terms(const ResidualNormArgs<T>& a) {
   const int64_t dim = a.x.dim(1);
   return {.rows = a.x.dim(0),
           .dim = static_cast<int>(dim),
@@ -259,40 +259,36 @@ ResidualNormOperands<T> Operands(const ResidualNormArgs<T>& a) {
           .branch_scale = Data(a.branch_scale),
           .skip_weight = Data(a.skip_weight),
           .mix0 = Data(a.mix),
-          .mix1 = a.mix.empty() ? nullptr : a.mix.data() + dim,
-          .y = Data(a.y),
-          .u = Data(a.u),
-          .normed = Data(a.normed),
-          .rstd = Data(a.rstd)};
+          .mix1 = a.mix.empty() ? nullptr : a.mix.data() + dim};
+}
+
+template <typename T>
+ResidualNormOperands<T> Operands(const ResidualNormArgs<T>& a) {
+  ResidualNormOperands<T> p = {Terms(a)};
+  p.y = Data(a.y);
+  p.u = Data(a.u);
+  p.normed = Data(a.normed);
+  p.rstd = Data(a.rstd);
+  return p;
 }
 
 template <typename T>
 ResidualNormGradOperands<T> Operands(const ResidualNormGradArgs<T>& g, Tensor<float> partials) {
-  const ResidualNormArgs<T>& a = g.forward;
-  const ResidualNormOperands<T> f = Operands(a);
+  const ResidualNormOperands<T> f = Operands(g.forward);
   const T* kept = f.x0 ? f.y : nullptr;
   if (!f.x0 && f.normed) kept = f.u ? f.u : f.y ? f.y : f.x;
-  return {.rows = f.rows,
-          .dim = f.dim,
-          .norm_scale = f.norm_scale,
-          .scalar_branch_scale = f.scalar_branch_scale,
-          .u = kept,
-          .branch = f.branch,
-          .skip = f.skip,
-          .x0 = f.x0,
-          .branch_scale = f.branch_scale,
-          .skip_weight = f.skip_weight,
-          .mix0 = f.mix0,
-          .mix1 = f.mix1,
-          .rstd = f.rstd,
-          .dnormed = Data(g.dnormed),
-          .du = Data(g.du),
-          .dy = Data(g.dy),
-          .dx = g.dx.data(),
-          .dbranch = Data(g.dbranch),
-          .dskip = Data(g.dskip),
-          .dx0 = Data(g.dx0),
-          .partials = partials.data()};
+  ResidualNormGradOperands<T> p = {f};
+  p.x = kept;
+  p.rstd = f.rstd;
+  p.dnormed = Data(g.dnormed);
+  p.du = Data(g.du);
+  p.dy = Data(g.dy);
+  p.dx = g.dx.data();
+  p.dbranch = Data(g.dbranch);
+  p.dskip = Data(g.dskip);
+  p.dx0 = Data(g.dx0);
+  p.partials = partials.data();
+  return p;
 }
 
 // Returns the number of blocks, each of which leaves a partial sum.
@@ -326,7 +322,7 @@ void ResidualNormForward(const Device& device, const ResidualNormArgs<T>& args) 
 template <typename T>
 void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& args, Tensor<float> partials) {
   const ResidualNormGradOperands<T> p = Operands(args, partials);
-  const bool aligned = AllAligned(p.u, p.branch, p.skip, p.x0, p.skip_weight, p.mix0, p.mix1, p.dnormed, p.du,
+  const bool aligned = AllAligned(p.x, p.branch, p.skip, p.x0, p.skip_weight, p.mix0, p.mix1, p.dnormed, p.du,
                                   p.dy, p.dx, p.dbranch, p.dskip, p.dx0) &&
                        (p.scalar_branch_scale || IsAligned(p.branch_scale));
   const int64_t blocks =

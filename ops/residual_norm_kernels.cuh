@@ -8,14 +8,14 @@
 
 namespace hm11::cuda {
 
-// Pointers of absent operands are null.
+// What both directions read. Pointers of absent operands are null, here and below.
 template <typename T>
-struct ResidualNormOperands {
+struct ResidualNormTerms {
   int64_t rows;
   int dim;
   float norm_scale;
   bool scalar_branch_scale;
-  const T* x;
+  const T* x;  // backward: what was normed (u), or, with x0, y, of which u is computed again
   const T* branch;
   const T* skip;
   const T* x0;
@@ -23,6 +23,10 @@ struct ResidualNormOperands {
   const float* skip_weight;
   const float* mix0;
   const float* mix1;
+};
+
+template <typename T>
+struct ResidualNormOperands : ResidualNormTerms<T> {
   T* y;
   T* u;
   T* normed;
@@ -30,19 +34,7 @@ struct ResidualNormOperands {
 };
 
 template <typename T>
-struct ResidualNormGradOperands {
-  int64_t rows;
-  int dim;
-  float norm_scale;
-  bool scalar_branch_scale;
-  const T* u;  // what was normed; with x0 it is y, and u is computed again
-  const T* branch;
-  const T* skip;
-  const T* x0;
-  const float* branch_scale;
-  const float* skip_weight;
-  const float* mix0;
-  const float* mix1;
+struct ResidualNormGradOperands : ResidualNormTerms<T> {
   const float* rstd;
   const T* dnormed;
   const T* du;

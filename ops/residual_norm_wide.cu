@@ -48,7 +48,7 @@ __global__ void __launch_bounds__(kThreads) ForwardKernel(ResidualNormOperands<T
 
 template <typename T>
 __device__ __forceinline__ float KeptU(const ResidualNormGradOperands<T>& p, int64_t start, int column) {
-  const float kept = static_cast<float>(p.u[start + column]);
+  const float kept = static_cast<float>(p.x[start + column]);
   if (p.x0 == nullptr) return kept;
   return fmaf(p.mix1[column], static_cast<float>(p.x0[start + column]), p.mix0[column] * kept);
 }
@@ -83,7 +83,7 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(ResidualNormGradOpera
         du = fmaf(scale, fmaf(-shrink, KeptU(p, start, column), static_cast<float>(p.dnormed[at])), du);
       }
       if (p.x0) {
-        sums[kMix0Group * p.dim + column] += du * static_cast<float>(p.u[at]);
+        sums[kMix0Group * p.dim + column] += du * static_cast<float>(p.x[at]);
         sums[kMix1Group * p.dim + column] += du * static_cast<float>(p.x0[at]);
         dy = fmaf(p.mix0[column], du, dy);
         p.dx0[at] = static_cast<T>(fmaf(p.mix1[column], du, static_cast<float>(p.dx0[at])));
