@@ -362,13 +362,6 @@ const Miniature kMiniatures[] = {
        s.runs[1].settings += "  seq: <property object at 0x7a7a57a7c7c0>\n  hypothesis: the seed is what changes here\n";
        s.runs[2].settings += "  seq: <property object at 0x7b1ad20846d0>\n  hypothesis: and now the third of them all\n";
      }},
-    {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log lists the setting extra", "train_seed42.log",
-     [](Submission& s) {
-       for (MadeUpRun& run : s.runs) {
-         for (int i = 0; i < 10; ++i) absl::StrAppend(&run.settings, "  setting_", i, ": 1\n");
-       }
-       s.runs[2].settings += "  extra: 1\n";
-     }},
     {"CodeSizesThatDiffer", 21, kFail, kPass, "16000 bytes in one log, 17000", "train_seed40.log",
      [](Submission& s) {
        ForEachRun(s, [](MadeUpRun& run) { run.program = ""; });

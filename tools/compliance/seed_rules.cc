@@ -66,19 +66,6 @@ std::optional<Fact> DifferingSetting(const Case& subject, const LoggedRun& a, co
   return std::nullopt;
 }
 
-// A setting that only one of two full lists has: they are of different programs.
-std::optional<Fact> SettingOfOneOnly(const LoggedRun& a, const LoggedRun& b) {
-  if (!a.lists_settings || !b.lists_settings || a.settings.size() < 10 || b.settings.size() < 10)
-    return std::nullopt;
-  for (const auto& [one, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
-    for (const auto& [key, value] : one->settings) {
-      if (MayDiffer(key) || other->settings.count(key) > 0) continue;
-      return Fact(absl::StrCat("only ", one->path, " lists the setting ", key), {SettingPlace(*one, key)});
-    }
-  }
-  return std::nullopt;
-}
-
 // The seed in a program's text changes its size by as much, and a packed program may be another's plain text.
 constexpr int64_t kBytesOfASeed = 8;
 
@@ -129,8 +116,7 @@ const LoggedRun* FinishedRunOf(const std::vector<const LoggedRun*>& runs, int64_
 
 // Whether two runs may be of one series: of one configuration and, where asked, of one program.
 bool MayBeOneSeries(const Case& subject, const LoggedRun& a, const LoggedRun& b, bool one_program) {
-  return !DifferingSetting(subject, a, b) &&
-         (!one_program || (!DifferentPrograms(a, b) && !SettingOfOneOnly(a, b)));
+  return !DifferingSetting(subject, a, b) && (!one_program || !DifferentPrograms(a, b));
 }
 
 // The runs in series, each of those that agree with its first run; the one with the most seeds first.
@@ -159,10 +145,9 @@ size_t MostSeedsOfASeries(const Case& subject, bool one_program) {
 
 // Says what tells the runs from the first of them.
 void AddDifferences(const Case& subject, Condition* condition) {
+  const LoggedRun& first = *subject.runs.front();
   for (const LoggedRun* run : subject.runs) {
-    const LoggedRun& first = *subject.runs.front();
-    for (const auto& difference : {DifferentPrograms(first, *run), SettingOfOneOnly(first, *run),
-                                   DifferingSetting(subject, first, *run)}) {
+    for (const auto& difference : {DifferentPrograms(first, *run), DifferingSetting(subject, first, *run)}) {
       if (difference) condition->facts.push_back(*difference);
     }
   }
