@@ -3,6 +3,7 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 
+#include <functional>
 #include <string>
 
 #include "absl/strings/str_cat.h"
@@ -230,6 +231,35 @@ TEST_F(SeedFoldersTest, ANameFromBeforeTheChallengeIsASlip) {
   EXPECT_EQ(read_.date(), "2026-04-09");
   read_.path = "/records/2026-03-20_It";
   EXPECT_EQ(read_.date(), "2026-03-20");
+}
+
+// Against a submission that is worse by so many bits a byte, of so many runs.
+Condition Significance(
+    const SubmissionFolder& ours, double gain, size_t runs,
+    const std::function<void(Submission&)>& change = [](Submission&) {}) {
+  Submission other;
+  other.runs.resize(runs);
+  for (size_t i = 0; i < runs; ++i) other.runs[i].bpb = 1.08 + 0.0001 * static_cast<double>(i) + gain;
+  other.claims.erase("val_bpb");
+  change(other);
+  const std::string folder = NewFolder();
+  Put(folder, other);
+  const SubmissionFolder read = *ReadSubmissionFolder(folder);
+  return AuditSubmission({.folder = &ours, .against = &read}).conditions.at(21);
+}
+
+TEST_F(SeedFoldersTest, AGainThatPracticeDidNotAskForIsNotMissed) {
+  AuditWith([](Submission& s) { KeepOneSeed(s), s.claims["date"] = "2026-04-20"; });
+  EXPECT_EQ(Significance(read_, 0.001, 1).strict, kFail);
+  EXPECT_EQ(Significance(read_, 0.001, 1).practised, kCannotTell);
+  EXPECT_EQ(Significance(read_, -0.001, 1).practised, kFail);
+}
+
+TEST_F(SeedFoldersTest, OnlyAClaimedMeanIsCompared) {
+  AuditWith([](Submission&) {});
+  EXPECT_EQ(Significance(read_, -0.01, 3).strict, kFail);
+  const auto claim = [](Submission& s) { s.claims["val_bpb"] = 1.2; };
+  EXPECT_EQ(Significance(read_, -0.01, 3, claim).strict, kCannotTell);
 }
 
 }  // namespace

@@ -1,5 +1,6 @@
 // Conditions on seeds: how many, of one configuration, better than another submission, disclosed.
 #include <algorithm>
+#include <cmath>
 #include <numbers>
 #include <set>
 #include <utility>
@@ -240,6 +241,16 @@ void JudgeSeedsAsPractised(const Case& subject, size_t logged, Condition* condit
   }
 }
 
+// Where the seeds' scores that are read are not those that the claimed one is the mean of.
+std::optional<Fact> ClaimsAnotherMean(const SubmissionFolder& folder, double mean) {
+  constexpr double kSameMean = 1e-3;  // bits a byte
+  if (!folder.claims || !folder.claims->val_bpb || std::abs(*folder.claims->val_bpb - mean) <= kSameMean)
+    return std::nullopt;
+  return Fact(absl::StrFormat("%s claims %.6f, and the mean of what is read of its seeds is %.6f",
+                              folder.name(), *folder.claims->val_bpb, mean),
+              {}, Sureness::kWorkedOut);
+}
+
 }  // namespace
 
 void JudgeSeeds(const Case& subject, Condition* condition) {
@@ -277,6 +288,10 @@ void JudgeSignificance(const Case& subject, Condition* condition) {
   if (ours.empty() || theirs.empty() || subject.numbers.fingerprints.empty()) {
     return condition->Add("one of the two has no scores");
   }
+  for (const auto& differs : {ClaimsAnotherMean(subject.folder, subject.numbers.MeanScore()),
+                              ClaimsAnotherMean(*input.against, other.MeanScore())}) {
+    if (differs) return condition->facts.push_back(*differs);
+  }
   // In bits a byte, which different tokenizers share; back to nats with this one's tokens a byte.
   const double nats_a_bit = std::numbers::ln2 / subject.numbers.fingerprints.front().tokens_a_byte;
   const double gain = (other.MeanScore() - subject.numbers.MeanScore()) * nats_a_bit;
@@ -287,7 +302,8 @@ void JudgeSignificance(const Case& subject, Condition* condition) {
   const bool enough = gain >= kLeastGainNats;
   if (ours.size() < 2 || theirs.size() < 2) {
     condition->Add("a test needs two runs on each side");
-    if (!enough) condition->SetBoth(Verdict::kFail);
+    if (!enough) condition->strict = Verdict::kFail;
+    if (subject.practice.needs_gain ? !enough : gain <= 0) condition->practised = Verdict::kFail;
     return;
   }
   const double p_least = WelchTest(ours, theirs, kLeastGainNats / nats_a_bit).p;
