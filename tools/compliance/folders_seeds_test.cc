@@ -30,11 +30,12 @@ void KeepOneSeed(Submission& s) {
 }
 
 TEST(OwnWordsTest, ANonRecordIsOneByItsOwnWordsAlone) {
-  for (const char* text : {"# Non-record: a study of pruning", "# Pruning (Non-Record)\n",
-                           "non_record_exploratory", "intro\n**Status:** non-record, pending more runs",
-                           "We file this as a **non-record submission** on one GPU.",
-                           "This run uses 1x H100, not 8x (non-record submission)",
-                           "**val_bpb: 1.2** | Non-record submission"}) {
+  for (const char* text :
+       {"# Non-record: a study of pruning", "# Pruning (Non-Record)\n", "non_record_exploratory",
+        "intro\n**Status:** non-record, pending more runs",
+        "We file this as a **non-record submission** on one GPU.",
+        "This run uses 1x H100, not 8x (non-record submission)", "**val_bpb: 1.2** | Non-record submission",
+        "draft_non_record", "Builds on #315. Non-record as yet."}) {
     EXPECT_TRUE(CallsItselfNonRecord(text)) << text;
   }
   for (const char* text :

@@ -32,7 +32,7 @@ bool IsOfAnother(absl::string_view before) {
 bool BeginsAfter(absl::string_view before) {
   const absl::string_view text = absl::StripTrailingAsciiWhitespace(before);
   if (text.empty()) return true;
-  return absl::StrContains(".:;(*[#|>\"-", absl::string_view(&text.back(), 1)) ||
+  return absl::StrContains(".:;(*[#|>\"-_", absl::string_view(&text.back(), 1)) ||
          absl::EndsWith(text, "\xE2\x80\x94") || absl::EndsWith(text, "\xE2\x80\x93");  // dashes
 }
 
@@ -42,10 +42,13 @@ bool LineCallsItselfNonRecord(const std::string& line) {
   for (size_t at = text.find("non-record"); at != absl::string_view::npos;
        at = text.find("non-record", at + 1)) {
     const absl::string_view before = text.substr(0, at);
-    const char last = before.empty() ? ' ' : before.back();
-    if (last == '_' || last == '/' || absl::ascii_isalnum(static_cast<unsigned char>(last))) continue;
+    if (absl::EndsWith(before, "track_") || absl::EndsWith(before, "/")) continue;  // a path
     if (absl::StartsWith(text, "# ") || absl::StartsWith(text, "##")) return true;
-    if (absl::StartsWith(text, "|") || IsOfAnother(before)) continue;
+    const size_t sentence = before.rfind(". ");
+    if (absl::StartsWith(text, "|") ||
+        IsOfAnother(before.substr(sentence == absl::string_view::npos ? 0 : sentence + 2))) {
+      continue;
+    }
     const size_t self = before.rfind("this ");
     const bool of_this = self != absl::string_view::npos && at - self <= 80;
     if (of_this || BeginsAfter(before) || absl::EndsWith(before, "as a ") || absl::EndsWith(before, "as "))
