@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "core/status.h"
 #include "nlohmann/json.hpp"
+#include "tools/compliance/own_words.h"
 
 namespace hm11 {
 namespace {
@@ -291,6 +292,17 @@ void ReadFields(const Json& root, SubmissionClaims* claims) {
   claims->train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
 }
 
+// Fields that say what the whole is: "status": "non_record", "non_record": true, "name": "Non-record: ...".
+void ReadTrack(const Json& root, SubmissionClaims* claims) {
+  for (const auto& [key, value] : root.items()) {
+    const std::string text = value.is_string() ? value.get<std::string>() : "";
+    const bool set = value.is_boolean() && value.get<bool>() && CallsItselfNonRecord(key);
+    claims->non_record = claims->non_record || set || CallsItselfNonRecord(text);
+    claims->speaks_of_three_seeds =
+        claims->speaks_of_three_seeds || SpeaksOfAMeanOfThree(absl::StrCat(key, " ", text));
+  }
+}
+
 // What it says of each seed; the largest artifact of all counts.
 void ReadAllSeeds(const Json& root, SubmissionClaims* claims) {
   for (const char* key : {"seeds", "seed", "seed_results", "per_seed", "results_by_seed", "runs"}) {
@@ -342,6 +354,7 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   HM_ASSIGN_OR_RETURN(const Json root, ParseObject(json));
   SubmissionClaims claims;
   ReadFields(root, &claims);
+  ReadTrack(root, &claims);
   ReadAllSeeds(root, &claims);
   if (const auto found = root.find("compliance"); found != root.end() && found->is_object()) {
     for (const auto& [key, value] : found->items()) {

@@ -362,15 +362,9 @@ const Miniature kMiniatures[] = {
        s.runs[1].settings += "  seq: <property object at 0x7a7a57a7c7c0>\n  hypothesis: the seed is what changes here\n";
        s.runs[2].settings += "  seq: <property object at 0x7b1ad20846d0>\n  hypothesis: and now the third of them all\n";
      }},
-    {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log has the setting extra", "train_seed42.log",
-     [](Submission& s) {
-       for (MadeUpRun& run : s.runs) {
-         for (int i = 0; i < 10; ++i) absl::StrAppend(&run.settings, "  setting_", i, ": 1\n");
-       }
-       s.runs[2].settings += "  extra: 1\n";
-     }},
     {"CodeSizesThatDiffer", 21, kFail, kPass, "16000 bytes in one log, 17000", "train_seed40.log",
      [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.program = ""; });
        s.runs[0].more = "Code size: 16000 bytes\n", s.runs[1].more = "Code size: 17000 bytes\n";
      }},
     {"SettingsThatDiffer", 21, kFail, kFail, "matrix_lr is 0.026 and 0.03", "train_seed42.log",
@@ -515,7 +509,7 @@ const Miniature kMiniatures[] = {
        for (MadeUpRun& run : s.runs) absl::StrAppend(&run.gpu, "   ", run.seed, "C");
        ReplaceInLogs(s, "\n", "\r\n");
      }},
-    {"ConsoleOutputBeforeTheProgram", 21, kCannotTell, kPass, "not every log holds its program", "",
+    {"ConsoleOutputBeforeTheProgram", 21, kPass, kPass, "", "",
      [](Submission& s) {
        for (const MadeUpRun& run : s.runs) {
          const std::string log = LogOf(run);
@@ -533,7 +527,7 @@ const Miniature kMiniatures[] = {
        }
        s.runs.clear(), s.claims.erase("seeds"), s.files["train.log"] = log;
      }},
-    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds claimed: 3", "",
+    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds in submission.json: 3", "",
      [](Submission& s) {
        MadeUpRun ablation = s.runs[0];
        ablation.bpb = 1.12, ablation.more = "Code size: 17000 bytes\n";

@@ -182,7 +182,9 @@ std::string Printable(absl::string_view text) {
 std::string AuditText(const AuditInput& input, const Audit& audit) {
   const SubmissionFolder& folder = *input.folder;
   std::string text = absl::StrCat(Printable(folder.path),
-                                  folder.is_record() ? " (ten-minute record track" : " (not a record",
+                                  !folder.names_track() ? " (no track named: judged as a ten-minute record"
+                                  : folder.is_record()  ? " (ten-minute record track"
+                                                        : " (not a record",
                                   audit.date.empty() ? ", undated" : ", ", audit.date, ")\n");
   if (folder.claims && !folder.claims->name.empty()) {
     absl::StrAppend(&text, "  ", Printable(folder.claims->name), ", by ", Printable(folder.claims->author),
