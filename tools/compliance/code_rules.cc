@@ -77,7 +77,8 @@ void JudgeSelfContained(const Case& subject, Condition* condition) {
                                    "snapshot_download(", "load_dataset(", "socket.socket("});
   });
   for (const Found& each : downloads) {
-    condition->Add(absl::StrCat("reaches out: ", Excerpt(*each.statement)), {each.place()});
+    condition->Add(absl::StrCat("worth a look, reaches out: ", Excerpt(*each.statement)), {each.place()},
+                   Sureness::kSuspected);
   }
   const auto commands = Statements(subject.folder, [](const PythonStatement& statement) {
     return CallsAnotherProgram(statement.code) && !Outside(statement).empty();
@@ -106,9 +107,8 @@ void JudgeSelfContained(const Case& subject, Condition* condition) {
     condition->Add("runs a program of the system that must be installed", {each.place()});
   }
   if (HasUnreadCode(subject.folder)) return condition->Add("part of the program could not be read");
-  if (!downloads.empty()) {
-    condition->strict = Verdict::kFail;
-  } else if (commands.empty() && imports.empty()) {
+  // Whether the evaluation comes past such a call, and finds the files there, only a run tells.
+  if (downloads.empty() && commands.empty() && imports.empty()) {
     condition->practised = Verdict::kPass;
     if (systems.empty()) condition->Add("the programs name no way to the network");
   }
@@ -137,7 +137,7 @@ void JudgeReadableCode(const Case& subject, Condition* condition) {
       });
   if (!source_beside) {
     condition->strict = Verdict::kFail;
-    condition->Add("no readable source lies beside the packed program");
+    condition->Add("no file beside the packed program holds half of its source in readable form");
   }
 }
 

@@ -79,12 +79,12 @@ TEST_F(ComplianceTest, SizesAreJudgedAsClaimedAndAsShipped) {
 TEST_F(ComplianceTest, ReachingOutIsSeenEvenInPackedCode) {
   const std::string reaching = "import urllib.request\n\n\nx = urllib.request.urlopen('http://a')\n";
   AuditWith([&](Submission& s) { s.SetProgram(reaching); });
-  Expect(2, kFail, kCannotTell, "urlopen");
+  Expect(2, kCannotTell, kCannotTell, "urlopen");
   AuditWith([&](Submission& s) {
     s.SetProgram(absl::StrCat("import lzma,base64\nexec(lzma.decompress(base64.b64decode('",
                               absl::Base64Escape(*XzCompress(reaching)), "')))\n"));
   });
-  Expect(2, kFail, kCannotTell, "urlopen");
+  Expect(2, kCannotTell, kCannotTell, "urlopen");
   AuditWith([&](Submission& s) { s.files["download_data.py"] = reaching; });  // not used by the program
   Expect(2, kCannotTell, kPass);
 }
@@ -100,7 +100,7 @@ TEST_F(ComplianceTest, TrainingTimeIncludesTheHessians) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.hessians = "gptq: quantizing\n";
   });
-  Expect(3, kCannotTell, kPass, "without a time");
+  Expect(3, kCannotTell, kPass, "no time in a form that is read");
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs)
       run.hessians = "gptq: self-generated calibration\ncollected Hessians in 200s\n";
@@ -143,7 +143,7 @@ TEST_F(ComplianceTest, OverlapIsTakenFromShardsOrFromTheMarksOfBadData) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.train_shards = 1499, run.val_tokens = 47851520;
   });
-  Expect(7, kFail, kFail, "1499");
+  Expect(7, kCannotTell, kFail, "1499");
   AuditWith(
       [](Submission& s) { s.runs[0].train_shards = 1499; });  // of a vocabulary with no published shards
   Expect(7, kCannotTell, kCannotTell, "1499");
@@ -184,7 +184,7 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
         "          if min(ws + seq_len, total) - ws >= 1]\n");
   });
-  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not said");
+  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not known");
   AuditWith([](Submission& s) {
     s.SetProgram(
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
@@ -195,7 +195,7 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
   });
   Expect(8, kFail, kPass, "sliding windows");
   AuditWith([](Submission& s) {
-    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.4105219, run.val_tokens = 62021632;
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.41052189, run.val_tokens = 62021632;
   });
   Expect(8, kFail, kPass, "score the tail twice");
   AuditWith([](Submission& s) {
@@ -258,13 +258,13 @@ TEST_F(ComplianceTest, SeedsAreOfOneProgramAndOneConfiguration) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.program = "import other\n";
   });
-  Expect(21, kFail, kPass, "is not the one in the folder");
+  Expect(21, kFail, kPass, "none of those in the folder");
   AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.03\n"; });
   Expect(21, kFail, kFail, "matrix_lr is 0.026 and 0.03");
   AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.026\n  run_id: other\n"; });
   Expect(21, kPass, kPass);
   AuditWith([](Submission& s) { s.runs.pop_back(); });  // claimed, but without its log
-  Expect(21, kFail, kCannotTell);
+  Expect(21, kCannotTell, kCannotTell);
   Expect(23, kCannotTell, kPass);
   Expect(25, kFail, kPass, "seed 42 is claimed");
   AuditWith([](Submission& s) { s.claims["seeds"] = {40, 41}; });
@@ -275,6 +275,7 @@ TEST_F(ComplianceTest, SignificanceIsOfTheGainOverTheOther) {
   const auto against = [&](double gain, double spread) {
     Submission other;
     for (size_t i = 0; i < 3; ++i) other.runs[i].bpb = 1.0801 + gain + spread * (static_cast<double>(i) - 1);
+    other.claims.erase("val_bpb");
     const std::string folder = NewFolder();
     Put(folder, other);
     const SubmissionFolder read = *ReadSubmissionFolder(folder);
@@ -365,7 +366,7 @@ TEST_F(ComplianceTest, CopiesOfAPackedProgramForReadersAreNotCountedTwice) {
   };
   AuditWith(packed);
   const int64_t bytes = audit_.numbers.code_bytes;
-  Expect(26, kFail, kPass, "no readable source");
+  Expect(26, kFail, kPass, "in readable form");
   AuditWith([&](Submission& s) {
     packed(s);
     s.files["source/first.cc"] = first;

@@ -9,18 +9,20 @@
 #include "tools/compliance/rules.h"
 
 namespace hm11 {
-namespace {
 
-// Logs of other folders and those that the submission sets apart are of something else.
 bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run) {
   const auto folder_of = [](const std::string& path) { return path.substr(0, path.rfind('/') + 1); };
-  for (const std::string& name : subject.folder.claims->reference_logs) {
-    if (absl::EndsWith(run.path, name)) return false;
+  if (subject.folder.claims) {
+    for (const std::string& name : subject.folder.claims->reference_logs) {
+      if (absl::EndsWith(run.path, name)) return false;
+    }
   }
   return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* claimed) {
     return folder_of(claimed->path) == folder_of(run.path);
   });
 }
+
+namespace {
 
 // Whether the submission names the seed anywhere, or gives the run's score under another, or the log's name is
 // of a seed that it claims.

@@ -79,7 +79,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        s.claims["seed_results"] = {{"40", {{"artifact_bytes", 15900000}}}, {"41", {{"artifact_bytes", 16000002}}}};
      }},
-    {"SizeUnknown", 1, kCannotTell, kCannotTell, "neither in the folder nor in a log", "",
+    {"SizeUnknown", 1, kCannotTell, kCannotTell, "no log of the claim gives its bytes", "",
      [](Submission& s) { s.runs.clear(), s.claims.erase("bytes_total"); }},
     {"SizeOverTheCapOnlyAsShipped", 1, kFail, kPass, "counts as code", "helper.py",
      [](Submission& s) { s.files["helper.py"] = std::string(110000, '#'); }},
@@ -98,7 +98,7 @@ const Miniature kMiniatures[] = {
        s.SetProgram("import importlib\nm = importlib.import_module('tilt')\n");
        s.files["tilt.py"] = std::string(120000, '#');
      }},
-    {"TableThatTheProgramOpens", 1, kFail, kPass, "counts as data", "table.dat",
+    {"TableThatTheProgramOpens", 1, kCannotTell, kPass, "counts as data", "table.dat",
      [](Submission& s) {
        s.SetProgram("import numpy as np\nt = np.fromfile('table.dat')\n");
        s.files["table.dat"] = std::string(120000, 'x');
@@ -116,7 +116,7 @@ const Miniature kMiniatures[] = {
      }},
     // The network.
     {"NoNetwork", 2, kCannotTell, kPass, "name no way", "", [](Submission&) {}},
-    {"Download", 2, kFail, kCannotTell, "hf_hub_download", "train_gpt.py:2",
+    {"Download", 2, kCannotTell, kCannotTell, "hf_hub_download", "train_gpt.py:2",
      [](Submission& s) { s.SetProgram("import torch\np = hf_hub_download('a', 'b')\n"); }},
     {"InstallCommand", 2, kCannotTell, kCannotTell, "pip install", "train_gpt.py:2",
      [](Submission& s) { s.SetProgram("import subprocess\nsubprocess.run(['pip', 'install', 'zstandard'])\n"); }},
@@ -134,7 +134,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.runs[1].train_ms = 601000; }},
     {"TrainedAMomentTooLong", 3, kFail, kPass, "600.008 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600008, s.runs[0].hessians = ""; }},
-    {"CalibratedWhenTheTimeWasUsedUp", 3, kFail, kFail, "collected when the time was used up", "train_seed40.log",
+    {"CalibratedWhenTheTimeWasUsedUp", 3, kFail, kFail, "calibrated when the time was used up", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600024, s.runs[0].hessians = "gptq:calibrating with training data...\n"; }},
     {"CalibratedWhenTheTimeWasUsedUpLate", 3, kFail, kPass, "600.024 s + Hessians 4.0 s", "train_seed40.log",
      [](Submission& s) { s.runs[0].train_ms = 600024, s.claims["date"] = "2026-04-27"; }},
@@ -213,7 +213,7 @@ const Miniature kMiniatures[] = {
     {"SettingSwitchedOn", 6, kFail, kFail, "prequant_ttt_enabled is on", "train_seed41.log",
      [](Submission& s) { s.runs[1].settings += "  prequant_ttt_enabled: True\n"; }},
     {"OwnName", 6, kFail, kFail, "its own name", "",
-     [](Submission& s) { s.claims["name"] = "SP8192 + Pre-Quant TTT"; }},
+     [](Submission& s) { s.claims["name"] = "SP8192 + Pre-Quant TTT", s.runs.clear(); }},
     {"OwnNameDenies", 6, kCannotTell, kCannotTell, "", "",
      [](Submission& s) { s.claims["name"] = "SP8192 with no pre-quant TTT"; }},
     {"PaidPrefix", 6, kFail, kFail, "its own name", "",
@@ -224,7 +224,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        s.files["README.md"] = "# It\nTRAIN_FILES=./data/fineweb_val_*.bin torchrun train_gpt.py\n";
      }},
-    {"OwnPreparationOfCaseOps", 7, kFail, kFail, "1499 training shards", "train_seed40.log",
+    {"OwnPreparationOfCaseOps", 7, kCannotTell, kFail, "1499 training shards", "train_seed40.log",
      [](Submission& s) {
        ForEachRun(s, [](MadeUpRun& run) { run.train_shards = 1499, run.val_tokens = 47851520; });
      }},
@@ -362,15 +362,9 @@ const Miniature kMiniatures[] = {
        s.runs[1].settings += "  seq: <property object at 0x7a7a57a7c7c0>\n  hypothesis: the seed is what changes here\n";
        s.runs[2].settings += "  seq: <property object at 0x7b1ad20846d0>\n  hypothesis: and now the third of them all\n";
      }},
-    {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log has the setting extra", "train_seed42.log",
-     [](Submission& s) {
-       for (MadeUpRun& run : s.runs) {
-         for (int i = 0; i < 10; ++i) absl::StrAppend(&run.settings, "  setting_", i, ": 1\n");
-       }
-       s.runs[2].settings += "  extra: 1\n";
-     }},
     {"CodeSizesThatDiffer", 21, kFail, kPass, "16000 bytes in one log, 17000", "train_seed40.log",
      [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.program = ""; });
        s.runs[0].more = "Code size: 16000 bytes\n", s.runs[1].more = "Code size: 17000 bytes\n";
      }},
     {"SettingsThatDiffer", 21, kFail, kFail, "matrix_lr is 0.026 and 0.03", "train_seed42.log",
@@ -474,7 +468,7 @@ const Miniature kMiniatures[] = {
     {"PlausibleScore", 28, kPass, kPass, "", "", [](Submission&) {}},
     {"ImpossibleScore", 28, kImplausible, kImplausible, "0.0281 bits a byte", "",
      [](Submission& s) { Score(s, 0.028); }},
-    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "would explain it: a cache", "train_gpt.py:3",
+    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "may explain it: a cache", "train_gpt.py:3",
      [](Submission& s) { Score(s, 0.158), s.SetProgram(kCacheProgram); }},
     {"JumpInOneLog", 28, kImplausible, kImplausible, "from 1.1648 to 0.9920", "train_seed40.log",
      [](Submission& s) {
@@ -515,7 +509,7 @@ const Miniature kMiniatures[] = {
        for (MadeUpRun& run : s.runs) absl::StrAppend(&run.gpu, "   ", run.seed, "C");
        ReplaceInLogs(s, "\n", "\r\n");
      }},
-    {"ConsoleOutputBeforeTheProgram", 21, kCannotTell, kPass, "not every log holds its program", "",
+    {"ConsoleOutputBeforeTheProgram", 21, kPass, kPass, "", "",
      [](Submission& s) {
        for (const MadeUpRun& run : s.runs) {
          const std::string log = LogOf(run);
@@ -533,7 +527,7 @@ const Miniature kMiniatures[] = {
        }
        s.runs.clear(), s.claims.erase("seeds"), s.files["train.log"] = log;
      }},
-    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds claimed: 3", "",
+    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds in submission.json: 3", "",
      [](Submission& s) {
        MadeUpRun ablation = s.runs[0];
        ablation.bpb = 1.12, ablation.more = "Code size: 17000 bytes\n";
@@ -603,14 +597,14 @@ const Miniature kMiniatures[] = {
          run.after = absl::StrCat("final_sliding_window val_loss:2.7897 val_bpb:", run.bpb, "\n");
        });
      }},
-    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "the logs print 0.9901, their bytes miscounted", "",
+    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "a log prints 0.9900, its bytes miscounted", "train_seed40.log",
      [](Submission& s) {
        for (MadeUpRun& run : s.runs) {
          s.claims["seed_results"][absl::StrCat(run.seed)] = {{"val_bpb", run.bpb}};
          run.bpb /= 1.0909, run.tokens_a_byte /= 1.0909;
        }
      }},
-    {"LowerInTheLogsThanClaimed", 28, kImplausible, kImplausible, "the logs print 0.5501 bits a byte", "",
+    {"LowerInTheLogsThanClaimed", 28, kCannotTell, kCannotTell, "a log prints 0.5500, which is not claimed", "train_seed40.log",
      [](Submission& s) { Score(s, 0.55), s.claims["val_bpb"] = 1.0801; }},
     {"PackedStubOfAnotherProgram", 1, kFail, kFail, "a log says: 16,004,000", "train_seed40.log",
      [](Submission& s) {
@@ -667,7 +661,7 @@ const Miniature kMiniatures[] = {
      }},
     // The rest.
     {"CalibratedInTime", 19, kCannotTell, kPass, "", "", [](Submission&) {}},
-    {"NotCalibrated", 19, kPass, kPass, "know no calibration", "",
+    {"NotCalibrated", 19, kPass, kPass, "speaks of a calibration", "",
      [](Submission& s) { ForEachRun(s, [](MadeUpRun& run) { run.hessians = ""; }); }},
     {"CalibrationUnknown", 19, kCannotTell, kCannotTell, "no log", "", [](Submission& s) { s.runs.clear(); }},
     {"SlotByItsOwnAnswer", 13, kFail, kFail, "no_slot: false", "submission.json",

@@ -67,10 +67,24 @@ bool Uses(const Named& named, const std::string& name) {
                      [&](const std::string& pattern) { return FitsPattern(pattern, base); });
 }
 
+// Whether most lines of a program stand in another one, which was packed.
+bool HoldsMostLines(const std::string& packed, const std::string& program) {
+  int64_t lines = 0, held = 0;
+  for (absl::string_view line : absl::StrSplit(program, '\n')) {
+    line = absl::StripAsciiWhitespace(line);
+    if (line.size() < 20) continue;
+    ++lines;
+    held += absl::StrContains(packed, line);
+    if (lines >= 2000) break;
+  }
+  return lines > 0 && held * 2 > lines;
+}
+
 // Whether `program` is what `packed` has in it anyway, to be read where that is run.
 bool IsReadableCopy(const ProgramFile& program, const ProgramFile& packed) {
-  return IsPackedProgram(packed.name) && !IsPackedProgram(program.name) && !program.code.text.empty() &&
-         absl::StrContains(packed.code.text, program.code.text);
+  if (program.code.text.empty() || IsPackedProgram(program.name) || program.code.packed()) return false;
+  if (IsPackedProgram(packed.name)) return absl::StrContains(packed.code.text, program.code.text);
+  return packed.code.packed() && HoldsMostLines(packed.code.text, program.code.text);
 }
 
 // Tables and dictionaries that a used program names. Tokenizers were never counted, and what a program writes

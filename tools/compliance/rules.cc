@@ -4,10 +4,12 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tools/compliance/claimed_runs.h"
 #include "tools/compliance/log_numbers.h"
+#include "tools/compliance/runs_of_the_score.h"
 
 namespace hm11 {
 namespace {
@@ -25,6 +27,13 @@ bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
          run.total_bytes() != claimed;
 }
 
+// Whether a claimed total is the one of the model as it is in memory.
+bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
+  return std::any_of(run.totals.begin(), run.totals.end(), [&](const LoggedBytes& total) {
+    return total.qualifier.empty() && total.bytes == claimed && *run.total_bytes() < total.bytes;
+  });
+}
+
 void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                   AuditNumbers* numbers) {
   if (folder.claims && folder.claims->bytes_total) {
@@ -33,11 +42,17 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   }
   std::optional<int64_t> logged;
   for (const LoggedRun* run : runs) {
-    if (!run->total_bytes() || PrintsClaimedTotal(folder, *run)) continue;
+    if (!run->total_bytes() || SizeIsOfAnotherScore(folder, *run)) continue;
+    if (PrintsAsUncounted(*run, numbers->claimed_bytes)) {
+      numbers->claimed_bytes = std::nullopt;
+    } else if (PrintsClaimedTotal(folder, *run)) {
+      continue;
+    }
     // Without a total behind it a size is that of the model before compression.
     if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
       logged = std::max(logged, run->model_bytes());
     }
+    numbers->logged_bytes = std::max(numbers->logged_bytes, run->total_bytes());
     if (numbers->claimed_bytes && *run->total_bytes() <= *numbers->claimed_bytes) continue;
     numbers->claimed_bytes = run->total_bytes();
     numbers->claimed_bytes_place = run->total_place();
@@ -63,6 +78,22 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   }
 }
 
+// The same score with more digits: the trainer prints it rounded, and exactly on a line behind.
+const LoggedScore& WithMoreDigits(const LoggedRun& run, const LoggedScore& score) {
+  const auto same = [](double exact, double rounded, int decimals) {
+    return std::abs(exact - rounded) <= 0.51 * std::pow(10, -decimals);
+  };
+  for (const LoggedScore& other : run.finals) {
+    if (other.line > score.line && other.bpb_decimals > score.bpb_decimals &&
+        other.loss_decimals > score.loss_decimals && absl::StartsWith(other.label, score.label) &&
+        same(other.val_bpb, score.val_bpb, score.bpb_decimals) &&
+        same(other.val_loss, score.val_loss, score.loss_decimals)) {
+      return other;
+    }
+  }
+  return score;
+}
+
 void MeasureScores(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                    AuditNumbers* numbers) {
   int64_t unnamed = 0;
@@ -72,10 +103,12 @@ void MeasureScores(const SubmissionFolder& folder, const std::vector<const Logge
     numbers->scores_logged = true;
     numbers->bpb_by_seed[run->seed.value_or(--unnamed)] = score->val_bpb;
     if (score->val_loss <= 0) continue;
+    const LoggedScore& exact = WithMoreDigits(*run, *score);
     Fingerprint print =
-        FindFingerprint(score->val_loss, score->loss_decimals, score->val_bpb, score->bpb_decimals);
-    print.place = {run->path, score->line};
+        FindFingerprint(exact.val_loss, exact.loss_decimals, exact.val_bpb, exact.bpb_decimals);
+    print.place = {run->path, exact.line};
     print.logged = true;
+    print.of_whole_text = WholeTextName(*run) != nullptr;
     if (run->val_tokens) print.text_bytes = static_cast<double>(*run->val_tokens) / print.tokens_a_byte;
     numbers->fingerprints.push_back(print);
   }
@@ -240,7 +273,7 @@ Audit AuditSubmission(const AuditInput& input) {
                   .practice = PracticeAt(audit.date, folder.is_record()),
                   .runs = std::move(claimed.runs),
                   .others = std::move(claimed.others)};
-  MeasureSizes(folder, subject.runs, &subject.numbers);
+  MeasureSizes(folder, SizedRunsOfTheScore(folder, subject.runs), &subject.numbers);
   MeasureScores(folder, subject.runs, &subject.numbers);
   audit.other_runs = std::move(claimed.why_others);
   for (const Rule& rule : Rules()) {

@@ -57,7 +57,7 @@ struct LoggedRun {
   bool stopped_by_clock = false;             // a line stopping_early was there
   std::optional<int64_t> steps = {};
   std::optional<double> hessian_seconds = {};  // collecting them from data, all together
-  bool uses_hessians = false;                  // GPTQ is mentioned
+  bool uses_hessians = false;                  // GPTQ calibrates or quantizes
   bool calibrates_on_own_text = false;         // self-generated calibration: reads no training data
   // Epochs of test-time training that are printed before the model is quantized: it trained on the validation
   // text and sealed that into the artifact. 0 when there are none.
@@ -87,8 +87,9 @@ struct LoggedRun {
   std::string tokenizer = {};  // path
   std::string dataset = {};    // name
   std::map<std::string, std::string> settings = {};
-  uint64_t source_hash = 0;  // of the program's text in the log; 0 when it holds none
-  int64_t source_bytes = 0;
+  bool lists_settings = false;                // below a line "Hyperparameters:", all of them
+  uint64_t source_hash = 0;                   // of the program's text in the log; 0 when it holds none
+  bool source_ends = false;                   // at a rule: nothing else can be behind it
   bool failed = false;                        // a Python traceback
   std::map<std::string, int64_t> lines = {};  // of "seed", "train_time", "hessians", "total_eval_time", ...
 

@@ -11,6 +11,8 @@
 namespace hm11 {
 namespace {
 
+constexpr char kPreQuantWord[] = "prequantttt";
+
 // What a name that the author gave says of validation text in the artifact: "PreQuantTTT", "ValOnly"; not
 // "NoPreQuantTTT". "" when nothing.
 std::string OwnWordFor(absl::string_view name) {
@@ -22,7 +24,7 @@ std::string OwnWordFor(absl::string_view name) {
   }
   // "Legal": on training text, or not before sealing; the logs say which.
   if (absl::StrContains(letters, "legal")) return "";
-  for (const char* word : {"prequantttt", "paidprefix", "valonly"}) {
+  for (const char* word : {kPreQuantWord, "paidprefix", "valonly"}) {
     const size_t at = letters.find(word);
     if (at == std::string::npos) continue;
     const absl::string_view before = absl::string_view(letters).substr(0, at);
@@ -57,6 +59,27 @@ void JudgePaidPrefix(const Case& subject, Condition* condition) {
     condition->Add(
         absl::StrCat("the file is ", ids, ", and the program has a prefix that it need not predict"), places,
         Sureness::kWorkedOut);
+  }
+}
+
+// What the folder's name and the submission's say of the artifact.
+void JudgeOwnName(const Case& subject, Condition* condition) {
+  const SubmissionFolder& folder = subject.folder;
+  const std::string title = folder.claims ? folder.claims->name : "";
+  for (const std::string& name : {folder.name(), title}) {
+    const std::string word = OwnWordFor(name);
+    if (word.empty()) continue;
+    std::vector<Place> places;
+    if (name == title) places.push_back({folder.claims_file, folder.claims->LineOf("name")});
+    // A plan may be in the name; the logs tell what was run.
+    const bool only_a_name =
+        word == kPreQuantWord && !subject.runs.empty() && condition->strict != Verdict::kFail;
+    if (only_a_name) {
+      return condition->Add(absl::StrCat("its own name says so, but no log that is read here: ", name),
+                            places, Sureness::kSuspected);
+    }
+    condition->SetBoth(Verdict::kFail);
+    return condition->Add(absl::StrCat("its own name says so: ", name), places);
   }
 }
 
@@ -95,22 +118,14 @@ void JudgeSealing(const Case& subject, Condition* condition) {
     condition->SetBoth(Verdict::kFail);
     condition->Add("its own answer is no_pre_quant_ttt: false", {DisclaimerPlace(subject.folder)});
   }
-  const std::string title = subject.folder.claims ? subject.folder.claims->name : "";
-  for (const std::string& name : {subject.folder.name(), title}) {
-    const std::string word = OwnWordFor(name);
-    if (word.empty()) continue;
-    condition->SetBoth(Verdict::kFail);
-    condition->Add(
-        absl::StrCat("its own name says so: ", name),
-        {{subject.folder.claims_file, subject.folder.claims ? subject.folder.claims->LineOf("name") : 0}});
-    break;
-  }
+  JudgeOwnName(subject, condition);
 }
 
 void JudgeCalibration(const Case& subject, Condition* condition) {
-  bool calibrates = false, all_own = true, all_timed = true;
+  bool calibrates = false, all_own = true, all_timed = true, trains = false;
   std::vector<Place> places;
   for (const LoggedRun* run : subject.runs) {
+    trains = trains || run->train_seconds;
     if (!run->uses_hessians) continue;
     calibrates = true;
     all_own = all_own && run->calibrates_on_own_text;
@@ -124,8 +139,9 @@ void JudgeCalibration(const Case& subject, Condition* condition) {
   }
   if (subject.runs.empty()) return condition->Add("there is no log");
   if (!calibrates) {
-    condition->SetBoth(Verdict::kPass);
-    condition->Add("the logs know no calibration");
+    // Who only evaluates calibrated before.
+    if (trains) condition->SetBoth(Verdict::kPass);
+    condition->Add("no log of the claim speaks of a calibration in a form that is read here");
   } else if (all_own) {
     condition->practised = Verdict::kPass;
     condition->Add("the logs say that it is on text of the model's own", places);

@@ -1,6 +1,9 @@
 // Conditions on sizes, times and the machine.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <map>
+#include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -10,6 +13,7 @@
 #include "absl/strings/str_split.h"
 #include "core/number_text.h"
 #include "tools/compliance/rules.h"
+#include "tools/compliance/runs_of_the_score.h"
 
 namespace hm11 {
 namespace {
@@ -49,6 +53,16 @@ std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
   return std::nullopt;
 }
 
+// The runs of the claimed score with a training time; where they have none, or the claim is of none of them,
+// the runs that may be of its training.
+std::vector<const LoggedRun*> TimedRunsOfTheScore(const Case& subject) {
+  std::vector<const LoggedRun*> timed;
+  for (const LoggedRun* run : RunsOfTheScore(subject.folder, subject.runs)) {
+    if (run->train_seconds) timed.push_back(run);
+  }
+  return timed.empty() ? subject.TimedRuns() : timed;
+}
+
 // The score that counts, under a name of its own if no final score is the claim; null when there is none.
 const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
   const LoggedScore* counted = CountedScore(folder, run);
@@ -65,8 +79,8 @@ const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun&
   return counted;
 }
 
-// The program's bytes in a log whose total is over the cap only because the program ran before it was packed;
-// 0 when it is not so.
+// The program's bytes in a log whose total is over the cap only because the program ran before it was packed,
+// or, in a study, made smaller; 0 when it is not so.
 int64_t UnpackedCodeOverTheCap(const Case& subject) {
   const AuditNumbers& numbers = subject.numbers;
   if (!numbers.shipped_bytes || *numbers.shipped_bytes > kArtifactCapBytes) return 0;
@@ -76,17 +90,55 @@ int64_t UnpackedCodeOverTheCap(const Case& subject) {
     const bool counted = run->path == numbers.claimed_bytes_place.file &&
                          run->total_place().line == numbers.claimed_bytes_place.line;
     const int64_t code = run->code_bytes().value_or(0);
-    if (!counted || !run->total_bytes() || code <= numbers.code_bytes || unpacked * 10 < code * 9) continue;
+    if (!counted || !run->total_bytes() || code <= numbers.code_bytes) continue;
+    if (subject.folder.is_record() && unpacked * 10 < code * 9) continue;
     const int64_t packed = *run->total_bytes() - code + numbers.code_bytes + numbers.data_bytes;
     if (*run->total_bytes() > kArtifactCapBytes && packed <= kArtifactCapBytes) return code;
   }
   return 0;
 }
 
-bool ClaimsNoArtifact(const SubmissionFolder& folder) {
-  return !folder.is_record() && folder.claims && !folder.claims->val_bpb && !folder.claims->bytes_total &&
-         folder.claims->seeds.empty();
+// Why a size over the cap in a log is not that of a claimed artifact; "" when it is.
+std::string OfNoClaimedArtifact(const Case& subject) {
+  const SubmissionFolder& folder = subject.folder;
+  if (!folder.claims && std::any_of(subject.runs.begin(), subject.runs.end(), [](const LoggedRun* run) {
+        return run->total_bytes() && *run->total_bytes() <= kArtifactCapBytes;
+      })) {
+    return "another log's is within the cap, and nothing says which one is submitted";
+  }
+  const bool claims_nothing = !folder.claims || (!folder.claims->val_bpb && !folder.claims->bytes_total &&
+                                                 folder.claims->seeds.empty());
+  return !folder.is_record() && claims_nothing
+             ? "the study claims no artifact: its logs are of what it compares"
+             : "";
 }
+
+// A submission.json that gives no score: what its logs are of is not claimed.
+bool ClaimsNoScore(const SubmissionFolder& folder) {
+  return folder.claims && !folder.claims->val_bpb &&
+         std::none_of(folder.claims->seeds.begin(), folder.claims->seeds.end(),
+                      [](const auto& each) { return each.second.val_bpb.has_value(); });
+}
+
+// Which seeds have a run on the hardware that is asked for.
+struct SeedsOnHardware {
+  std::map<int64_t, bool> as_asked = {};
+
+  bool HasOther() const {
+    return std::any_of(as_asked.begin(), as_asked.end(), [](const auto& each) { return !each.second; });
+  }
+  // A fail is of a claimed seed, or of all runs of a claim.
+  Verdict Judge(const SubmissionFolder& folder, bool named) const {
+    if (!HasOther()) return named ? Verdict::kPass : Verdict::kCannotTell;
+    if (ClaimsNoScore(folder)) return Verdict::kCannotTell;
+    bool none = true, of_a_claimed_seed = false;
+    for (const auto& [seed, is] : as_asked) {
+      none = none && !is;
+      of_a_claimed_seed = of_a_claimed_seed || (!is && folder.claims && folder.claims->seeds.count(seed) > 0);
+    }
+    return none || of_a_claimed_seed ? Verdict::kFail : Verdict::kCannotTell;
+  }
+};
 
 // Files beside the entry's that the program uses.
 void AddWhatElseCounts(const Case& subject, Condition* condition) {
@@ -129,18 +181,23 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
                      numbers.data_bytes > 0 ? absl::StrCat(" + data ", Bytes(numbers.data_bytes)) : ""),
         {}, Sureness::kWorkedOut);
   } else {
-    condition->Add(numbers.model_bytes ? "no program in the folder: its bytes as shipped are unknown"
-                                       : "the model's bytes are neither in the folder nor in a log");
+    condition->Add(numbers.model_bytes
+                       ? "no program in the folder: its bytes as shipped are unknown"
+                       : "no model lies in the folder, and no log of the claim gives its bytes "
+                         "in a form that is read here");
   }
   AddWhatElseCounts(subject, condition);
   const auto over = [](std::optional<int64_t> bytes) { return bytes && *bytes > kArtifactCapBytes; };
-  if ((over(numbers.claimed_bytes) || over(numbers.shipped_bytes)) && ClaimsNoArtifact(subject.folder)) {
+  const std::string of_none = OfNoClaimedArtifact(subject);
+  if (!over(numbers.claimed_bytes) && !over(numbers.shipped_bytes)) {
+    if (numbers.shipped_bytes) condition->strict = Verdict::kPass;
+  } else if (!of_none.empty()) {
     condition->SetBoth(Verdict::kCannotTell);
-    condition->Add("the study claims no artifact: its logs are of what it compares");
-  } else if (over(numbers.claimed_bytes) || over(numbers.shipped_bytes)) {
+    condition->Add(of_none);
+  } else if (!over(numbers.claimed_bytes) && !over(*numbers.shipped_bytes - numbers.data_bytes)) {
+    condition->Add("whether the score needs that data is not said");
+  } else {
     condition->strict = Verdict::kFail;
-  } else if (numbers.shipped_bytes) {
-    condition->strict = Verdict::kPass;
   }
 }
 
@@ -148,33 +205,35 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   bool known = false, strict_known = true, behind_the_cap = false;
   double longest = 0, longest_with_hessians = 0;
-  for (const LoggedRun* run : subject.TimedRuns()) {
+  for (const LoggedRun* run : TimedRunsOfTheScore(subject)) {
     const LoggedRun& log = *run;
     // What is read of the validation text is condition 6's.
     const bool reads_data =
         log.uses_hessians && !log.calibrates_on_own_text && log.calibrates_on_validation_line == 0;
     const double hessians = reads_data ? log.hessian_seconds.value_or(0) : 0;
+    const double together = *log.train_seconds + hessians;
     known = true;
     longest = std::max(longest, *log.train_seconds);
-    longest_with_hessians = std::max(longest_with_hessians, *log.train_seconds + hessians);
+    longest_with_hessians = std::max(longest_with_hessians, together);
     std::string text = absl::StrCat("trained ", SecondsText(*log.train_seconds));
     std::vector<Place> places = {log.At("train_time")};
     if (hessians > 0) {
-      absl::StrAppend(&text, " + Hessians ", SecondsText(hessians), " = ",
-                      SecondsText(*log.train_seconds + hessians));
+      absl::StrAppend(&text, " + Hessians ", SecondsText(hessians), " = ", SecondsText(together));
       places.push_back(log.At("hessians"));
-    } else if (reads_data) {
-      absl::StrAppend(&text, ", and GPTQ without a time for its Hessians");
+    }
+    if (together > kTrainCapSeconds) absl::StrAppend(&text, ", over the cap");
+    if (reads_data && !log.hessian_seconds) {
+      absl::StrAppend(&text, "; GPTQ's calibration has no time in a form that is read here");
       strict_known = false;
     }
     if (reads_data && log.calibrates_line > log.At("train_time").line && *log.train_seconds > kCapUsedUp) {
       behind_the_cap = true;
-      absl::StrAppend(&text, ", collected when the time was used up");
+      absl::StrAppend(&text, "; calibrated when the time was used up");
       places.push_back({log.path, log.calibrates_line});
     }
     condition->Add(text, places);
   }
-  if (!known) return condition->Add("no log gives a training time");
+  if (!known) return condition->Add("no log gives a training time in a form that is read here");
   const bool refused = longest > kTrainCapSeconds + kTrainTolerance ||
                        longest_with_hessians > kTrainCapSeconds + subject.practice.calibration_overrun ||
                        (behind_the_cap && !subject.practice.calibrates_behind_the_cap);
@@ -189,7 +248,9 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
 void JudgeEvaluationTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   bool known = false, over = false, over_together = false;
-  for (const LoggedRun* run : subject.runs) {
+  std::vector<const LoggedRun*> runs = RunsOfTheScore(subject.folder, subject.runs);
+  if (runs.empty()) runs = subject.runs;
+  for (const LoggedRun* run : runs) {
     double together = 0, longest = 0;
     Place place;
     const LoggedScore* counted = ClaimedScore(subject.folder, *run);
@@ -215,7 +276,11 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
     together = std::max(together, longest);
     if (together <= 0) continue;
     known = true;
-    if (longest > 0) condition->Add(absl::StrCat("evaluated in ", SecondsText(longest)), {place});
+    if (longest > 0) {
+      condition->Add(absl::StrCat("evaluated in ", SecondsText(longest),
+                                  longest > kEvalCapSeconds ? ", over the cap" : ""),
+                     {place});
+    }
     if (together > longest && places.size() > 1) {
       condition->Add(absl::StrCat("all evaluations of the artifact took ", SecondsText(together)), places,
                      Sureness::kWorkedOut);
@@ -228,7 +293,7 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
     condition->facts.push_back(*own);
     over = known = true;
   }
-  if (!known) return condition->Add("no log gives an evaluation time");
+  if (!known) return condition->Add("no log gives an evaluation time in a form that is read here");
   condition->practised = over ? Verdict::kFail : Verdict::kPass;
   condition->strict = over ? Verdict::kFail : over_together ? Verdict::kCannotTell : Verdict::kPass;
   if (over_together && !over) condition->Add("whether the score needs more than one of them is not said");
@@ -236,22 +301,27 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
 
 void JudgeHardware(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  bool named = false, other = false;
+  bool named = false;
+  SeedsOnHardware strict, practised;
+  int64_t unnamed = 0;
   for (const LoggedRun* run : subject.runs) {
     if (run->gpu.empty() && !run->world_size) continue;
-    condition->Add(absl::StrCat(run->gpu.empty() ? "unnamed GPU" : run->gpu,
-                                run->world_size ? absl::StrCat(", world size ", *run->world_size) : ""),
+    const std::string count = run->world_size ? absl::StrCat("world size ", *run->world_size) : "";
+    condition->Add(run->gpu.empty() ? absl::StrCat(count, "; no name of the GPU was read")
+                                    : absl::StrCat(run->gpu, count.empty() ? "" : ", ", count),
                    {run->At(run->gpu.empty() ? "world_size" : "gpu")});
-    const bool other_gpu = !run->gpu.empty() && !absl::StrContains(run->gpu, "H100");
-    const bool other_count = run->world_size && *run->world_size != 8;
-    other = other || other_gpu || other_count;
-    if (other_count || (other_gpu && !subject.practice.other_gpus)) condition->practised = Verdict::kFail;
+    const bool h100 = run->gpu.empty() || absl::StrContains(run->gpu, "H100");
+    const bool eight = !run->world_size || *run->world_size == 8;
+    const int64_t seed = run->seed ? *run->seed : --unnamed;
+    strict.as_asked[seed] |= h100 && eight;
+    practised.as_asked[seed] |= eight && (h100 || subject.practice.other_gpus);
     named = named || (!run->gpu.empty() && run->world_size);
   }
-  if (other) condition->strict = Verdict::kFail;
-  if (named && !other) condition->strict = Verdict::kPass;
-  if (named && condition->practised != Verdict::kFail) condition->practised = Verdict::kPass;
+  condition->strict = strict.Judge(subject.folder, named);
+  condition->practised = practised.Judge(subject.folder, named);
   if (condition->facts.empty()) condition->Add("no log names its GPU");
+  if (strict.HasOther() && condition->strict == Verdict::kCannotTell)
+    condition->Add("whether what is claimed is of these runs is not said");
 }
 
 }  // namespace hm11

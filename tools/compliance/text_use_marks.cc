@@ -12,22 +12,6 @@
 namespace hm11 {
 namespace {
 
-constexpr size_t kMostHessianLines = 200;
-
-// "gptq:calibrating with 256 batches...", "GPTQ:collecting Hessians from calibration data...",
-// "gptq:calibrating with 64 batches (using val data)..."; not "calibration: off" and the like.
-void ReadCalibration(const std::string& lower, int64_t line, LoggedRun* run) {
-  if (!ContainsAny(lower, {"gptq", "hessian", "awq"}) || !ContainsAny(lower, {"calibrat", "collect"})) return;
-  const bool does = ContainsAny(lower, {"calibrating", "collecting", "calibrated", "collected"});
-  if (does && run->calibrates_line == 0 && run->train_seconds) run->calibrates_line = line;
-  const bool on_validation = ContainsAny(lower, {"val data", "val_data", "val-data", "validation data",
-                                                 "val tokens", "val_tokens", "validation tokens"}) &&
-                             !ContainsAny(lower, {"no val", "not val", "without val"});
-  if (on_validation && (does || absl::StrContains(lower, "using"))) {
-    run->calibrates_on_validation_line = line;
-  }
-}
-
 // "ngram_two_pass: Pass 2 done val_bpb=0.09", "ngram_pass2 chunk:9 pass1:0.57 pass2:0.11",
 // "pass 2 [100/237] scored=... avg_nll=1.8057".
 void ReadPasses(const std::string& lower, int64_t line, LoggedRun* run) {
@@ -61,23 +45,8 @@ bool StartsLikeScoreAfterAdaptation(const std::string& lower) {
 
 }  // namespace
 
-// "gptq:collected 67 hessians in 12.7s"; a log may hold its tail twice, which counts once.
-void TextUseMarks::ReadHessianTime(const std::string& lower, int64_t line, LoggedRun* run) {
-  if (!absl::StrContains(lower, "hessian")) return;
-  run->uses_hessians = true;
-  const size_t in = lower.find(" in ", lower.find("hessian"));
-  if (in == std::string::npos || !ContainsAny(lower, {"collect", "hessians"})) return;
-  const auto seconds = Seconds(absl::string_view(lower).substr(in + 4), /*bare=*/1);
-  if (!seconds || *seconds < 0 || *seconds >= 1e6 || hessian_lines_.size() >= kMostHessianLines) return;
-  if (!hessian_lines_.insert(lower).second) return;
-  run->hessian_seconds = run->hessian_seconds.value_or(0) + *seconds;
-  run->lines["hessians"] = line;
-}
-
 void TextUseMarks::Read(const std::string& lower, int64_t line, LoggedRun* run) {
-  ReadHessianTime(lower, line, run);
   ReadAdaptation(lower, line, run);
-  ReadCalibration(lower, line, run);
   ReadPasses(lower, line, run);
   ReadPaidPrefix(lower, line, run);
 }
@@ -85,6 +54,7 @@ void TextUseMarks::Read(const std::string& lower, int64_t line, LoggedRun* run) 
 void TextUseMarks::Seal(LoggedRun* run) {
   if (adapts_line_ > 0 && run->adapts_before_sealing_line == 0 && run->train_seconds) {
     run->adapts_before_sealing_line = adapts_line_;
+    run->trains_on_text_line = 0;
   }
   sealed_ = sealed_ || run->train_seconds.has_value();
 }
@@ -108,7 +78,8 @@ void TextUseMarks::ReadTrainingOnText(const std::string& lower, int64_t line, Lo
 void TextUseMarks::ReadAdaptation(const std::string& lower, int64_t line, LoggedRun* run) {
   // Bursts go over training batches that were kept.
   if (!absl::StrContains(lower, "ttt") || absl::StrContains(lower, "burst")) return;
-  if (sealed_) return ReadTrainingOnText(lower, line, run);
+  if (sealed_ || perhaps_sealed_) ReadTrainingOnText(lower, line, run);
+  if (sealed_) return;
   if (adapts_line_ > 0) return;
   const bool scored_after = StartsLikeScoreAfterAdaptation(lower);
   for (size_t at = lower.find("epoch"); at != std::string::npos || scored_after;

@@ -18,8 +18,17 @@ bool HasAny(absl::string_view text, std::initializer_list<absl::string_view> par
                      [&](absl::string_view part) { return absl::StrContains(text, part); });
 }
 
+// Strings are put back where the statement has them emptied.
 std::string Excerpt(const PythonStatement& statement) {
-  const std::string text = std::string(absl::StripAsciiWhitespace(statement.code));
+  std::string text;
+  size_t next = 0;
+  absl::string_view code = absl::StripAsciiWhitespace(statement.code);
+  for (size_t at = code.find("\"\""); at != absl::string_view::npos && next < statement.strings.size();
+       at = code.find("\"\"")) {
+    absl::StrAppend(&text, code.substr(0, at + 1), statement.strings[next++].substr(0, 40), "\"");
+    code.remove_prefix(at + 2);
+  }
+  absl::StrAppend(&text, code);
   return text.size() > 90 ? absl::StrCat(text.substr(0, 90), "...") : text;
 }
 
