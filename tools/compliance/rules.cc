@@ -25,27 +25,30 @@ bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
          run.total_bytes() != claimed;
 }
 
-// Whether a claimed total is the one of the model as it is in memory.
+// Whether a claimed total is the one that a log prints of the model as it is in memory, before that of the
+// artifact.
 bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
+  const std::optional<int64_t> counted = run.total_bytes();
   return std::any_of(run.totals.begin(), run.totals.end(), [&](const LoggedBytes& total) {
-    return total.qualifier.empty() && total.bytes == claimed && *run.total_bytes() < total.bytes;
+    return total.qualifier.empty() && total.bytes == claimed && counted && *counted < total.bytes;
   });
 }
 
 void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                   AuditNumbers* numbers) {
-  if (folder.claims && folder.claims->bytes_total) {
-    numbers->claimed_bytes = folder.claims->bytes_total;
-    numbers->claimed_bytes_place = {folder.claims_file, folder.claims->LineOf("bytes_total")};
+  std::optional<int64_t> total = folder.claims ? folder.claims->bytes_total : std::nullopt;
+  if (total) numbers->claimed_bytes_place = {folder.claims_file, folder.claims->LineOf("bytes_total")};
+  numbers->claimed_bytes = total;
+  for (const LoggedRun& log : folder.logs) {
+    if (!PrintsAsUncounted(log, total)) continue;
+    total = std::nullopt;
+    numbers->claimed_bytes = log.total_bytes();
+    numbers->claimed_bytes_place = log.total_place();
   }
   std::optional<int64_t> logged;
   for (const LoggedRun* run : runs) {
-    if (!run->total_bytes() || SizeIsOfAnotherScore(folder, *run)) continue;
-    if (PrintsAsUncounted(*run, numbers->claimed_bytes)) {
-      numbers->claimed_bytes = std::nullopt;
-    } else if (PrintsClaimedTotal(folder, *run)) {
-      continue;
-    }
+    const bool of_another = PrintsClaimedTotal(folder, *run) || SizeIsOfAnotherScore(folder, *run);
+    if (!run->total_bytes() || of_another) continue;
     // Without a total behind it a size is that of the model before compression.
     if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
       logged = std::max(logged, run->model_bytes());
@@ -63,8 +66,8 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   take(logged, "the logs");
   if (folder.claims) {
     take(folder.claims->bytes_model, "submission.json");
-    if (folder.claims->bytes_total && folder.claims->bytes_code) {
-      take(*folder.claims->bytes_total - *folder.claims->bytes_code, "submission.json, total less code");
+    if (total && folder.claims->bytes_code) {
+      take(*total - *folder.claims->bytes_code, "submission.json, total less code");
     }
   }
   numbers->code_bytes = folder.used_code_bytes();
