@@ -116,17 +116,21 @@ ClaimedRuns FindClaimedRuns(const SubmissionFolder& folder) {
   }
   if (const LoggedRun* only = OnlyRunOfClaim(folder, claimed.runs)) {
     // Runs of one program that score about the same are a series, even where the best of them is claimed.
-    const auto far = [&](const LoggedRun* run) {
+    std::erase_if(claimed.runs, [&](const LoggedRun* run) {
       if (run->path == only->path) return false;
-      if (run->code_bytes() && only->code_bytes() && *run->code_bytes() != *only->code_bytes()) return true;
-      return std::none_of(run->finals.begin(), run->finals.end(), [&](const LoggedScore& score) {
+      const bool far = std::none_of(run->finals.begin(), run->finals.end(), [&](const LoggedScore& score) {
         return std::abs(score.val_bpb - *folder.claims->val_bpb) < 0.01;
       });
-    };
-    for (const LoggedRun* run : claimed.runs) {
-      if (far(run)) set_apart(run, absl::StrCat("the claimed score is in ", only->path));
-    }
-    std::erase_if(claimed.runs, far);
+      const bool other_program =
+          run->code_bytes() && only->code_bytes() && *run->code_bytes() != *only->code_bytes();
+      if (far) {
+        set_apart(run, absl::StrCat("the claimed score is in ", only->path));
+      } else if (other_program) {
+        set_apart(run, absl::StrCat("the claimed score is in ", only->path, ", of a program of ",
+                                    *only->code_bytes(), " bytes, and this one's has ", *run->code_bytes()));
+      }
+      return far || other_program;
+    });
   }
   return claimed;
 }

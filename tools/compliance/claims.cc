@@ -13,6 +13,7 @@
 #include "absl/strings/strip.h"
 #include "core/status.h"
 #include "nlohmann/json.hpp"
+#include "tools/compliance/own_words.h"
 
 namespace hm11 {
 namespace {
@@ -223,14 +224,20 @@ int NestingOf(absl::string_view json) {
   return deepest;
 }
 
-// The line of each field's first appearance, to be cited.
-void FindLines(absl::string_view json, const Json& root, std::map<std::string, int64_t>* lines) {
-  size_t fields = 0;
-  for (const auto& [key, value] : root.items()) {
-    if (++fields > 200 || key.size() > 100) continue;
-    const size_t at = json.find(absl::StrCat("\"", key, "\""));
-    if (at == absl::string_view::npos) continue;
-    (*lines)[key] = 1 + std::count(json.begin(), json.begin() + static_cast<int64_t>(at), '\n');
+// The line of each field of the whole, to be cited; fields within others go by the same names.
+void FindLines(absl::string_view json, std::map<std::string, int64_t>* lines) {
+  int depth = 0;
+  int64_t line = 1;
+  for (size_t i = 0; i < json.size() && lines->size() < 200; ++i) {
+    const char c = json[i];
+    line += c == '\n';
+    depth += (c == '{' || c == '[') - (c == '}' || c == ']');
+    if (c != '"') continue;
+    const size_t begin = i + 1;
+    for (++i; i < json.size() && json[i] != '"'; ++i) i += json[i] == '\\';
+    const size_t next = std::min(json.size(), json.find_first_not_of(" \t\r\n", i + 1));
+    if (depth != 1 || json.substr(next, 1) != ":" || i - begin > 100) continue;
+    lines->emplace(json.substr(begin, i - begin), line);
   }
 }
 
@@ -285,6 +292,17 @@ void ReadFields(const Json& root, SubmissionClaims* claims) {
   claims->train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
 }
 
+// Fields that say what the whole is: "status": "non_record", "non_record": true, "name": "Non-record: ...".
+void ReadTrack(const Json& root, SubmissionClaims* claims) {
+  for (const auto& [key, value] : root.items()) {
+    const std::string text = value.is_string() ? value.get<std::string>() : "";
+    const bool set = value.is_boolean() && value.get<bool>() && CallsItselfNonRecord(key);
+    claims->non_record = claims->non_record || set || CallsItselfNonRecord(text);
+    claims->speaks_of_three_seeds =
+        claims->speaks_of_three_seeds || SpeaksOfAMeanOfThree(absl::StrCat(key, " ", text));
+  }
+}
+
 // What it says of each seed; the largest artifact of all counts.
 void ReadAllSeeds(const Json& root, SubmissionClaims* claims) {
   for (const char* key : {"seeds", "seed", "seed_results", "per_seed", "results_by_seed", "runs"}) {
@@ -336,6 +354,7 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   HM_ASSIGN_OR_RETURN(const Json root, ParseObject(json));
   SubmissionClaims claims;
   ReadFields(root, &claims);
+  ReadTrack(root, &claims);
   ReadAllSeeds(root, &claims);
   if (const auto found = root.find("compliance"); found != root.end() && found->is_object()) {
     for (const auto& [key, value] : found->items()) {
@@ -344,7 +363,7 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   }
   CollectFiles(root, 0, &claims.files);
   CollectReferenceLogs(root, &claims.reference_logs);
-  FindLines(json, root, &claims.lines);
+  FindLines(json, &claims.lines);
   if (claims.bytes_total) {
     // The largest of several stands below a seed, not where the first field of that name is.
     const size_t at = json.find(absl::StrCat(*claims.bytes_total));

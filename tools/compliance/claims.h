@@ -30,6 +30,8 @@ struct SubmissionClaims {
   std::string name = {};
   std::string date = {};
   std::string track = {};
+  bool non_record = false;             // a field of it says so
+  bool speaks_of_three_seeds = false;  // a field of it is a mean of three
   std::string hardware = {};
   std::optional<double> val_loss = {};  // nats a token, mean over the seeds
   std::optional<double> val_bpb = {};

@@ -184,7 +184,7 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
         "          if min(ws + seq_len, total) - ws >= 1]\n");
   });
-  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not said");
+  Expect(8, kCannotTell, kPass, "whether the score is of that loop is not known");
   AuditWith([](Submission& s) {
     s.SetProgram(
         "import torch\nstarts = [ws for ws in range(0, total, stride)\n"
@@ -195,7 +195,7 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
   });
   Expect(8, kFail, kPass, "sliding windows");
   AuditWith([](Submission& s) {
-    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.4105219, run.val_tokens = 62021632;
+    for (MadeUpRun& run : s.runs) run.tokens_a_byte = 0.41052189, run.val_tokens = 62021632;
   });
   Expect(8, kFail, kPass, "score the tail twice");
   AuditWith([](Submission& s) {
@@ -258,13 +258,13 @@ TEST_F(ComplianceTest, SeedsAreOfOneProgramAndOneConfiguration) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.program = "import other\n";
   });
-  Expect(21, kFail, kPass, "is not the one in the folder");
+  Expect(21, kFail, kPass, "none of those in the folder");
   AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.03\n"; });
   Expect(21, kFail, kFail, "matrix_lr is 0.026 and 0.03");
   AuditWith([](Submission& s) { s.runs[2].settings = "  matrix_lr: 0.026\n  run_id: other\n"; });
   Expect(21, kPass, kPass);
   AuditWith([](Submission& s) { s.runs.pop_back(); });  // claimed, but without its log
-  Expect(21, kFail, kCannotTell);
+  Expect(21, kCannotTell, kCannotTell);
   Expect(23, kFail, kCannotTell, "seed 42 is claimed");
   AuditWith([](Submission& s) { s.claims["seeds"] = {40, 41}; });
   Expect(23, kFail, kCannotTell, "seed 42 has a log");
@@ -274,6 +274,7 @@ TEST_F(ComplianceTest, SignificanceIsOfTheGainOverTheOther) {
   const auto against = [&](double gain, double spread) {
     Submission other;
     for (size_t i = 0; i < 3; ++i) other.runs[i].bpb = 1.0801 + gain + spread * (static_cast<double>(i) - 1);
+    other.claims.erase("val_bpb");
     const std::string folder = NewFolder();
     Put(folder, other);
     const SubmissionFolder read = *ReadSubmissionFolder(folder);

@@ -16,6 +16,7 @@
 #include "core/file.h"
 #include "core/status.h"
 #include "tools/compliance/file_names.h"
+#include "tools/compliance/own_words.h"
 #include "tools/compliance/program_uses.h"
 #include "tools/compliance/token_blob.h"
 
@@ -341,8 +342,10 @@ std::string SubmissionFolder::date() const {
     }
     return true;
   };
-  // The folder's name is given when the pull request is made; the field is often that of an earlier run.
-  if (is_date(name())) return name().substr(0, 10);
+  // The folder's name is given when the pull request is made; the field is often that of an earlier run. A name
+  // from before the challenge is a slip.
+  const bool slip = name() < "2026-03" && claims && is_date(claims->date);
+  if (is_date(name()) && !slip) return name().substr(0, 10);
   return claims && is_date(claims->date) ? claims->date.substr(0, 10) : "";
 }
 
@@ -355,7 +358,14 @@ bool SubmissionFolder::is_record() const {
       return false;
     }
   }
-  return true;
+  // Studies lie in the track's folder too, by their own words.
+  return !(claims && claims->non_record) && !CallsItselfNonRecord(readme);
+}
+
+bool SubmissionFolder::names_track() const {
+  const std::string track = absl::AsciiStrToLower(claims ? claims->track : "");
+  return !is_record() || absl::StrContains(track, "record") || absl::StrContains(track, "10min") ||
+         absl::StrContains(path, "track_10min");
 }
 
 absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path) {

@@ -62,9 +62,11 @@ struct SubmissionFolder {
   int64_t used_code_bytes() const;  // of the programs that the entry uses, as shipped
   const ProgramFile* entry_program() const;
   std::string used_code() const;  // texts of those programs, unpacked
-  bool is_record() const;         // of the ten-minute track, as far as folder and claims say
-  std::string name() const;       // its last path component
-  std::string date() const;       // "2026-04-09" of the claims, else of the folder's name; "" when unknown
+  // Meant for the ten-minute track: so it is judged unless path, claims or README call it a non-record.
+  bool is_record() const;
+  bool names_track() const;  // path, claims or README say which it is
+  std::string name() const;  // its last path component
+  std::string date() const;  // "2026-04-09" of the folder's name, else of the claims; "" when unknown
 };
 
 // NotFound when the folder is missing, FailedPrecondition when it is no folder or holds no file.

@@ -362,15 +362,9 @@ const Miniature kMiniatures[] = {
        s.runs[1].settings += "  seq: <property object at 0x7a7a57a7c7c0>\n  hypothesis: the seed is what changes here\n";
        s.runs[2].settings += "  seq: <property object at 0x7b1ad20846d0>\n  hypothesis: and now the third of them all\n";
      }},
-    {"SettingOfSomeLogsOnly", 21, kFail, kPass, "only train_seed42.log has the setting extra", "train_seed42.log",
-     [](Submission& s) {
-       for (MadeUpRun& run : s.runs) {
-         for (int i = 0; i < 10; ++i) absl::StrAppend(&run.settings, "  setting_", i, ": 1\n");
-       }
-       s.runs[2].settings += "  extra: 1\n";
-     }},
     {"CodeSizesThatDiffer", 21, kFail, kPass, "16000 bytes in one log, 17000", "train_seed40.log",
      [](Submission& s) {
+       ForEachRun(s, [](MadeUpRun& run) { run.program = ""; });
        s.runs[0].more = "Code size: 16000 bytes\n", s.runs[1].more = "Code size: 17000 bytes\n";
      }},
     {"SettingsThatDiffer", 21, kFail, kFail, "matrix_lr is 0.026 and 0.03", "train_seed42.log",
@@ -474,7 +468,7 @@ const Miniature kMiniatures[] = {
     {"PlausibleScore", 28, kPass, kPass, "", "", [](Submission&) {}},
     {"ImpossibleScore", 28, kImplausible, kImplausible, "0.0281 bits a byte", "",
      [](Submission& s) { Score(s, 0.028); }},
-    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "would explain it: a cache", "train_gpt.py:3",
+    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "may explain it: a cache", "train_gpt.py:3",
      [](Submission& s) { Score(s, 0.158), s.SetProgram(kCacheProgram); }},
     {"JumpInOneLog", 28, kImplausible, kImplausible, "from 1.1648 to 0.9920", "train_seed40.log",
      [](Submission& s) {
@@ -515,7 +509,7 @@ const Miniature kMiniatures[] = {
        for (MadeUpRun& run : s.runs) absl::StrAppend(&run.gpu, "   ", run.seed, "C");
        ReplaceInLogs(s, "\n", "\r\n");
      }},
-    {"ConsoleOutputBeforeTheProgram", 21, kCannotTell, kPass, "not every log holds its program", "",
+    {"ConsoleOutputBeforeTheProgram", 21, kPass, kPass, "", "",
      [](Submission& s) {
        for (const MadeUpRun& run : s.runs) {
          const std::string log = LogOf(run);
@@ -533,7 +527,7 @@ const Miniature kMiniatures[] = {
        }
        s.runs.clear(), s.claims.erase("seeds"), s.files["train.log"] = log;
      }},
-    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds claimed: 3", "",
+    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds in submission.json: 3", "",
      [](Submission& s) {
        MadeUpRun ablation = s.runs[0];
        ablation.bpb = 1.12, ablation.more = "Code size: 17000 bytes\n";
@@ -603,14 +597,14 @@ const Miniature kMiniatures[] = {
          run.after = absl::StrCat("final_sliding_window val_loss:2.7897 val_bpb:", run.bpb, "\n");
        });
      }},
-    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "the logs print 0.9901, their bytes miscounted", "",
+    {"ClaimThatCorrectsTheLogs", 28, kPass, kPass, "a log prints 0.9900, its bytes miscounted", "train_seed40.log",
      [](Submission& s) {
        for (MadeUpRun& run : s.runs) {
          s.claims["seed_results"][absl::StrCat(run.seed)] = {{"val_bpb", run.bpb}};
          run.bpb /= 1.0909, run.tokens_a_byte /= 1.0909;
        }
      }},
-    {"LowerInTheLogsThanClaimed", 28, kImplausible, kImplausible, "the logs print 0.5501 bits a byte", "",
+    {"LowerInTheLogsThanClaimed", 28, kCannotTell, kCannotTell, "a log prints 0.5500, which is not claimed", "train_seed40.log",
      [](Submission& s) { Score(s, 0.55), s.claims["val_bpb"] = 1.0801; }},
     {"PackedStubOfAnotherProgram", 1, kFail, kFail, "a log says: 16,004,000", "train_seed40.log",
      [](Submission& s) {

@@ -2,6 +2,7 @@
 #include "tools/compliance/report.h"
 
 #include <algorithm>
+#include <cmath>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -71,8 +72,15 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
   std::string score = folder.claims && folder.claims->val_bpb
                           ? absl::StrFormat("%.5f bits a byte claimed", *folder.claims->val_bpb)
                           : "none claimed";
-  for (const auto& [seed, bpb] : numbers.bpb_by_seed)
-    absl::StrAppendFormat(&score, "; %s %.5f", SeedName(seed), bpb);
+  const bool prints_another = folder.claims && folder.claims->val_bpb &&
+                              std::abs(numbers.MeanScore() - *folder.claims->val_bpb) > 4e-3;
+  const char* from = !numbers.scores_logged ? "; it gives"
+                     : prints_another       ? "; last in the logs"
+                                            : "; in the logs";
+  for (const auto& [seed, bpb] : numbers.bpb_by_seed) {
+    absl::StrAppendFormat(&score, "%s %s %.5f", from, SeedName(seed), bpb);
+    from = ",";
+  }
   row("score", score);
   std::vector<std::string> prints;
   for (const Fingerprint& print : numbers.fingerprints) {
@@ -82,9 +90,11 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
     if (std::find(prints.begin(), prints.end(), one) == prints.end()) prints.push_back(one);
   }
   row("tokens a byte", prints.empty() ? "unknown" : absl::StrJoin(prints, "; "));
-  row("bytes", absl::StrCat("claimed ", Bytes(numbers.claimed_bytes), "; as shipped ",
-                            Bytes(numbers.shipped_bytes), " (model ", Bytes(numbers.model_bytes), ", code ",
-                            Bytes(numbers.code_bytes), " in ", numbers.code_files, " files)"));
+  const std::optional<int64_t> claimed = folder.claims ? folder.claims->bytes_total : std::nullopt;
+  row("bytes",
+      absl::StrCat("claimed ", Bytes(claimed), "; in the logs ", Bytes(numbers.logged_bytes), "; as shipped ",
+                   Bytes(numbers.shipped_bytes), " (model ", Bytes(numbers.model_bytes), ", code ",
+                   Bytes(numbers.code_bytes), " in ", numbers.code_files, " files)"));
   for (const LoggedRun& log : folder.logs) {
     std::vector<std::string> run;
     if (log.train_seconds) run.push_back(absl::StrFormat("trained %.1f s", *log.train_seconds));
@@ -92,16 +102,18 @@ void AppendNumbers(const AuditInput& input, const AuditNumbers& numbers, std::st
     if (log.steps) run.push_back(absl::StrCat(*log.steps, " steps"));
     if (log.total_bytes()) run.push_back(absl::StrCat(Bytes(log.total_bytes()), " bytes"));
     row("run", absl::StrCat(log.path, log.seed ? absl::StrCat(", seed ", *log.seed) : "", ": ",
-                            absl::StrJoin(run, ", ")));
+                            run.empty() ? "no time, steps or size in a form that is read here"
+                                        : absl::StrJoin(run, ", ")));
   }
 }
 
-Json NumbersJson(const AuditNumbers& numbers) {
+Json NumbersJson(const SubmissionFolder& folder, const AuditNumbers& numbers) {
   Json json = Json::object();
   const auto set = [&](const char* key, std::optional<int64_t> value) {
     json[key] = value ? Json(*value) : Json(nullptr);
   };
-  set("bytes_claimed", numbers.claimed_bytes);
+  set("bytes_claimed", folder.claims ? folder.claims->bytes_total : std::nullopt);
+  set("bytes_logged", numbers.logged_bytes);
   set("bytes_shipped", numbers.shipped_bytes);
   set("bytes_model", numbers.model_bytes);
   json["bytes_code"] = numbers.code_bytes;
@@ -170,7 +182,9 @@ std::string Printable(absl::string_view text) {
 std::string AuditText(const AuditInput& input, const Audit& audit) {
   const SubmissionFolder& folder = *input.folder;
   std::string text = absl::StrCat(Printable(folder.path),
-                                  folder.is_record() ? " (ten-minute record track" : " (not a record",
+                                  !folder.names_track() ? " (no track named: judged as a ten-minute record"
+                                  : folder.is_record()  ? " (ten-minute record track"
+                                                        : " (not a record",
                                   audit.date.empty() ? ", undated" : ", ", audit.date, ")\n");
   if (folder.claims && !folder.claims->name.empty()) {
     absl::StrAppend(&text, "  ", Printable(folder.claims->name), ", by ", Printable(folder.claims->author),
@@ -215,7 +229,7 @@ std::string AuditJson(const AuditInput& input, const Audit& audit) {
                 {{"strict", VerdictName(audit.strict)},
                  {"practised", VerdictName(audit.practised)},
                  {"missing", audit.missing}}},
-               {"numbers", NumbersJson(audit.numbers)},
+               {"numbers", NumbersJson(folder, audit.numbers)},
                {"runs", Json::array()},
                {"conditions", Json::array()},
                {"other_runs", Json::array()},

@@ -15,8 +15,8 @@ std::string AuditText(const AuditInput& input, const Audit& audit);
 
 // {"schema": 2, "folder", "date", "record",
 //  "verdict": {"strict", "practised", "missing": [text]},
-//  "numbers": {"bytes_claimed", "bytes_shipped", "bytes_model", "bytes_code", "bytes_data", "code_files",
-//              "bpb_by_seed": {seed: number}, "fingerprints": [{"file", "line", "tokens_a_byte", "setup",
+//  "numbers": {"bytes_claimed", "bytes_logged", "bytes_shipped", "bytes_model", "bytes_code", "bytes_data",
+//              "code_files", "bpb_by_seed": {seed: number}, "fingerprints": [{"file", "line", "tokens_a_byte", "setup",
 //              "distance"}]},
 //  "runs": [{"path", "claimed": bool, "seed", "steps", "train_seconds", ...}],
 //  "conditions": [{"number", "title", "strict", "practised", "settle",

@@ -4,6 +4,7 @@
 #include <algorithm>
 #include <cmath>
 
+#include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tools/compliance/claimed_runs.h"
@@ -53,6 +54,7 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
     if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
       logged = std::max(logged, run->model_bytes());
     }
+    numbers->logged_bytes = std::max(numbers->logged_bytes, run->total_bytes());
     if (numbers->claimed_bytes && *run->total_bytes() <= *numbers->claimed_bytes) continue;
     numbers->claimed_bytes = run->total_bytes();
     numbers->claimed_bytes_place = run->total_place();
@@ -85,6 +87,22 @@ int DecimalsOf(double value) {
   return point == std::string::npos ? 0 : static_cast<int>(text.size() - point - 1);
 }
 
+// The same score with more digits: the trainer prints it rounded, and exactly on a line behind.
+const LoggedScore& WithMoreDigits(const LoggedRun& run, const LoggedScore& score) {
+  const auto same = [](double exact, double rounded, int decimals) {
+    return std::abs(exact - rounded) <= 0.51 * std::pow(10, -decimals);
+  };
+  for (const LoggedScore& other : run.finals) {
+    if (other.line > score.line && other.bpb_decimals > score.bpb_decimals &&
+        other.loss_decimals > score.loss_decimals && absl::StartsWith(other.label, score.label) &&
+        same(other.val_bpb, score.val_bpb, score.bpb_decimals) &&
+        same(other.val_loss, score.val_loss, score.loss_decimals)) {
+      return other;
+    }
+  }
+  return score;
+}
+
 void MeasureScores(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                    AuditNumbers* numbers) {
   int64_t unnamed = 0;
@@ -94,10 +112,12 @@ void MeasureScores(const SubmissionFolder& folder, const std::vector<const Logge
     numbers->scores_logged = true;
     numbers->bpb_by_seed[run->seed.value_or(--unnamed)] = score->val_bpb;
     if (score->val_loss <= 0) continue;
+    const LoggedScore& exact = WithMoreDigits(*run, *score);
     Fingerprint print =
-        FindFingerprint(score->val_loss, score->loss_decimals, score->val_bpb, score->bpb_decimals);
-    print.place = {run->path, score->line};
+        FindFingerprint(exact.val_loss, exact.loss_decimals, exact.val_bpb, exact.bpb_decimals);
+    print.place = {run->path, exact.line};
     print.logged = true;
+    print.of_whole_text = WholeTextName(*run) != nullptr;
     if (run->val_tokens) print.text_bytes = static_cast<double>(*run->val_tokens) / print.tokens_a_byte;
     numbers->fingerprints.push_back(print);
   }

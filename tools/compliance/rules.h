@@ -63,10 +63,10 @@ struct Fingerprint {
   bool logged = false;       // by the run itself, not claimed in the JSON
   std::string setup = {};    // the known setup that is nearest
   double distance = 0;       // from it, relative, beyond what rounding explains
-  bool scores_tail_twice =
-      false;  // the nearest is the one of sliding windows that score the last tokens again
+  double rounding = 0;       // relative, what the printed digits leave open
   // val_tokens over it is the bytes of the validation text, whatever the vocabulary.
   std::optional<double> text_bytes = {};
+  bool of_whole_text = false;  // its val_tokens are a whole text's with a known vocabulary
 };
 
 // The setup nearest to a pair of numbers that were printed with so many decimals.
@@ -81,6 +81,7 @@ struct AuditInput {
 // What the report shows before the conditions.
 struct AuditNumbers {
   std::optional<int64_t> claimed_bytes = {};  // the largest total in submission.json and logs
+  std::optional<int64_t> logged_bytes = {};   // the largest total in logs
   Place claimed_bytes_place = {};
   std::optional<int64_t> model_bytes = {};
   std::string model_bytes_from = {};
@@ -142,7 +143,7 @@ void JudgeArtifactSize(const Case& subject, Condition* condition);
 void JudgeTrainingTime(const Case& subject, Condition* condition);
 void JudgeEvaluationTime(const Case& subject, Condition* condition);
 void JudgeHardware(const Case& subject, Condition* condition);
-// Data:
+// Data, and the tokens that are scored:
 void JudgeOverlap(const Case& subject, Condition* condition);
 void JudgeCoverage(const Case& subject, Condition* condition);
 void JudgeByteTable(const Case& subject, Condition* condition);
@@ -166,9 +167,8 @@ void JudgeSinglePass(const Case& subject, Condition* condition);
 void JudgeScoreBeforeUpdate(const Case& subject, Condition* condition);
 void JudgeNothing(const Case& subject, Condition* condition);  // only a run tells
 
-bool ScoresTailTwice(const SubmissionFolder& folder);  // the published loop over sliding windows
-// A loop over windows that scores each token once; which of two is used, the program's text does not tell.
-bool HasAnotherLoopOverWindows(const SubmissionFolder& folder);
+// The vocabulary with which so many validation tokens are the whole text; null when none is known.
+const char* WholeTextName(const LoggedRun& run);
 bool MixesOverBytes(const SubmissionFolder& folder);  // a mixture with PPM, which is over bytes
 // A place where a lookup key is made with the token that is to be predicted, and no distribution follows.
 std::optional<Place> KeyMadeWithTarget(const SubmissionFolder& folder);

@@ -84,25 +84,19 @@ class LogReader {
     absl::ConsumeSuffix(&line, "\r");
     if (runs_.size() >= kMostRuns) return;
     if (IsRuleLine(line)) {
-      CloseSection();
+      CloseSection(/*at_rule=*/true);
       return;
     }
     // Not every log has a rule behind its program; no program has such lines outside strings.
     if (section_is_source_ && BeginsReport(line)) {
       const bool at_once = !StepOf(line);
       const uint64_t known = run_.source_hash;
-      CloseSection();
+      CloseSection(/*at_rule=*/false);
       if (!at_once) run_.source_hash = known;
     }
     section_hasher_.AddLine(line);
-    section_bytes_ += static_cast<int64_t>(line.size()) + 1;
     if (!section_is_source_ && StepOf(line) && NumberAfter(line, "train_time")) section_reports_ = true;
-    // A packed program is one long line that executes what it decodes.
-    if (absl::StartsWith(line, "import ") ||
-        (absl::StartsWith(line, "from ") && absl::StrContains(line, " import ")) ||
-        (absl::StrContains(line.substr(0, 400), "exec(") && line.size() > 1000)) {
-      section_is_source_ = section_imports_ = true;
-    }
+    if (BeginsProgram(line)) section_is_source_ = section_imports_ = true;
     if (absl::StartsWith(line, "def ") || absl::StrContains(line.substr(0, 200), "os.environ.get("))
       section_is_source_ = true;
     if (!section_is_source_) ReadLine(absl::StripAsciiWhitespace(line.substr(0, kLongestLine)), line);
@@ -115,22 +109,22 @@ class LogReader {
   }
 
  private:
-  void CloseSection() {
+  void CloseSection(bool at_rule) {
     // A piece of a program behind a report leaves that as it is. Before a whole program it is an earlier run's
-    // or a console's, and where the program begins is not known.
+    // or a console's.
     if (section_imports_) {
       run_ = before_section_;
       if (section_reports_) {
         marks_ = TextUseMarks();
         calibration_ = CalibrationMarks();
-      } else if (run_.source_hash == 0) {
+      }
+      if (section_reports_ || run_.source_hash == 0) {
         run_.source_hash = section_hasher_.hash();
-        run_.source_bytes = section_bytes_;
+        run_.source_ends = at_rule;
       }
     }
     before_section_ = run_;
     section_hasher_ = SourceHasher();
-    section_bytes_ = 0;
     section_is_source_ = section_imports_ = section_reports_ = in_settings_ = false;
   }
 
@@ -143,8 +137,7 @@ class LogReader {
     if (!runs_.empty() && IsSameRun(runs_.back(), run_)) {
       LoggedRun& first = runs_.back();
       if (!first.seed) first.seed = run_.seed;
-      if (first.source_hash == 0)
-        first.source_hash = run_.source_hash, first.source_bytes = run_.source_bytes;
+      if (first.source_hash == 0) first.source_hash = run_.source_hash, first.source_ends = run_.source_ends;
       return;
     }
     if (is_run && runs_.size() < kMostRuns) runs_.push_back(run_);
@@ -162,7 +155,8 @@ class LogReader {
   void ReadLine(absl::string_view line, absl::string_view whole) {
     if (line.empty()) return;
     // Nearly all lines of a log are steps, which say no more than this.
-    if (const auto step = StepOf(line); step && !absl::StrContains(line, "stopping_early")) {
+    const bool other = absl::ascii_isdigit(line[0]) && !absl::StrContains(line, "loss");  // "8/9 windows"
+    if (const auto step = StepOf(line); step && !other && !absl::StrContains(line, "stopping_early")) {
       run_.steps = std::max(*step, run_.steps.value_or(0));
       TakeTrainTime(line);
       if (absl::StrContains(line, "val_bpb")) ReadScoreOnTheWay(line, line_, &run_);
@@ -188,7 +182,7 @@ class LogReader {
   // "key:value key:value".
   void ReadSetting(absl::string_view line, absl::string_view whole) {
     if (absl::StartsWith(line, "Hyperparameters:")) {
-      in_settings_ = true;
+      in_settings_ = run_.lists_settings = true;
       return;
     }
     const size_t colon = line.find(": ");
@@ -197,7 +191,8 @@ class LogReader {
       AddSetting(line.substr(0, colon), line.substr(colon + 2));
       return;
     }
-    if (run_.steps || line.size() > 1000 || ContainsAny(line, {"_loss", "train_time"})) return;
+    if (run_.lists_settings || run_.steps || line.size() > 1000 || ContainsAny(line, {"_loss", "train_time"}))
+      return;
     const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
     const bool all_settings =
         words.size() >= 2 && std::all_of(words.begin(), words.end(), [](absl::string_view word) {
@@ -230,11 +225,12 @@ class LogReader {
     const auto take = [&](absl::string_view key, std::optional<int64_t>* value) {
       if (const auto found = WholeAfter(line, key)) {
         *value = found;
-        run_.lines[std::string(key == "tokens" ? "val_tokens" : key)] = line_;
+        run_.lines[std::string(value == &run_.val_tokens ? "val_tokens" : key)] = line_;
       }
     };
     take("train_shards", &run_.train_shards);
     take("val_tokens", &run_.val_tokens);
+    take("Validation tokens", &run_.val_tokens);
     take("model_params", &run_.parameters);
     take("world_size", &run_.world_size);
     if (absl::StartsWith(line, "val_loader:")) take("tokens", &run_.val_tokens);
@@ -264,7 +260,7 @@ class LogReader {
     next.tokenizer = run_.tokenizer;
     next.dataset = run_.dataset;
     next.source_hash = run_.source_hash;
-    next.source_bytes = run_.source_bytes;
+    next.source_ends = run_.source_ends;
     next.lines = run_.lines;
     run_ = std::move(next);
     marks_ = TextUseMarks();
@@ -282,7 +278,7 @@ class LogReader {
     run_.lines["train_time"] = line_;
     run_.stopped_by_clock = true;
     run_.train_seconds = seconds;  // milliseconds, where other lines may have minutes
-    if (const auto step = StepOf(line)) run_.steps = std::max(*step, run_.steps.value_or(0));
+    if (const auto step = StepOf(line)) run_.steps = step;  // others may count the one that was not made
   }
 
   void ReadTimes(absl::string_view line, const std::string& lower) {
@@ -328,7 +324,6 @@ class LogReader {
   LoggedRun before_section_ = {.path = name_};
   std::vector<LoggedRun> runs_;
   SourceHasher section_hasher_;
-  int64_t section_bytes_ = 0;
   bool section_is_source_ = false;
   bool section_imports_ = false;  // it is a program from its beginning on
   bool section_reports_ = false;  // steps with their times stand before the program

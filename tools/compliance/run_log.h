@@ -84,8 +84,9 @@ struct LoggedRun {
   std::string tokenizer = {};  // path
   std::string dataset = {};    // name
   std::map<std::string, std::string> settings = {};
-  uint64_t source_hash = 0;  // of the program's text in the log; 0 when it holds none
-  int64_t source_bytes = 0;
+  bool lists_settings = false;                // below a line "Hyperparameters:", all of them
+  uint64_t source_hash = 0;                   // of the program's text in the log; 0 when it holds none
+  bool source_ends = false;                   // at a rule: nothing else can be behind it
   bool failed = false;                        // a Python traceback
   std::map<std::string, int64_t> lines = {};  // of "seed", "train_time", "hessians", "total_eval_time", ...
 

@@ -211,10 +211,13 @@ RC_GTEST_PROP(RunLogTest, NoLineIsTooOddToRead, ()) {
   unlink(path.c_str());
 }
 
-TEST(RunLogTest, BlanksAtTheEndsOfLinesDoNotChangeAProgramsHash) {
-  EXPECT_EQ(SourceHash("a\n  b\n\n"), SourceHash("a \r\n  b"));
-  EXPECT_NE(SourceHash("a\n\nb"), SourceHash("a\nb"));
-  EXPECT_NE(SourceHash("a\nb"), SourceHash("ab"));
+TEST(RunLogTest, AProgramsHashIsOfWhatItDoes) {
+  EXPECT_EQ(SourceHash("import a\n  b\n\n"), SourceHash("import a \r\n\n  # c\n  b"));
+  EXPECT_EQ(SourceHash("import a\nseed = 1\n"), SourceHash("import a\nseed = 22\n"));
+  EXPECT_EQ(SourceHash("a console's line\nimport a\n"), SourceHash("import a\n"));
+  EXPECT_EQ(SourceHash("a\n"), 0u);
+  EXPECT_NE(SourceHash("import a\nb\n"), SourceHash("import a\n  b\n"));
+  EXPECT_NE(SourceHash("import a\nb"), SourceHash("import ab"));
 }
 
 }  // namespace

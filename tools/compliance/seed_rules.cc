@@ -1,5 +1,6 @@
 // Conditions on seeds: how many, of one configuration, better than another submission, disclosed.
 #include <algorithm>
+#include <cmath>
 #include <numbers>
 #include <set>
 #include <utility>
@@ -9,6 +10,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
+#include "tools/compliance/own_words.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/significance.h"
 #include "tools/compliance/source_hash.h"
@@ -65,23 +67,17 @@ std::optional<Fact> DifferingSetting(const Case& subject, const LoggedRun& a, co
   return std::nullopt;
 }
 
-// A setting that only one of two full lists has: they are of different programs.
-std::optional<Fact> SettingOfOneOnly(const LoggedRun& a, const LoggedRun& b) {
-  if (a.settings.size() < 10 || b.settings.size() < 10) return std::nullopt;
-  for (const auto& [one, other] : {std::pair(&a, &b), std::pair(&b, &a)}) {
-    for (const auto& [key, value] : one->settings) {
-      if (MayDiffer(key) || other->settings.count(key) > 0) continue;
-      return Fact(absl::StrCat("only ", one->path, " has the setting ", key), {SettingPlace(*one, key)});
-    }
-  }
-  return std::nullopt;
-}
+// The seed in a program's text changes its size by as much, and a packed program may be another's plain text.
+constexpr int64_t kBytesOfASeed = 8;
 
 std::optional<Fact> DifferentPrograms(const LoggedRun& a, const LoggedRun& b) {
-  if (a.source_hash != 0 && b.source_hash != 0 && a.source_hash != b.source_hash) {
+  if (a.source_hash != 0 && a.source_hash == b.source_hash) return std::nullopt;
+  if (a.source_hash != 0 && b.source_hash != 0 && a.source_ends && b.source_ends) {
     return Fact("two logs hold different programs", {{a.path, 0}, {b.path, 0}}, Sureness::kWorkedOut);
   }
-  if (a.code_bytes() && b.code_bytes() && *a.code_bytes() != *b.code_bytes()) {
+  if (!a.code_bytes() || !b.code_bytes()) return std::nullopt;
+  const auto [less, more] = std::minmax(*a.code_bytes(), *b.code_bytes());
+  if (more - less > kBytesOfASeed && more < 2 * less) {
     return Fact(absl::StrCat("the program has ", *a.code_bytes(), " bytes in one log, ", *b.code_bytes(),
                              " in another"),
                 {{a.path, a.codes.back().line}, {b.path, b.codes.back().line}});
@@ -92,8 +88,10 @@ std::optional<Fact> DifferentPrograms(const LoggedRun& a, const LoggedRun& b) {
 // Logs of other folders and those that the submission sets apart are of something else.
 bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run) {
   const auto folder_of = [](const std::string& path) { return path.substr(0, path.rfind('/') + 1); };
-  for (const std::string& name : subject.folder.claims->reference_logs) {
-    if (absl::EndsWith(run.path, name)) return false;
+  if (subject.folder.claims) {
+    for (const std::string& name : subject.folder.claims->reference_logs) {
+      if (absl::EndsWith(run.path, name)) return false;
+    }
   }
   return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* claimed) {
     return folder_of(claimed->path) == folder_of(run.path);
@@ -117,97 +115,167 @@ const LoggedRun* FinishedRunOf(const std::vector<const LoggedRun*>& runs, int64_
   return found == runs.end() ? nullptr : *found;
 }
 
-struct Sameness {
-  bool one_program = true;
-  bool one_configuration = true;
-  bool programs_known = true;
-};
+// Whether two runs may be of one series: of one configuration and, where asked, of one program.
+bool MayBeOneSeries(const Case& subject, const LoggedRun& a, const LoggedRun& b, bool one_program) {
+  return !DifferingSetting(subject, a, b) && (!one_program || !DifferentPrograms(a, b));
+}
 
-// Whether the runs are of one program, that of the folder, and of one configuration; says what differs.
-Sameness CompareRuns(const Case& subject, const std::vector<const LoggedRun*>& runs, Condition* condition) {
-  Sameness same{.programs_known = !runs.empty()};
-  for (const LoggedRun* run : runs) {
-    const LoggedRun& first = *runs.front();
-    if (run->source_hash == 0) same.programs_known = false;
-    for (const auto& difference : {DifferentPrograms(first, *run), SettingOfOneOnly(first, *run)}) {
-      if (!difference) continue;
-      same.one_program = false;
-      condition->facts.push_back(*difference);
-    }
-    if (const auto difference = DifferingSetting(subject, first, *run)) {
-      same.one_configuration = false;
-      condition->facts.push_back(*difference);
+// The runs in series, each of those that agree with its first run; the one with the most seeds first.
+std::vector<std::vector<const LoggedRun*>> SeriesOf(const Case& subject, bool one_program) {
+  std::vector<std::vector<const LoggedRun*>> all;
+  for (const LoggedRun* run : subject.runs) {
+    const auto series = std::find_if(all.begin(), all.end(), [&](const auto& each) {
+      return MayBeOneSeries(subject, *each.front(), *run, one_program);
+    });
+    if (series == all.end()) {
+      all.push_back({run});
+    } else {
+      series->push_back(run);
     }
   }
+  std::stable_sort(all.begin(), all.end(), [](const auto& a, const auto& b) {
+    return LoggedSeeds(a).size() > LoggedSeeds(b).size();
+  });
+  return all;
+}
+
+size_t MostSeedsOfASeries(const Case& subject, bool one_program) {
+  const auto all = SeriesOf(subject, one_program);
+  return all.empty() ? 0 : LoggedSeeds(all.front()).size();
+}
+
+// Says what tells the runs from the first of them.
+void AddDifferences(const Case& subject, Condition* condition) {
+  const LoggedRun& first = *subject.runs.front();
+  for (const LoggedRun* run : subject.runs) {
+    for (const auto& difference : {DifferentPrograms(first, *run), DifferingSetting(subject, first, *run)}) {
+      if (difference) condition->facts.push_back(*difference);
+    }
+  }
+}
+
+// Whether a log's program is one of the folder's, as shipped or unpacked.
+bool IsInFolder(const SubmissionFolder& folder, uint64_t source_hash) {
+  return std::any_of(folder.programs.begin(), folder.programs.end(), [&](const ProgramFile& program) {
+    const std::string& text = program.code.text;
+    const size_t shipped = std::min(text.size(), static_cast<size_t>(program.bytes));
+    return SourceHash(absl::string_view(text).substr(0, shipped)) == source_hash ||
+           SourceHash(absl::string_view(text).substr(shipped)) == source_hash;
+  });
+}
+
+// What is known of the program of a series, held against the folder's.
+Verdict ProgramOfSeries(const Case& subject, const std::vector<const LoggedRun*>& series,
+                        std::optional<Fact>* why) {
   const ProgramFile* entry = subject.folder.entry_program();
-  if (entry != nullptr && same.programs_known && same.one_program) {
-    const std::string text = entry->code.text.substr(0, static_cast<size_t>(entry->bytes));
-    if (SourceHash(text) != runs.front()->source_hash) {
-      same.one_program = false;
-      condition->Add(absl::StrCat("the program in the logs (", runs.front()->source_bytes,
-                                  " bytes) is not the one in the folder (", entry->bytes, " bytes)"),
-                     {{runs.front()->path, 0}, {entry->name, 0}}, Sureness::kWorkedOut);
+  for (const LoggedRun* run : series) {
+    if (run->source_hash != 0 && (entry == nullptr || IsInFolder(subject.folder, run->source_hash))) continue;
+    if (run->source_hash == 0 || !run->source_ends) {
+      *why = Fact("not every log holds its program in a form that is read here", {{run->path, 0}});
+      return Verdict::kCannotTell;
     }
+    *why = Fact("the program in the logs is none of those in the folder", {{run->path, 0}, {entry->name, 0}},
+                Sureness::kWorkedOut);
+    return Verdict::kFail;
   }
-  if (!same.programs_known) condition->Add("not every log holds its program's text");
-  return same;
+  return Verdict::kPass;
+}
+
+// Of the series with seeds enough the one whose program is known best.
+void JudgeProgram(const Case& subject, size_t wanted, Condition* condition) {
+  std::optional<Fact> why;
+  size_t of_series = 0;
+  const auto rank = [](Verdict verdict) {
+    return verdict == Verdict::kPass ? 2 : verdict == Verdict::kCannotTell;
+  };
+  for (const auto& series : SeriesOf(subject, /*one_program=*/true)) {
+    if (LoggedSeeds(series).size() < wanted) break;
+    std::optional<Fact> of_this;
+    const Verdict verdict = ProgramOfSeries(subject, series, &of_this);
+    if (of_series > 0 && rank(verdict) <= rank(condition->strict)) continue;
+    condition->strict = verdict;
+    why = of_this;
+    of_series = series.size();
+  }
+  if (of_series < subject.runs.size())
+    condition->Add(absl::StrCat(subject.runs.size() - of_series, " more of other configurations"));
+  if (why) condition->facts.push_back(*why);
+}
+
+// Why more seeds may belong to the claim than those whose logs count; "" when nothing says so. Where
+// submission.json gives scores by seed, those are all.
+std::string WhyMoreSeedsMayBeMeant(const Case& subject, size_t wanted) {
+  const SubmissionFolder& folder = subject.folder;
+  if (folder.claims) {
+    const auto& seeds = folder.claims->seeds;
+    if (seeds.size() >= wanted) return "seeds are claimed without a finished log for each";
+    if (std::any_of(seeds.begin(), seeds.end(),
+                    [](const auto& each) { return each.second.val_bpb.has_value(); }))
+      return "";
+    if (folder.claims->speaks_of_three_seeds)
+      return absl::StrCat(folder.claims_file, " speaks of a mean of three seeds");
+  }
+  if (SeedsWithScores(folder.readme).size() >= wanted || SpeaksOfAMeanOfThree(folder.readme))
+    return absl::StrCat(folder.readme_file, " gives scores, or a mean, of more seeds");
+  std::vector<const LoggedRun*> all = subject.runs;
+  for (const LoggedRun* run : subject.others) {
+    if (LiesBesideAClaimedRun(subject, *run)) all.push_back(run);
+  }
+  if (LoggedSeeds(all).size() < wanted) return "";
+  return "there are more seeds with the logs that are not taken for the claim's";
+}
+
+// The claim as practised, of runs of one configuration.
+void JudgeSeedsAsPractised(const Case& subject, size_t logged, Condition* condition) {
+  const auto enough = static_cast<size_t>(subject.practice.seeds);
+  if (MostSeedsOfASeries(subject, /*one_program=*/false) >= enough) {
+    condition->practised = Verdict::kPass;
+  } else if (logged >= enough) {
+    condition->practised = subject.folder.claims ? Verdict::kFail : Verdict::kCannotTell;
+  } else if (!WhyMoreSeedsMayBeMeant(subject, enough).empty()) {
+    condition->practised = Verdict::kCannotTell;
+  } else if (logged > 0 || (subject.folder.claims && !subject.folder.claims->seeds.empty())) {
+    const bool by_date = logged > 0 && subject.folder.date().empty();
+    condition->practised = by_date ? Verdict::kCannotTell : Verdict::kFail;
+    if (by_date) condition->Add("how many seeds were asked for hangs on the date, which is not given");
+  }
+}
+
+// Where the seeds' scores that are read are not those that the claimed one is the mean of.
+std::optional<Fact> ClaimsAnotherMean(const SubmissionFolder& folder, double mean) {
+  constexpr double kSameMean = 1e-3;  // bits a byte
+  if (!folder.claims || !folder.claims->val_bpb || std::abs(*folder.claims->val_bpb - mean) <= kSameMean)
+    return std::nullopt;
+  return Fact(absl::StrFormat("%s claims %.6f, and the mean of what is read of its seeds is %.6f",
+                              folder.name(), *folder.claims->val_bpb, mean),
+              {}, Sureness::kWorkedOut);
 }
 
 }  // namespace
 
-// Where no seeds are claimed, the runs of the configuration that has the most of them; else all.
-std::vector<const LoggedRun*> RunsOfOneConfiguration(const Case& subject) {
-  if (!subject.folder.claims || !subject.folder.claims->seeds.empty()) return subject.runs;
-  std::vector<std::vector<const LoggedRun*>> groups;
-  for (const LoggedRun* run : subject.runs) {
-    const auto group = std::find_if(groups.begin(), groups.end(), [&](const auto& each) {
-      return !DifferingSetting(subject, *each.front(), *run);
-    });
-    if (group == groups.end()) {
-      groups.push_back({run});
-    } else {
-      group->push_back(run);
-    }
-  }
-  const auto most = std::max_element(groups.begin(), groups.end(), [](const auto& a, const auto& b) {
-    return LoggedSeeds(a).size() < LoggedSeeds(b).size();
-  });
-  const bool enough =
-      most != groups.end() && LoggedSeeds(*most).size() >= static_cast<size_t>(subject.practice.seeds);
-  return enough ? *most : subject.runs;
-}
-
 void JudgeSeeds(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  const std::vector<const LoggedRun*> runs = RunsOfOneConfiguration(subject);
-  const std::set<int64_t> logged = LoggedSeeds(runs);
-  const size_t claimed = subject.folder.claims ? subject.folder.claims->seeds.size() : 0;
+  constexpr size_t kWanted = 3;
+  const std::set<int64_t> logged = LoggedSeeds(subject.runs);
   std::vector<std::string> names;
   for (int64_t seed : logged) names.push_back(seed < 0 ? "unnamed" : absl::StrCat(seed));
-  condition->Add(absl::StrCat(
-      "seeds with a finished log of the claim: ", names.empty() ? "none" : absl::StrJoin(names, " "),
-      "; seeds claimed: ", claimed));
-  if (runs.size() < subject.runs.size()) {
-    condition->Add(absl::StrCat(subject.runs.size() - runs.size(), " more of other configurations"));
-  }
-  const auto [one_program, one_configuration, programs_known] = CompareRuns(subject, runs, condition);
-  const auto enough = static_cast<size_t>(subject.practice.seeds);
-  const bool strict_fails = logged.size() < 3 || !one_program || !one_configuration;
-  condition->strict = strict_fails ? Verdict::kFail : programs_known ? Verdict::kPass : Verdict::kCannotTell;
-  if (!subject.folder.claims && logged.size() >= enough && !(one_program && one_configuration)) {
-    condition->SetBoth(Verdict::kCannotTell);
-    condition->Add("which of the logs a claim would be made of is not said");
-  } else if (!one_configuration) {
-    condition->practised = Verdict::kFail;
-  } else if (logged.size() >= enough) {
-    condition->practised = Verdict::kPass;
-  } else if (claimed >= enough) {
-    condition->Add("seeds are claimed without a finished log for each");
-    if (logged.empty()) condition->strict = Verdict::kCannotTell;
-  } else if (!logged.empty() || claimed > 0) {
-    condition->practised = Verdict::kFail;
-  } else {
-    condition->strict = Verdict::kCannotTell;
+  condition->Add(absl::StrCat("seeds of the logs with a score after training that is read here: ",
+                              names.empty() ? "none" : absl::StrJoin(names, " "),
+                              subject.folder.claims ? absl::StrCat("; seeds in ", subject.folder.claims_file,
+                                                                   ": ", subject.folder.claims->seeds.size())
+                                                    : ""));
+  JudgeSeedsAsPractised(subject, logged.size(), condition);
+  const bool claims_seeds = subject.folder.claims && !subject.folder.claims->seeds.empty();
+  if (MostSeedsOfASeries(subject, /*one_program=*/true) >= kWanted) {
+    JudgeProgram(subject, kWanted, condition);
+  } else if (logged.size() >= kWanted) {
+    condition->strict = subject.folder.claims ? Verdict::kFail : Verdict::kCannotTell;
+    if (!subject.folder.claims) condition->Add("which of the logs a claim would be made of is not said");
+    AddDifferences(subject, condition);
+  } else if (const std::string why = WhyMoreSeedsMayBeMeant(subject, kWanted); !why.empty()) {
+    condition->Add(why);
+  } else if (!logged.empty() || claims_seeds) {
+    condition->strict = Verdict::kFail;
   }
 }
 
@@ -220,6 +288,10 @@ void JudgeSignificance(const Case& subject, Condition* condition) {
   if (ours.empty() || theirs.empty() || subject.numbers.fingerprints.empty()) {
     return condition->Add("one of the two has no scores");
   }
+  for (const auto& differs : {ClaimsAnotherMean(subject.folder, subject.numbers.MeanScore()),
+                              ClaimsAnotherMean(*input.against, other.MeanScore())}) {
+    if (differs) return condition->facts.push_back(*differs);
+  }
   // In bits a byte, which different tokenizers share; back to nats with this one's tokens a byte.
   const double nats_a_bit = std::numbers::ln2 / subject.numbers.fingerprints.front().tokens_a_byte;
   const double gain = (other.MeanScore() - subject.numbers.MeanScore()) * nats_a_bit;
@@ -230,7 +302,8 @@ void JudgeSignificance(const Case& subject, Condition* condition) {
   const bool enough = gain >= kLeastGainNats;
   if (ours.size() < 2 || theirs.size() < 2) {
     condition->Add("a test needs two runs on each side");
-    if (!enough) condition->SetBoth(Verdict::kFail);
+    if (!enough) condition->strict = Verdict::kFail;
+    if (subject.practice.needs_gain ? !enough : gain <= 0) condition->practised = Verdict::kFail;
     return;
   }
   const double p_least = WelchTest(ours, theirs, kLeastGainNats / nats_a_bit).p;

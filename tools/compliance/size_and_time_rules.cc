@@ -1,6 +1,9 @@
 // Conditions on sizes, times and the machine.
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
+#include <map>
+#include <string>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -99,6 +102,33 @@ std::string OfNoClaimedArtifact(const Case& subject) {
              ? "the study claims no artifact: its logs are of what it compares"
              : "";
 }
+
+// A submission.json that gives no score: what its logs are of is not claimed.
+bool ClaimsNoScore(const SubmissionFolder& folder) {
+  return folder.claims && !folder.claims->val_bpb &&
+         std::none_of(folder.claims->seeds.begin(), folder.claims->seeds.end(),
+                      [](const auto& each) { return each.second.val_bpb.has_value(); });
+}
+
+// Which seeds have a run on the hardware that is asked for.
+struct SeedsOnHardware {
+  std::map<int64_t, bool> as_asked = {};
+
+  bool HasOther() const {
+    return std::any_of(as_asked.begin(), as_asked.end(), [](const auto& each) { return !each.second; });
+  }
+  // A fail is of a claimed seed, or of all runs of a claim.
+  Verdict Judge(const SubmissionFolder& folder, bool named) const {
+    if (!HasOther()) return named ? Verdict::kPass : Verdict::kCannotTell;
+    if (ClaimsNoScore(folder)) return Verdict::kCannotTell;
+    bool none = true, of_a_claimed_seed = false;
+    for (const auto& [seed, is] : as_asked) {
+      none = none && !is;
+      of_a_claimed_seed = of_a_claimed_seed || (!is && folder.claims && folder.claims->seeds.count(seed) > 0);
+    }
+    return none || of_a_claimed_seed ? Verdict::kFail : Verdict::kCannotTell;
+  }
+};
 
 // Files beside the entry's that the program uses.
 void AddWhatElseCounts(const Case& subject, Condition* condition) {
@@ -262,22 +292,27 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
 
 void JudgeHardware(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  bool named = false, other = false;
+  bool named = false;
+  SeedsOnHardware strict, practised;
+  int64_t unnamed = 0;
   for (const LoggedRun* run : subject.runs) {
     if (run->gpu.empty() && !run->world_size) continue;
-    condition->Add(absl::StrCat(run->gpu.empty() ? "unnamed GPU" : run->gpu,
-                                run->world_size ? absl::StrCat(", world size ", *run->world_size) : ""),
+    const std::string count = run->world_size ? absl::StrCat("world size ", *run->world_size) : "";
+    condition->Add(run->gpu.empty() ? absl::StrCat(count, "; no name of the GPU was read")
+                                    : absl::StrCat(run->gpu, count.empty() ? "" : ", ", count),
                    {run->At(run->gpu.empty() ? "world_size" : "gpu")});
-    const bool other_gpu = !run->gpu.empty() && !absl::StrContains(run->gpu, "H100");
-    const bool other_count = run->world_size && *run->world_size != 8;
-    other = other || other_gpu || other_count;
-    if (other_count || (other_gpu && !subject.practice.other_gpus)) condition->practised = Verdict::kFail;
+    const bool h100 = run->gpu.empty() || absl::StrContains(run->gpu, "H100");
+    const bool eight = !run->world_size || *run->world_size == 8;
+    const int64_t seed = run->seed ? *run->seed : --unnamed;
+    strict.as_asked[seed] |= h100 && eight;
+    practised.as_asked[seed] |= eight && (h100 || subject.practice.other_gpus);
     named = named || (!run->gpu.empty() && run->world_size);
   }
-  if (other) condition->strict = Verdict::kFail;
-  if (named && !other) condition->strict = Verdict::kPass;
-  if (named && condition->practised != Verdict::kFail) condition->practised = Verdict::kPass;
+  condition->strict = strict.Judge(subject.folder, named);
+  condition->practised = practised.Judge(subject.folder, named);
   if (condition->facts.empty()) condition->Add("no log names its GPU");
+  if (strict.HasOther() && condition->strict == Verdict::kCannotTell)
+    condition->Add("whether what is claimed is of these runs is not said");
 }
 
 }  // namespace hm11

@@ -8,19 +8,24 @@
 
 namespace hm11 {
 
-// Hashes lines without blanks at their ends; empty lines count only once another line follows.
+// Whether a line is one that a program's text begins with, below its comments: an import, or what executes a
+// packed text.
+bool BeginsProgram(absl::string_view line);
+
+// Hashes what a program does, line by line, from its first import on: what stands above is comment, or a
+// console's. Empty lines, lines of comment, blanks at the ends of lines and lines that name the seed do not
+// count. 0 before it begins.
 class SourceHasher {
  public:
   void AddLine(absl::string_view line);
-  uint64_t hash() const { return hash_; }
+  uint64_t hash() const { return begun_ ? hash_ : 0; }
 
  private:
   uint64_t hash_ = 14695981039346656037u;
-  int64_t empty_lines_ = 0;
+  bool begun_ = false;
 };
 
-// The hash that a log's embedded program has, of a program's own file: blanks at the ends of lines don't
-// count.
+// The hash that a log's embedded program has, of a program's own file; 0 where it has no import.
 uint64_t SourceHash(absl::string_view text);
 
 }  // namespace hm11
