@@ -150,6 +150,15 @@ std::vector<std::string> MissingEvidence(const Case& subject) {
   return missing;
 }
 
+// What fails a record fails none where it is not said that this is meant as one.
+void LeaveOpen(Condition* condition) {
+  const bool fails = condition->strict == Verdict::kFail || condition->practised == Verdict::kFail;
+  for (Verdict* verdict : {&condition->strict, &condition->practised}) {
+    if (*verdict == Verdict::kFail) *verdict = Verdict::kCannotTell;
+  }
+  if (fails) condition->Add("asked of records; whether this is meant as one is not said");
+}
+
 Verdict CombinedVerdict(const Audit& audit, Verdict Condition::*reading) {
   const auto has = [&](Verdict verdict) {
     return std::any_of(audit.conditions.begin(), audit.conditions.end(),
@@ -202,17 +211,18 @@ std::vector<const LoggedRun*> Case::TimedRuns() const {
 }
 
 const std::vector<Rule>& Rules() {
-  constexpr bool kByRunning = true;
+  constexpr bool kByRunning = true, kOfRecords = true;
   static const std::vector<Rule>* const rules = new std::vector<Rule>{
       {1, "artifact and all code it needs at most 16,000,000 bytes",
        "the model file and the log of its making", JudgeArtifactSize},
       {2, "evaluation needs no network and no training data", "a run without network and training shards",
        JudgeSelfContained},
       {3, "training, all reading of training data included, at most 600 s", "a log that times each reading",
-       JudgeTrainingTime},
+       JudgeTrainingTime, false, kOfRecords},
       {4, "warm-up leaves no trace in weights, optimizer or data position",
        "state compared before and after warm-up", JudgeNothing, kByRunning},
-      {5, "evaluation at most 600 s", "a log with the time from start to score", JudgeEvaluationTime},
+      {5, "evaluation at most 600 s", "a log with the time from start to score", JudgeEvaluationTime, false,
+       kOfRecords},
       {6, "no validation text used before the artifact is sealed",
        "training and quantizing with the validation text out of reach", JudgeSealing},
       {7, "no validation text in the training data", "--train and --val shards, compared by this program",
@@ -243,7 +253,7 @@ const std::vector<Rule>& Rules() {
       {20, "score from the artifact alone in a fresh process", "the artifact scored apart from training",
        JudgeNothing, kByRunning},
       {21, "three seeds of one program and one configuration", "three finished logs that hold the program",
-       JudgeSeeds},
+       JudgeSeeds, false, kOfRecords},
       {22, "better than the other submission by 0.005 nats a token, p < 0.01",
        "--against=FOLDER names the submission to compare with", JudgeSignificance},
       {23, "all seeds that were run are disclosed", "seeds in submission.json, and a register of runs",
@@ -253,7 +263,7 @@ const std::vector<Rule>& Rules() {
       {25, "folder complete, its numbers those of its logs", "the log that prints the claimed score",
        JudgeConsistency},
       {26, "code that can be read", "the source that was packed", JudgeReadableCode},
-      {27, "run on eight H100", "a log that names its GPUs", JudgeHardware},
+      {27, "run on eight H100", "a log that names its GPUs", JudgeHardware, false, kOfRecords},
       {28, "a score that a legal submission can have", "the artifact scored by //eval:audit's tests",
        JudgePlausibility}};
   return *rules;
@@ -288,6 +298,7 @@ Audit AuditSubmission(const AuditInput& input) {
   for (const Rule& rule : Rules()) {
     Condition condition = {.number = rule.number, .title = rule.title, .by_running = rule.by_running};
     rule.judge(subject, &condition);
+    if (rule.of_records && !folder.names_track()) LeaveOpen(&condition);
     if (condition.strict == Verdict::kCannotTell || condition.practised == Verdict::kCannotTell ||
         condition.strict == Verdict::kImplausible) {
       condition.settle = rule.settles;
