@@ -66,6 +66,7 @@ struct Fingerprint {
   double rounding = 0;       // relative, what the printed digits leave open
   // val_tokens over it is the bytes of the validation text, whatever the vocabulary.
   std::optional<double> text_bytes = {};
+  bool of_claim = true;        // of the claimed score, or of one that it is the mean of
   bool of_whole_text = false;  // its val_tokens are a whole text's with a known vocabulary
 };
 
@@ -137,6 +138,10 @@ const std::vector<Rule>& Rules();
 
 // The score of a run that is claimed for its seed: the one that the claim matches, else the last.
 const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun& run);
+
+// Whether a score is about the claimed one, or its seed's; true without a claim. What a log says of another
+// evaluation is not said of the claim.
+bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const LoggedScore& score);
 
 // The judges of the table, by what they look at. Sizes and times:
 void JudgeArtifactSize(const Case& subject, Condition* condition);

@@ -59,7 +59,7 @@ void ReadNamedScores(absl::string_view line, const std::string& lower, int64_t l
 }  // namespace
 
 void ReadScoreOnTheWay(absl::string_view line, int64_t line_number, LoggedRun* run) {
-  LoggedScore score = {.label = "on the way", .line = line_number};
+  LoggedScore score = {.label = kOnTheWay, .line = line_number};
   const auto bpb = NumberAfter(line, "val_bpb", &score.bpb_decimals);
   if (!bpb || *bpb <= 0 || *bpb > 100 || run->others.size() >= kMostOthers) return;
   score.val_bpb = *bpb;
