@@ -365,7 +365,8 @@ bool SubmissionFolder::is_record() const {
 bool SubmissionFolder::names_track() const {
   const std::string track = absl::AsciiStrToLower(claims ? claims->track : "");
   return !is_record() || absl::StrContains(track, "record") || absl::StrContains(track, "10min") ||
-         absl::StrContains(path, "track_10min");
+         absl::StrContains(path, "track_10min") ||
+         absl::StrContains(absl::StrCat("\n", absl::AsciiStrToLower(readme)), "\n# record");
 }
 
 absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path) {

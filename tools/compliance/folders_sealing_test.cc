@@ -60,6 +60,17 @@ TEST_F(SealingTest, AnotherSeedBesideTheClaimCounts) {
   Expect(3, kFail, kFail, "trained 601.0 s + Hessians 4.0 s = 605.0 s, over the cap");
 }
 
+TEST_F(SealingTest, ARunFarFromTheClaimIsAnotherModels) {
+  AuditWith([](Submission& s) {
+    ClaimOne(s, s.runs[0]);
+    s.files.erase("study.log");
+    s.claims["val_bpb"] = 0.9;
+    s.runs[0].train_ms = 601000, s.runs[0].eval_ms = 601000;
+  });
+  Expect(3, kCannotTell, kCannotTell, "no log of the claim");
+  Expect(5, kCannotTell, kCannotTell, "no log of the claim");
+}
+
 TEST_F(SealingTest, ASizeOfNoClaimIsAStudys) {
   AuditWith([](Submission& s) {
     MadeUpRun large = s.runs[0];

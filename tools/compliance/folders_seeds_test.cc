@@ -79,12 +79,21 @@ TEST_F(SeedFoldersTest, AStudyInTheTracksFolderIsNoRecord) {
   Expect(21, kDoesNotApply, kDoesNotApply);
 }
 
-TEST_F(SeedFoldersTest, ATrackIsNamedOrNot) {
-  AuditWith([](Submission&) {});
-  EXPECT_TRUE(read_.names_track());
-  AuditWith([](Submission& s) { s.claims.erase("track"); });
-  EXPECT_FALSE(read_.names_track());
+TEST_F(SeedFoldersTest, WhereNoTrackIsNamedNothingFailsARecord) {
+  const auto lone_gpu = [](Submission& s) {
+    KeepOneSeed(s);
+    s.runs[0].world_size = 1, s.runs[0].train_ms = 3600000;
+  };
+  AuditWith(lone_gpu);
+  for (int number : {3, 21, 27}) Expect(number, kFail, kFail);
+  AuditWith([&](Submission& s) { lone_gpu(s), s.claims.erase("track"); });
   EXPECT_TRUE(read_.is_record());
+  for (int number : {3, 21, 27}) Expect(number, kCannotTell, kCannotTell, "is not said");
+  AuditWith([&](Submission& s) {
+    lone_gpu(s), s.claims.erase("track");
+    s.files["README.md"] = "# Record: it\n";
+  });
+  for (int number : {3, 21, 27}) Expect(number, kFail, kFail);
 }
 
 TEST_F(SeedFoldersTest, SeedsOfTheReadmeMayBeMeant) {

@@ -26,27 +26,30 @@ bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
          run.total_bytes() != claimed;
 }
 
-// Whether a claimed total is the one of the model as it is in memory.
+// Whether a claimed total is the one that a log prints of the model as it is in memory, before that of the
+// artifact.
 bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
+  const std::optional<int64_t> counted = run.total_bytes();
   return std::any_of(run.totals.begin(), run.totals.end(), [&](const LoggedBytes& total) {
-    return total.qualifier.empty() && total.bytes == claimed && *run.total_bytes() < total.bytes;
+    return total.qualifier.empty() && total.bytes == claimed && counted && *counted < total.bytes;
   });
 }
 
 void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                   AuditNumbers* numbers) {
-  if (folder.claims && folder.claims->bytes_total) {
-    numbers->claimed_bytes = folder.claims->bytes_total;
-    numbers->claimed_bytes_place = {folder.claims_file, folder.claims->LineOf("bytes_total")};
+  std::optional<int64_t> total = folder.claims ? folder.claims->bytes_total : std::nullopt;
+  if (total) numbers->claimed_bytes_place = {folder.claims_file, folder.claims->LineOf("bytes_total")};
+  numbers->claimed_bytes = total;
+  for (const LoggedRun& log : folder.logs) {
+    if (!PrintsAsUncounted(log, total)) continue;
+    total = std::nullopt;
+    numbers->claimed_bytes = log.total_bytes();
+    numbers->claimed_bytes_place = log.total_place();
   }
   std::optional<int64_t> logged;
   for (const LoggedRun* run : runs) {
-    if (!run->total_bytes() || SizeIsOfAnotherScore(folder, *run)) continue;
-    if (PrintsAsUncounted(*run, numbers->claimed_bytes)) {
-      numbers->claimed_bytes = std::nullopt;
-    } else if (PrintsClaimedTotal(folder, *run)) {
-      continue;
-    }
+    const bool of_another = PrintsClaimedTotal(folder, *run) || SizeIsOfAnotherScore(folder, *run);
+    if (!run->total_bytes() || of_another) continue;
     // Without a total behind it a size is that of the model before compression.
     if (run->model_bytes() && *run->model_bytes() <= *run->total_bytes()) {
       logged = std::max(logged, run->model_bytes());
@@ -65,8 +68,8 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   take(logged, "the logs");
   if (folder.claims) {
     take(folder.claims->bytes_model, "submission.json");
-    if (folder.claims->bytes_total && folder.claims->bytes_code) {
-      take(*folder.claims->bytes_total - *folder.claims->bytes_code, "submission.json, total less code");
+    if (total && folder.claims->bytes_code) {
+      take(*total - *folder.claims->bytes_code, "submission.json, total less code");
     }
   }
   numbers->code_bytes = folder.used_code_bytes();
@@ -148,6 +151,15 @@ std::vector<std::string> MissingEvidence(const Case& subject) {
   return missing;
 }
 
+// What fails a record fails none where it is not said that this is meant as one.
+void LeaveOpen(Condition* condition) {
+  const bool fails = condition->strict == Verdict::kFail || condition->practised == Verdict::kFail;
+  for (Verdict* verdict : {&condition->strict, &condition->practised}) {
+    if (*verdict == Verdict::kFail) *verdict = Verdict::kCannotTell;
+  }
+  if (fails) condition->Add("asked of records; whether this is meant as one is not said");
+}
+
 Verdict CombinedVerdict(const Audit& audit, Verdict Condition::*reading) {
   const auto has = [&](Verdict verdict) {
     return std::any_of(audit.conditions.begin(), audit.conditions.end(),
@@ -200,17 +212,18 @@ std::vector<const LoggedRun*> Case::TimedRuns() const {
 }
 
 const std::vector<Rule>& Rules() {
-  constexpr bool kByRunning = true;
+  constexpr bool kByRunning = true, kOfRecords = true;
   static const std::vector<Rule>* const rules = new std::vector<Rule>{
       {1, "artifact and all code it needs at most 16,000,000 bytes",
        "the model file and the log of its making", JudgeArtifactSize},
       {2, "evaluation needs no network and no training data", "a run without network and training shards",
        JudgeSelfContained},
       {3, "training, all reading of training data included, at most 600 s", "a log that times each reading",
-       JudgeTrainingTime},
+       JudgeTrainingTime, false, kOfRecords},
       {4, "warm-up leaves no trace in weights, optimizer or data position",
        "state compared before and after warm-up", JudgeNothing, kByRunning},
-      {5, "evaluation at most 600 s", "a log with the time from start to score", JudgeEvaluationTime},
+      {5, "evaluation at most 600 s", "a log with the time from start to score", JudgeEvaluationTime, false,
+       kOfRecords},
       {6, "no validation text used before the artifact is sealed",
        "training and quantizing with the validation text out of reach", JudgeSealing},
       {7, "no validation text in the training data", "--train and --val shards, compared by this program",
@@ -241,7 +254,7 @@ const std::vector<Rule>& Rules() {
       {20, "score from the artifact alone in a fresh process", "the artifact scored apart from training",
        JudgeNothing, kByRunning},
       {21, "three seeds of one program and one configuration", "three finished logs that hold the program",
-       JudgeSeeds},
+       JudgeSeeds, false, kOfRecords},
       {22, "better than the other submission by 0.005 nats a token, p < 0.01",
        "--against=FOLDER names the submission to compare with", JudgeSignificance},
       {23, "all seeds that were run are disclosed", "seeds in submission.json, and a register of runs",
@@ -251,7 +264,7 @@ const std::vector<Rule>& Rules() {
       {25, "folder complete, its numbers those of its logs", "the log that prints the claimed score",
        JudgeConsistency},
       {26, "code that can be read", "the source that was packed", JudgeReadableCode},
-      {27, "run on eight H100", "a log that names its GPUs", JudgeHardware},
+      {27, "run on eight H100", "a log that names its GPUs", JudgeHardware, false, kOfRecords},
       {28, "a score that a legal submission can have", "the artifact scored by //eval:audit's tests",
        JudgePlausibility}};
   return *rules;
@@ -299,6 +312,7 @@ Audit AuditSubmission(const AuditInput& input) {
   for (const Rule& rule : Rules()) {
     Condition condition = {.number = rule.number, .title = rule.title, .by_running = rule.by_running};
     rule.judge(subject, &condition);
+    if (rule.of_records && !folder.names_track()) LeaveOpen(&condition);
     if (condition.strict == Verdict::kCannotTell || condition.practised == Verdict::kCannotTell ||
         condition.strict == Verdict::kImplausible) {
       condition.settle = rule.settles;

@@ -133,6 +133,7 @@ struct Rule {
   const char* settles;  // what decides where files cannot
   void (*judge)(const Case& subject, Condition* condition);
   bool by_running = false;
+  bool of_records = false;  // asked of records alone
 };
 const std::vector<Rule>& Rules();
 

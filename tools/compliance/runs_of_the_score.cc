@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <iterator>
 #include <optional>
 
 #include "tools/compliance/claimed_runs.h"
@@ -28,6 +29,17 @@ const LoggedScore* PrintedClaim(const SubmissionClaims& claims, const LoggedRun&
     if (score.label != "on the way" && std::abs(score.val_bpb - *claimed) <= kSameScore) return &score;
   }
   return nullptr;
+}
+
+// Whether all that a run scored is far from the claim for it: it is another model's.
+bool IsFarFromTheClaim(const SubmissionClaims& claims, const LoggedRun& run) {
+  constexpr double kFar = 0.05;
+  const std::optional<double> claimed = ClaimedFor(claims, run);
+  const auto far = [&](const LoggedScore& score) {
+    return score.label == "on the way" || std::abs(score.val_bpb - *claimed) > kFar;
+  };
+  return claimed && !run.finals.empty() && std::all_of(run.finals.begin(), run.finals.end(), far) &&
+         std::all_of(run.others.begin(), run.others.end(), far);
 }
 
 // How far the claim is from the mean of the runs' scores; far when one has none.
@@ -95,6 +107,22 @@ std::vector<const LoggedRun*> RunsOfTheScore(const SubmissionFolder& folder,
     if (!known && IsAnotherSeedOf(claims, printing, *run)) found.push_back(run);
   }
   return found;
+}
+
+std::vector<const LoggedRun*> TimedRunsOfTheScore(const SubmissionFolder& folder,
+                                                  const std::vector<const LoggedRun*>& runs,
+                                                  const std::vector<const LoggedRun*>& beside) {
+  if (!folder.claims) return runs;
+  const auto prints = [&](const LoggedRun* run) { return PrintedClaim(*folder.claims, *run) != nullptr; };
+  if (std::any_of(runs.begin(), runs.end(), prints)) return RunsOfTheScore(folder, runs);
+  std::vector<const LoggedRun*> near;
+  std::copy_if(beside.begin(), beside.end(), std::back_inserter(near), prints);
+  const std::optional<double> mean = folder.claims->val_bpb;
+  if (!near.empty()) return near;
+  if (mean && OffTheMean(folder, runs, *mean) <= kSameMean) return runs;
+  std::copy_if(runs.begin(), runs.end(), std::back_inserter(near),
+               [&](const LoggedRun* run) { return !IsFarFromTheClaim(*folder.claims, *run); });
+  return near;
 }
 
 std::vector<const LoggedRun*> SizedRunsOfTheScore(const SubmissionFolder& folder,

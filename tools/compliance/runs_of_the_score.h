@@ -14,6 +14,11 @@ namespace hm11 {
 std::vector<const LoggedRun*> RunsOfTheScore(const SubmissionFolder& folder,
                                              const std::vector<const LoggedRun*>& runs);
 
+// The same for times: where no run prints the claim, runs `beside` them that do, else those that come near it.
+std::vector<const LoggedRun*> TimedRunsOfTheScore(const SubmissionFolder& folder,
+                                                  const std::vector<const LoggedRun*>& runs,
+                                                  const std::vector<const LoggedRun*>& beside);
+
 // The same for sizes. Where the claim is of no run, those within the cap: they are held against nobody.
 std::vector<const LoggedRun*> SizedRunsOfTheScore(const SubmissionFolder& folder,
                                                   const std::vector<const LoggedRun*>& runs);

@@ -53,16 +53,6 @@ std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
   return std::nullopt;
 }
 
-// The runs of the claimed score with a training time; where they have none, or the claim is of none of them,
-// the runs that may be of its training.
-std::vector<const LoggedRun*> TimedRunsOfTheScore(const Case& subject) {
-  std::vector<const LoggedRun*> timed;
-  for (const LoggedRun* run : RunsOfTheScore(subject.folder, subject.runs)) {
-    if (run->train_seconds) timed.push_back(run);
-  }
-  return timed.empty() ? subject.TimedRuns() : timed;
-}
-
 // The score that counts, under a name of its own if no final score is the claim; null when there is none.
 const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
   const LoggedScore* counted = CountedScore(folder, run);
@@ -205,7 +195,9 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   bool known = false, strict_known = true, behind_the_cap = false;
   double longest = 0, longest_with_hessians = 0;
-  for (const LoggedRun* run : TimedRunsOfTheScore(subject)) {
+  std::vector<const LoggedRun*> beside = subject.others;
+  std::erase_if(beside, [](const LoggedRun* run) { return !run->train_seconds; });
+  for (const LoggedRun* run : TimedRunsOfTheScore(subject.folder, subject.TimedRuns(), beside)) {
     const LoggedRun& log = *run;
     // What is read of the validation text is condition 6's.
     const bool reads_data =
@@ -233,7 +225,7 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
     }
     condition->Add(text, places);
   }
-  if (!known) return condition->Add("no log gives a training time in a form that is read here");
+  if (!known) return condition->Add("no log of the claim gives a training time in a form that is read here");
   const bool refused = longest > kTrainCapSeconds + kTrainTolerance ||
                        longest_with_hessians > kTrainCapSeconds + subject.practice.calibration_overrun ||
                        (behind_the_cap && !subject.practice.calibrates_behind_the_cap);
@@ -248,9 +240,7 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
 void JudgeEvaluationTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   bool known = false, over = false, over_together = false;
-  std::vector<const LoggedRun*> runs = RunsOfTheScore(subject.folder, subject.runs);
-  if (runs.empty()) runs = subject.runs;
-  for (const LoggedRun* run : runs) {
+  for (const LoggedRun* run : TimedRunsOfTheScore(subject.folder, subject.runs, subject.others)) {
     double together = 0, longest = 0;
     Place place;
     const LoggedScore* counted = ClaimedScore(subject.folder, *run);
@@ -293,7 +283,8 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
     condition->facts.push_back(*own);
     over = known = true;
   }
-  if (!known) return condition->Add("no log gives an evaluation time in a form that is read here");
+  if (!known)
+    return condition->Add("no log of the claim gives an evaluation time in a form that is read here");
   condition->practised = over ? Verdict::kFail : Verdict::kPass;
   condition->strict = over ? Verdict::kFail : over_together ? Verdict::kCannotTell : Verdict::kPass;
   if (over_together && !over) condition->Add("whether the score needs more than one of them is not said");
