@@ -292,8 +292,9 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
   for (const LoggedRun* run : subject.runs) {
     if (run->val_tokens) JudgeTokens(subject, *run, &whole, &part, condition);
   }
+  const bool counted_as_part = part;  // A handful of tokens has a ratio of its own.
   for (const Fingerprint& print : subject.numbers.fingerprints) {
-    if (IsPartByRatio(print)) {
+    if (IsPartByRatio(print) && !counted_as_part) {
       part = part || print.of_claim;
       condition->Add(absl::StrFormat("these tokens are %.0f bytes of the text's %.0f by the scores",
                                      *print.text_bytes, kTextBytes),

@@ -230,5 +230,18 @@ TEST_F(ScoreFoldersTest, TheReportBeginsWithWhatIsClaimedAndWhatIsLogged) {
   EXPECT_THAT(AuditText(input_, audit_), HasSubstr("4945 steps"));
 }
 
+TEST_F(ScoreFoldersTest, AScoreGivenAgainWithoutItsLossHasTheLossOfTheFirst) {
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.after = absl::StrFormat("FINAL_METRIC val_bpb:%.8f\n", run.bpb);
+  });
+  Expect(16, kPass, kPass);
+}
+
+TEST_F(ScoreFoldersTest, AHandfulOfTokensHasNoRatioToSpeakOf) {
+  AuditWith([](Submission& s) { SetTokensAByte(s, 0.39, 4096); });
+  Expect(8, kFail, kFail);
+  EXPECT_THAT(TextsOf(At(8)), Not(Contains(HasSubstr("by the scores"))));
+}
+
 }  // namespace
 }  // namespace hm11

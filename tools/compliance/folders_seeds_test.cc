@@ -272,5 +272,24 @@ TEST_F(SeedFoldersTest, OnlyAClaimedMeanIsCompared) {
   EXPECT_EQ(Significance(read_, -0.01, 3, claim).strict, kCannotTell);
 }
 
+TEST_F(SeedFoldersTest, OneProgramPackedByTwoPackersIsOneProgram) {
+  const auto pack = [](Submission& s, int64_t plain) {
+    s.SetProgram("");
+    for (MadeUpRun& run : s.runs) {
+      run.more = absl::StrCat("Code size (uncompressed): ", plain++,
+                              " bytes\nCode size (compressed): ", run.seed == 40 ? 28320 : 30985, " bytes\n");
+    }
+  };
+  AuditWith([&](Submission& s) { pack(s, 125670); });
+  EXPECT_NE(At(21).strict, kFail);
+  AuditWith([&](Submission& s) { pack(s, 125670), s.runs[0].more = "Code size: 28320 bytes\n"; });
+  EXPECT_NE(At(21).strict, kFail);
+  AuditWith([&](Submission& s) {
+    pack(s, 125670);
+    s.runs[0].more = "Code size (uncompressed): 131000 bytes\nCode size (compressed): 28320 bytes\n";
+  });
+  Expect(21, kFail, kPass, "the program has 131000 bytes in one log, 125671 in another");
+}
+
 }  // namespace
 }  // namespace hm11

@@ -2,12 +2,14 @@
 #include "tools/compliance/log_numbers.h"
 
 #include <algorithm>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
+#include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 
 namespace hm11 {
@@ -104,6 +106,17 @@ std::optional<int64_t> StepOf(absl::string_view line) {
 
 bool IsBeforeQuantizing(absl::string_view lower) {
   return ContainsAny(lower, {"pre-quant", "prequant", "pre_quant", "post-ema", "post_ema"});
+}
+
+std::optional<int64_t> SeedAmongSettings(absl::string_view line) {
+  const auto seed = WholeAfter(line, "seed");
+  if (!seed) return std::nullopt;
+  const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
+  const auto settings =
+      std::count_if(words.begin(), words.end(), [](absl::string_view word) {
+        return word.find_first_of(":=") != absl::string_view::npos && word.back() != ':' && word.back() != '=';
+      });
+  return settings >= 3 && settings == static_cast<int64_t>(words.size()) ? seed : std::nullopt;
 }
 
 int DecimalsOf(double value) {

@@ -31,6 +31,9 @@ std::optional<int64_t> StepOf(absl::string_view line);
 // Whether a line, in small letters, is of the model before it was quantized.
 bool IsBeforeQuantizing(absl::string_view lower);
 
+// The seed of a line that lists settings: "lr:0.025 batch:786432 wall:600s seed:1337".
+std::optional<int64_t> SeedAmongSettings(absl::string_view line);
+
 // Digits behind the point that a number needs: its precision where only the number is left of a text.
 int DecimalsOf(double value);
 

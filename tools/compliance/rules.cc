@@ -97,6 +97,16 @@ const LoggedScore& WithMoreDigits(const LoggedRun& run, const LoggedScore& score
   return score;
 }
 
+// The same score with its loss, where the counted line gives bits per byte alone; nullptr where none does.
+const LoggedScore* WithLoss(const LoggedRun& run, const LoggedScore& score) {
+  if (score.val_loss > 0) return &score;
+  const double half = 0.51 * std::pow(10, -score.bpb_decimals);
+  for (const LoggedScore& other : run.finals) {
+    if (other.val_loss > 0 && std::abs(other.val_bpb - score.val_bpb) <= half) return &other;
+  }
+  return nullptr;
+}
+
 void MeasureScores(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,
                    AuditNumbers* numbers) {
   int64_t unnamed = 0;
@@ -105,7 +115,8 @@ void MeasureScores(const SubmissionFolder& folder, const std::vector<const Logge
     if (score == nullptr) continue;
     numbers->scores_logged = true;
     numbers->bpb_by_seed[run->seed.value_or(--unnamed)] = score->val_bpb;
-    if (score->val_loss <= 0) continue;
+    score = WithLoss(*run, *score);
+    if (score == nullptr) continue;
     const LoggedScore& exact = WithMoreDigits(*run, *score);
     Fingerprint print =
         FindFingerprint(exact.val_loss, exact.loss_decimals, exact.val_bpb, exact.bpb_decimals);

@@ -203,6 +203,9 @@ class LogReader {
         run_.seed = *seed;
         run_.lines["seed"] = line_;
       }
+    } else if (!run_.seed && !run_.steps) {
+      run_.seed = SeedAmongSettings(lower);
+      if (run_.seed) run_.lines["seed"] = line_;
     }
     const auto take = [&](absl::string_view key, std::optional<int64_t>* value) {
       if (const auto found = WholeAfter(line, key)) {

@@ -137,7 +137,7 @@ void JudgeCalibration(const Case& subject, Condition* condition) {
     }
     places.push_back(run->At("hessians"));
   }
-  if (subject.runs.empty()) return condition->Add("there is no log");
+  if (subject.runs.empty()) return condition->Add("no log of the claim is read here");
   if (!calibrates) {
     // Who only evaluates calibrated before.
     if (trains) condition->SetBoth(Verdict::kPass);

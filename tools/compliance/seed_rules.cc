@@ -70,19 +70,28 @@ std::optional<Fact> DifferingSetting(const Case& subject, const LoggedRun& a, co
 // The seed in a program's text changes its size by as much, and a packed program may be another's plain text.
 constexpr int64_t kBytesOfASeed = 8;
 
+// Of the sizes of code that a run logs.
+const LoggedBytes& PlainText(const LoggedRun& run) {
+  return *std::max_element(run.codes.begin(), run.codes.end(),
+                           [](const LoggedBytes& a, const LoggedBytes& b) { return a.bytes < b.bytes; });
+}
+
 std::optional<Fact> DifferentPrograms(const LoggedRun& a, const LoggedRun& b) {
   if (a.source_hash != 0 && a.source_hash == b.source_hash) return std::nullopt;
   if (a.source_hash != 0 && b.source_hash != 0 && a.source_ends && b.source_ends) {
     return Fact("two logs hold different programs", {{a.path, 0}, {b.path, 0}}, Sureness::kWorkedOut);
   }
-  if (!a.code_bytes() || !b.code_bytes()) return std::nullopt;
-  const auto [less, more] = std::minmax(*a.code_bytes(), *b.code_bytes());
-  if (more - less > kBytesOfASeed && more < 2 * less) {
-    return Fact(absl::StrCat("the program has ", *a.code_bytes(), " bytes in one log, ", *b.code_bytes(),
-                             " in another"),
-                {{a.path, a.codes.back().line}, {b.path, b.codes.back().line}});
+  if (a.codes.empty() || b.codes.empty()) return std::nullopt;
+  for (const LoggedBytes& of_a : a.codes) {
+    for (const LoggedBytes& of_b : b.codes) {
+      if (std::abs(of_a.bytes - of_b.bytes) <= kBytesOfASeed) return std::nullopt;
+    }
   }
-  return std::nullopt;
+  // Where plain and packed text are both logged, the plain one tells programs apart: packers differ by machine.
+  const LoggedBytes &of_a = PlainText(a), &of_b = PlainText(b);
+  if (std::max(of_a.bytes, of_b.bytes) >= 2 * std::min(of_a.bytes, of_b.bytes)) return std::nullopt;
+  return Fact(absl::StrCat("the program has ", of_a.bytes, " bytes in one log, ", of_b.bytes, " in another"),
+              {{a.path, of_a.line}, {b.path, of_b.line}});
 }
 
 std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
