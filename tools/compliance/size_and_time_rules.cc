@@ -272,8 +272,9 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
                      {place});
     }
     if (together > longest && places.size() > 1) {
-      condition->Add(absl::StrCat("all evaluations of the artifact took ", SecondsText(together)), places,
-                     Sureness::kWorkedOut);
+      condition->Add(
+          absl::StrCat("the evaluations that the log times took ", SecondsText(together), " together"),
+          places, Sureness::kWorkedOut);
     }
     over = over || longest > kEvalCapSeconds;
     over_together = over_together || together > kEvalCapSeconds;
