@@ -163,6 +163,8 @@ TEST_F(ClaimsOfFoldersTest, SeedsThatAreDisclosedElsewhere) {
   Expect(23, kCannotTell, kPass, "seed 42 has a log and is disclosed");
   AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "A third run: 1.0802\n"; });
   Expect(23, kCannotTell, kPass);
+  AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "Additional seeds were worse.\n"; });
+  Expect(23, kCannotTell, kPass);
   AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "It takes 3.42 s, 142 steps.\n"; });
   Expect(23, kFail, kCannotTell, "neither submission.json nor README.md names it");
 }
