@@ -34,7 +34,9 @@ void CompareFields(const Case& subject, Faults* faults) {
   }
   if (claims.val_bpb) return;
   if (claims.other_score.empty()) {
-    return faults->Add(Faults::kTolerated, "no field gives val_bpb or another score as a number", {place});
+    return faults->Add(Faults::kTolerated,
+                       "no field gives val_bpb, or a score of its own under another name, as a number",
+                       {place});
   }
   faults->Doubt(Faults::kTolerated,
                 absl::StrCat("val_bpb itself gives no number; one stands under ", claims.other_score),

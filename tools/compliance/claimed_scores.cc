@@ -163,14 +163,16 @@ std::set<int64_t> SeedsOf(const SubmissionClaims& claims) {
 bool AreOneSeries(const Case& subject) {
   const auto& claimed = subject.folder.claims->seeds;
   std::map<int64_t, double> scores;
+  std::set<std::string> packings;  // "int6+zlib"
   for (const LoggedRun* run : subject.runs) {
     const LoggedScore* score = CountedScore(subject.folder, *run);
     if (score == nullptr) continue;
     if (!run->seed || (!claimed.empty() && claimed.count(*run->seed) == 0)) return false;
+    if (!run->totals.empty()) packings.insert(run->totals.back().qualifier);
     const auto [known, is_new] = scores.emplace(*run->seed, score->val_bpb);
     if (!is_new && known->second != score->val_bpb) return false;
   }
-  return OneConfiguration(subject, subject.runs);
+  return packings.size() <= 1 && OneConfiguration(subject, subject.runs);
 }
 
 // A claimed score that is one run's, where there are several runs.

@@ -1,10 +1,12 @@
 // The condition that all seeds that were run are disclosed.
 #include <algorithm>
 
+#include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tools/compliance/file_names.h"
+#include "tools/compliance/log_numbers.h"
 #include "tools/compliance/printed_numbers.h"
 #include "tools/compliance/rules.h"
 
@@ -29,6 +31,11 @@ namespace {
 bool IsNamed(const SubmissionFolder& folder, const LoggedRun& run) {
   const std::optional<int64_t> of_name = SeedInName(run.path);
   if (of_name && folder.claims->seeds.count(*of_name) > 0) return true;
+  // "Additional seeds exceeded the limit" discloses them without their numbers.
+  if (ContainsAny(absl::AsciiStrToLower(folder.readme),
+                  {"additional seed", "other seed", "further seed", "more seeds"})) {
+    return true;
+  }
   for (const std::string* text : {&folder.claims->text, &folder.readme}) {
     if (NamesNumber(*text, *run.seed)) return true;
     for (const LoggedScore& score : run.finals) {

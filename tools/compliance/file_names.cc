@@ -32,7 +32,8 @@ bool IsPackedProgram(absl::string_view name) {
 }
 
 bool IsLogName(absl::string_view name) {
-  return EndsWithAny(name, {".log", ".txt", ".out"}) && !EndsWithAny(name, {"requirements.txt"});
+  return EndsWithAny(name, {".log", ".txt", ".out"}) &&
+         !EndsWithAny(name, {"requirements.txt", "CMakeLists.txt"});
 }
 
 bool IsResultName(absl::string_view name) {

@@ -111,6 +111,12 @@ TEST_F(ClaimsOfFoldersTest, MeanOfNumbersUnderAnotherName) {
     s.files["check_seed40.log"] = "mixed text 1.2000 by the table\n";
   });
   Expect(25, kCannotTell, kPass, "the mean of numbers");
+  // One of the logs says more before the number.
+  AuditWith([&](Submission& s) {
+    mixtures(s);
+    s.runs[1].after = "In the end: a text 1.0327 by the table\n";
+  });
+  Expect(25, kCannotTell, kPass, "the mean of numbers");
 }
 
 TEST_F(ClaimsOfFoldersTest, BestOfRunsThatAreNoSeries) {
@@ -123,6 +129,13 @@ TEST_F(ClaimsOfFoldersTest, BestOfRunsThatAreNoSeries) {
   AuditWith([&](Submission& s) { best(s), s.claims["seeds"] = {40}; });
   Expect(25, kCannotTell, kPass, "which of the runs the claim is of is not said");
   AuditWith([&](Submission& s) { best(s), s.runs[2].settings = "  matrix_lr: 0.03\n"; });
+  Expect(25, kCannotTell, kPass);
+  // Another packing is another program's.
+  AuditWith([&](Submission& s) {
+    best(s);
+    s.files["train_seed42.log"] = absl::StrReplaceAll(LogOf(s.runs[2]), {{"quantized+brotli", "int6+zlib"}});
+    s.runs.resize(2);
+  });
   Expect(25, kCannotTell, kPass);
 }
 
@@ -149,6 +162,8 @@ TEST_F(ClaimsOfFoldersTest, SeedsThatAreDisclosedElsewhere) {
   AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "Seed 42 was run as well.\n"; });
   Expect(23, kCannotTell, kPass, "seed 42 has a log and is disclosed");
   AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "A third run: 1.0802\n"; });
+  Expect(23, kCannotTell, kPass);
+  AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "Additional seeds were worse.\n"; });
   Expect(23, kCannotTell, kPass);
   AuditWith([&](Submission& s) { two_claimed(s), s.files["README.md"] += "It takes 3.42 s, 142 steps.\n"; });
   Expect(23, kFail, kCannotTell, "neither submission.json nor README.md names it");

@@ -53,6 +53,13 @@ std::string WordsBefore(absl::string_view text) {
   return words.size() > 40 ? words.substr(words.size() - 40) : words;
 }
 
+std::string LastWord(absl::string_view text) {
+  while (!text.empty() && !IsLetter(text.back())) text.remove_suffix(1);
+  size_t begin = text.size();
+  while (begin > 0 && IsNameCharacter(text[begin - 1])) --begin;
+  return WordsBefore(text.substr(begin));
+}
+
 }  // namespace
 
 void PrintedNumbers::AddFile(const std::string& name, absl::string_view text) {
@@ -96,9 +103,13 @@ void PrintedNumbers::AddNumber(absl::string_view digits, absl::string_view befor
   if (value <= 0 || value > 100 || plain.size() - point < 3 || scores_.size() > kMostNumbers) return;
   scores_.try_emplace(std::llround(value * 1e6), files_.size() - 1, line_number);
   if (plain.size() - point < 4 || by_words_.size() > kMostWords) return;
-  Printed& printed = by_words_[WordsBefore(before)];
-  if (printed.all.size() <= kMostOfWords) printed.all.push_back(value);
-  printed.last[files_.size() - 1] = value;
+  const std::string words = WordsBefore(before);
+  // Under all words before it, and under the last one: "Submission: val_bpb" is val_bpb, too.
+  for (const std::string& key : {words, absl::StrCat("last ", LastWord(before))}) {
+    Printed& printed = by_words_[key];
+    if (printed.all.size() <= kMostOfWords) printed.all.push_back(value);
+    printed.last[files_.size() - 1] = value;
+  }
 }
 
 // "seed: 42", "seed42", "seeds = [1, 2, 3]".
