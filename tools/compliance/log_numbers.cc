@@ -112,10 +112,9 @@ std::optional<int64_t> SeedAmongSettings(absl::string_view line) {
   const auto seed = WholeAfter(line, "seed");
   if (!seed) return std::nullopt;
   const std::vector<absl::string_view> words = absl::StrSplit(line, ' ', absl::SkipEmpty());
-  const auto settings =
-      std::count_if(words.begin(), words.end(), [](absl::string_view word) {
-        return word.find_first_of(":=") != absl::string_view::npos && word.back() != ':' && word.back() != '=';
-      });
+  const auto settings = std::count_if(words.begin(), words.end(), [](absl::string_view word) {
+    return word.find_first_of(":=") != absl::string_view::npos && word.back() != ':' && word.back() != '=';
+  });
   return settings >= 3 && settings == static_cast<int64_t>(words.size()) ? seed : std::nullopt;
 }
 

@@ -222,7 +222,10 @@ TEST(RunLogTest, AProgramsHashIsOfWhatItDoes) {
 
 TEST(RunLogTest, ASeedMayStandAmongSettings) {
   const auto seed_of = [](const std::string& line) {
-    return ReadRunLog(line + "\nstep:9/9 train_time:1000ms\nfinal_exact val_loss:2.0 val_bpb:1.1\n").seed;
+    return ParseRunLogs(line + "\nstep:9/9 train_time:1000ms\nfinal_exact val_loss:2.0 val_bpb:1.1\n",
+                        "a.log")
+        .front()
+        .seed;
   };
   EXPECT_EQ(seed_of("lr:embed=0.035 matrix=0.025 batch:786432 wall:600s seed:1337"), 1337);
   EXPECT_FALSE(seed_of("calibration drawn with seed:7"));
