@@ -196,7 +196,7 @@ TEST_F(SealingTest, ShardsOfOwnPreparation) {
     };
   };
   AuditWith(prepared(1499));
-  Expect(7, kCannotTell, kFail, "prepared by itself: refused");
+  Expect(7, kCannotTell, kFail, "records with so many were refused");
   AuditWith(prepared(1502));
   Expect(7, kFail, kFail, "40,000 of them are in the shards");
   AuditWith([&](Submission& s) {
