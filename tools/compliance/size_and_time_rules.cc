@@ -175,25 +175,30 @@ void AddWhatElseCounts(const Case& subject, Condition* condition) {
   }
 }
 
+// The size that is claimed, or a log's where that is larger, and what practice says of it.
+void JudgeClaimedSize(const Case& subject, int64_t unpacked_code, Condition* condition) {
+  const AuditNumbers& numbers = subject.numbers;
+  const bool by_claim = numbers.claimed_bytes_place.file == subject.folder.claims_file;
+  condition->Add(absl::StrCat(by_claim ? "claimed: " : "a log says: ", Bytes(*numbers.claimed_bytes)),
+                 {numbers.claimed_bytes_place});
+  condition->practised =
+      *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
+  if (unpacked_code > 0) {
+    condition->practised = Verdict::kPass;
+    condition->Add(absl::StrCat("of which ", Bytes(unpacked_code),
+                                " are the program as it ran; the folder's has ", Bytes(numbers.code_bytes)),
+                   {numbers.claimed_bytes_place});
+  } else if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
+    condition->Add("over the cap, but under 16 MiB, which was let pass in this track at that date");
+  }
+}
+
 }  // namespace
 
 void JudgeArtifactSize(const Case& subject, Condition* condition) {
   const AuditNumbers& numbers = subject.numbers;
-  if (numbers.claimed_bytes) {
-    const bool by_claim = numbers.claimed_bytes_place.file == subject.folder.claims_file;
-    condition->Add(absl::StrCat(by_claim ? "claimed: " : "a log says: ", Bytes(*numbers.claimed_bytes)),
-                   {numbers.claimed_bytes_place});
-    condition->practised =
-        *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
-    if (const int64_t code = UnpackedCodeOverTheCap(subject)) {
-      condition->practised = Verdict::kPass;
-      condition->Add(absl::StrCat("of which ", Bytes(code), " are the program as it ran; the folder's has ",
-                                  Bytes(numbers.code_bytes)),
-                     {numbers.claimed_bytes_place});
-    } else if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
-      condition->Add("over the cap, but under 16 MiB, which was let pass in this track at that date");
-    }
-  }
+  const int64_t unpacked_code = UnpackedCodeOverTheCap(subject);
+  if (numbers.claimed_bytes) JudgeClaimedSize(subject, unpacked_code, condition);
   if (numbers.shipped_bytes) {
     condition->Add(
         absl::StrCat("as shipped: ", Bytes(*numbers.shipped_bytes), " = model ", Bytes(*numbers.model_bytes),
@@ -217,6 +222,8 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
     condition->Add(of_none);
   } else if (!over(numbers.claimed_bytes) && !over(*numbers.shipped_bytes - numbers.data_bytes)) {
     condition->Add("whether the score needs that data is not said");
+  } else if (unpacked_code > 0) {
+    condition->Add("whether the program in the folder does what ran, only a run tells");
   } else {
     condition->strict = Verdict::kFail;
   }
