@@ -59,7 +59,7 @@ void ReadNamedScores(absl::string_view line, const std::string& lower, int64_t l
 }  // namespace
 
 void ReadScoreOnTheWay(absl::string_view line, int64_t line_number, LoggedRun* run) {
-  LoggedScore score = {.label = "on the way", .line = line_number};
+  LoggedScore score = {.label = kOnTheWay, .line = line_number};
   const auto bpb = NumberAfter(line, "val_bpb", &score.bpb_decimals);
   if (!bpb || *bpb <= 0 || *bpb > 100 || run->others.size() >= kMostOthers) return;
   score.val_bpb = *bpb;
@@ -80,7 +80,7 @@ bool ReadScore(absl::string_view line, const std::string& lower, int64_t line_nu
   score.val_loss = loss.value_or(0);
   score.eval_seconds = SecondsAfter(line, "eval_time", /*bare=*/1e-3);
   score.label = Short(line.substr(0, std::min(line.find("val_loss"), line.find("val_bpb"))));
-  const bool unquantized = ContainsAny(lower, {"pre-quant", "prequant", "pre_quant", "post-ema", "post_ema"});
+  const bool unquantized = IsBeforeQuantizing(lower);
   if (absl::StrContains(lower, "train_time")) return false;  // on the way
   if (unquantized) {
     run->unquantized = score;
