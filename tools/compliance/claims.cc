@@ -287,6 +287,16 @@ absl::StatusOr<Json> ParseObject(absl::string_view json) {
   return root;
 }
 
+// The smaller of "bytes_model_int6_zlib" and "bytes_model_int8_zlib", which is there to compare.
+std::optional<int64_t> SmallestModel(const Json& root) {
+  std::optional<int64_t> smallest;
+  for (const auto& [key, value] : root.items()) {
+    const auto bytes = absl::StartsWith(key, "bytes_model_") ? WholeOf(value) : std::nullopt;
+    if (bytes) smallest = std::min(*bytes, smallest.value_or(*bytes));
+  }
+  return smallest;
+}
+
 // What a submission says of itself as a whole.
 void ReadFields(const Json& root, SubmissionClaims* claims) {
   claims->author = FirstText(root, {"author", "authors"});
@@ -303,13 +313,12 @@ void ReadFields(const Json& root, SubmissionClaims* claims) {
     const std::string text = found->dump(-1, ' ', false, Json::error_handler_t::replace);
     claims->no_score = text.size() <= 40 ? text : absl::StrCat(text.substr(0, 40), "...");
   }
-  claims->bytes_total = LargestWhole(
+  claims->bytes_of_all = claims->bytes_total = LargestWhole(
       root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
              "total_submission_bytes", "submission_bytes", "artifact_bytes_mean", "artifact_size_bytes"});
-  claims->bytes_of_all = claims->bytes_total;
   claims->bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
-  claims->bytes_model =
-      LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_int8_zlib", "bytes_model_compressed"});
+  claims->bytes_model = LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_compressed"});
+  if (!claims->bytes_model) claims->bytes_model = SmallestModel(root);
   claims->train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
 }
 

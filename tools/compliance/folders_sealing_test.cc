@@ -108,6 +108,14 @@ TEST_F(SealingTest, ASmallerArtifactOfTheSameLog) {
   EXPECT_NE(At(1).practised, kFail);
 }
 
+TEST_F(SealingTest, TheSmallerOfTwoModelsIsHandedIn) {
+  AuditWith([](Submission& s) {
+    s.runs.clear(), s.claims.erase("bytes_total");
+    s.claims["bytes_model_int8_zlib"] = 18600000, s.claims["bytes_model_int6_zlib"] = 14700000;
+  });
+  Expect(1, kPass, kCannotTell, "model 14,700,000 (submission.json)");
+}
+
 TEST_F(SealingTest, AnArtifactsSizeInOtherWords) {
   AuditWith([](Submission& s) {
     s.claims.erase("bytes_total");
@@ -196,7 +204,7 @@ TEST_F(SealingTest, ShardsOfOwnPreparation) {
     };
   };
   AuditWith(prepared(1499));
-  Expect(7, kCannotTell, kFail, "prepared by itself: refused");
+  Expect(7, kCannotTell, kFail, "records with so many were refused");
   AuditWith(prepared(1502));
   Expect(7, kFail, kFail, "40,000 of them are in the shards");
   AuditWith([&](Submission& s) {

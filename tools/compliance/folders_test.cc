@@ -577,7 +577,7 @@ const Miniature kMiniatures[] = {
        MakeStudy(s), s.runs[0].total_bytes = 17050348;
        for (const char* key : {"val_bpb", "bytes_total", "seeds"}) s.claims.erase(key);
      }},
-    {"ProgramPackedAfterTheRun", 1, kFail, kPass, "of which 74,000 are the program as it ran", "train_seed40.log",
+    {"ProgramPackedAfterTheRun", 1, kCannotTell, kPass, "of which 74,000 are the program as it ran", "train_seed40.log",
      [](Submission& s) {
        std::string source = "import torch\n";
        while (source.size() < 73900) source += "x = 1\n";

@@ -69,6 +69,37 @@ const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun&
   return counted;
 }
 
+struct EvaluationTimes {
+  double longest = 0;   // seconds of the evaluation that is counted, or the longest
+  double together = 0;  // of all that the log times
+  Place place = {};     // of the former
+  std::vector<Place> places = {};
+};
+
+EvaluationTimes TimesOfEvaluation(const SubmissionFolder& folder, const LoggedRun& run) {
+  EvaluationTimes times;
+  const LoggedScore* counted = ClaimedScore(folder, run);
+  const bool is_timed = counted != nullptr && counted->eval_seconds;
+  if (is_timed) {
+    times.longest = *counted->eval_seconds;
+    times.place = {run.path, counted->line};
+  }
+  for (const LoggedTime& time : run.evaluations) {
+    times.together += time.seconds;
+    times.places.push_back({run.path, time.line});
+    // The evaluation that is counted; where the times have names of their own, the longest.
+    if (is_timed || time.seconds <= times.longest) continue;
+    times.longest = time.seconds;
+    times.place = {run.path, time.line};
+  }
+  if (run.total_eval_seconds) {
+    times.longest = *run.total_eval_seconds;
+    times.place = run.At("total_eval_time");
+  }
+  times.together = std::max(times.together, times.longest);
+  return times;
+}
+
 // The program's bytes in a log whose total is over the cap only because the program ran before it was packed,
 // or, in a study, made smaller; 0 when it is not so.
 int64_t UnpackedCodeOverTheCap(const Case& subject) {
@@ -144,25 +175,30 @@ void AddWhatElseCounts(const Case& subject, Condition* condition) {
   }
 }
 
+// The size that is claimed, or a log's where that is larger, and what practice says of it.
+void JudgeClaimedSize(const Case& subject, int64_t unpacked_code, Condition* condition) {
+  const AuditNumbers& numbers = subject.numbers;
+  const bool by_claim = numbers.claimed_bytes_place.file == subject.folder.claims_file;
+  condition->Add(absl::StrCat(by_claim ? "claimed: " : "a log says: ", Bytes(*numbers.claimed_bytes)),
+                 {numbers.claimed_bytes_place});
+  condition->practised =
+      *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
+  if (unpacked_code > 0) {
+    condition->practised = Verdict::kPass;
+    condition->Add(absl::StrCat("of which ", Bytes(unpacked_code),
+                                " are the program as it ran; the folder's has ", Bytes(numbers.code_bytes)),
+                   {numbers.claimed_bytes_place});
+  } else if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
+    condition->Add("over the cap, but under 16 MiB, which was let pass in this track at that date");
+  }
+}
+
 }  // namespace
 
 void JudgeArtifactSize(const Case& subject, Condition* condition) {
   const AuditNumbers& numbers = subject.numbers;
-  if (numbers.claimed_bytes) {
-    const bool by_claim = numbers.claimed_bytes_place.file == subject.folder.claims_file;
-    condition->Add(absl::StrCat(by_claim ? "claimed: " : "a log says: ", Bytes(*numbers.claimed_bytes)),
-                   {numbers.claimed_bytes_place});
-    condition->practised =
-        *numbers.claimed_bytes <= subject.practice.cap_bytes ? Verdict::kPass : Verdict::kFail;
-    if (const int64_t code = UnpackedCodeOverTheCap(subject)) {
-      condition->practised = Verdict::kPass;
-      condition->Add(absl::StrCat("of which ", Bytes(code), " are the program as it ran; the folder's has ",
-                                  Bytes(numbers.code_bytes)),
-                     {numbers.claimed_bytes_place});
-    } else if (*numbers.claimed_bytes > kArtifactCapBytes && condition->practised == Verdict::kPass) {
-      condition->Add("over the cap, but under 16 MiB, which was let pass in this track at that date");
-    }
-  }
+  const int64_t unpacked_code = UnpackedCodeOverTheCap(subject);
+  if (numbers.claimed_bytes) JudgeClaimedSize(subject, unpacked_code, condition);
   if (numbers.shipped_bytes) {
     condition->Add(
         absl::StrCat("as shipped: ", Bytes(*numbers.shipped_bytes), " = model ", Bytes(*numbers.model_bytes),
@@ -186,6 +222,8 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
     condition->Add(of_none);
   } else if (!over(numbers.claimed_bytes) && !over(*numbers.shipped_bytes - numbers.data_bytes)) {
     condition->Add("whether the score needs that data is not said");
+  } else if (unpacked_code > 0) {
+    condition->Add("whether the program in the folder does what ran, only a run tells");
   } else {
     condition->strict = Verdict::kFail;
   }
@@ -241,29 +279,7 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   bool known = false, over = false, over_together = false;
   for (const LoggedRun* run : TimedRunsOfTheScore(subject.folder, subject.runs, subject.others)) {
-    double together = 0, longest = 0;
-    Place place;
-    const LoggedScore* counted = ClaimedScore(subject.folder, *run);
-    std::vector<Place> places;
-    if (counted != nullptr && counted->eval_seconds) {
-      longest = *counted->eval_seconds;
-      place = {run->path, counted->line};
-    }
-    for (const LoggedTime& time : run->evaluations) {
-      together += time.seconds;
-      places.push_back({run->path, time.line});
-      // The evaluation that is counted; where the times have names of their own, the longest.
-      if (counted != nullptr && counted->eval_seconds) continue;
-      if (time.seconds > longest) {
-        longest = time.seconds;
-        place = {run->path, time.line};
-      }
-    }
-    if (run->total_eval_seconds) {
-      longest = *run->total_eval_seconds;
-      place = run->At("total_eval_time");
-    }
-    together = std::max(together, longest);
+    const auto [longest, together, place, places] = TimesOfEvaluation(subject.folder, *run);
     if (together <= 0) continue;
     known = true;
     if (longest > 0) {
