@@ -113,7 +113,7 @@ TEST_F(SeedFoldersTest, SeedsOfTheReadmeMayBeMeant) {
     s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}};
     s.files["README.md"] = "1.0800 (3-seed mean)\n";
   });
-  Expect(21, kFail, kFail, ": 40; seeds in submission.json: 1");
+  Expect(21, kFail, kFail, ": 40; in submission.json: 1");
 }
 
 TEST_F(SeedFoldersTest, SeedsSetApartMayBeMeant) {

@@ -244,11 +244,11 @@ void JudgeSeeds(const Case& subject, Condition* condition) {
   const std::set<int64_t> logged = LoggedSeeds(subject.runs);
   std::vector<std::string> names;
   for (int64_t seed : logged) names.push_back(seed < 0 ? "unnamed" : absl::StrCat(seed));
-  condition->Add(absl::StrCat("seeds of the logs with a score after training that is read here: ",
-                              names.empty() ? "none" : absl::StrJoin(names, " "),
-                              subject.folder.claims ? absl::StrCat("; seeds in ", subject.folder.claims_file,
-                                                                   ": ", subject.folder.claims->seeds.size())
-                                                    : ""));
+  condition->Add(absl::StrCat(
+      "seeds read in logs with a score after training: ", names.empty() ? "none" : absl::StrJoin(names, " "),
+      subject.folder.claims
+          ? absl::StrCat("; in ", subject.folder.claims_file, ": ", subject.folder.claims->seeds.size())
+          : ""));
   JudgeSeedsAsPractised(subject, logged.size(), condition);
   const bool claims_seeds = subject.folder.claims && !subject.folder.claims->seeds.empty();
   if (MostSeedsOfASeries(subject, /*one_program=*/true) >= kWanted) {
