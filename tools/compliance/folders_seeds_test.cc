@@ -141,7 +141,7 @@ TEST_F(SeedFoldersTest, AnotherRunOfAClaimedSeedSpoilsNothing) {
 
 TEST_F(SeedFoldersTest, ClaimedSeedsWithoutLogsAreNotFewer) {
   AuditWith([](Submission& s) { s.runs.pop_back(); });
-  Expect(21, kCannotTell, kCannotTell, "without a finished log for each");
+  Expect(21, kCannotTell, kCannotTell, "more seeds are claimed");
 }
 
 TEST_F(SeedFoldersTest, HowManySeedsWereAskedForHangsOnTheDate) {

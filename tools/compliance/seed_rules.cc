@@ -187,7 +187,7 @@ std::string WhyMoreSeedsMayBeMeant(const Case& subject, size_t wanted) {
   const SubmissionFolder& folder = subject.folder;
   if (folder.claims) {
     const auto& seeds = folder.claims->seeds;
-    if (seeds.size() >= wanted) return "seeds are claimed without a finished log for each";
+    if (seeds.size() >= wanted) return "more seeds are claimed than scores were read in logs";
     if (std::any_of(seeds.begin(), seeds.end(),
                     [](const auto& each) { return each.second.val_bpb.has_value(); }))
       return "";
