@@ -102,6 +102,13 @@ double WorstOff(const AuditNumbers& numbers) {
   return worst;
 }
 
+// Whether the logs' numbers are all of other evaluations than the claimed one.
+bool NoneIsOfTheClaim(const AuditNumbers& numbers) {
+  return !numbers.fingerprints.empty() &&
+         std::none_of(numbers.fingerprints.begin(), numbers.fingerprints.end(),
+                      [&](const Fingerprint& print) { return Counts(print, numbers) && print.of_claim; });
+}
+
 // Whether a wrong ratio is proof: a vocabulary of its own has one of its own, near a known one or not, and
 // only val_tokens tells the bytes of its text.
 bool AllSettled(const AuditNumbers& numbers) {
@@ -193,7 +200,7 @@ bool HasRatioOfTailTwice(const Fingerprint& print, bool has_loop) {
 bool IsScoredByWindows(const Case& subject) {
   return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* run) {
     const LoggedScore* score = CountedScore(subject.folder, *run);
-    if (score == nullptr) return false;
+    if (score == nullptr || !IsClaimedScore(subject.folder, *run, *score)) return false;
     for (const LoggedScore& same : run->finals) {
       const std::string label = absl::AsciiStrToLower(same.label);
       const bool windows = absl::StrContains(label, "slid") || absl::StrContains(label, "window") ||
@@ -210,7 +217,7 @@ bool ScoresTailTwice(const Case& subject, Condition* condition) {
   bool twice = false, once = false, other = false;
   for (const Fingerprint& print : subject.numbers.fingerprints) {
     if (IsExact(print)) (IsNear(print, kEachOnce) ? once : other) = true;
-    if (!HasRatioOfTailTwice(print, loop.has_value())) continue;
+    if (!print.of_claim || !HasRatioOfTailTwice(print, loop.has_value())) continue;
     twice = true;
     condition->Add(
         absl::StrFormat("tokens a byte %.8f is that of windows that score the tail twice; each token "
@@ -227,6 +234,12 @@ bool ScoresTailTwice(const Case& subject, Condition* condition) {
   return of_loop;
 }
 
+bool PrintsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
+  const auto is_claimed = [&](const LoggedScore& score) { return IsClaimedScore(folder, run, score); };
+  return std::any_of(run.finals.begin(), run.finals.end(), is_claimed) ||
+         std::any_of(run.others.begin(), run.others.end(), is_claimed);
+}
+
 // Whether the validation tokens of a run are the whole text; says so.
 void JudgeTokens(const Case& subject, const LoggedRun& run, bool* whole, bool* part, Condition* condition) {
   const std::string tokens = ShortNumber(static_cast<double>(*run.val_tokens));
@@ -235,10 +248,10 @@ void JudgeTokens(const Case& subject, const LoggedRun& run, bool* whole, bool* p
     *whole = true;
     condition->Add(absl::StrCat(tokens, " tokens, the whole text with ", full->name), {run.At("val_tokens")});
   } else if (IsPart(*run.val_tokens)) {
-    *part = true;
+    *part = *part || PrintsClaimedScore(subject.folder, run);
     condition->Add(absl::StrCat(tokens, " tokens, known to be a part of the text"), {run.At("val_tokens")});
   } else if (IsTooFew(*run.val_tokens)) {
-    *part = true;
+    *part = *part || PrintsClaimedScore(subject.folder, run);
     condition->Add(absl::StrFormat("%s tokens are a part of the text: all of its %.0f bytes would be %.0f a "
                                    "token",
                                    tokens, kTextBytes, kTextBytes / static_cast<double>(*run.val_tokens)),
@@ -281,7 +294,7 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
   }
   for (const Fingerprint& print : subject.numbers.fingerprints) {
     if (IsPartByRatio(print)) {
-      part = true;
+      part = part || print.of_claim;
       condition->Add(absl::StrFormat("these tokens are %.0f bytes of the text's %.0f by the scores",
                                      *print.text_bytes, kTextBytes),
                      {print.place}, Sureness::kWorkedOut);
@@ -294,6 +307,9 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
   }
   const bool twice = ScoresTailTwice(subject, condition);
   if (part) return condition->SetBoth(Verdict::kFail);
+  if (!whole && NoneIsOfTheClaim(subject.numbers)) {
+    condition->Add("the claimed score is none of these logs'");
+  }
   if (twice) condition->strict = Verdict::kFail;
   if (whole) condition->practised = Verdict::kPass;
 }
@@ -341,6 +357,7 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
     if (AllNearTheTextsBytes(numbers)) {
       return condition->Add("some tokens that were left out, or drawn at random, explain it");
     }
+    if (NoneIsOfTheClaim(numbers)) return condition->Add("the claimed score is none of these logs'");
     condition->Add(
         "tokens and bytes are not both those of the text: one of them is miscounted, or the text "
         "is another");

@@ -96,6 +96,18 @@ TEST_F(ScoreFoldersTest, APartOfTheTextIsOneWhateverItsVocabulary) {
   Expect(8, kCannotTell, kPass, "the whole text with SP8192");
 }
 
+TEST_F(ScoreFoldersTest, WhatALogSaysOfAnotherEvaluationIsNotSaidOfTheClaim) {
+  const auto claim_another = [](Submission& s) { s.claims["val_bpb"] = 1.2; };
+  AuditWith([&](Submission& s) { SetTokensAByte(s, 0.35, 2097152), claim_another(s); });
+  Expect(8, kCannotTell, kCannotTell, "the claimed score is none of these logs'");
+  AuditWith([&](Submission& s) { SetTokensAByte(s, kTailTwice), claim_another(s); });
+  Expect(8, kCannotTell, kPass);
+  AuditWith([&](Submission& s) { SetTokensAByte(s, kTokensAByte / 1.1671, 40540160), claim_another(s); });
+  Expect(16, kCannotTell, kCannotTell, "the claimed score is none of these logs'");
+  AuditWith([&](Submission& s) { SetTokensAByte(s, kTokensAByte / 1.1671, 40540160); });
+  Expect(16, kFail, kFail);
+}
+
 TEST_F(ScoreFoldersTest, AnotherVocabularyMayHaveAsManyTokens) {
   AuditWith([](Submission& s) {
     SetTokensAByte(s, 0.389538, 61999104);

@@ -39,7 +39,7 @@ std::optional<Fact> StepInLog(const std::vector<const LoggedRun*>& runs) {
 const LoggedRun* LongestTraining(const Case& subject) {
   const LoggedRun* longest = nullptr;
   const auto seconds = [](const LoggedRun& run) {
-    return *run.train_seconds * static_cast<double>(run.world_size.value_or(8));
+    return *run.train_seconds * static_cast<double>(run.world_size.value_or(0));
   };
   for (const LoggedRun* run : subject.TimedRuns()) {
     if (longest == nullptr || seconds(*run) > seconds(*longest)) longest = run;

@@ -111,6 +111,7 @@ void MeasureScores(const SubmissionFolder& folder, const std::vector<const Logge
         FindFingerprint(exact.val_loss, exact.loss_decimals, exact.val_bpb, exact.bpb_decimals);
     print.place = {run->path, exact.line};
     print.logged = true;
+    print.of_claim = IsClaimedScore(folder, *run, *score);
     print.of_whole_text = WholeTextName(*run) != nullptr;
     if (run->val_tokens) print.text_bytes = static_cast<double>(*run->val_tokens) / print.tokens_a_byte;
     numbers->fingerprints.push_back(print);
@@ -275,6 +276,19 @@ const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun&
     if (const LoggedScore* score = FindFinal(run, *folder.claims->val_bpb)) return score;
   }
   return run.final_score();
+}
+
+bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const LoggedScore& score) {
+  constexpr double kSpread = 5e-3;  // of the seeds' scores about their mean, bits a byte
+  if (!folder.claims) return true;
+  std::vector<double> claimed;
+  if (folder.claims->val_bpb) claimed.push_back(*folder.claims->val_bpb);
+  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
+  if (seed != folder.claims->seeds.end() && seed->second.val_bpb) claimed.push_back(*seed->second.val_bpb);
+  return claimed.empty() || (score.label != kOnTheWay && !absl::StartsWith(score.label, "step") &&
+                             std::any_of(claimed.begin(), claimed.end(), [&](double bpb) {
+                               return std::abs(score.val_bpb - bpb) <= kSpread;
+                             }));
 }
 
 Audit AuditSubmission(const AuditInput& input) {

@@ -66,6 +66,7 @@ struct Fingerprint {
   double rounding = 0;       // relative, what the printed digits leave open
   // val_tokens over it is the bytes of the validation text, whatever the vocabulary.
   std::optional<double> text_bytes = {};
+  bool of_claim = true;        // of the claimed score, or of one that it is the mean of
   bool of_whole_text = false;  // its val_tokens are a whole text's with a known vocabulary
 };
 
@@ -144,6 +145,10 @@ bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run);
 
 // Whether nothing that the logs say tells the runs' programs or settings apart.
 bool OneConfiguration(const Case& subject, const std::vector<const LoggedRun*>& runs);
+
+// Whether a score is about the claimed one, or its seed's; true without a claim. What a log says of another
+// evaluation is not said of the claim.
+bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const LoggedScore& score);
 
 // The judges of the table, by what they look at. Sizes and times:
 void JudgeArtifactSize(const Case& subject, Condition* condition);
