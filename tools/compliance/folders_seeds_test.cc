@@ -55,7 +55,9 @@ TEST(OwnWordsTest, SeedsAreThoseThatHaveScores) {
               ElementsAre(5, 7, 42, 99));
   EXPECT_THAT(SeedsWithScores("| Layers | bpb |\n| 11 | 1.0801 |\nseeds 1, 2 and 3 will be run"), IsEmpty());
   EXPECT_TRUE(SpeaksOfAMeanOfThree("val_bpb 1.08 (3-seed mean, std 0.001)"));
+  EXPECT_TRUE(SpeaksOfAMeanOfThree("Also ran 3 seeds on another machine"));
   EXPECT_FALSE(SpeaksOfAMeanOfThree("3-seed mean: pending"));
+  EXPECT_FALSE(SpeaksOfAMeanOfThree("- [ ] three-seed sweep"));
 }
 
 TEST_F(SeedFoldersTest, AStudyInTheTracksFolderIsNoRecord) {
