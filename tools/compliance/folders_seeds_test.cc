@@ -55,7 +55,9 @@ TEST(OwnWordsTest, SeedsAreThoseThatHaveScores) {
               ElementsAre(5, 7, 42, 99));
   EXPECT_THAT(SeedsWithScores("| Layers | bpb |\n| 11 | 1.0801 |\nseeds 1, 2 and 3 will be run"), IsEmpty());
   EXPECT_TRUE(SpeaksOfAMeanOfThree("val_bpb 1.08 (3-seed mean, std 0.001)"));
+  EXPECT_TRUE(SpeaksOfAMeanOfThree("Also ran 3 seeds on another machine"));
   EXPECT_FALSE(SpeaksOfAMeanOfThree("3-seed mean: pending"));
+  EXPECT_FALSE(SpeaksOfAMeanOfThree("- [ ] three-seed sweep"));
 }
 
 TEST_F(SeedFoldersTest, AStudyInTheTracksFolderIsNoRecord) {
@@ -113,7 +115,7 @@ TEST_F(SeedFoldersTest, SeedsOfTheReadmeMayBeMeant) {
     s.claims["seed_results"] = {{"40", {{"val_bpb", 1.08}}}};
     s.files["README.md"] = "1.0800 (3-seed mean)\n";
   });
-  Expect(21, kFail, kFail, ": 40; seeds in submission.json: 1");
+  Expect(21, kFail, kFail, ": 40; in submission.json: 1");
 }
 
 TEST_F(SeedFoldersTest, SeedsSetApartMayBeMeant) {
@@ -141,7 +143,7 @@ TEST_F(SeedFoldersTest, AnotherRunOfAClaimedSeedSpoilsNothing) {
 
 TEST_F(SeedFoldersTest, ClaimedSeedsWithoutLogsAreNotFewer) {
   AuditWith([](Submission& s) { s.runs.pop_back(); });
-  Expect(21, kCannotTell, kCannotTell, "without a finished log for each");
+  Expect(21, kCannotTell, kCannotTell, "more seeds are claimed");
 }
 
 TEST_F(SeedFoldersTest, HowManySeedsWereAskedForHangsOnTheDate) {

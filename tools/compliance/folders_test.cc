@@ -527,7 +527,7 @@ const Miniature kMiniatures[] = {
        }
        s.runs.clear(), s.claims.erase("seeds"), s.files["train.log"] = log;
      }},
-    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; seeds in submission.json: 3", "",
+    {"SeedsBelowResultsBesideAnAblation", 21, kPass, kPass, "40 41 42; in submission.json: 3", "",
      [](Submission& s) {
        MadeUpRun ablation = s.runs[0];
        ablation.bpb = 1.12, ablation.more = "Code size: 17000 bytes\n";

@@ -122,10 +122,12 @@ std::set<int64_t> SeedsWithScores(absl::string_view readme) {
 
 bool SpeaksOfAMeanOfThree(absl::string_view text) {
   for (const std::string& line : LinesOf(text)) {
-    if (absl::StrContains(line, "pending") || absl::StrContains(line, "tbd")) continue;
+    if (absl::StrContains(line, "pending") || absl::StrContains(line, "tbd") ||
+        absl::StrContains(line, "[ ]"))
+      continue;
     for (const char* words :
          {"3-seed mean", "three-seed mean", "three_seed_mean", "mean of 3", "mean of three", "mean over 3",
-          "mean over three", "3-run mean", "mean, 3 seeds", "(3 seeds"}) {
+          "mean over three", "3-run mean", "mean, 3 seeds", "(3 seeds", "ran 3 seeds", "three-seed sweep"}) {
       if (absl::StrContains(line, words)) return true;
     }
   }

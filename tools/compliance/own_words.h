@@ -18,7 +18,7 @@ bool CallsItselfNonRecord(absl::string_view text);
 // Seeds that a README gives a score for: in rows of a table of seeds, or in lines "seed 42: 1.0801".
 std::set<int64_t> SeedsWithScores(absl::string_view readme);
 
-// Whether a text speaks of its score as the mean of three seeds or more.
+// Whether a text speaks of three seeds that were run, or of its score as their mean.
 bool SpeaksOfAMeanOfThree(absl::string_view text);
 
 }  // namespace hm11

@@ -196,7 +196,7 @@ std::string WhyMoreSeedsMayBeMeant(const Case& subject, size_t wanted) {
   const SubmissionFolder& folder = subject.folder;
   if (folder.claims) {
     const auto& seeds = folder.claims->seeds;
-    if (seeds.size() >= wanted) return "seeds are claimed without a finished log for each";
+    if (seeds.size() >= wanted) return "more seeds are claimed than scores were read in logs";
     if (std::any_of(seeds.begin(), seeds.end(),
                     [](const auto& each) { return each.second.val_bpb.has_value(); }))
       return "";
@@ -253,11 +253,11 @@ void JudgeSeeds(const Case& subject, Condition* condition) {
   const std::set<int64_t> logged = LoggedSeeds(subject.runs);
   std::vector<std::string> names;
   for (int64_t seed : logged) names.push_back(seed < 0 ? "unnamed" : absl::StrCat(seed));
-  condition->Add(absl::StrCat("seeds of the logs with a score after training that is read here: ",
-                              names.empty() ? "none" : absl::StrJoin(names, " "),
-                              subject.folder.claims ? absl::StrCat("; seeds in ", subject.folder.claims_file,
-                                                                   ": ", subject.folder.claims->seeds.size())
-                                                    : ""));
+  condition->Add(absl::StrCat(
+      "seeds read in logs with a score after training: ", names.empty() ? "none" : absl::StrJoin(names, " "),
+      subject.folder.claims
+          ? absl::StrCat("; in ", subject.folder.claims_file, ": ", subject.folder.claims->seeds.size())
+          : ""));
   JudgeSeedsAsPractised(subject, logged.size(), condition);
   const bool claims_seeds = subject.folder.claims && !subject.folder.claims->seeds.empty();
   if (MostSeedsOfASeries(subject, /*one_program=*/true) >= kWanted) {
