@@ -79,9 +79,11 @@ void JudgeOwnPreparation(const Case& subject, const LoggedRun& run, Condition* c
                           places);
   }
   condition->practised = Verdict::kFail;
-  condition->Add(absl::StrCat(shards, ", prepared by itself: refused, as validation documents are in them ",
-                              "unless the preparation was told otherwise, which the README does not say"),
-                 places, Sureness::kSuspected);
+  condition->Add(
+      absl::StrCat(shards, ", prepared by itself: records with so many were refused, as by default ",
+                   "validation documents are in them; what this preparation was told, the README "
+                   "does not say"),
+      places, Sureness::kSuspected);
 }
 
 }  // namespace

@@ -22,6 +22,12 @@ class SealingTest : public ComplianceTest {
     s.claims.erase("seeds");
     s.files["study.log"] = LogOf(beside);
   }
+  static void ReplaceInLogs(Submission& s, const std::string& from, const std::string& to) {
+    for (const MadeUpRun& run : s.runs) {
+      s.files[absl::StrCat("train_seed", run.seed, ".log")] = absl::StrReplaceAll(LogOf(run), {{from, to}});
+    }
+    s.runs.clear();
+  }
   static void Calibrate(Submission& s, const std::string& lines) {
     for (MadeUpRun& run : s.runs) run.train_ms = 600020, run.hessians = lines;
   }
@@ -100,6 +106,15 @@ TEST_F(SealingTest, ASmallerArtifactOfTheSameLog) {
     }
   });
   EXPECT_NE(At(1).practised, kFail);
+}
+
+TEST_F(SealingTest, AnArtifactsSizeInOtherWords) {
+  AuditWith([](Submission& s) {
+    s.claims.erase("bytes_total");
+    ReplaceInLogs(s, "Total submission size quantized+brotli: 15950000",
+                  "quant:int5 artifact size: 16265723");
+  });
+  Expect(1, kFail, kFail, "a log says: 16,265,723");
 }
 
 TEST_F(SealingTest, DataThatTheProgramNamesIsNoProof) {
@@ -181,7 +196,7 @@ TEST_F(SealingTest, ShardsOfOwnPreparation) {
     };
   };
   AuditWith(prepared(1499));
-  Expect(7, kCannotTell, kFail, "prepared by itself: refused");
+  Expect(7, kCannotTell, kFail, "records with so many were refused");
   AuditWith(prepared(1502));
   Expect(7, kFail, kFail, "40,000 of them are in the shards");
   AuditWith([&](Submission& s) {

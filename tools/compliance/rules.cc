@@ -13,6 +13,15 @@
 namespace hm11 {
 namespace {
 
+// Whether a claimed total is the one that a log prints of the model as it is in memory, before that of the
+// artifact.
+bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
+  const std::optional<int64_t> counted = run.total_bytes();
+  return std::any_of(run.totals.begin(), run.totals.end(), [&](const LoggedBytes& total) {
+    return total.qualifier.empty() && total.bytes == claimed && counted && *counted < total.bytes;
+  });
+}
+
 // Whether a log that prints the sizes of several artifacts prints the claimed one among them: its last total
 // then is another's.
 bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
@@ -23,16 +32,7 @@ bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
     claimed = seed->second.artifact_bytes;
   return std::any_of(run.totals.begin(), run.totals.end(),
                      [&](const LoggedBytes& total) { return total.bytes == claimed; }) &&
-         run.total_bytes() != claimed;
-}
-
-// Whether a claimed total is the one that a log prints of the model as it is in memory, before that of the
-// artifact.
-bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
-  const std::optional<int64_t> counted = run.total_bytes();
-  return std::any_of(run.totals.begin(), run.totals.end(), [&](const LoggedBytes& total) {
-    return total.qualifier.empty() && total.bytes == claimed && counted && *counted < total.bytes;
-  });
+         run.total_bytes() != claimed && !PrintsAsUncounted(run, claimed);
 }
 
 void MeasureSizes(const SubmissionFolder& folder, const std::vector<const LoggedRun*>& runs,

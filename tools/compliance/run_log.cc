@@ -172,6 +172,7 @@ class LogReader {
     calibration_.Read(lower, line_, &run_);
     ReadBytes(line, "Total submission size", &run_.totals);
     ReadBytes(line, "Total mixed submission", &run_.totals);
+    ReadBytes(line, "rtifact size", &run_.totals);
     ReadBytes(line, "Serialized model", &run_.models);
     ReadBytes(line, "Code size", &run_.codes);
     ReadTotalBesideParts(line);

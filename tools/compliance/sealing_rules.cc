@@ -147,7 +147,9 @@ void JudgeCalibration(const Case& subject, Condition* condition) {
     condition->Add("the logs say that it is on text of the model's own", places);
   } else {
     if (all_timed) condition->practised = Verdict::kPass;
-    condition->Add("which text the Hessians are of is not said; their time counts in condition 3", places);
+    condition->Add(
+        "the logs alone do not show which text the Hessians are of; their time counts in condition 3",
+        places);
   }
 }
 

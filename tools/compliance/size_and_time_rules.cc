@@ -69,6 +69,37 @@ const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun&
   return counted;
 }
 
+struct EvaluationTimes {
+  double longest = 0;   // seconds of the evaluation that is counted, or the longest
+  double together = 0;  // of all that the log times
+  Place place = {};     // of the former
+  std::vector<Place> places = {};
+};
+
+EvaluationTimes TimesOfEvaluation(const SubmissionFolder& folder, const LoggedRun& run) {
+  EvaluationTimes times;
+  const LoggedScore* counted = ClaimedScore(folder, run);
+  const bool is_timed = counted != nullptr && counted->eval_seconds;
+  if (is_timed) {
+    times.longest = *counted->eval_seconds;
+    times.place = {run.path, counted->line};
+  }
+  for (const LoggedTime& time : run.evaluations) {
+    times.together += time.seconds;
+    times.places.push_back({run.path, time.line});
+    // The evaluation that is counted; where the times have names of their own, the longest.
+    if (is_timed || time.seconds <= times.longest) continue;
+    times.longest = time.seconds;
+    times.place = {run.path, time.line};
+  }
+  if (run.total_eval_seconds) {
+    times.longest = *run.total_eval_seconds;
+    times.place = run.At("total_eval_time");
+  }
+  times.together = std::max(times.together, times.longest);
+  return times;
+}
+
 // The program's bytes in a log whose total is over the cap only because the program ran before it was packed,
 // or, in a study, made smaller; 0 when it is not so.
 int64_t UnpackedCodeOverTheCap(const Case& subject) {
@@ -241,29 +272,7 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   bool known = false, over = false, over_together = false;
   for (const LoggedRun* run : TimedRunsOfTheScore(subject.folder, subject.runs, subject.others)) {
-    double together = 0, longest = 0;
-    Place place;
-    const LoggedScore* counted = ClaimedScore(subject.folder, *run);
-    std::vector<Place> places;
-    if (counted != nullptr && counted->eval_seconds) {
-      longest = *counted->eval_seconds;
-      place = {run->path, counted->line};
-    }
-    for (const LoggedTime& time : run->evaluations) {
-      together += time.seconds;
-      places.push_back({run->path, time.line});
-      // The evaluation that is counted; where the times have names of their own, the longest.
-      if (counted != nullptr && counted->eval_seconds) continue;
-      if (time.seconds > longest) {
-        longest = time.seconds;
-        place = {run->path, time.line};
-      }
-    }
-    if (run->total_eval_seconds) {
-      longest = *run->total_eval_seconds;
-      place = run->At("total_eval_time");
-    }
-    together = std::max(together, longest);
+    const auto [longest, together, place, places] = TimesOfEvaluation(subject.folder, *run);
     if (together <= 0) continue;
     known = true;
     if (longest > 0) {
@@ -272,8 +281,9 @@ void JudgeEvaluationTime(const Case& subject, Condition* condition) {
                      {place});
     }
     if (together > longest && places.size() > 1) {
-      condition->Add(absl::StrCat("all evaluations of the artifact took ", SecondsText(together)), places,
-                     Sureness::kWorkedOut);
+      condition->Add(
+          absl::StrCat("the evaluations that the log times took ", SecondsText(together), " together"),
+          places, Sureness::kWorkedOut);
     }
     over = over || longest > kEvalCapSeconds;
     over_together = over_together || together > kEvalCapSeconds;
