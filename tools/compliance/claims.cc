@@ -204,6 +204,27 @@ void CollectReferenceLogs(const Json& object, std::set<std::string>* logs) {
   }
 }
 
+// Fields at any depth that say what others say under the usual names: who, and a score.
+void FindUnderOtherNames(const Json& value, int depth, SubmissionClaims* claims) {
+  if (depth > 8 || !value.is_structured()) return;
+  for (const auto& [key, inner] : value.items()) {
+    FindUnderOtherNames(inner, depth + 1, claims);
+    const std::string lower = absl::AsciiStrToLower(key);
+    const auto has = [&](std::initializer_list<const char*> parts) {
+      return std::any_of(parts.begin(), parts.end(),
+                         [&](const char* part) { return absl::StrContains(lower, part); });
+    };
+    if ((inner.is_string() || inner.is_array()) && !inner.empty() && inner != "" &&
+        has({"author", "name", "github", "submitter", "team", "contributor"})) {
+      claims->names_someone = true;
+    }
+    if (!has({"bpb", "bits_per_byte", "score", "val_loss"}) ||
+        has({"std", "delta", "baseline", "target", "expected", "projected"}))
+      continue;
+    if (NumberOf(inner) && claims->other_score.empty()) claims->other_score = key.substr(0, 100);
+  }
+}
+
 // How deep brackets nest outside strings; the parser must not be given what its destructor cannot take.
 int NestingOf(absl::string_view json) {
   int depth = 0, deepest = 0;
@@ -322,13 +343,6 @@ void ReadAllSeeds(const Json& root, SubmissionClaims* claims) {
   }
   for (const auto& [seed, claim] : claims->seeds)
     claims->bytes_total = std::max(claims->bytes_total, claim.artifact_bytes);
-  std::map<int64_t, SeedClaim> further;
-  for (const auto& [key, value] : root.items()) {
-    const std::string lower = absl::AsciiStrToLower(key);
-    if (absl::StrContains(lower, "seed") && absl::StrContains(lower, "additional"))
-      ReadSeeds(value, &further);
-  }
-  for (const auto& [seed, claim] : further) claims->further_seeds.insert(seed);
 }
 
 }  // namespace
@@ -363,6 +377,8 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   }
   CollectFiles(root, 0, &claims.files);
   CollectReferenceLogs(root, &claims.reference_logs);
+  FindUnderOtherNames(root, 0, &claims);
+  claims.text = std::string(json);
   FindLines(json, &claims.lines);
   if (claims.bytes_total) {
     // The largest of several stands below a seed, not where the first field of that name is.

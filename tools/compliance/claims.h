@@ -36,6 +36,8 @@ struct SubmissionClaims {
   std::optional<double> val_loss = {};  // nats a token, mean over the seeds
   std::optional<double> val_bpb = {};
   std::string no_score = {};                // what stands for val_bpb in place of a number: "TBD"
+  std::string other_score = {};             // a field somewhere in it that holds a number of bits a byte
+  bool names_someone = false;               // an author, a name, a GitHub id, under whatever key
   std::optional<int64_t> bytes_total = {};  // the largest where there are several
   std::optional<int64_t> bytes_of_all =
       {};  // of those, the one that stands beside bytes_model and bytes_code
@@ -43,12 +45,12 @@ struct SubmissionClaims {
   std::optional<int64_t> bytes_model = {};
   std::optional<double> train_seconds = {};  // "wallclock_seconds"
   std::map<int64_t, SeedClaim> seeds = {};
-  std::set<int64_t> further_seeds = {};          // named beside the claim: "additional_seed_results"
   std::map<std::string, bool> compliance = {};   // its own answers: no_slot, train_under_600s, ...
   std::vector<std::string> files = {};           // texts anywhere in it that look like names of files
   std::set<std::string> reference_logs = {};     // named below a key that sets them apart from the claim
   int64_t LineOf(const std::string& key) const;  // where a field stands, from 1; 0 when it does not
   std::map<std::string, int64_t> lines = {};
+  std::string text = {};  // all of it
 };
 
 // InvalidArgument says where the text stops being JSON, or that it is no object, longer than a MiB or nested

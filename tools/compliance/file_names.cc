@@ -35,6 +35,13 @@ bool IsLogName(absl::string_view name) {
   return EndsWithAny(name, {".log", ".txt", ".out"}) && !EndsWithAny(name, {"requirements.txt"});
 }
 
+bool IsResultName(absl::string_view name) {
+  const std::string lower = absl::AsciiStrToLower(BaseName(name));
+  const bool says_so = absl::StrContains(lower, "log") || absl::StrContains(lower, "result");
+  return IsLogName(name) || (says_so && absl::EndsWith(lower, ".md")) ||
+         EndsWithAny(name, {".err", ".json", ".jsonl", ".csv", ".tsv", ".ipynb"});
+}
+
 bool IsArtifactName(absl::string_view name) {
   if (EndsWithAny(name, {".tar.xz", ".tar.br", ".tar.lzma"})) return false;
   return EndsWithAny(

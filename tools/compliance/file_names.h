@@ -19,6 +19,8 @@ bool IsSource(absl::string_view name);
 // Machine code and packed sources: of no interest unless a program names them.
 bool IsPackedProgram(absl::string_view name);
 bool IsLogName(absl::string_view name);
+// A log, or a file of another kind that may hold what a run printed: a table, a notebook.
+bool IsResultName(absl::string_view name);
 bool IsArtifactName(absl::string_view name);
 
 // The last part of a path.

@@ -3,18 +3,14 @@
 
 #include <algorithm>
 #include <filesystem>
-#include <set>
 #include <system_error>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
-#include "absl/strings/str_replace.h"
-#include "absl/strings/str_split.h"
-#include "absl/strings/strip.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "tools/compliance/absent_files.h"
 #include "tools/compliance/file_names.h"
 #include "tools/compliance/own_words.h"
 #include "tools/compliance/program_uses.h"
@@ -28,7 +24,6 @@ namespace fs = std::filesystem;
 constexpr size_t kMostFiles = 5000;
 constexpr size_t kMostPrograms = 500;
 constexpr size_t kMostLogs = 500;
-constexpr size_t kMostNames = 2000;
 constexpr int64_t kLargestText = int64_t{4} << 20;     // of a program or a README
 constexpr int64_t kMostTextBytes = int64_t{24} << 20;  // of all programs
 constexpr int64_t kLargestLog = int64_t{16} << 20;     // real ones have at most a few MiB
@@ -118,7 +113,13 @@ const FolderFile* FindClaimsFile(const SubmissionFolder& folder) {
 void ReadClaims(SubmissionFolder* folder) {
   folder->claims_problem = "there is no submission.json";
   const FolderFile* file = FindClaimsFile(*folder);
-  if (file == nullptr) return;
+  if (file == nullptr) {
+    for (const FolderFile& other : folder->files) {
+      if (BaseName(other.name) == "submission.json")
+        folder->claims_problem = absl::StrCat("there is no submission.json beside ", other.name);
+    }
+    return;
+  }
   folder->claims_file = file->name;
   const std::optional<std::string> text = ReadText(*file, folder);
   if (!text) {
@@ -141,16 +142,17 @@ void ReadLog(const FolderFile& file, int64_t most_bytes, SubmissionFolder* folde
     folder->problems.push_back(std::string(logs.status().message()));
     return;
   }
-  if (logs->empty() && absl::StartsWith(BaseName(file.name), "train") && absl::EndsWith(file.name, ".log")) {
-    folder->problems.push_back(absl::StrCat(file.name, ": holds no step of a run; cut off?"));
+  const bool finished = std::any_of(logs->begin(), logs->end(),
+                                    [](const LoggedRun& log) { return log.final_score() != nullptr; });
+  const bool failed =
+      std::any_of(logs->begin(), logs->end(), [](const LoggedRun& log) { return log.failed; });
+  if (!finished && file.bytes > 0) {
+    folder->unfinished.push_back(absl::StrCat(file.name,
+                                              ": no score after training in a form that is read here",
+                                              failed ? "; it holds an error" : ""));
   }
   for (LoggedRun& log : *logs) {
     if (!log.seed && logs->size() == 1) log.seed = SeedInName(file.name);
-    if (log.final_score() == nullptr && log.steps) {
-      folder->problems.push_back(
-          absl::StrCat(file.name, ": no score after training",
-                       log.failed ? ", but an error" : " in a form that is read here; cut off?"));
-    }
     if (folder->logs.size() < kMostLogs) folder->logs.push_back(std::move(log));
   }
 }
@@ -254,62 +256,21 @@ void FindArtifact(SubmissionFolder* folder) {
   }
 }
 
-// Names in backquotes of a README's list of its files: what it says is in the folder.
-std::vector<std::string> FilesOfReadme(const std::string& readme) {
-  std::vector<std::string> names;
-  bool in_list = false;
-  for (absl::string_view line : absl::StrSplit(readme, '\n')) {
-    if (absl::StartsWith(line, "#")) {
-      const std::string title = absl::AsciiStrToLower(line);
-      in_list = absl::StrContains(title, "file") || absl::StrContains(title, "contents") ||
-                absl::StrContains(title, "included");
-    }
-    const absl::string_view item = absl::StripLeadingAsciiWhitespace(line);
-    const bool is_item =
-        absl::StartsWith(item, "-") || absl::StartsWith(item, "*") || absl::StartsWith(item, "|");
-    if (!in_list || !is_item) continue;
-    const std::vector<absl::string_view> parts = absl::StrSplit(line, '`');
-    for (size_t i = 1; i < parts.size(); i += 2) {
-      const std::string name = absl::StrReplaceAll(parts[i], {{"\\_", "_"}});  // as Markdown has it
-      if (LooksLikeFileName(name)) names.push_back(name);
-      // What follows the first dash after the names explains them, and may name files elsewhere.
-      if (i + 1 < parts.size() &&
-          (absl::StrContains(parts[i + 1], "—") || absl::StrContains(parts[i + 1], " - ") ||
-           absl::StrContains(parts[i + 1], ":") || absl::StrContains(parts[i + 1], "|"))) {
-        break;
-      }
-    }
-  }
-  return names;
-}
-
-bool Matches(const std::string& name, const std::string& file) {
-  return FitsPattern(name, file) || FitsPattern(absl::StrCat("*/", name), file);
-}
-
-void FindAbsent(SubmissionFolder* folder) {
-  std::set<std::string> named;
-  for (const std::string& name : FilesOfReadme(folder->readme)) {
-    for (const std::string& one : ExpandBraces(name)) {
-      if (named.size() < kMostNames) named.insert(one);
-    }
-  }
-  if (folder->claims) named.insert(folder->claims->files.begin(), folder->claims->files.end());
-  for (absl::string_view name : named) {
-    absl::ConsumePrefix(&name, "./");
-    // Paths to other places are references, not contents.
-    if (absl::StartsWith(name, "/") || absl::StrContains(name, "..") || absl::StartsWith(name, "data/") ||
-        absl::StartsWith(name, "records/") || absl::StrContains(name, "@") || absl::StrContains(name, "#")) {
-      continue;
-    }
-    const std::string wanted(name);
-    const bool found = std::any_of(folder->files.begin(), folder->files.end(),
-                                   [&](const FolderFile& file) { return Matches(wanted, file.name); });
-    if (!found) folder->absent.push_back(wanted);
-  }
-}
-
 }  // namespace
+
+PrintedNumbers ReadPrintedNumbers(const SubmissionFolder& folder) {
+  PrintedNumbers printed;
+  int64_t left = kMostLogBytes;
+  for (const FolderFile& file : folder.files) {
+    if (!IsResultName(file.name) || file.name == folder.claims_file || file.bytes == 0) continue;
+    absl::StatusOr<std::string> text = absl::OutOfRangeError("");
+    if (file.bytes <= left) text = ReadFile(absl::StrCat(folder.path, "/", file.name));
+    if (!text.ok()) printed.SetIncomplete();
+    printed.AddFile(file.name, text.ok() ? *text : "");
+    left -= text.ok() ? file.bytes : 0;
+  }
+  return printed;
+}
 
 int64_t SubmissionFolder::used_code_bytes() const {
   int64_t bytes = 0;
@@ -383,7 +344,7 @@ absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path) {
   FindTokenBlobs(&folder);
   FindArtifact(&folder);
   ReadPrograms(&folder);
-  FindAbsent(&folder);
+  folder.absent = AbsentFiles(folder);
   return folder;
 }
 

@@ -15,6 +15,7 @@
 #include "tools/compliance/claims.h"
 #include "tools/compliance/fact.h"
 #include "tools/compliance/packed_code.h"
+#include "tools/compliance/printed_numbers.h"
 #include "tools/compliance/python_source.h"
 #include "tools/compliance/run_log.h"
 
@@ -55,7 +56,9 @@ struct SubmissionFolder {
   std::string readme = {};
   std::string readme_file = {};
   std::vector<LoggedRun> logs = {};
-  std::vector<std::string> problems = {};  // a line each: files that can't be read or are cut off
+  std::vector<std::string> problems = {};  // a line each: files that can't be read
+  std::vector<std::string> unfinished =
+      {};  // a line each: logs without a score after training that is read here
   std::vector<std::string> not_read = {};  // a line each: what was left out to bound time and memory
   std::vector<std::string> absent = {};    // files named as part of the folder that are not in it
 
@@ -68,6 +71,9 @@ struct SubmissionFolder {
   std::string name() const;  // its last path component
   std::string date() const;  // "2026-04-09" of the folder's name, else of the claims; "" when unknown
 };
+
+// Reads all numbers that the folder's results print, its claims left out.
+PrintedNumbers ReadPrintedNumbers(const SubmissionFolder& folder);
 
 // NotFound when the folder is missing, FailedPrecondition when it is no folder or holds no file.
 absl::StatusOr<SubmissionFolder> ReadSubmissionFolder(const std::string& path);

@@ -6,6 +6,7 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
+#include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
 
@@ -81,6 +82,34 @@ std::optional<double> Seconds(absl::string_view text, double bare) {
 std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key, double bare) {
   const std::optional<absl::string_view> rest = After(line, key);
   return rest ? Seconds(*rest, bare) : std::nullopt;
+}
+
+std::optional<int64_t> StepOf(absl::string_view line) {
+  absl::string_view rest = line;
+  if (absl::StartsWith(line, "stopping_early")) {
+    const auto after = After(line, "step");
+    if (!after) return std::nullopt;
+    rest = *after;
+  } else if (absl::ConsumePrefix(&rest, "step")) {
+    absl::ConsumePrefix(&rest, ":");
+    rest = absl::StripLeadingAsciiWhitespace(rest);
+  }
+  const size_t slash = rest.substr(0, 10).find('/');
+  int64_t step = 0;
+  if (slash == absl::string_view::npos || slash == 0 || slash + 1 >= rest.size()) return std::nullopt;
+  if (!absl::ascii_isdigit(rest[slash + 1]) || !absl::SimpleAtoi(rest.substr(0, slash), &step))
+    return std::nullopt;
+  return step;
+}
+
+bool IsBeforeQuantizing(absl::string_view lower) {
+  return ContainsAny(lower, {"pre-quant", "prequant", "pre_quant", "post-ema", "post_ema"});
+}
+
+int DecimalsOf(double value) {
+  const std::string text = absl::StrFormat("%.10g", value);
+  const size_t point = text.find('.');
+  return point == std::string::npos ? 0 : static_cast<int>(text.size() - point - 1);
 }
 
 bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {

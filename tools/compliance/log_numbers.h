@@ -25,6 +25,15 @@ std::optional<int64_t> WholeAfter(absl::string_view line, absl::string_view key)
 std::optional<double> Seconds(absl::string_view text, double bare);
 std::optional<double> SecondsAfter(absl::string_view line, absl::string_view key, double bare);
 
+// Steps of "step:100/20000 ...", "100/20000 ..." or "stopping_early: ... step: 100/20000".
+std::optional<int64_t> StepOf(absl::string_view line);
+
+// Whether a line, in small letters, is of the model before it was quantized.
+bool IsBeforeQuantizing(absl::string_view lower);
+
+// Digits behind the point that a number needs: its precision where only the number is left of a text.
+int DecimalsOf(double value);
+
 // Whether the text contains one of the parts.
 bool ContainsAny(absl::string_view text, std::initializer_list<absl::string_view> parts);
 

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "tools/compliance/claimed_runs.h"
+#include "tools/compliance/log_numbers.h"
 #include "tools/compliance/runs_of_the_score.h"
 
 namespace hm11 {
@@ -78,13 +79,6 @@ void MeasureSizes(const SubmissionFolder& folder, const std::vector<const Logged
   if (numbers->model_bytes && numbers->code_files > 0) {
     numbers->shipped_bytes = *numbers->model_bytes + numbers->code_bytes + numbers->data_bytes;
   }
-}
-
-// Digits behind the point that a number needs: its precision where only the number is left of a text.
-int DecimalsOf(double value) {
-  const std::string text = absl::StrFormat("%.10g", value);
-  const size_t point = text.find('.');
-  return point == std::string::npos ? 0 : static_cast<int>(text.size() - point - 1);
 }
 
 // The same score with more digits: the trainer prints it rounded, and exactly on a line behind.

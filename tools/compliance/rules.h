@@ -144,6 +144,12 @@ const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun&
 // evaluation is not said of the claim.
 bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const LoggedScore& score);
 
+// Logs of other folders and those that the submission sets apart are of something else.
+bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run);
+
+// Whether nothing that the logs say tells the runs' programs or settings apart.
+bool OneConfiguration(const Case& subject, const std::vector<const LoggedRun*>& runs);
+
 // The judges of the table, by what they look at. Sizes and times:
 void JudgeArtifactSize(const Case& subject, Condition* condition);
 void JudgeTrainingTime(const Case& subject, Condition* condition);

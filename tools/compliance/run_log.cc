@@ -34,25 +34,6 @@ bool IsRuleLine(absl::string_view line) {
   return line.size() >= 60 && line.find_first_not_of('=') == absl::string_view::npos;
 }
 
-// Steps of "step:100/20000 ...", "100/20000 ..." or "stopping_early: ... step: 100/20000".
-std::optional<int64_t> StepOf(absl::string_view line) {
-  absl::string_view rest = line;
-  if (absl::StartsWith(line, "stopping_early")) {
-    const auto after = After(line, "step");
-    if (!after) return std::nullopt;
-    rest = *after;
-  } else if (absl::ConsumePrefix(&rest, "step")) {
-    absl::ConsumePrefix(&rest, ":");
-    rest = absl::StripLeadingAsciiWhitespace(rest);
-  }
-  const size_t slash = rest.substr(0, 10).find('/');
-  int64_t step = 0;
-  if (slash == absl::string_view::npos || slash == 0 || slash + 1 >= rest.size()) return std::nullopt;
-  if (!absl::ascii_isdigit(rest[slash + 1]) || !absl::SimpleAtoi(rest.substr(0, slash), &step))
-    return std::nullopt;
-  return step;
-}
-
 // The first line of a report that follows a program: a header, or a step with its time.
 bool BeginsReport(absl::string_view line) {
   if (StepOf(line)) return NumberAfter(line, "train_time").has_value();

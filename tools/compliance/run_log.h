@@ -34,6 +34,9 @@ struct LoggedScore {
   int64_t line = 0;
 };
 
+// The label of a score that is printed with a step of training.
+inline constexpr char kOnTheWay[] = "on the way";
+
 // A line that gives the time of an evaluation after training: "eval_time:515283ms",
 // "ngram_eval_time:895349ms".
 struct LoggedTime {

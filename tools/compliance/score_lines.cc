@@ -80,7 +80,7 @@ bool ReadScore(absl::string_view line, const std::string& lower, int64_t line_nu
   score.val_loss = loss.value_or(0);
   score.eval_seconds = SecondsAfter(line, "eval_time", /*bare=*/1e-3);
   score.label = Short(line.substr(0, std::min(line.find("val_loss"), line.find("val_bpb"))));
-  const bool unquantized = ContainsAny(lower, {"pre-quant", "prequant", "pre_quant", "post-ema", "post_ema"});
+  const bool unquantized = IsBeforeQuantizing(lower);
   if (absl::StrContains(lower, "train_time")) return false;  // on the way
   if (unquantized) {
     run->unquantized = score;

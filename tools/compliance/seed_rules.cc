@@ -85,19 +85,6 @@ std::optional<Fact> DifferentPrograms(const LoggedRun& a, const LoggedRun& b) {
   return std::nullopt;
 }
 
-// Logs of other folders and those that the submission sets apart are of something else.
-bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run) {
-  const auto folder_of = [](const std::string& path) { return path.substr(0, path.rfind('/') + 1); };
-  if (subject.folder.claims) {
-    for (const std::string& name : subject.folder.claims->reference_logs) {
-      if (absl::EndsWith(run.path, name)) return false;
-    }
-  }
-  return std::any_of(subject.runs.begin(), subject.runs.end(), [&](const LoggedRun* claimed) {
-    return folder_of(claimed->path) == folder_of(run.path);
-  });
-}
-
 std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
   std::set<int64_t> seeds;
   int64_t unnamed = 0;
@@ -105,14 +92,6 @@ std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
     if (run->final_score() != nullptr) seeds.insert(run->seed ? *run->seed : --unnamed);
   }
   return seeds;
-}
-
-// A finished run of a seed; null when there is none.
-const LoggedRun* FinishedRunOf(const std::vector<const LoggedRun*>& runs, int64_t seed) {
-  const auto found = std::find_if(runs.begin(), runs.end(), [&](const LoggedRun* run) {
-    return run->seed == seed && run->final_score() != nullptr;
-  });
-  return found == runs.end() ? nullptr : *found;
 }
 
 // Whether two runs may be of one series: of one configuration and, where asked, of one program.
@@ -253,6 +232,12 @@ std::optional<Fact> ClaimsAnotherMean(const SubmissionFolder& folder, double mea
 
 }  // namespace
 
+bool OneConfiguration(const Case& subject, const std::vector<const LoggedRun*>& runs) {
+  return std::all_of(runs.begin(), runs.end(), [&](const LoggedRun* run) {
+    return MayBeOneSeries(subject, *runs.front(), *run, /*one_program=*/true);
+  });
+}
+
 void JudgeSeeds(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
   constexpr size_t kWanted = 3;
@@ -316,45 +301,6 @@ void JudgeSignificance(const Case& subject, Condition* condition) {
   condition->strict = enough && p_least < kSignificance ? Verdict::kPass : Verdict::kFail;
   const bool gained = !subject.practice.needs_gain || enough;
   condition->practised = gained && p_any < subject.practice.significance ? Verdict::kPass : Verdict::kFail;
-}
-
-void JudgeDisclosure(const Case& subject, Condition* condition) {
-  if (!subject.folder.claims || subject.folder.claims->seeds.empty()) {
-    return condition->Add(absl::StrCat(subject.folder.claims_file, " names no seeds"));
-  }
-  std::set<int64_t> logged = LoggedSeeds(subject.runs);
-  const auto& claimed = subject.folder.claims->seeds;
-  const bool none_logged = std::none_of(claimed.begin(), claimed.end(),
-                                        [&](const auto& each) { return logged.count(each.first) > 0; });
-  if (none_logged && claimed.begin()->first == 1 &&
-      claimed.rbegin()->first == static_cast<int64_t>(claimed.size())) {
-    return condition->Add(absl::StrCat(subject.folder.claims_file, " numbers its runs and names no seeds"));
-  }
-  for (const auto& [seed, claim] : claimed) {
-    if (logged.count(seed) > 0) continue;
-    if (const LoggedRun* apart = FinishedRunOf(subject.others, seed)) {
-      condition->Add(absl::StrCat("seed ", seed, " has its log apart from the others"), {apart->At("seed")});
-      continue;
-    }
-    condition->strict = Verdict::kFail;
-    condition->Add(absl::StrCat("seed ", seed, " is claimed, but has no finished log"),
-                   {{subject.folder.claims_file, subject.folder.claims->LineOf("seeds")}});
-  }
-  for (const auto* list : {&subject.runs, &subject.others}) {
-    for (const LoggedRun* run : *list) {
-      if (!run->seed || run->final_score() == nullptr || claimed.count(*run->seed) > 0) continue;
-      if (list == &subject.others && !LiesBesideAClaimedRun(subject, *run)) continue;
-      if (subject.folder.claims->further_seeds.count(*run->seed) > 0) {
-        condition->Add(absl::StrCat("seed ", *run->seed, " has a log and is named beside the claim"),
-                       {run->At("seed")});
-        continue;
-      }
-      condition->strict = Verdict::kFail;
-      condition->Add(absl::StrCat("seed ", *run->seed, " has a log, but is not claimed"), {run->At("seed")});
-    }
-  }
-  if (condition->strict != Verdict::kFail) condition->practised = Verdict::kPass;
-  condition->Add("runs that were left out altogether cannot be seen");
 }
 
 }  // namespace hm11
