@@ -21,8 +21,6 @@
 
 namespace hm11 {
 
-inline constexpr char kOnTheWay[] = "on the way";  // the label of scores while training goes on
-
 // A line that gives a score.
 struct LoggedScore {
   std::string label = {};  // what stands before the numbers: "final_int8_zlib_roundtrip_exact"
