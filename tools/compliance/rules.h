@@ -140,15 +140,15 @@ const std::vector<Rule>& Rules();
 // The score of a run that is claimed for its seed: the one that the claim matches, else the last.
 const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun& run);
 
-// Whether a score is about the claimed one, or its seed's; true without a claim. What a log says of another
-// evaluation is not said of the claim.
-bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const LoggedScore& score);
-
 // Logs of other folders and those that the submission sets apart are of something else.
 bool LiesBesideAClaimedRun(const Case& subject, const LoggedRun& run);
 
 // Whether nothing that the logs say tells the runs' programs or settings apart.
 bool OneConfiguration(const Case& subject, const std::vector<const LoggedRun*>& runs);
+
+// Whether a score is about the claimed one, or its seed's; true without a claim. What a log says of another
+// evaluation is not said of the claim.
+bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const LoggedScore& score);
 
 // The judges of the table, by what they look at. Sizes and times:
 void JudgeArtifactSize(const Case& subject, Condition* condition);
