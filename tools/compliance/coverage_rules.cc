@@ -309,7 +309,7 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
   const bool twice = ScoresTailTwice(subject, condition);
   if (part) return condition->SetBoth(Verdict::kFail);
   if (!whole && NoneIsOfTheClaim(subject.numbers)) {
-    condition->Add("the claimed score is none of these logs'");
+    condition->Add("these numbers are of another score than the claimed one");
   }
   if (twice) condition->strict = Verdict::kFail;
   if (whole) condition->practised = Verdict::kPass;
@@ -358,7 +358,8 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
     if (AllNearTheTextsBytes(numbers)) {
       return condition->Add("some tokens that were left out, or drawn at random, explain it");
     }
-    if (NoneIsOfTheClaim(numbers)) return condition->Add("the claimed score is none of these logs'");
+    if (NoneIsOfTheClaim(numbers))
+      return condition->Add("these numbers are of another score than the claimed one");
     condition->Add(
         "tokens and bytes are not both those of the text: one of them is miscounted, or the text "
         "is another");

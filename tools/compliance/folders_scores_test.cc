@@ -99,11 +99,11 @@ TEST_F(ScoreFoldersTest, APartOfTheTextIsOneWhateverItsVocabulary) {
 TEST_F(ScoreFoldersTest, WhatALogSaysOfAnotherEvaluationIsNotSaidOfTheClaim) {
   const auto claim_another = [](Submission& s) { s.claims["val_bpb"] = 1.2; };
   AuditWith([&](Submission& s) { SetTokensAByte(s, 0.35, 2097152), claim_another(s); });
-  Expect(8, kCannotTell, kCannotTell, "the claimed score is none of these logs'");
+  Expect(8, kCannotTell, kCannotTell, "these numbers are of another score than the claimed one");
   AuditWith([&](Submission& s) { SetTokensAByte(s, kTailTwice), claim_another(s); });
   Expect(8, kCannotTell, kPass);
   AuditWith([&](Submission& s) { SetTokensAByte(s, kTokensAByte / 1.1671, 40540160), claim_another(s); });
-  Expect(16, kCannotTell, kCannotTell, "the claimed score is none of these logs'");
+  Expect(16, kCannotTell, kCannotTell, "these numbers are of another score than the claimed one");
   AuditWith([&](Submission& s) { SetTokensAByte(s, kTokensAByte / 1.1671, 40540160); });
   Expect(16, kFail, kFail);
 }
