@@ -173,6 +173,10 @@ TEST_F(ComplianceTest, CoverageIsThatOfTheWholeText) {
   AuditWith([](Submission& s) {
     for (MadeUpRun& run : s.runs) run.val_tokens = 5000000;
   });
+  Expect(8, kFail, kFail, "5,000,000 tokens are a part of the text");
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) run.val_tokens = 20000000;
+  });
   Expect(8, kFail, kFail, "bytes of the text's");
   Expect(16, kCannotTell, kCannotTell, "a part of the text");
   AuditWith([](Submission& s) {
