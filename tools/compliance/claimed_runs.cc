@@ -70,7 +70,7 @@ std::string ReasonApart(const SubmissionFolder& folder, const LoggedRun& run, in
   }
   if (IsOfUnclaimedSeed(folder, run)) return "each claimed seed has its log, and this is another run";
   if (DepthOf(run.path) > shallowest) return "it lies in a folder below the others";
-  if (run.final_score() == nullptr) return "it has no score after training";
+  if (run.final_score() == nullptr) return "it has no score after training in a form that is read here";
   return "";
 }
 

@@ -219,7 +219,7 @@ void FindUnderOtherNames(const Json& value, int depth, SubmissionClaims* claims)
       claims->names_someone = true;
     }
     if (!has({"bpb", "bits_per_byte", "score", "val_loss"}) ||
-        has({"std", "delta", "baseline", "target", "expected", "projected"}))
+        has({"std", "delta", "baseline", "target", "expected", "projected", "sota", "parent"}))
       continue;
     if (NumberOf(inner) && claims->other_score.empty()) claims->other_score = key.substr(0, 100);
   }
@@ -302,7 +302,7 @@ void ReadFields(const Json& root, SubmissionClaims* claims) {
   claims->author = FirstText(root, {"author", "authors"});
   claims->github_id = FirstText(root, {"github_id", "github", "github_username"});
   claims->name = FirstText(root, {"name", "title", "submission_name"});
-  claims->date = FirstText(root, {"date", "submission_date"});
+  claims->date = FirstText(root, {"date", "submission_date", "run_date"});
   claims->track = FirstText(root, {"track"});
   claims->hardware = FirstText(root, {"hardware", "gpu", "gpus"});
   claims->val_loss = FirstNumber(

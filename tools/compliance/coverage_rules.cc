@@ -213,11 +213,11 @@ bool IsScoredByWindows(const Case& subject) {
 
 // Whether tokens at the end are scored again; says what shows it.
 bool ScoresTailTwice(const Case& subject, Condition* condition) {
-  const std::optional<Place> loop = LoopThatScoresTailTwice(subject.folder);
+  const std::vector<Place> loops = LoopsThatScoreTailTwice(subject.folder);
   bool twice = false, once = false, other = false;
   for (const Fingerprint& print : subject.numbers.fingerprints) {
     if (IsExact(print)) (IsNear(print, kEachOnce) ? once : other) = true;
-    if (!print.of_claim || !HasRatioOfTailTwice(print, loop.has_value())) continue;
+    if (!print.of_claim || !HasRatioOfTailTwice(print, !loops.empty())) continue;
     twice = true;
     condition->Add(
         absl::StrFormat("tokens a byte %.8f is that of windows that score the tail twice; each token "
@@ -225,12 +225,12 @@ bool ScoresTailTwice(const Case& subject, Condition* condition) {
                         print.tokens_a_byte, kEachOnce),
         {print.place}, Sureness::kWorkedOut);
   }
-  if (!loop || (once && !other)) return twice;
+  if (loops.empty() || (once && !other)) return twice;
   const bool of_loop = twice || (IsScoredByWindows(subject) && !HasLoopThatScoresOnce(subject.folder));
   condition->Add(absl::StrCat("the loop over sliding windows lets windows cut short by the end score their "
                               "tokens again",
                               of_loop ? "" : "; whether the score is of that loop is not known"),
-                 {*loop}, of_loop ? Sureness::kWorkedOut : Sureness::kSuspected);
+                 loops, of_loop ? Sureness::kWorkedOut : Sureness::kSuspected);
   return of_loop;
 }
 

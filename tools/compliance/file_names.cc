@@ -32,7 +32,7 @@ bool IsPackedProgram(absl::string_view name) {
 }
 
 bool IsLogName(absl::string_view name) {
-  return EndsWithAny(name, {".log", ".txt", ".out"}) &&
+  return EndsWithAny(name, {".log", ".txt", ".out"}) && !absl::StartsWith(BaseName(name), "requirements") &&
          !EndsWithAny(name, {"requirements.txt", "CMakeLists.txt"});
 }
 

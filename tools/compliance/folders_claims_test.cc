@@ -215,5 +215,22 @@ TEST_F(ClaimsOfFoldersTest, PairThatIsRounded) {
   EXPECT_TRUE(Says("not of one evaluation"));
 }
 
+TEST_F(ClaimsOfFoldersTest, ASizeOfAModelThatTheResultsGiveIsNoWrongOne) {
+  const auto claim = [](Submission& s) {
+    s.claims["bytes_model"] = 15900007, s.claims["bytes_total"] = 15940017;
+    for (MadeUpRun& run : s.runs) run.model_bytes = 15950000, run.total_bytes = 16100000;
+  };
+  AuditWith(claim);
+  Expect(25, kFail, kPass, "which no log prints");
+  AuditWith([&](Submission& s) { claim(s), s.files["eval_results.csv"] = "model_bytes\n15900007\n"; });
+  for (const std::string& text : TextsOf(At(25)))
+    EXPECT_EQ(text.find("which no log prints"), std::string::npos);
+}
+
+TEST_F(ClaimsOfFoldersTest, AListOfPackagesIsNoLog) {
+  AuditWith([](Submission& s) { s.runs.clear(), s.files["requirements-record.txt"] = "torch\n"; });
+  Expect(25, kFail, kCannotTell, "there is no log of a run");
+}
+
 }  // namespace
 }  // namespace hm11

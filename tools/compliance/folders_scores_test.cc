@@ -244,5 +244,17 @@ TEST_F(ScoreFoldersTest, AHandfulOfTokensHasNoRatioToSpeakOf) {
   EXPECT_THAT(TextsOf(At(8)), Not(Contains(HasSubstr("by the scores"))));
 }
 
+TEST_F(ScoreFoldersTest, AllLoopsThatScoreTheTailTwiceAreCited) {
+  AuditWith([](Submission& s) {
+    SetTokensAByte(s, kTailTwice);
+    s.SetProgram(
+        absl::StrCat(kShortWindows, "\n", absl::StrReplaceAll(kShortWindows, {{"seq_len", "context"}})));
+  });
+  Expect(8, kFail, kPass);
+  size_t most = 0;
+  for (const Fact& fact : At(8).facts) most = std::max(most, fact.places.size());
+  EXPECT_EQ(most, 2u);
+}
+
 }  // namespace
 }  // namespace hm11

@@ -219,5 +219,18 @@ TEST_F(SealingTest, ADownloadIsShownWithItsAddress) {
   Expect(2, kCannotTell, kCannotTell, "hf_hub_download(\"owner/data\", \"b\")");
 }
 
+TEST_F(SealingTest, APackedProgramThatTheClaimCountsMayBeTheOneThatRuns) {
+  const auto change = [](Submission& s, int64_t packed) {
+    s.SetProgram(absl::StrCat("import torch\n", std::string(40000, '#'), "\n"));
+    s.files["train_gpt.py.lzma"] = std::string(14000, 'x');
+    s.claims["bytes_code"] = packed, s.claims["bytes_total"] = 15980000 + packed;
+    for (MadeUpRun& run : s.runs) run.model_bytes = 15980000, run.total_bytes = 16020013;
+  };
+  AuditWith([&](Submission& s) { change(s, 15000); });
+  Expect(1, kCannotTell, kCannotTell, "15,000 bytes of packed program in its place");
+  AuditWith([&](Submission& s) { change(s, 29000); });  // no such file
+  Expect(1, kFail, kFail);
+}
+
 }  // namespace
 }  // namespace hm11

@@ -12,6 +12,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_split.h"
 #include "core/number_text.h"
+#include "tools/compliance/file_names.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/runs_of_the_score.h"
 
@@ -119,6 +120,20 @@ int64_t UnpackedCodeOverTheCap(const Case& subject) {
   return 0;
 }
 
+// The packed program that the claim counts in place of the used one, where that alone brings the sum over the cap; its
+// file lies in the folder. nullptr when it is not so.
+const FolderFile* PackedProgramBeside(const Case& subject) {
+  const AuditNumbers& numbers = subject.numbers;
+  const SubmissionFolder& folder = subject.folder;
+  const int64_t claimed = folder.claims ? folder.claims->bytes_code.value_or(0) : 0;
+  if (claimed <= 0 || claimed >= numbers.code_bytes || !numbers.model_bytes) return nullptr;
+  if (*numbers.model_bytes + claimed + numbers.data_bytes > kArtifactCapBytes) return nullptr;
+  for (const FolderFile& file : folder.files) {
+    if (IsPackedProgram(file.name) && file.bytes <= claimed && 2 * file.bytes > claimed) return &file;
+  }
+  return nullptr;
+}
+
 // Why a size over the cap in a log is not that of a claimed artifact; "" when it is.
 std::string OfNoClaimedArtifact(const Case& subject) {
   const SubmissionFolder& folder = subject.folder;
@@ -224,6 +239,11 @@ void JudgeArtifactSize(const Case& subject, Condition* condition) {
     condition->Add("whether the score needs that data is not said");
   } else if (unpacked_code > 0) {
     condition->Add("whether the program in the folder does what ran, only a run tells");
+  } else if (const FolderFile* packed = PackedProgramBeside(subject)) {
+    condition->SetBoth(Verdict::kCannotTell);
+    condition->Add(absl::StrCat("the claim counts ", Bytes(*subject.folder.claims->bytes_code),
+                                " bytes of packed program in its place; whether that runs is not known"),
+                   {{packed->name, 0}});
   } else {
     condition->strict = Verdict::kFail;
   }

@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <string>
+#include <vector>
 
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
@@ -34,9 +35,10 @@ int64_t LineOfDense(absl::string_view text, size_t count) {
   return line;
 }
 
-// Where `min(ws + length, total) - ws >= ...` stands in a text without blanks; npos when it does not. Compared
-// with the whole length it lets no window pass that is cut short.
-size_t ShortWindows(const std::string& dense) {
+// Where `min(ws + length, total) - ws >= ...` stands in a text without blanks. Compared with the whole length it
+// lets no window pass that is cut short.
+std::vector<size_t> ShortWindows(const std::string& dense) {
+  std::vector<size_t> found;
   for (const char* variable : kWindowStarts) {
     const std::string start = absl::StrCat("min(", variable, "+"), end = absl::StrCat(")-", variable, ">=");
     for (size_t at = dense.find(start); at != std::string::npos; at = dense.find(start, at + 1)) {
@@ -44,21 +46,24 @@ size_t ShortWindows(const std::string& dense) {
       const size_t compared = rest.find(end);
       if (compared == absl::string_view::npos) continue;
       const absl::string_view length = rest.substr(0, rest.find(','));
-      if (!absl::StartsWith(rest.substr(compared + end.size()), length)) return at;
+      if (!absl::StartsWith(rest.substr(compared + end.size()), length)) found.push_back(at);
     }
   }
-  return std::string::npos;
+  std::sort(found.begin(), found.end());
+  return found;
 }
 
 }  // namespace
 
-std::optional<Place> LoopThatScoresTailTwice(const SubmissionFolder& folder) {
+std::vector<Place> LoopsThatScoreTailTwice(const SubmissionFolder& folder) {
+  std::vector<Place> places;
   for (const ProgramFile& program : folder.programs) {
     if (!program.used_by_entry) continue;
-    const size_t at = ShortWindows(WithoutBlanks(program.code.text));
-    if (at != std::string::npos) return program.At(LineOfDense(program.code.text, at));
+    for (const size_t at : ShortWindows(WithoutBlanks(program.code.text))) {
+      places.push_back(program.At(LineOfDense(program.code.text, at)));
+    }
   }
-  return std::nullopt;
+  return places;
 }
 
 bool HasLoopThatScoresOnce(const SubmissionFolder& folder) {

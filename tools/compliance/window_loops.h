@@ -3,15 +3,16 @@
 #define HM11_TOOLS_COMPLIANCE_WINDOW_LOOPS_H_
 
 #include <optional>
+#include <vector>
 
 #include "tools/compliance/fact.h"
 #include "tools/compliance/folder.h"
 
 namespace hm11 {
 
-// A loop over sliding windows that keeps those which the end cuts short: the published one, which scores their
-// last tokens again.
-std::optional<Place> LoopThatScoresTailTwice(const SubmissionFolder& folder);
+// The loops over sliding windows that keep those which the end cuts short, as the published one does, which scores
+// their last tokens again.
+std::vector<Place> LoopsThatScoreTailTwice(const SubmissionFolder& folder);
 
 // A loop over windows that scores each token once; which of two is used, the program's text does not tell.
 bool HasLoopThatScoresOnce(const SubmissionFolder& folder);
