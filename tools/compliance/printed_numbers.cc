@@ -20,6 +20,8 @@ namespace {
 constexpr size_t kLongestLine = 8192;
 constexpr size_t kMostNumbers = 1000000;
 constexpr size_t kMostWords = 50000;
+constexpr size_t kWordsReach =
+    400;  // before a number: a line of numbers alone must not be read again for each
 constexpr size_t kMostOfWords = 24;  // of numbers behind the same words: more are of something that goes on
 
 bool IsDigit(char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); }
@@ -86,7 +88,10 @@ void PrintedNumbers::AddLine(absl::string_view line, int64_t line_number) {
     const bool is_part = at > 0 && (IsNameCharacter(line[at - 1]) || line[at - 1] == '.');
     const bool goes_on =
         end < line.size() && line[end] == '.' && end + 1 < line.size() && IsDigit(line[end + 1]);
-    if (!is_part && !goes_on) AddNumber(line.substr(at, end - at), line.substr(0, at), line_number);
+    if (!is_part && !goes_on) {
+      const size_t words = at - std::min(at, kWordsReach);
+      AddNumber(line.substr(at, end - at), line.substr(words, at - words), line_number);
+    }
     at = end;
   }
 }

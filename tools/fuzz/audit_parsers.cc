@@ -8,7 +8,9 @@
 #include "tools/compliance/claims.h"
 #include "tools/compliance/file_names.h"
 #include "tools/compliance/folder.h"
+#include "tools/compliance/own_words.h"
 #include "tools/compliance/packed_code.h"
+#include "tools/compliance/printed_numbers.h"
 #include "tools/compliance/python_source.h"
 #include "tools/compliance/report.h"
 #include "tools/compliance/run_log.h"
@@ -25,6 +27,22 @@ void ParseAsLog(absl::string_view bytes) {
     HM_CHECK(!run.total_bytes() || *run.total_bytes() >= 0);
     HM_CHECK(run.finals.size() <= 1000 && run.settings.size() <= 10000);
   }
+}
+
+void ParseAsResults(absl::string_view bytes) {
+  PrintedNumbers printed;
+  printed.AddFile("a_seed42.log", bytes);
+  printed.AddFile("b.log", bytes);
+  const auto place = printed.FindScore(1.08, 0.5);
+  HM_CHECK(!place || place->line > 0);
+  (void)printed.IsMean(1.08, 1e-3, {42});
+  (void)NamesNumber(bytes, 42);
+}
+
+void ParseAsReadme(absl::string_view bytes) {
+  (void)CallsItselfNonRecord(bytes);
+  for (const int64_t seed : SeedsWithScores(bytes)) HM_CHECK(seed >= 0 && seed < 1000000000);
+  (void)SpeaksOfAMeanOfThree(bytes);
 }
 
 void ParseAsPackedCode(absl::string_view bytes) {
@@ -77,6 +95,18 @@ std::vector<ParserUnderTest> AuditParsers() {
              "GPTQ:collected 67 Hessians in 4.0s\nttt_adamw:epoch 1/6 loss:1.9\n"
              "Serialized model int6: 159 bytes\nTotal submission size int6+lzma: 15930124 bytes\n"
              "ppm mix_bpb=1.0\nfinal_exact val_loss:2.79 val_bpb:1.08 ngram_eval_time:895349ms\n"};
+       }},
+      {"results", ParseAsResults,
+       [] {
+         return Examples{
+             "seeds = [42, 7] val_bpb: 1.0801 total 15,950,000 bytes\nmean val_bpb 1.0802 pre-quant 1.07\n"
+             "step:9/9 val_bpb 1.1\n| 42 | 1.0803 |\n"};
+       }},
+      {"readme", ParseAsReadme,
+       [] {
+         return Examples{
+             "# Non-record: what it does\nThis is a **non-record** submission, see #1234.\n"
+             "| Seed | bpb |\n|---|---|\n| 42 | 1.0801 |\nseed 7: 1.0802 (3-seed mean)\n"};
        }},
       {"packed_code", ParseAsPackedCode,
        [] {
