@@ -10,7 +10,7 @@
 
 namespace hm11 {
 
-// The loops over sliding windows that keep those which the end cuts short, as the published one does, which scores
+// The first few loops over sliding windows that keep those which the end cuts short, as the published one does, which scores
 // their last tokens again.
 std::vector<Place> LoopsThatScoreTailTwice(const SubmissionFolder& folder);
 
