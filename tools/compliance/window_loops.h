@@ -10,8 +10,8 @@
 
 namespace hm11 {
 
-// The first few loops over sliding windows that keep those which the end cuts short, as the published one does, which scores
-// their last tokens again.
+// The first few loops over sliding windows that keep those which the end cuts short, as the published one does,
+// which scores their last tokens again.
 std::vector<Place> LoopsThatScoreTailTwice(const SubmissionFolder& folder);
 
 // A loop over windows that scores each token once; which of two is used, the program's text does not tell.
