@@ -256,5 +256,17 @@ TEST_F(ScoreFoldersTest, AllLoopsThatScoreTheTailTwiceAreCited) {
   EXPECT_EQ(most, 2u);
 }
 
+TEST_F(ScoreFoldersTest, WhatTheAuthorSaysIsNotUsedExplainsNothing) {
+  const auto change = [](Submission& s) {
+    s.claims["val_bpb"] = 0.5;
+    for (MadeUpRun& run : s.runs) run.bpb = 0.5;
+    s.SetProgram("import torch\nslot_steps = 8\n");
+  };
+  AuditWith(change);
+  Expect(28, kImplausible, kImplausible, "something optimized while scoring");
+  AuditWith([&](Submission& s) { change(s), s.claims["compliance"] = {{"no_slot", true}}; });
+  Expect(28, kImplausible, kImplausible, "not found in program and logs");
+}
+
 }  // namespace
 }  // namespace hm11

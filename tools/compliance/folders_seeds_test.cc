@@ -293,5 +293,18 @@ TEST_F(SeedFoldersTest, OneProgramPackedByTwoPackersIsOneProgram) {
   Expect(21, kFail, kPass, "the program has 131000 bytes in one log, 125671 in another");
 }
 
+TEST_F(SeedFoldersTest, ATrialBesideNoClaimIsTimedForNothing) {
+  const auto trial = [](Submission& s) {
+    KeepOneSeed(s);
+    s.claims.erase("seeds");
+    s.files["partial.log"] = "seed:42\nstep:5000/9747 train_time:8115300ms\n";
+    s.runs.clear();
+  };
+  AuditWith([&](Submission& s) { trial(s), s.claims["val_bpb"] = nullptr; });
+  Expect(3, kCannotTell, kCannotTell, "no log of the claim gives a training time");
+  AuditWith(trial);
+  Expect(3, kFail, kFail);
+}
+
 }  // namespace
 }  // namespace hm11

@@ -205,9 +205,16 @@ double AuditNumbers::MeanScore() const {
   return bpb_by_seed.empty() ? 0 : sum / static_cast<double>(bpb_by_seed.size());
 }
 
+bool ClaimsNoScore(const SubmissionFolder& folder) {
+  return folder.claims && !folder.claims->val_bpb &&
+         std::none_of(folder.claims->seeds.begin(), folder.claims->seeds.end(),
+                      [](const auto& each) { return each.second.val_bpb.has_value(); });
+}
+
 std::vector<const LoggedRun*> Case::TimedRuns() const {
   std::vector<const LoggedRun*> timed;
   for (const auto* list : {&runs, &others}) {
+    if (list == &others && ClaimsNoScore(folder)) break;
     for (const LoggedRun* run : *list) {
       if (run->train_seconds) timed.push_back(run);
     }

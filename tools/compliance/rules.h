@@ -99,6 +99,9 @@ struct AuditNumbers {
   double MeanScore() const;  // 0 when there is none
 };
 
+// A submission.json that gives no score: what its logs are of is not claimed.
+bool ClaimsNoScore(const SubmissionFolder& folder);
+
 // Everything a rule may look at.
 struct Case {
   const AuditInput& input;
@@ -109,7 +112,7 @@ struct Case {
   std::vector<const LoggedRun*> others = {};  // beside them: other configurations, earlier attempts
 
   // The runs with a training time: where the claimed score was taken from a trained model later, the logs of
-  // its training are others.
+  // its training are others; where none is claimed, none are.
   std::vector<const LoggedRun*> TimedRuns() const;
 };
 

@@ -233,6 +233,7 @@ void JudgeSinglePass(const Case& subject, Condition* condition) {
 }
 
 void JudgeOptimizedScores(const Case& subject, Condition* condition) {
+  if (Affirms(subject.folder, "no_slot")) return;  // The program may hold it and not use it.
   AddPlacesWith(subject, {"slot_steps", "slot_lr", "slot_delta", "soft_prompt", "latent_delta"},
                 "something optimized while scoring", condition);
   if (!Disclaims(subject.folder, "no_slot")) return;

@@ -149,13 +149,6 @@ std::string OfNoClaimedArtifact(const Case& subject) {
              : "";
 }
 
-// A submission.json that gives no score: what its logs are of is not claimed.
-bool ClaimsNoScore(const SubmissionFolder& folder) {
-  return folder.claims && !folder.claims->val_bpb &&
-         std::none_of(folder.claims->seeds.begin(), folder.claims->seeds.end(),
-                      [](const auto& each) { return each.second.val_bpb.has_value(); });
-}
-
 // Which seeds have a run on the hardware that is asked for.
 struct SeedsOnHardware {
   std::map<int64_t, bool> as_asked = {};

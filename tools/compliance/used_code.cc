@@ -47,10 +47,22 @@ void AddPlacesWith(const Case& subject, std::initializer_list<absl::string_view>
                  Sureness::kSuspected);
 }
 
-bool Disclaims(const SubmissionFolder& folder, const std::string& key) {
-  if (!folder.claims) return false;
+namespace {
+
+std::optional<bool> OwnAnswer(const SubmissionFolder& folder, const std::string& key) {
+  if (!folder.claims) return std::nullopt;
   const auto found = folder.claims->compliance.find(key);
-  return found != folder.claims->compliance.end() && !found->second;
+  return found == folder.claims->compliance.end() ? std::nullopt : std::optional<bool>(found->second);
+}
+
+}  // namespace
+
+bool Disclaims(const SubmissionFolder& folder, const std::string& key) {
+  return OwnAnswer(folder, key) == false;
+}
+
+bool Affirms(const SubmissionFolder& folder, const std::string& key) {
+  return OwnAnswer(folder, key) == true;
 }
 
 Place DisclaimerPlace(const SubmissionFolder& folder) {

@@ -45,8 +45,9 @@ std::string Excerpt(const PythonStatement& statement);
 void AddPlacesWith(const Case& subject, std::initializer_list<absl::string_view> words,
                    const std::string& what, Condition* condition);
 
-// Whether its own answer to a question of the "compliance" field is no, and where that stands.
+// Whether its own answer to a question of the "compliance" field is no, or yes, and where that stands.
 bool Disclaims(const SubmissionFolder& folder, const std::string& key);
+bool Affirms(const SubmissionFolder& folder, const std::string& key);
 Place DisclaimerPlace(const SubmissionFolder& folder);
 
 }  // namespace hm11
