@@ -232,5 +232,31 @@ TEST_F(SealingTest, APackedProgramThatTheClaimCountsMayBeTheOneThatRuns) {
   Expect(1, kFail, kFail);
 }
 
+TEST_F(SealingTest, ALongEvaluationMayNotBeTheClaims) {
+  const auto claim_seeds = [](Submission& s) {
+    for (const MadeUpRun& run : s.runs)
+      s.claims["seed_results"][absl::StrCat(run.seed)] = {{"val_bpb", run.bpb}};
+  };
+  AuditWith([&](Submission& s) { claim_seeds(s), s.runs[0].eval_ms = 706000; });
+  Expect(5, kFail, kFail, "706.0 s, over the cap");
+  AuditWith([&](Submission& s) { claim_seeds(s), s.runs[0].eval_ms = 706000, s.runs[0].world_size = 1; });
+  Expect(5, kCannotTell, kCannotTell, "on eight GPUs is not known");
+  // The claim is of a score that is printed without its time.
+  AuditWith([&](Submission& s) {
+    claim_seeds(s);
+    MadeUpRun& run = s.runs[0];
+    run.after = absl::StrFormat("quantized_ppm_best boost:15.0 val_bpb:%.8f delta_bpb:-0.1\n", run.bpb);
+    run.bpb += 0.1, run.eval_ms = 706000;
+  });
+  Expect(5, kCannotTell, kCannotTell, "on eight GPUs is not known");
+  // The same evaluation again, in time.
+  AuditWith([&](Submission& s) {
+    MadeUpRun again = s.runs[0];
+    again.eval_ms = 706000;
+    s.files["eval_again.log"] = LogOf(again);
+  });
+  EXPECT_NE(At(5).practised, kFail);
+}
+
 }  // namespace
 }  // namespace hm11

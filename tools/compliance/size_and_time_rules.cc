@@ -54,15 +54,23 @@ std::optional<Fact> OverlongByOwnAccount(const SubmissionFolder& folder) {
   return std::nullopt;
 }
 
+// What is claimed of a run: its seed's score, or the mean, which is near each of the scores it is of.
+struct ClaimOfRun {
+  std::optional<double> bpb = {};
+  double spread = 3e-3;
+};
+
+ClaimOfRun ClaimOf(const SubmissionFolder& folder, const LoggedRun& run) {
+  if (!folder.claims) return {};
+  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
+  if (seed == folder.claims->seeds.end() || !seed->second.val_bpb) return {.bpb = folder.claims->val_bpb};
+  return {.bpb = seed->second.val_bpb, .spread = 1e-4};
+}
+
 // The score that counts, under a name of its own if no final score is the claim; null when there is none.
 const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
   const LoggedScore* counted = CountedScore(folder, run);
-  if (!folder.claims) return counted;
-  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
-  const bool by_seed = seed != folder.claims->seeds.end() && seed->second.val_bpb;
-  const std::optional<double> claimed = by_seed ? seed->second.val_bpb : folder.claims->val_bpb;
-  // A mean is near each of the scores it is of.
-  const double spread = by_seed ? 1e-4 : 3e-3;
+  const auto [claimed, spread] = ClaimOf(folder, run);
   if (!claimed || (counted != nullptr && std::abs(counted->val_bpb - *claimed) <= spread)) return counted;
   for (const LoggedScore& other : run.others) {
     if (other.eval_seconds && std::abs(other.val_bpb - *claimed) <= spread) return &other;
@@ -70,7 +78,19 @@ const LoggedScore* ClaimedScore(const SubmissionFolder& folder, const LoggedRun&
   return counted;
 }
 
+// Whether a score without a time is what a seed's claim is of, and not the one that has a time.
+bool ClaimIsOfAnUntimedScore(const SubmissionFolder& folder, const LoggedRun& run) {
+  const LoggedScore* counted = ClaimedScore(folder, run);
+  const auto [claimed, spread] = ClaimOf(folder, run);
+  if (!claimed || spread > 1e-4 || counted == nullptr || std::abs(counted->val_bpb - *claimed) <= spread)
+    return false;
+  return std::any_of(run.others.begin(), run.others.end(), [&claimed = claimed](const LoggedScore& other) {
+    return !other.eval_seconds && std::abs(other.val_bpb - *claimed) < 1e-5;
+  });
+}
+
 struct EvaluationTimes {
+  double bpb = 0;       // that is counted
   double longest = 0;   // seconds of the evaluation that is counted, or the longest
   double together = 0;  // of all that the log times
   Place place = {};     // of the former
@@ -80,6 +100,7 @@ struct EvaluationTimes {
 EvaluationTimes TimesOfEvaluation(const SubmissionFolder& folder, const LoggedRun& run) {
   EvaluationTimes times;
   const LoggedScore* counted = ClaimedScore(folder, run);
+  if (counted != nullptr) times.bpb = counted->val_bpb;
   const bool is_timed = counted != nullptr && counted->eval_seconds;
   if (is_timed) {
     times.longest = *counted->eval_seconds;
@@ -201,6 +222,19 @@ void JudgeClaimedSize(const Case& subject, int64_t unpacked_code, Condition* con
   }
 }
 
+void AddEvaluationTimes(const EvaluationTimes& times, Condition* condition) {
+  if (times.longest > 0) {
+    condition->Add(absl::StrCat("evaluated in ", SecondsText(times.longest),
+                                times.longest > kEvalCapSeconds ? ", over the cap" : ""),
+                   {times.place});
+  }
+  if (times.together > times.longest && times.places.size() > 1) {
+    condition->Add(
+        absl::StrCat("the evaluations that the log times took ", SecondsText(times.together), " together"),
+        times.places, Sureness::kWorkedOut);
+  }
+}
+
 }  // namespace
 
 void JudgeArtifactSize(const Case& subject, Condition* condition) {
@@ -290,34 +324,42 @@ void JudgeTrainingTime(const Case& subject, Condition* condition) {
 
 void JudgeEvaluationTime(const Case& subject, Condition* condition) {
   if (!subject.folder.is_record()) return condition->SetBoth(Verdict::kDoesNotApply);
-  bool known = false, over = false, over_together = false;
+  std::vector<std::pair<const LoggedRun*, EvaluationTimes>> timed;
   for (const LoggedRun* run : TimedRunsOfTheScore(subject.folder, subject.runs, subject.others)) {
-    const auto [longest, together, place, places] = TimesOfEvaluation(subject.folder, *run);
-    if (together <= 0) continue;
-    known = true;
-    if (longest > 0) {
-      condition->Add(absl::StrCat("evaluated in ", SecondsText(longest),
-                                  longest > kEvalCapSeconds ? ", over the cap" : ""),
-                     {place});
-    }
-    if (together > longest && places.size() > 1) {
-      condition->Add(
-          absl::StrCat("the evaluations that the log times took ", SecondsText(together), " together"),
-          places, Sureness::kWorkedOut);
-    }
-    over = over || longest > kEvalCapSeconds;
-    over_together = over_together || together > kEvalCapSeconds;
+    timed.emplace_back(run, TimesOfEvaluation(subject.folder, *run));
+    if (timed.back().second.together <= 0) timed.pop_back();
+  }
+  bool over = false, open = false, over_together = false;
+  for (const auto& [run, times] : timed) {
+    AddEvaluationTimes(times, condition);
+    over_together = over_together || times.together > kEvalCapSeconds;
+    if (times.longest <= kEvalCapSeconds) continue;
+    // Fewer GPUs take longer, and a run that gives the same score in time shows that it can be had so.
+    const bool in_time =
+        std::any_of(timed.begin(), timed.end(), [&run = run, &times = times](const auto& other) {
+          const bool of_seed = !run->seed || !other.first->seed || *run->seed == *other.first->seed;
+          return of_seed && other.second.longest > 0 && other.second.longest <= kEvalCapSeconds &&
+                 std::abs(other.second.bpb - times.bpb) <= 2e-5;
+        });
+    const bool doubtful =
+        run->world_size.value_or(8) < 8 || in_time || ClaimIsOfAnUntimedScore(subject.folder, *run);
+    (doubtful ? open : over) = true;
   }
   const std::optional<Fact> own = OverlongByOwnAccount(subject.folder);
   if (own) {
     condition->facts.push_back(*own);
-    over = known = true;
+    over = true;
   }
-  if (!known)
+  if (timed.empty() && !own)
     return condition->Add("no log of the claim gives an evaluation time in a form that is read here");
-  condition->practised = over ? Verdict::kFail : Verdict::kPass;
-  condition->strict = over ? Verdict::kFail : over_together ? Verdict::kCannotTell : Verdict::kPass;
-  if (over_together && !over) condition->Add("whether the score needs more than one of them is not said");
+  condition->practised = over ? Verdict::kFail : open ? Verdict::kCannotTell : Verdict::kPass;
+  condition->strict = over ? Verdict::kFail : over_together || open ? Verdict::kCannotTell : Verdict::kPass;
+  if (over) return;
+  if (open) {
+    condition->Add("whether the claimed score takes so long on eight GPUs is not known");
+  } else if (over_together) {
+    condition->Add("whether the score needs more than one of them is not said");
+  }
 }
 
 void JudgeHardware(const Case& subject, Condition* condition) {
