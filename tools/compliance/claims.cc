@@ -219,7 +219,7 @@ void FindUnderOtherNames(const Json& value, int depth, SubmissionClaims* claims)
       claims->names_someone = true;
     }
     if (!has({"bpb", "bits_per_byte", "score", "val_loss"}) ||
-        has({"std", "delta", "baseline", "target", "expected", "projected", "sota", "parent"}))
+        has({"std", "delta", "baseline", "target", "expected", "projected", "sota", "parent", "retracted"}))
       continue;
     if (NumberOf(inner) && claims->other_score.empty()) claims->other_score = key.substr(0, 100);
   }

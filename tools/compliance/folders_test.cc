@@ -483,7 +483,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) { s.runs.clear(), s.claims["val_bpb"] = -1; }},
     {"NoScore", 28, kCannotTell, kCannotTell, "there is no score", "",
      [](Submission& s) { s.runs.clear(), s.claims.erase("val_bpb"); }},
-    {"CacheKeyedInAFunction", 10, kCannotTell, kCannotTell, "a cache looks up a key", "train_gpt.py:5",
+    {"CacheKeyedInAFunction", 10, kCannotTell, kCannotTell, "the key of a table", "train_gpt.py:5",
      [](Submission& s) {
        s.SetProgram("def keys(tokens, pos, order, primes):\n    h = 0\n    for k in range(order - 1):\n"
                     "        h ^= tokens[pos - (order - 1 - k)] * primes[k]\n"
@@ -501,7 +501,7 @@ const Miniature kMiniatures[] = {
      [](Submission& s) {
        s.SetProgram("def keys(tokens, pos, primes):\n    full = (tokens[pos - 1] ^ (tokens[pos - 2] * primes[1]))\n");
      }},
-    {"CacheKeyedWithTheTarget", 10, kCannotTell, kCannotTell, "a cache looks up a key", "train_gpt.py:3",
+    {"CacheKeyedWithTheTarget", 10, kCannotTell, kCannotTell, "the key of a table", "train_gpt.py:3",
      [](Submission& s) { s.SetProgram(kCacheProgram); }},
     // Honest folders that were accused once.
     {"LinesThatEndInTwoCharacters", 21, kPass, kPass, "40 41 42", "",

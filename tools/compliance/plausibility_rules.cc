@@ -18,7 +18,9 @@ constexpr double kLargestLead = 0.012;
 // Seconds on one GPU that ten minutes on eight are, with a margin.
 constexpr double kTenMinutesOnEight = 8 * kTrainCapSeconds * 1.1;
 
-std::string Bits(double bpb) { return absl::StrFormat(bpb < 0.001 ? "%.2g" : "%.4f", bpb); }
+std::string Bits(double bpb) {
+  return bpb < 0.001 ? absl::StrFormat("%.2g", bpb) : absl::StrFormat("%.4f", bpb);
+}
 
 // The largest fall of the score between two evaluations of one run.
 std::optional<Fact> StepInLog(const std::vector<const LoggedRun*>& runs) {
@@ -70,8 +72,8 @@ std::vector<Fact> Explanations(const Case& subject) {
   const auto key = KeyMadeWithTarget(subject.folder);
   if (key) {
     may_explain(
-        "a cache looks up a key made with the token to be predicted, so that its probabilities need not add "
-        "up to one",
+        "the key of a table is made with the token to be predicted, so that probabilities out of it need not "
+        "add up to one",
         {*key}, Sureness::kSuspected);
   }
   Condition bytes;

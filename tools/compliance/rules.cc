@@ -114,7 +114,7 @@ void MeasureScores(const SubmissionFolder& folder, const std::vector<const Logge
     const LoggedScore* score = CountedScore(folder, *run);
     if (score == nullptr) continue;
     numbers->scores_logged = true;
-    numbers->bpb_by_seed[run->seed.value_or(--unnamed)] = score->val_bpb;
+    numbers->bpb_by_seed[run->seed.value_or(--unnamed)] = WithMoreDigits(*run, *score).val_bpb;
     score = WithLoss(*run, *score);
     if (score == nullptr) continue;
     const LoggedScore& exact = WithMoreDigits(*run, *score);

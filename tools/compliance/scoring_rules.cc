@@ -196,8 +196,8 @@ void JudgeNormalization(const Case& subject, Condition* condition) {
   }
   if (const auto place = KeyMadeWithTarget(subject.folder)) {
     condition->Add(
-        "a cache looks up a key made with the token to be predicted: probabilities of the tokens that "
-        "were not looked up are unknown, and the sum need not be one",
+        "the key of a table is made with the token to be predicted: probabilities of the tokens that are not "
+        "looked up are unknown, and the sum need not be one",
         {*place}, Sureness::kSuspected);
   }
   AddPlacesWith(subject, kMixtureWords, "a mixture over bytes", condition);
