@@ -468,7 +468,7 @@ const Miniature kMiniatures[] = {
     {"PlausibleScore", 28, kPass, kPass, "", "", [](Submission&) {}},
     {"ImpossibleScore", 28, kImplausible, kImplausible, "0.0281 bits a byte", "",
      [](Submission& s) { Score(s, 0.028); }},
-    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "may explain it: a cache", "train_gpt.py:3",
+    {"ImpossibleScoreByACache", 28, kImplausible, kImplausible, "may explain it: the key of a table", "train_gpt.py:3",
      [](Submission& s) { Score(s, 0.158), s.SetProgram(kCacheProgram); }},
     {"JumpInOneLog", 28, kImplausible, kImplausible, "from 1.1648 to 0.9920", "train_seed40.log",
      [](Submission& s) {
