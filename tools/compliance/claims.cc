@@ -317,6 +317,7 @@ void ReadFields(const Json& root, SubmissionClaims* claims) {
       root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
              "total_submission_bytes", "submission_bytes", "artifact_bytes_mean", "artifact_size_bytes"});
   claims->bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
+  claims->parameters = LargestWhole(root, {"model_params", "params", "total_params", "num_params"});
   claims->bytes_model = LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_compressed"});
   if (!claims->bytes_model) claims->bytes_model = SmallestModel(root);
   claims->train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
@@ -389,8 +390,7 @@ absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
   FindUnderOtherNames(root, 0, &claims);
   claims.text = std::string(json);
   FindLines(json, &claims.lines);
-  if (claims.bytes_total) {
-    // The largest of several stands below a seed, not where the first field of that name is.
+  if (claims.bytes_total) {  // The largest of several stands below a seed, not at the first such field.
     const size_t at = json.find(absl::StrCat(*claims.bytes_total));
     if (at != absl::string_view::npos) claims.lines["bytes_total"] = LineOf(json, at);
   }

@@ -42,6 +42,7 @@ struct SubmissionClaims {
   std::optional<int64_t> bytes_of_all =
       {};  // of those, the one that stands beside bytes_model and bytes_code
   std::optional<int64_t> bytes_code = {};
+  std::optional<int64_t> parameters = {};
   std::optional<int64_t> bytes_model = {};
   std::optional<double> train_seconds = {};  // "wallclock_seconds"
   std::map<int64_t, SeedClaim> seeds = {};

@@ -39,6 +39,7 @@ bool IsLogName(absl::string_view name) {
 bool IsResultName(absl::string_view name) {
   const std::string lower = absl::AsciiStrToLower(BaseName(name));
   const bool says_so = absl::StrContains(lower, "log") || absl::StrContains(lower, "result");
+  if (absl::EndsWith(lower, "config.json")) return false;  // what it was made with
   return IsLogName(name) || (says_so && absl::EndsWith(lower, ".md")) ||
          EndsWithAny(name, {".err", ".json", ".jsonl", ".csv", ".tsv", ".ipynb"});
 }

@@ -232,5 +232,10 @@ TEST_F(ClaimsOfFoldersTest, AListOfPackagesIsNoLog) {
   Expect(25, kFail, kCannotTell, "there is no log of a run");
 }
 
+TEST_F(ClaimsOfFoldersTest, AConfigurationIsNoResult) {
+  AuditWith([](Submission& s) { s.runs.clear(), s.files["launch_config.json"] = "{\"lr\": 0.02}"; });
+  Expect(25, kFail, kCannotTell, "there is no log of a run");
+}
+
 }  // namespace
 }  // namespace hm11

@@ -189,7 +189,7 @@ TEST_F(ScoreFoldersTest, WhatIsNoClaimIsTheMeanOfWhatTheLogsPrint) {
   Expect(28, kImplausible, kImplausible, "the mean of the scores that the logs print is 0.9100 bits a byte");
   EXPECT_EQ(At(28).facts[0].places.size(), 3u);
   Expect(28, kImplausible, kImplausible,
-         "not found in program and logs, of what may explain it: a fall within a log");
+         "not found in program and logs, of what may explain it: a fall between evaluations");
 }
 
 TEST_F(ScoreFoldersTest, AMixturesScoresAreAllCited) {

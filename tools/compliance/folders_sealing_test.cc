@@ -258,5 +258,16 @@ TEST_F(SealingTest, ALongEvaluationMayNotBeTheClaims) {
   EXPECT_NE(At(5).practised, kFail);
 }
 
+TEST_F(SealingTest, ARunWithOtherParametersIsOfAnotherModel) {
+  const auto change = [](Submission& s, int64_t parameters) {
+    s.claims["model_params"] = parameters, s.claims["val_bpb"] = 1.07;
+    for (MadeUpRun& run : s.runs) run.train_ms = 640000, run.more = "model_params:21778504\n";
+  };
+  AuditWith([&](Submission& s) { change(s, 26501720); });
+  Expect(3, kCannotTell, kCannotTell);
+  AuditWith([&](Submission& s) { change(s, 21780000); });
+  Expect(3, kFail, kFail);
+}
+
 }  // namespace
 }  // namespace hm11

@@ -217,7 +217,8 @@ void JudgePlausibility(const Case& subject, Condition* condition) {
   condition->facts.insert(condition->facts.end(), explanations.begin(), explanations.end());
   if (explanations.empty()) {
     condition->Add(
-        "not found in program and logs, of what may explain it: a fall within a log, a cache keyed with the "
+        "not found in program and logs, of what may explain it: a fall between evaluations after training, a "
+        "cache keyed with the "
         "token to be predicted, a miscount of bytes, training on the text before it is scored, something "
         "optimized while scoring, a mixture over bytes");
   }

@@ -31,9 +31,16 @@ const LoggedScore* PrintedClaim(const SubmissionClaims& claims, const LoggedRun&
   return nullptr;
 }
 
-// Whether all that a run scored is far from the claim for it: it is another model's.
-bool IsFarFromTheClaim(const SubmissionClaims& claims, const LoggedRun& run) {
+// Whether a run is another model's: all that it scored is far from the claim for it, or it has another number of
+// parameters.
+bool IsOfAnotherModel(const SubmissionClaims& claims, const LoggedRun& run) {
   constexpr double kFar = 0.05;
+  if (claims.parameters && run.parameters) {
+    const auto claimed = static_cast<double>(*claims.parameters);
+    // Counts with and without the embedding, or as rounded, are of one model.
+    const double ratio = static_cast<double>(*run.parameters) / claimed;
+    if (PrintedClaim(claims, run) == nullptr && (ratio < 0.9 || ratio > 1.1)) return true;
+  }
   const std::optional<double> claimed = ClaimedFor(claims, run);
   const auto far = [&](const LoggedScore& score) {
     return score.label == "on the way" || std::abs(score.val_bpb - *claimed) > kFar;
@@ -121,7 +128,7 @@ std::vector<const LoggedRun*> TimedRunsOfTheScore(const SubmissionFolder& folder
   if (!near.empty()) return near;
   if (mean && OffTheMean(folder, runs, *mean) <= kSameMean) return runs;
   std::copy_if(runs.begin(), runs.end(), std::back_inserter(near),
-               [&](const LoggedRun* run) { return !IsFarFromTheClaim(*folder.claims, *run); });
+               [&](const LoggedRun* run) { return !IsOfAnotherModel(*folder.claims, *run); });
   return near;
 }
 
