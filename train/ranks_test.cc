@@ -198,7 +198,10 @@ TEST_F(RanksTest, AnInterruptStopsAllWithACheckpoint) {
   const std::string errors = ranks.ErrorsOf(0) + ranks.ErrorsOf(1);
   EXPECT_THAT(errors, HasSubstr("interrupted; go on with --resume"));
   EXPECT_EQ(errors.find("error:"), errors.rfind("error:")) << errors;
-  EXPECT_GT(ReadCheckpoint(Folder("interrupted") + "/checkpoint.safetensors")->position.step, 0);
+  const absl::StatusOr<Checkpoint> checkpoint =
+      ReadCheckpoint(Folder("interrupted") + "/checkpoint.safetensors");
+  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status() << "\n" << errors << File("interrupted", "train.log");
+  EXPECT_GT(checkpoint->position.step, 0);
 }
 
 TEST_F(RanksTest, BadInputIsNamedOnce) {
