@@ -288,6 +288,9 @@ StepDecision TrainingRun<T>::NextStep(const ScheduleConfig& schedule, const Last
 template <typename T>
 absl::Status TrainingRun<T>::Interrupted() {
   const absl::Status written = WriteCheckpointNow();
+  // A rank that ends ends the others: none may before rank 0 has written.
+  bool is_written = written.ok();
+  TakeOfRankZero(ranks_, &is_written);
   return absl::CancelledError(absl::StrCat("interrupted; go on with --resume --out=", options_.folder, "; ",
                                            written.ok() ? "" : absl::StrCat(written.message(), "; "),
                                            LastGoodCheckpoint()));
