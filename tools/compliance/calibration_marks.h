@@ -3,7 +3,7 @@
 #define HM11_TOOLS_COMPLIANCE_CALIBRATION_MARKS_H_
 
 #include <cstdint>
-#include <set>
+#include <map>
 #include <string>
 
 #include "tools/compliance/run_log.h"
@@ -18,7 +18,7 @@ class CalibrationMarks {
  private:
   void ReadTime(const std::string& lower, int64_t line, LoggedRun* run);
 
-  std::set<std::string> timed_;  // lines that gave a time; a log may hold its tail twice, which counts once
+  std::map<std::string, double> timed_;  // seconds, by the words of the line that gave them
 };
 
 }  // namespace hm11

@@ -250,7 +250,7 @@ void JudgeTokens(const Case& subject, const LoggedRun& run, bool* whole, bool* p
   } else if (IsPart(*run.val_tokens)) {
     *part = *part || PrintsClaimedScore(subject.folder, run);
     condition->Add(absl::StrCat(tokens, " tokens, known to be a part of the text"), {run.At("val_tokens")});
-  } else if (IsTooFew(*run.val_tokens)) {
+  } else if (IsTooFew(*run.val_tokens) && OtherText(subject).empty()) {
     *part = *part || PrintsClaimedScore(subject.folder, run);
     condition->Add(absl::StrFormat("%s tokens are a part of the text: all of its %.0f bytes would be %.0f a "
                                    "token",
@@ -292,7 +292,8 @@ void JudgeCoverage(const Case& subject, Condition* condition) {
   for (const LoggedRun* run : subject.runs) {
     if (run->val_tokens) JudgeTokens(subject, *run, &whole, &part, condition);
   }
-  const bool counted_as_part = part;  // A handful of tokens has a ratio of its own.
+  // A handful of tokens has a ratio of its own, and so has another text.
+  const bool counted_as_part = part || !OtherText(subject).empty();
   for (const Fingerprint& print : subject.numbers.fingerprints) {
     if (IsPartByRatio(print) && !counted_as_part) {
       part = part || print.of_claim;

@@ -268,5 +268,13 @@ TEST_F(ScoreFoldersTest, WhatTheAuthorSaysIsNotUsedExplainsNothing) {
   Expect(28, kImplausible, kImplausible, "not found in program and logs");
 }
 
+TEST_F(ScoreFoldersTest, AnotherTextHasItsOwnCount) {
+  AuditWith([](Submission& s) {
+    SetTokensAByte(s, 0.39, 2000);
+    for (MadeUpRun& run : s.runs) run.more = "train_loader:dataset:my_books train_shards:1\n";
+  });
+  Expect(8, kCannotTell, kCannotTell);
+}
+
 }  // namespace
 }  // namespace hm11

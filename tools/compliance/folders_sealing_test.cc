@@ -269,5 +269,15 @@ TEST_F(SealingTest, ARunWithOtherParametersIsOfAnotherModel) {
   Expect(3, kFail, kFail);
 }
 
+TEST_F(SealingTest, ACalibrationOfATrialBeforeTheRunIsNotAdded) {
+  AuditWith([](Submission& s) {
+    for (MadeUpRun& run : s.runs) {
+      run.train_ms = 600100;
+      run.hessians = "GPTQ:collected 67 Hessians in 0.4s\nGPTQ:collected 67 Hessians in 13.1s\n";
+    }
+  });
+  EXPECT_THAT(TextsOf(At(3)), ::testing::Contains(::testing::HasSubstr("= 613.2 s")));
+}
+
 }  // namespace
 }  // namespace hm11
