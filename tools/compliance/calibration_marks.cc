@@ -44,8 +44,8 @@ bool OnValidationText(const std::string& lower) {
 
 }  // namespace
 
-// "gptq:collected 67 hessians in 12.7s", "gptq: hessians for 86 layers in 1.9s", "gptq:calibrated 66 layers in 4.1s", "gptq:hessians collected
-// layers=68 time=39.0s", "gptq:hessian_collection_time:4100ms".
+// "gptq:collected 67 hessians in 12.7s", "gptq: hessians for 86 layers in 1.9s", "gptq:calibrated 66 layers in
+// 4.1s", "gptq:hessians collected layers=68 time=39.0s", "gptq:hessian_collection_time:4100ms".
 void CalibrationMarks::ReadTime(const std::string& lower, int64_t line, LoggedRun* run) {
   const size_t deed = std::min({lower.find("hessian"), lower.find("collect"), lower.find("calibrat")});
   if (deed == std::string::npos || timed_.size() >= kMostTimedLines) return;
