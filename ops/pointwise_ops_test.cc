@@ -237,7 +237,8 @@ constexpr auto kToken = [](const Device& device, const TokenCase& c, auto number
   return run.Finish();
 };
 
-// Where the gate is nearly open, du = (1 - g) dy is a small rest of dy and as precise as that: du and dx count together.
+// Where the gate is nearly open, du = (1 - g) dy is a small rest of dy and as precise as that: du and dx count
+// together.
 constexpr auto kTokenTogether = [](const Device& device, const TokenCase& c, auto number) {
   Results results = WithBiasIn("dweight", kToken)(device, c, number);
   JoinResults("du", "dx", &results);
