@@ -35,8 +35,11 @@ absl::Status Run(const RunOptions& options) {
   HM_ASSIGN_OR_RETURN(const RunInputs inputs, OpenInputs(options));
   HM_ASSIGN_OR_RETURN(const std::string size, DescribeEstimatedSize(options.config, inputs.program));
   Communicator ranks;
-  if (options.group != nullptr && options.group->size() > 1) {
-    HM_RETURN_IF_ERROR(CompareRanks(options, inputs));
+  const bool several = options.group != nullptr && options.group->size() > 1;
+  if (several) HM_RETURN_IF_ERROR(CompareRanks(options, inputs));
+  // Before the ranks connect: who returns while another still connects closes its end, and is blamed for that alone.
+  HM_RETURN_IF_ERROR(CheckBatchDivides(options.config, several ? options.group->size() : 1));
+  if (several) {
     HM_ASSIGN_OR_RETURN(ranks, Communicator::Connect(options.group, options.device));
   }
   const bool is_first = ranks.rank() == 0;
@@ -48,7 +51,6 @@ absl::Status Run(const RunOptions& options) {
   } else if (options.resumes()) {
     checkpoint.emplace();
   }
-  HM_RETURN_IF_ERROR(CheckBatchDivides(options.config, ranks.size()));
   std::optional<RunFolder> folder;  // held to the end
   if (is_first) {
     HM_ASSIGN_OR_RETURN(RunFolder opened, OpenFolder(options, inputs));
