@@ -205,8 +205,9 @@ TEST_F(RanksTest, AnInterruptStopsAllWithACheckpoint) {
 }
 
 TEST_F(RanksTest, BadInputIsNamedOnce) {
-  const auto refused = [](int count, const Variables& more, const std::string& message) {
-    RankProcesses ranks("RankBody.DISABLED_Trains", count, For("refused", more));
+  const auto refused = [](int count, const Variables& more, const std::string& message,
+                          const std::string& name = "refused") {
+    RankProcesses ranks("RankBody.DISABLED_Trains", count, For(name, more));
     std::string errors;
     for (int rank = 0; rank < count; ++rank) {
       EXPECT_EQ(ranks.ExitOf(rank, 30), 1) << message;
@@ -219,6 +220,9 @@ TEST_F(RanksTest, BadInputIsNamedOnce) {
   refused(2, {{"SETTINGS", "micro_batch_tokens=768,"}},
           "batch_tokens=768: 2 ranks take a multiple of 1536 (a micro-batch each), the nearest is 1536");
   EXPECT_FALSE(FileExists(Folder("refused"))) << "nothing is begun";
+  // What only rank 0 sees, when the ranks are connected or about to be.
+  Train(1, "held", {{"SETTINGS", "max_steps=1,"}});
+  refused(3, {}, "--overwrite", "held");
 }
 
 }  // namespace
