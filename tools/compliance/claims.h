@@ -46,9 +46,19 @@ struct SubmissionClaims {
   std::optional<int64_t> bytes_model = {};
   std::optional<double> train_seconds = {};  // "wallclock_seconds"
   std::map<int64_t, SeedClaim> seeds = {};
-  std::map<std::string, bool> compliance = {};   // its own answers: no_slot, train_under_600s, ...
-  std::vector<std::string> files = {};           // texts anywhere in it that look like names of files
-  std::set<std::string> reference_logs = {};     // named below a key that sets them apart from the claim
+  std::map<std::string, bool> compliance = {};  // its own answers: no_slot, train_under_600s, ...
+  std::vector<std::string> files = {};          // texts anywhere in it that look like names of files
+  std::set<std::string> reference_logs = {};    // named below a key that sets them apart from the claim
+  // What it says of a seed; nullptr when nothing, and for a run without one.
+  const SeedClaim* ClaimOf(std::optional<int64_t> seed) const {
+    const auto found = seed ? seeds.find(*seed) : seeds.end();
+    return found == seeds.end() ? nullptr : &found->second;
+  }
+  // The score of a seed; without one, that of the whole.
+  std::optional<double> ScoreOf(std::optional<int64_t> seed) const {
+    const SeedClaim* claim = ClaimOf(seed);
+    return claim != nullptr && claim->val_bpb ? claim->val_bpb : val_bpb;
+  }
   int64_t LineOf(const std::string& key) const;  // where a field stands, from 1; 0 when it does not
   std::map<std::string, int64_t> lines = {};
   std::string text = {};  // all of it

@@ -4,6 +4,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_join.h"
+#include "tools/compliance/log_numbers.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/used_code.h"
 
@@ -73,8 +74,8 @@ Packing LookAtPacking(const SubmissionFolder& folder, Condition* condition) {
 void JudgeSelfContained(const Case& subject, Condition* condition) {
   if (subject.folder.entry.empty()) return condition->Add("no program to look at");
   const auto downloads = Statements(subject.folder, [](const PythonStatement& statement) {
-    return HasAny(statement.code, {"urlopen(", "urlretrieve(", "requests.get(", "hf_hub_download(",
-                                   "snapshot_download(", "load_dataset(", "socket.socket("});
+    return ContainsAny(statement.code, {"urlopen(", "urlretrieve(", "requests.get(", "hf_hub_download(",
+                                        "snapshot_download(", "load_dataset(", "socket.socket("});
   });
   for (const Found& each : downloads) {
     condition->Add(absl::StrCat("worth a look, reaches out: ", Excerpt(*each.statement)), {each.place()},

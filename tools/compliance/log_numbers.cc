@@ -44,6 +44,8 @@ std::optional<double> LeadingNumber(absl::string_view text, int* decimals) {
   return value;
 }
 
+bool IsDigit(char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); }
+
 bool IsNameCharacter(char c) { return absl::ascii_isalnum(static_cast<unsigned char>(c)) || c == '_'; }
 
 // What follows "key:" or "key=" (blanks allowed), where the key is a whole word.

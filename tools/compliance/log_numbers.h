@@ -14,6 +14,7 @@ namespace hm11 {
 // A number at the beginning of the text, digits grouped by commas or not; how many decimals it has.
 std::optional<double> LeadingNumber(absl::string_view text, int* decimals = nullptr);
 
+bool IsDigit(char c);
 bool IsNameCharacter(char c);
 
 // What follows "key:" or "key=" (blanks allowed), where the key is a whole word.

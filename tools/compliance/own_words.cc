@@ -9,13 +9,12 @@
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
+#include "tools/compliance/log_numbers.h"
 
 namespace hm11 {
 namespace {
 
 constexpr size_t kLongestLine = 4000;
-
-bool IsDigit(char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); }
 
 // What stands before the word makes it one of another pull request, "#1234", or of what may be done yet.
 bool IsOfAnother(absl::string_view before) {

@@ -110,13 +110,13 @@ bool ClaimCorrectsTheLogs(const Case& subject) {
   size_t corrected = 0;
   for (const LoggedRun* run : subject.runs) {
     const LoggedScore* score = CountedScore(subject.folder, *run);
-    const auto claim = subject.folder.claims->seeds.find(run->seed.value_or(-1));
+    const SeedClaim* claim = subject.folder.claims->ClaimOf(run->seed);
     if (score == nullptr || score->val_loss <= 0) continue;
-    if (claim == subject.folder.claims->seeds.end() || !claim->second.val_bpb) return false;
+    if (claim == nullptr || !claim->val_bpb) return false;
     const auto off = [&](double bpb) {
       return FindFingerprint(score->val_loss, score->loss_decimals, bpb, /*bpb_decimals=*/5).distance;
     };
-    if (off(*claim->second.val_bpb) > 1e-4 || off(score->val_bpb) < 0.02) return false;
+    if (off(*claim->val_bpb) > 1e-4 || off(score->val_bpb) < 0.02) return false;
     ++corrected;
   }
   return corrected > 0;

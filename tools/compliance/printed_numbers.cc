@@ -24,7 +24,6 @@ constexpr size_t kWordsReach =
     400;  // before a number: a line of numbers alone must not be read again for each
 constexpr size_t kMostOfWords = 24;  // of numbers behind the same words: more are of something that goes on
 
-bool IsDigit(char c) { return absl::ascii_isdigit(static_cast<unsigned char>(c)); }
 bool IsLetter(char c) { return absl::ascii_isalpha(static_cast<unsigned char>(c)); }
 
 // Where the number ends that begins at `at`: digits, digits grouped by commas, a point and digits.

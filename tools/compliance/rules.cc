@@ -28,9 +28,8 @@ bool PrintsAsUncounted(const LoggedRun& run, std::optional<int64_t> claimed) {
 bool PrintsClaimedTotal(const SubmissionFolder& folder, const LoggedRun& run) {
   if (!folder.claims || run.totals.size() < 2) return false;
   std::optional<int64_t> claimed = folder.claims->bytes_total;
-  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
-  if (seed != folder.claims->seeds.end() && seed->second.artifact_bytes)
-    claimed = seed->second.artifact_bytes;
+  const SeedClaim* of_seed = folder.claims->ClaimOf(run.seed);
+  if (of_seed != nullptr && of_seed->artifact_bytes) claimed = of_seed->artifact_bytes;
   return std::any_of(run.totals.begin(), run.totals.end(),
                      [&](const LoggedBytes& total) { return total.bytes == claimed; }) &&
          run.total_bytes() != claimed && !PrintsAsUncounted(run, claimed);
@@ -284,11 +283,9 @@ const std::vector<Rule>& Rules() {
 
 const LoggedScore* CountedScore(const SubmissionFolder& folder, const LoggedRun& run) {
   if (!folder.claims) return run.final_score();
-  if (run.seed) {
-    const auto claim = folder.claims->seeds.find(*run.seed);
-    if (claim != folder.claims->seeds.end() && claim->second.val_bpb) {
-      if (const LoggedScore* score = FindFinal(run, *claim->second.val_bpb)) return score;
-    }
+  const SeedClaim* claim = folder.claims->ClaimOf(run.seed);
+  if (claim != nullptr && claim->val_bpb) {
+    if (const LoggedScore* score = FindFinal(run, *claim->val_bpb)) return score;
   }
   if (folder.claims->val_bpb) {
     if (const LoggedScore* score = FindFinal(run, *folder.claims->val_bpb)) return score;
@@ -301,8 +298,8 @@ bool IsClaimedScore(const SubmissionFolder& folder, const LoggedRun& run, const 
   if (!folder.claims) return true;
   std::vector<double> claimed;
   if (folder.claims->val_bpb) claimed.push_back(*folder.claims->val_bpb);
-  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
-  if (seed != folder.claims->seeds.end() && seed->second.val_bpb) claimed.push_back(*seed->second.val_bpb);
+  const SeedClaim* of_seed = folder.claims->ClaimOf(run.seed);
+  if (of_seed != nullptr && of_seed->val_bpb) claimed.push_back(*of_seed->val_bpb);
   return claimed.empty() || (score.label != kOnTheWay && !absl::StartsWith(score.label, "step") &&
                              std::any_of(claimed.begin(), claimed.end(), [&](double bpb) {
                                return std::abs(score.val_bpb - bpb) <= kSpread;

@@ -15,18 +15,13 @@ namespace {
 // How far a mean may be from the claim of it, which is rounded at will.
 constexpr double kSameMean = 5e-4;
 
-std::optional<double> ClaimedFor(const SubmissionClaims& claims, const LoggedRun& run) {
-  const auto seed = claims.seeds.find(run.seed.value_or(-1));
-  return seed != claims.seeds.end() && seed->second.val_bpb ? seed->second.val_bpb : claims.val_bpb;
-}
-
 // The claimed score where the run prints it, but not on the way.
 const LoggedScore* PrintedClaim(const SubmissionClaims& claims, const LoggedRun& run) {
-  const std::optional<double> claimed = ClaimedFor(claims, run);
+  const std::optional<double> claimed = claims.ScoreOf(run.seed);
   if (!claimed) return nullptr;
   if (const LoggedScore* score = FindFinal(run, *claimed)) return score;
   for (const LoggedScore& score : run.others) {
-    if (score.label != "on the way" && std::abs(score.val_bpb - *claimed) <= kSameScore) return &score;
+    if (score.label != kOnTheWay && std::abs(score.val_bpb - *claimed) <= kSameScore) return &score;
   }
   return nullptr;
 }
@@ -41,9 +36,9 @@ bool IsOfAnotherModel(const SubmissionClaims& claims, const LoggedRun& run) {
     const double ratio = static_cast<double>(*run.parameters) / claimed;
     if (PrintedClaim(claims, run) == nullptr && (ratio < 0.9 || ratio > 1.1)) return true;
   }
-  const std::optional<double> claimed = ClaimedFor(claims, run);
+  const std::optional<double> claimed = claims.ScoreOf(run.seed);
   const auto far = [&](const LoggedScore& score) {
-    return score.label == "on the way" || std::abs(score.val_bpb - *claimed) > kFar;
+    return score.label == kOnTheWay || std::abs(score.val_bpb - *claimed) > kFar;
   };
   return claimed && !run.finals.empty() && std::all_of(run.finals.begin(), run.finals.end(), far) &&
          std::all_of(run.others.begin(), run.others.end(), far);
@@ -97,7 +92,7 @@ std::vector<const LoggedRun*> RunsOfTheScore(const SubmissionFolder& folder,
   bool scores_claimed = false;
   std::vector<const LoggedRun*> found;
   for (const LoggedRun* run : runs) {
-    scores_claimed = scores_claimed || ClaimedFor(claims, *run);
+    scores_claimed = scores_claimed || claims.ScoreOf(run->seed);
     if (PrintedClaim(claims, *run) != nullptr) found.push_back(run);
   }
   if (found.empty()) {

@@ -8,6 +8,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/strip.h"
+#include "tools/compliance/log_numbers.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/used_code.h"
 
@@ -76,7 +77,7 @@ bool TakesTokenBehindContext(const std::vector<PythonStatement>& statements, siz
   const std::string& code = statements[key].code;
   for (const std::string& indexing : BareIndexings(absl::string_view(code).substr(code.find('=')))) {
     for (size_t i = key - std::min<size_t>(key, 12); i < key; ++i) {
-      if (HasAny(statements[i].code, {absl::StrCat(indexing, " -"), absl::StrCat(indexing, "-")}))
+      if (ContainsAny(statements[i].code, {absl::StrCat(indexing, " -"), absl::StrCat(indexing, "-")}))
         return true;
     }
   }
@@ -85,7 +86,7 @@ bool TakesTokenBehindContext(const std::vector<PythonStatement>& statements, siz
 
 // A name that keys of a context together with a token go by.
 bool IsNameOfFullKey(absl::string_view name) {
-  return HasAny(name, {"full", "fk", "pair", "target_key", "tgt_key", "joint"});
+  return ContainsAny(name, {"full", "fk", "pair", "target_key", "tgt_key", "joint"});
 }
 
 std::optional<Place> KeyMadeInAFunction(const SubmissionFolder& folder) {
@@ -110,7 +111,8 @@ bool TakesTheSmallerLoss(absl::string_view condition, absl::string_view taken) {
   if (!absl::StartsWith(condition, "if ") || less == absl::string_view::npos) return false;
   const absl::string_view one = condition.substr(3, less - 3), other = condition.substr(less + 3);
   const auto is_loss = [](absl::string_view name) {
-    return HasAny(name, {"nll"}) && !HasAny(name, {"best", "min", "lowest", "val", "sum", "mean", "avg"}) &&
+    return ContainsAny(name, {"nll"}) &&
+           !ContainsAny(name, {"best", "min", "lowest", "val", "sum", "mean", "avg"}) &&
            std::none_of(name.begin(), name.end(), [](char c) { return c == ' '; });
   };
   return is_loss(one) && is_loss(absl::StripSuffix(other, ":")) &&
@@ -158,7 +160,7 @@ std::optional<Fact> ScoresAgainAfterTraining(const Case& subject, const LoggedRu
 
 bool MixesOverBytes(const SubmissionFolder& folder) {
   return !Statements(folder, [](const PythonStatement& statement) {
-            return HasAny(absl::AsciiStrToLower(statement.code), kMixtureWords);
+            return ContainsAny(absl::AsciiStrToLower(statement.code), kMixtureWords);
           }).empty();
 }
 

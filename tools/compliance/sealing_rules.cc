@@ -5,6 +5,7 @@
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
 #include "core/number_text.h"
+#include "tools/compliance/log_numbers.h"
 #include "tools/compliance/rules.h"
 #include "tools/compliance/used_code.h"
 
@@ -45,7 +46,8 @@ void JudgePaidPrefix(const Case& subject, Condition* condition) {
                    {run->At("paid_prefix")});
   }
   const auto readers = Statements(subject.folder, [](const PythonStatement& statement) {
-    return HasAny(absl::AsciiStrToLower(statement.code), {"paid_prefix", "prefix_blob", "prefix_tokens"});
+    return ContainsAny(absl::AsciiStrToLower(statement.code),
+                       {"paid_prefix", "prefix_blob", "prefix_tokens"});
   });
   for (const FolderFile& blob : subject.folder.token_blobs) {
     std::vector<Place> places = {{blob.name, 0}};

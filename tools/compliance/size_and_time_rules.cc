@@ -62,9 +62,10 @@ struct ClaimOfRun {
 
 ClaimOfRun ClaimOf(const SubmissionFolder& folder, const LoggedRun& run) {
   if (!folder.claims) return {};
-  const auto seed = folder.claims->seeds.find(run.seed.value_or(-1));
-  if (seed == folder.claims->seeds.end() || !seed->second.val_bpb) return {.bpb = folder.claims->val_bpb};
-  return {.bpb = seed->second.val_bpb, .spread = 1e-4};
+  const SeedClaim* of_seed = folder.claims->ClaimOf(run.seed);
+  const std::optional<double> bpb = folder.claims->ScoreOf(run.seed);
+  if (of_seed == nullptr || !of_seed->val_bpb) return {.bpb = bpb};
+  return {.bpb = bpb, .spread = 1e-4};
 }
 
 // The score that counts, under a name of its own if no final score is the claim; null when there is none.

@@ -6,16 +6,12 @@
 #include "absl/strings/ascii.h"
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
+#include "tools/compliance/log_numbers.h"
 
 namespace hm11 {
 
 bool HasAnyWord(absl::string_view code, std::initializer_list<absl::string_view> words) {
   return std::any_of(words.begin(), words.end(), [&](absl::string_view word) { return HasWord(code, word); });
-}
-
-bool HasAny(absl::string_view text, std::initializer_list<absl::string_view> parts) {
-  return std::any_of(parts.begin(), parts.end(),
-                     [&](absl::string_view part) { return absl::StrContains(text, part); });
 }
 
 // Strings are put back where the statement has them emptied.
@@ -38,7 +34,7 @@ void AddPlacesWith(const Case& subject, std::initializer_list<absl::string_view>
     const absl::string_view code = absl::StripLeadingAsciiWhitespace(statement.code);
     const bool declares = absl::StartsWith(code, "def ") || absl::StartsWith(code, "class ") ||
                           absl::StrContains(code, "environ");
-    return !declares && HasAny(absl::AsciiStrToLower(code), words);
+    return !declares && ContainsAny(absl::AsciiStrToLower(code), words);
   });
   if (found.empty()) return;
   std::vector<Place> places;

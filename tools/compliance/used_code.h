@@ -15,7 +15,6 @@ namespace hm11 {
 inline constexpr size_t kMostPlaces = 4;  // shown of one kind
 
 bool HasAnyWord(absl::string_view code, std::initializer_list<absl::string_view> words);
-bool HasAny(absl::string_view text, std::initializer_list<absl::string_view> parts);
 
 // A statement of a program that the entry uses.
 struct Found {
