@@ -33,6 +33,7 @@ struct LaunchShape {
   // on the stream still runs, where the GPU can do that. It calls GridDependencySynchronize() before it reads
   // what that one writes, or writes anything.
   bool programmatic_launch = false;
+  unsigned cluster = 1;  // blocks that run at once and reach each other's shared memory; divides `blocks`
 };
 
 // Until all kernels before this one have ended and what they wrote is visible, as
@@ -68,16 +69,25 @@ void Launch(const Device& device, LaunchShape shape, void (*kernel)(Parameters..
     HM_CHECK_CUDA(cudaFuncSetAttribute(kernel, cudaFuncAttributeMaxDynamicSharedMemorySize,
                                        static_cast<int>(shape.shared_bytes)));
   }
-  cudaLaunchAttribute programmatic = {};
-  programmatic.id = cudaLaunchAttributeProgrammaticStreamSerialization;
-  programmatic.val.programmaticStreamSerializationAllowed = 1;
+  cudaLaunchAttribute attributes[2] = {};
+  unsigned count = 0;
+  if (shape.programmatic_launch && TakesProgrammaticLaunch(kernel)) {
+    attributes[count].id = cudaLaunchAttributeProgrammaticStreamSerialization;
+    attributes[count++].val.programmaticStreamSerializationAllowed = 1;
+  }
+  if (shape.cluster > 1) {
+    attributes[count].id = cudaLaunchAttributeClusterDimension;
+    attributes[count].val.clusterDim.x = shape.cluster;
+    attributes[count].val.clusterDim.y = attributes[count].val.clusterDim.z = 1;
+    ++count;
+  }
   cudaLaunchConfig_t config = {};
   config.gridDim = shape.blocks;
   config.blockDim = shape.threads;
   config.dynamicSmemBytes = static_cast<size_t>(shape.shared_bytes);
   config.stream = device.stream();
-  config.attrs = &programmatic;
-  config.numAttrs = shape.programmatic_launch && TakesProgrammaticLaunch(kernel) ? 1 : 0;
+  config.attrs = attributes;
+  config.numAttrs = count;
   HM_CHECK_CUDA(cudaLaunchKernelEx(&config, kernel, static_cast<Parameters>(arguments)...));
 }
 

@@ -101,10 +101,10 @@ Tensor<T> HeadsForward(Arena& arena, const ModelConfig& config, const AttentionL
   return FreshRows(arena, sequence->windows, saved->v);
 }
 
-// dmixed, the gradient of the gated heads, becomes that of the ungated. Writes dinput.
+// dmixed, the gradient of the gated heads, becomes that of the ungated. Returns what reaches the input.
 template <typename T>
-void GatesBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args,
-                   Tensor<T> dmixed) {
+Tensor<T> GatesBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args,
+                        Tensor<T> dmixed) {
   const AttentionSaved<T>& saved = args.saved;
   const Shape rows_of_heads = {args.input.dim(0), config.heads, config.head_dim()};
   const Tensor<T> ungated = saved.exclusive.empty() ? saved.y : saved.exclusive;
@@ -116,11 +116,11 @@ void GatesBackward(Arena& arena, const ModelConfig& config, const AttentionLayer
                               .dx = dmixed.Reshaped(rows_of_heads),
                               .dgate = dgate,
                               .dbias = args.grad.gate_bias});
-  MatmulBackward<T>(arena, {.dy = dgate,
-                            .x = args.input,
-                            .weight = args.weights.gate,
-                            .dx = args.dinput,
-                            .dweight = args.grad.gate});
+  const Tensor<T> dinput = args.dinput.dx.empty() ? arena.New<T>(args.input.shape()) : args.dinput.dx;
+  MatmulBackward<T>(
+      arena,
+      {.dy = dgate, .x = args.input, .weight = args.weights.gate, .dx = dinput, .dweight = args.grad.gate});
+  return dinput;
 }
 
 // From the gradients of q, k and v to that of qkv.
@@ -150,12 +150,11 @@ Tensor<T> HeadsBackward(Arena& arena, const ModelConfig& config, const Attention
 }  // namespace
 
 template <typename T, typename W>
-Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
-                                AttentionSaved<T>* saved) {
+void AttentionLayerForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
+                           AttentionSaved<T>* saved) {
   const AttentionWeights<W>& weights = args.weights;
   const int64_t rows = args.batch * args.time, dim = config.dim;
   const Shape rows_of_heads = {rows, config.heads, config.head_dim()};
-  const Tensor<T> output = arena.New<T>({rows, dim});
   if (args.sequence == nullptr || args.sequence->steps()) {
     saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
     MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.qkv, .y = saved->qkv});
@@ -178,9 +177,8 @@ Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, const A
                                .y = gated.Reshaped(rows_of_heads)});
     saved->gated = gated;
   }
-  MatmulForward<T, W>(arena,
-                      {.x = MixedHeads(*saved).Reshaped({rows, dim}), .weight = weights.out, .y = output});
-  return output;
+  MatmulThenResidualNorm<T, W>(
+      arena, {.x = MixedHeads(*saved).Reshaped({rows, dim}), .weight = weights.out, .step = args.step});
 }
 
 template <typename T>
@@ -195,7 +193,11 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
                                   .columns = args.output_scale,
                                   .dx = dmixed.Reshaped(input_shape),
                                   .dweight = args.grad.out});
-  if (config.gated_attention) GatesBackward<T>(arena, config, args, dmixed);
+  InputGradient<T> dinput = args.dinput;
+  if (config.gated_attention) {
+    dinput.dx = GatesBackward<T>(arena, config, args, dmixed);
+    dinput.add = true;  // The gates read the same input.
+  }
   Tensor<T> dv_exclusive;
   if (!saved.exclusive.empty()) {
     dv_exclusive = arena.New<T>(kv_shape);
@@ -212,24 +214,24 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
   AttentionBackward<T>(arena, attention);
   if (!dv_exclusive.empty()) AddTo<T>(arena, dv_exclusive, 1, dv);
   if (!args.dv_from_outside.empty()) AddTo<T>(arena, args.dv_from_outside, 1, dv);
-  MatmulBackward<T>(arena, {.dy = HeadsBackward<T>(arena, config, args, attention),
-                            .x = args.input,
-                            .weight = args.weights.qkv,
-                            .dx = args.dinput,
-                            .add_to_dx = config.gated_attention,  // The gates read the same input.
-                            .dweight = args.grad.qkv});
+  MatmulBackwardInto<T>(arena,
+                        {.dy = HeadsBackward<T>(arena, config, args, attention),
+                         .x = args.input,
+                         .weight = args.weights.qkv,
+                         .dweight = args.grad.qkv},
+                        dinput);
 }
 
-#define HM11_INSTANTIATE(T)                                                                                \
-  template Tensor<T> AttentionLayerForward<T, T>(Arena&, const ModelConfig&, const AttentionLayerArgs<T>&, \
-                                                 AttentionSaved<T>*);                                      \
+#define HM11_INSTANTIATE(T)                                                                           \
+  template void AttentionLayerForward<T, T>(Arena&, const ModelConfig&, const AttentionLayerArgs<T>&, \
+                                            AttentionSaved<T>*);                                      \
   template void AttentionLayerBackward<T>(Arena&, const ModelConfig&, const AttentionLayerGradArgs<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
-template Tensor<float> AttentionLayerForward<float, Fp16>(Arena&, const ModelConfig&,
-                                                          const AttentionLayerArgs<float, Fp16>&,
-                                                          AttentionSaved<float>*);
+template void AttentionLayerForward<float, Fp16>(Arena&, const ModelConfig&,
+                                                 const AttentionLayerArgs<float, Fp16>&,
+                                                 AttentionSaved<float>*);
 
 }  // namespace hm11

@@ -14,6 +14,7 @@
 #include "model/config.h"
 #include "model/sequence_state.h"
 #include "model/weights.h"
+#include "ops/residual_product.h"
 #include "ops/scaled_matmul.h"
 
 namespace hm11 {
@@ -52,15 +53,16 @@ struct AttentionLayerArgs {
   AttentionSources<T> sources;  // of the sequence's windows, where there is one
   Tensor<const T> input;        // [batch * time, dim]
   int64_t batch = 1, time = 1;
+  ResidualNormArgs<T> step;  // the output is its branch
   // The input is its next chunk; the visit's qkv in it, or its ring, are brought up to date. Null: sequences
   // that stand alone.
   SequenceState<T>* sequence = nullptr;
 };
 
-// Returns [batch * time, dim] and fills *saved, both from the arena.
+// Fills *saved from the arena.
 template <typename T, typename W = T>
-Tensor<T> AttentionLayerForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
-                                AttentionSaved<T>* saved);
+void AttentionLayerForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
+                           AttentionSaved<T>* saved);
 
 // Operands of backward, which is only for sequences that stand alone.
 template <typename T>
@@ -72,8 +74,8 @@ struct AttentionLayerGradArgs {
   Tensor<const T> doutput;      // [batch * time, dim]: of output_scale.scale times the output
   OutputScale<T> output_scale;  // its gradient adds
   Tensor<const T>
-      dv_from_outside;  // what later layers' value residual sends to this v; absent when none does
-  Tensor<T> dinput;     // [batch * time, dim]; overwritten
+      dv_from_outside;      // what later layers' value residual sends to this v; absent when none does
+  InputGradient<T> dinput;  // without add
   AttentionWeights<Accum<T>>& grad;  // adds
   AttentionSourceGrads<T> source_grads;
 };

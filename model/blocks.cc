@@ -7,47 +7,84 @@
 #include "ops/elementwise.h"
 #include "ops/mlp.h"
 #include "ops/residual_norm.h"
+#include "ops/residual_product.h"
 #include "ops/scaled_matmul.h"
 #include "ops/token_gate.h"
 
 namespace hm11 {
 namespace {
 
-// The Mamba branch, on from the sequence's state where there is one.
+// The Mamba branch, on from the sequence's state where there is one, and the step that adds it.
 template <typename T, typename W>
-Tensor<T> MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
-                             int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
+void MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
+                        int64_t visit, const ResidualNormArgs<T>& step, const ForwardOptions<T>& options,
+                        ModelSaved<T>* saved) {
   const size_t v = static_cast<size_t>(visit);
   BlockSaved<T>& block = saved->blocks[v];
   const MambaWeights<W>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
   const SequenceState<T>* const sequence = options.sequence;
   if (sequence == nullptr) {
-    return MambaForward<T, W>(arena, config, mamba, block.normed, saved->batch, saved->time, &block.mamba,
-                              {.keep = options.keep});
+    return MambaForward<T, W>(arena, config, mamba, block.normed, saved->batch, saved->time, step,
+                              &block.mamba, {.keep = options.keep});
   }
   const MambaState<T>& state = sequence->mamba[v];
   MambaState<T> after = NewMambaState<T>(arena, config);
-  const Tensor<T> branch = MambaForward<T, W>(
-      arena, config, mamba, block.normed, 1, saved->time, &block.mamba,
+  MambaForward<T, W>(
+      arena, config, mamba, block.normed, 1, saved->time, step, &block.mamba,
       {.keep = options.keep, .before = sequence->kept > 0 ? &state : nullptr, .after = &after});
   arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
   arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
-  return branch;
 }
 
 template <typename T, typename W>
-Tensor<T> AttentionBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
-                                 int64_t visit, const ForwardOptions<T>& options, ModelSaved<T>* saved) {
+void AttentionBranchForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
+                            int64_t visit, const ResidualNormArgs<T>& step, const ForwardOptions<T>& options,
+                            ModelSaved<T>* saved) {
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
-  return AttentionLayerForward<T, W>(arena, config,
-                                     {.visit = visit,
-                                      .weights = weights.blocks[BlockOf(config, visit)].attention,
-                                      .sources = SourcesOf(config, weights, *saved, visit),
-                                      .input = block.normed,
-                                      .batch = saved->batch,
-                                      .time = saved->time,
-                                      .sequence = options.sequence},
-                                     &block.attention);
+  AttentionLayerForward<T, W>(arena, config,
+                              {.visit = visit,
+                               .weights = weights.blocks[BlockOf(config, visit)].attention,
+                               .sources = SourcesOf(config, weights, *saved, visit),
+                               .input = block.normed,
+                               .batch = saved->batch,
+                               .time = saved->time,
+                               .step = step,
+                               .sequence = options.sequence},
+                              &block.attention);
+}
+
+// Room for what the step into `visit` leaves.
+template <typename T>
+void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, ModelSaved<T>* saved) {
+  if (visit == config.visit_count()) return;  // The final norm's is there.
+  const int64_t rows = saved->batch * saved->time;
+  BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
+  for (Tensor<T>* tensor : {&block.y, &block.u, &block.normed}) *tensor = arena.New<T>({rows, config.dim});
+  block.rstd = arena.New<Accum<T>>({rows});
+}
+
+// From the MLP's norm to the step into the next visit.
+template <typename T, typename W>
+void MlpAndStepForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
+                       ModelSaved<T>* saved) {
+  const BlockWeights<W>& w = weights.blocks[BlockOf(config, visit)];
+  const BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
+  const ResidualNormArgs<T> into_next = StepInto(config, weights, *saved, visit + 1);
+  const bool materialized = OutputIsMaterialized(config, visit);
+  MlpForward<T, W>(arena, MlpOf(w, block));
+  MatmulThenResidualNorm<T, W>(arena,
+                               {.x = block.activated,
+                                .weight = w.down,
+                                .step = materialized ? StepToOutput(w, block, block.ungated) : into_next});
+  if (!materialized) return;
+  if (HasTokenGate(config, visit)) {
+    TokenGateForward<T>(arena, {.u = block.u,
+                                .x = block.ungated,
+                                .weight = w.attention.token_gate,
+                                .bias = w.attention.token_gate_bias,
+                                .y = block.output});
+  }
+  ResidualNormForward<T>(arena, into_next);
 }
 
 // Makes g.dresidual, the gradient of the visit's output, that of v + mlp_scale * mlp; du_gate is what a token
@@ -80,8 +117,8 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
 // g.dresidual is the gradient of branch_scale times the branch.
 template <typename T>
 void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                   const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, ResidualGrads<T>& g,
-                   ModelWeights<Accum<T>>& grad) {
+                   const ModelSaved<T>& saved, int64_t visit, const InputGradient<T>& dinput,
+                   ResidualGrads<T>& g, ModelWeights<Accum<T>>& grad) {
   const int64_t layer = config.layer_of(visit);
   const size_t l = static_cast<size_t>(layer);
   const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
@@ -94,7 +131,7 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
                              .saved = block.mamba,
                              .doutput = g.dresidual,
                              .output_scale = output_scale,
-                             .dinput = dnormed,
+                             .dinput = dinput,
                              .grad = gw.mamba});
   }
   AttentionSourceGrads<T> sources;
@@ -115,49 +152,45 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
                              .doutput = g.dresidual,
                              .output_scale = output_scale,
                              .dv_from_outside = dv_from_outside,
-                             .dinput = dnormed,
+                             .dinput = dinput,
                              .grad = gw.attention,
                              .source_grads = sources});
   if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
 }
 
-// From the gradient of mlp_scale times the MLP's output to that of its input, written or added to dnormed.
+// From the gradient of mlp_scale times the MLP's output to that of its input.
 template <typename T>
 void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
-                 bool add_to_dnormed, Tensor<T> dnormed, BlockWeights<Accum<T>>& grad) {
+                 const InputGradient<T>& input, BlockWeights<Accum<T>>& grad) {
   MlpBackward<T>(arena, {.forward = MlpOf(w, block),
                          .columns = {w.mlp_scale, grad.mlp_scale},
                          .dy = dmlp,
-                         .dx = dnormed,
-                         .add_to_dx = add_to_dnormed,
+                         .input = input,
                          .dup = grad.up,
                          .ddown = grad.down});
 }
 
-// Through mixer, MLP and the step between them: g.dresidual becomes the gradient of u, dnormed is written.
+// The step into the visit, whose gradient that of u is in g.dresidual.
 template <typename T>
-void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                      const ModelSaved<T>& saved, int64_t visit, Tensor<T> dnormed, ResidualGrads<T>& g,
-                      ModelWeights<Accum<T>>& grad) {
-  const int64_t layer = config.layer_of(visit);
-  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
-  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
-  BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
-  const bool parallel = config.is_parallel(layer);
-  Tensor<T> du_gate;
-  OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
-  if (!parallel) {
-    MlpGradient<T>(arena, w, block, g.dresidual, false, dnormed, gw);
-    ResidualNormGradArgs<T> to_mlp;
-    to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
-    to_mlp.dnormed = dnormed;
-    to_mlp.du = g.dresidual;
-    to_mlp.dx = g.dresidual;  // now the gradient of u + branch_scale * branch
-    ResidualNormBackward<T>(arena, to_mlp);
+ResidualNormGradArgs<T> StepIntoGradient(const ModelConfig& config, const ModelWeights<T>& weights,
+                                         const ModelSaved<T>& saved, int64_t visit, ResidualGrads<T>& g,
+                                         ModelWeights<Accum<T>>& grad) {
+  ResidualNormGradArgs<T> into;
+  into.forward = WithoutBranch(StepInto(config, weights, saved, visit));
+  into.du = g.dresidual;
+  // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
+  // here.
+  if (visit > 0 && visit - 1 < config.encoder_visits() && !OutputIsMaterialized(config, visit - 1)) {
+    into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
-  MixerBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
-  if (parallel) MlpGradient<T>(arena, w, block, g.dresidual, true, dnormed, gw);
-  if (!du_gate.empty()) AddTo<T>(arena, du_gate, 1, g.dresidual);
+  into.dx = g.dresidual;
+  if (const std::optional<Skip> skip = SkipInto(config, visit)) {
+    into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
+    into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({config.dim});
+  }
+  into.dx0 = g.dx0;
+  into.dmix = grad.blocks[BlockOf(config, visit)].mix;
+  return into;
 }
 
 }  // namespace
@@ -165,11 +198,16 @@ void BranchesBackward(Arena& arena, const ModelConfig& config, const ModelWeight
 template <typename T, typename W>
 void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
                   const ForwardOptions<T>& options, ModelSaved<T>* saved) {
-  const int64_t batch = saved->batch, time = saved->time, rows = batch * time, dim = config.dim;
+  const int64_t rows = saved->batch * saved->time, dim = config.dim;
   const int64_t layer = config.layer_of(visit);
   const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
-  for (Tensor<T>* tensor : {&block.y, &block.u, &block.v, &block.mlp}) *tensor = arena.New<T>({rows, dim});
+  if (visit == 0) {
+    NewStepInto(arena, config, visit, saved);
+    ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
+  }
+  NewStepInto(arena, config, visit + 1, saved);
+  block.v = arena.New<T>({rows, dim});
   if (OutputIsMaterialized(config, visit)) {
     block.output = arena.New<T>({rows, dim});
     block.ungated = HasTokenGate(config, visit) ? arena.New<T>({rows, dim}) : block.output;
@@ -177,8 +215,6 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   std::optional<Arena::Scope> scope;
   // What later visits read of this one, its v, is taken without the scope and survives it.
   if (!options.keep && visit != config.value_residual_source()) scope.emplace(arena);
-  block.rstd = arena.New<Accum<T>>({rows});
-  block.normed = arena.New<T>({rows, dim});
   if (config.is_parallel(layer)) {
     block.mlp_normed = block.normed;
   } else {
@@ -188,21 +224,13 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   block.activated = arena.New<T>({rows, config.mlp_width});
   if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
 
-  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
-  block.branch = config.is_mamba(layer)
-                     ? MambaBranchForward<T, W>(arena, config, weights, visit, options, saved)
-                     : AttentionBranchForward<T, W>(arena, config, weights, visit, options, saved);
-  ResidualNormForward<T>(arena, StepToMlp(config, w, block, layer));
-  MlpForward<T, W>(arena, MlpOf(w, block));
-  if (!OutputIsMaterialized(config, visit)) return;
-  ResidualNormForward<T>(arena, StepToOutput(w, block, block.ungated));
-  if (HasTokenGate(config, visit)) {
-    TokenGateForward<T>(arena, {.u = block.u,
-                                .x = block.ungated,
-                                .weight = w.attention.token_gate,
-                                .bias = w.attention.token_gate_bias,
-                                .y = block.output});
+  const ResidualNormArgs<T> to_mlp = StepToMlp(config, w, block, layer);
+  if (config.is_mamba(layer)) {
+    MambaBranchForward<T, W>(arena, config, weights, visit, to_mlp, options, saved);
+  } else {
+    AttentionBranchForward<T, W>(arena, config, weights, visit, to_mlp, options, saved);
   }
+  MlpAndStepForward<T, W>(arena, config, weights, visit, saved);
 }
 
 template <typename T>
@@ -224,26 +252,31 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
                    const ModelSaved<T>& saved, int64_t visit, ResidualGrads<T>& g,
                    ModelWeights<Accum<T>>& grad) {
   Arena::Scope scope(arena);
-  const int64_t rows = saved.batch * saved.time, dim = config.dim;
-  Tensor<T> dnormed = arena.New<T>({rows, dim});
-  BranchesBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
-
-  ResidualNormGradArgs<T> into;
-  into.forward = WithoutBranch(StepInto(config, weights, saved, visit));
-  into.dnormed = dnormed;
-  into.du = g.dresidual;
-  // The output of the visit below is this step's y where it was not materialized: the decoder's share joins
-  // here.
-  if (visit > 0 && visit - 1 < config.encoder_visits() && !OutputIsMaterialized(config, visit - 1)) {
-    into.dy = g.dskip[static_cast<size_t>(visit) - 1];
+  const int64_t layer = config.layer_of(visit);
+  const BlockWeights<T>& w = weights.blocks[static_cast<size_t>(layer)];
+  const BlockSaved<T>& block = saved.blocks[static_cast<size_t>(visit)];
+  BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
+  Tensor<T> du_gate;
+  OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
+  ResidualNormGradArgs<T> into = StepIntoGradient(config, weights, saved, visit, g, grad);
+  // What a token gate sends to u joins when mixer and MLP have read g.dresidual, before the step into the visit.
+  InputGradient<T> dnormed = {.step = du_gate.empty() ? &into : nullptr};
+  if (config.is_parallel(layer) || !du_gate.empty()) dnormed.dx = arena.New<T>(block.normed.shape());
+  if (config.is_parallel(layer)) {
+    MixerBackward<T>(arena, config, weights, saved, visit, {.dx = dnormed.dx}, g, grad);
+    dnormed.add = true;
+    MlpGradient<T>(arena, w, block, g.dresidual, dnormed, gw);
+  } else {
+    ResidualNormGradArgs<T> to_mlp;
+    to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
+    to_mlp.du = g.dresidual;
+    to_mlp.dx = g.dresidual;  // then the gradient of u + branch_scale * branch
+    MlpGradient<T>(arena, w, block, g.dresidual, {.step = &to_mlp}, gw);
+    MixerBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
   }
-  into.dx = g.dresidual;
-  if (const std::optional<Skip> skip = SkipInto(config, visit)) {
-    into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
-    into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({dim});
-  }
-  into.dx0 = g.dx0;
-  into.dmix = grad.blocks[BlockOf(config, visit)].mix;
+  if (du_gate.empty()) return;
+  AddTo<T>(arena, du_gate, 1, g.dresidual);
+  into.dnormed = dnormed.dx;
   ResidualNormBackward<T>(arena, into);
 }
 

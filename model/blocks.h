@@ -14,7 +14,8 @@
 
 namespace hm11 {
 
-// Fills saved->blocks[visit].
+// Fills saved->blocks[visit], but for the step into it, which the visit before has done (the first does its
+// own), and does the step into the next visit, or into the final norm.
 template <typename T, typename W>
 void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,
                   const ForwardOptions<T>& options, ModelSaved<T>* saved);

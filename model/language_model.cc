@@ -77,7 +77,6 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
     BlockForward<T, W>(arena, config, weights, visit, options, saved);
   }
-  ResidualNormForward<T>(arena, StepInto(config, weights, *saved, config.visit_count()));
   if (SequenceState<T>* sequence = options.sequence; sequence != nullptr) {
     if (sequence->steps()) AdvancePlace(arena, sequence->place);
     sequence->kept = std::min(sequence->kept + rows, sequence->ids.dim(0));

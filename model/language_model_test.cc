@@ -106,6 +106,28 @@ INSTANTIATE_TEST_SUITE_P(LanguageModelTest, GoldenSmallModel,
                          testing::Values("model_small", "model_small_options", "model_small_all_attention",
                                          "model_small_all_mamba"));
 
+// What is placed, rounded where a model in T has it in T.
+template <typename T>
+ModelWeights<T> WeightsIn(const ModelConfig& config, Placed<float>& master) {
+  if constexpr (std::is_same_v<T, float>) {
+    return master.weights;
+  } else {
+    ModelWeights<T> weights;
+    ResizeWeights(config, &weights);
+    ForEachWeight(
+        config,
+        [&](const WeightInfo&, Tensor<float>& from, auto& to) {
+          if constexpr (std::is_same_v<decltype(to), Tensor<float>&>) {
+            to = from;
+          } else {
+            to = UploadAs<T>(master.state, Download(master.state, from));
+          }
+        },
+        master.weights, weights);
+    return weights;
+  }
+}
+
 // The bars of the full model: of the loss (absolute), relative L2 of logits and gradients; and, of gradients,
 // what rounding upstream may put into any tensor, relative to the largest tensor's gradient: in 16 bits small
 // gradients that are sums of cancelling terms (gains, scales) drown in it.
@@ -120,22 +142,7 @@ void CheckFullModel(const Device& device, Bars bars) {
   const double seed = std::stod(golden.file.metadata.at("formula_seed"));
   Placed<float> master(device);
   Place<float>(golden.config, FormulaWeights(golden.config, seed), &master);
-  ModelWeights<T> weights;
-  if constexpr (std::is_same_v<T, float>) {
-    weights = master.weights;
-  } else {
-    ResizeWeights(golden.config, &weights);
-    ForEachWeight(
-        golden.config,
-        [&](const WeightInfo&, Tensor<float>& from, auto& to) {
-          if constexpr (std::is_same_v<decltype(to), Tensor<float>&>) {
-            to = from;
-          } else {
-            to = UploadAs<T>(master.state, Download(master.state, from));
-          }
-        },
-        master.weights, weights);
-  }
+  const ModelWeights<T> weights = WeightsIn<T>(golden.config, master);
   const HostTensor<int32_t> ids = Tokens(golden.Ids("input_ids"), 1),
                             targets = Tokens(golden.Ids("target_ids"), 1);
   Tensor<float> loss = master.state.New<float>({1});
@@ -179,6 +186,56 @@ TEST(LanguageModelTest, TheFullSizeModelIsTheReferences) {
 TEST(LanguageModelTest, InBf16TheFullSizeModelStaysWithinItsRounding) {
   if (TestGpus().empty()) GTEST_SKIP() << "no GPU";
   for (const Device& device : TestGpus()) CheckFullModel<Bf16>(device, {2e-3, 3e-2, 6e-2, 2e-5});
+}
+
+// The gradients of these sequences, of the mean of their losses, in one batch or one after the other.
+template <typename T>
+std::vector<NamedTensor> GradientsOf(const Device& device, const ModelConfig& config, int64_t batch,
+                                     int64_t time, int64_t at_once) {
+  Placed<float> placed(device);
+  Place<float>(config, FormulaWeights(config, 3), &placed);
+  const ModelWeights<T> weights = WeightsIn<T>(config, placed);
+  const Tensor<int32_t> ids = Upload(placed.state, RandomIds({batch, time}, 1, 0, config.vocab)),
+                        targets = Upload(placed.state, RandomIds({batch, time}, 2, 0, config.vocab));
+  const Tensor<float> loss = placed.state.New<float>({1});
+  for (int64_t first = 0; first < batch; first += at_once) {
+    LossAndGradient<T>(placed.work, config, weights, ids.Slice(first, at_once), targets.Slice(first, at_once),
+                       static_cast<float>(at_once) / static_cast<float>(batch), placed.grad, loss);
+  }
+  return ExportWeights<float>(placed.state, config, placed.grad);
+}
+
+// On a GPU two sequences have so many rows that steps of the residual stream go into products, one has not. Bars
+// relative to the gradient, but for `noise` of the largest one (see Bars).
+template <typename T>
+void CheckBatchIsTheMeanOfItsSequences(const Device& device, int64_t time, double bar, double noise) {
+  ModelConfig config;
+  config.layers = "MAMAAA";
+  config.vocab = 64;
+  config.mlp_width = 512;
+  config.state = 8;
+  config.bigram_rows = 64;
+  ASSERT_THAT(config.Validate(), IsOk());
+  const std::vector<NamedTensor> together = GradientsOf<T>(device, config, 2, time, 2),
+                                 apart = GradientsOf<T>(device, config, 2, time, 1);
+  const auto size = [](const std::vector<float>& values) {
+    return RelativeDistance(values, std::vector<float>(values.size()));
+  };
+  double largest = 0;
+  for (const NamedTensor& gradient : apart) largest = std::max(largest, size(gradient.values));
+  for (size_t i = 0; i < apart.size(); ++i) {
+    std::vector<float> difference = together[i].values;
+    for (size_t j = 0; j < difference.size(); ++j) difference[j] -= apart[i].values[j];
+    EXPECT_LE(size(difference), bar * size(apart[i].values) + noise * largest)
+        << apart[i].name << " on " << device.name();
+  }
+}
+
+TEST(LanguageModelTest, TheGradientOfABatchIsTheMeanOfItsSequences) {
+  for (const Device& device : TestDevices()) {
+    CheckBatchIsTheMeanOfItsSequences<float>(device, 8, 1e-4, 1e-5);
+  }
+  for (const Device& gpu : TestGpus()) CheckBatchIsTheMeanOfItsSequences<Bf16>(gpu, 4096, 0.1, 1e-3);
 }
 
 TEST(LanguageModelTest, TheDefaultHasThePublishedNumberOfParameters) {

@@ -70,11 +70,10 @@ MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config) {
 }
 
 template <typename T, typename W>
-Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
-                       Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
-                       const MambaOptions<T>& options) {
+void MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
+                  Tensor<const T> input, int64_t batch, int64_t time, const ResidualNormArgs<T>& step,
+                  MambaSaved<T>* saved, const MambaOptions<T>& options) {
   const int64_t rows = batch * time, inner = config.inner();
-  Tensor<T> output = arena.New<T>({rows, config.dim});
   saved->xz = arena.New<T>({rows, 2 * inner});
   saved->conv = arena.New<T>({batch, time, inner});
   saved->dbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
@@ -94,8 +93,8 @@ Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeigh
   if (options.before != nullptr) scan.initial_state = options.before->scan;
   if (options.after != nullptr) scan.final_state = options.after->scan;
   SelectiveScanForward<T>(arena, scan);
-  MatmulForward<T, W>(arena, {.x = saved->y, .weight = weights.out_proj, .y = output});
-  return output;
+  MatmulThenResidualNorm<T, W>(
+      arena, {.x = saved->y.Reshaped({rows, inner}), .weight = weights.out_proj, .step = step});
 }
 
 template <typename T>
@@ -139,22 +138,22 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaGradArgs<
                             .add_to_dx = true,
                             .dweight = grad.x_proj});
   ConvBackward<T>(arena, config, args, dconv, Columns<T>(dxz).Range(0, inner));
-  MatmulBackward<T>(
-      arena,
-      {.dy = dxz, .x = args.input, .weight = weights.in_proj, .dx = args.dinput, .dweight = grad.in_proj});
+  MatmulBackwardInto<T>(
+      arena, {.dy = dxz, .x = args.input, .weight = weights.in_proj, .dweight = grad.in_proj}, args.dinput);
 }
 
-#define HM11_INSTANTIATE(T)                                                                                  \
-  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                       \
-  template Tensor<T> MambaForward<T, T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
-                                        int64_t, int64_t, MambaSaved<T>*, const MambaOptions<T>&);           \
+#define HM11_INSTANTIATE(T)                                                                             \
+  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                  \
+  template void MambaForward<T, T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
+                                   int64_t, int64_t, const ResidualNormArgs<T>&, MambaSaved<T>*,        \
+                                   const MambaOptions<T>&);                                             \
   template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaGradArgs<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
-template Tensor<float> MambaForward<float, Fp16>(Arena&, const ModelConfig&, const MambaWeights<Fp16>&,
-                                                 Tensor<const float>, int64_t, int64_t, MambaSaved<float>*,
-                                                 const MambaOptions<float>&);
+template void MambaForward<float, Fp16>(Arena&, const ModelConfig&, const MambaWeights<Fp16>&,
+                                        Tensor<const float>, int64_t, int64_t, const ResidualNormArgs<float>&,
+                                        MambaSaved<float>*, const MambaOptions<float>&);
 
 }  // namespace hm11

@@ -10,6 +10,7 @@
 #include "core/tensor.h"
 #include "model/config.h"
 #include "model/weights.h"
+#include "ops/residual_product.h"
 #include "ops/scaled_matmul.h"
 #include "scan/selective_scan.h"
 
@@ -45,12 +46,12 @@ struct MambaOptions {
   MambaState<T>* after = nullptr;         // if not null: the state after the last token, in other memory; out
 };
 
-// input: [batch * time, dim]; returns [batch * time, dim] from the arena. W: what the matrices are stored in,
-// T but for a single token.
+// input: [batch * time, dim]; the output is the branch of `step`. W: what the matrices are stored in, T but
+// for a single token.
 template <typename T, typename W = T>
-Tensor<T> MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
-                       Tensor<const T> input, int64_t batch, int64_t time, MambaSaved<T>* saved,
-                       const MambaOptions<T>& options = {});
+void MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
+                  Tensor<const T> input, int64_t batch, int64_t time, const ResidualNormArgs<T>& step,
+                  MambaSaved<T>* saved, const MambaOptions<T>& options = {});
 
 // Operands of backward, which is only for sequences that began in forward.
 template <typename T>
@@ -60,7 +61,7 @@ struct MambaGradArgs {
   const MambaSaved<T>& saved;
   Tensor<const T> doutput;       // [batch * time, dim]: of output_scale.scale times the output
   OutputScale<T> output_scale;   // its gradient adds
-  Tensor<T> dinput;              // [batch * time, dim]; overwritten
+  InputGradient<T> dinput;       // without add
   MambaWeights<Accum<T>>& grad;  // adds
 };
 

@@ -34,13 +34,11 @@ struct BlockSaved {
   // The step of the residual stream into the visit: y before the mix with x0, u after it.
   Tensor<T> y, u, normed;  // [rows, dim]
   Tensor<Accum<T>> rstd;   // [rows]
-  Tensor<T> branch;        // [rows, dim]: the mixer's output
   Tensor<T> v,
       mlp_normed;  // [rows, dim]: the residual stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;  // [rows]
   Tensor<T> activated;        // [rows, mlp_width]
   Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
-  Tensor<T> mlp;              // [rows, dim]: the MLP's output
   Tensor<T> ungated,
       output;  // [rows, dim]: the layer's output before and after token gating, when materialized
   MambaSaved<T> mamba;

@@ -1,10 +1,10 @@
 // The steps of the residual stream through the U-Net: what each reads and writes, as operands of
 // residual_norm.
 //
-// Between two layers the residual stream is a sum that nobody has added up yet, v + mlp_scale * mlp of the
-// layer before; the residual step into the next layer adds it, so each tensor is read once. On the way back
-// the gradient of that sum is the one of both terms, up to mlp_scale, which the gradients of the branch's
-// last product take into account (ops/scaled_matmul.h): the steps backward have nothing to do with branches.
+// A step that adds a branch goes with the product that makes the branch (ops/residual_product.h), so the step
+// into a layer is done at the end of the visit before. On the way back the gradient of the sum is the one of
+// both terms, up to the branch's scale, which the gradients of the branch's last product take into account
+// (ops/scaled_matmul.h): the steps backward have nothing to do with branches.
 #ifndef HM11_MODEL_RESIDUAL_STEPS_H_
 #define HM11_MODEL_RESIDUAL_STEPS_H_
 
@@ -53,7 +53,8 @@ Tensor<T> OutputOf(const ModelConfig& config, const ModelSaved<T>& saved, int64_
                                              : saved.blocks[static_cast<size_t>(visit) + 1].y;
 }
 
-// The residual step into `visit`, or after the last visit into the final norm.
+// The residual step into `visit`, or after the last visit into the final norm. Its branch, where it has a
+// branch_scale, is the MLP's output in the visit before.
 template <typename T, typename W>
 ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& weights,
                              const ModelSaved<T>& saved, int64_t visit) {
@@ -67,7 +68,6 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& w
       args.x = before.output;
     } else {
       args.x = before.v;
-      args.branch = before.mlp;
       args.branch_scale = weights.blocks[BlockOf(config, visit - 1)].mlp_scale;
     }
   }
@@ -92,13 +92,13 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& w
   return args;
 }
 
-// The residual step between mixer and MLP; in a parallel layer the MLP reads the mixer's norm.
+// The residual step between mixer, whose output is its branch, and MLP; in a parallel layer the MLP reads the
+// mixer's norm.
 template <typename T, typename W>
 ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<W>& weights,
                               const BlockSaved<T>& block, int64_t layer) {
   ResidualNormArgs<T> args;
   args.x = block.u;
-  args.branch = block.branch;
   args.branch_scale = weights.branch_scale;
   args.y = block.v;
   if (config.is_parallel(layer)) return args;
@@ -114,16 +114,14 @@ MlpArgs<T, W> MlpOf(const BlockWeights<W>& weights, const BlockSaved<T>& block) 
           .up = weights.up,
           .down = weights.down,
           .activated = block.activated,
-          .negative = block.negative,
-          .y = block.mlp};
+          .negative = block.negative};
 }
 
-// Adds up the layer's output without a norm.
+// Adds the MLP's output, its branch, to the layer's output, without a norm.
 template <typename T, typename W>
 ResidualNormArgs<T> StepToOutput(const BlockWeights<W>& weights, const BlockSaved<T>& block, Tensor<T> y) {
   ResidualNormArgs<T> args;
   args.x = block.v;
-  args.branch = block.mlp;
   args.branch_scale = weights.mlp_scale;
   args.y = y;
   return args;
@@ -145,7 +143,6 @@ AttentionSources<T> SourcesOf(const ModelConfig& config, const ModelWeights<W>& 
 // A step backward: that of x alone, the branch having been taken care of.
 template <typename T>
 ResidualNormArgs<T> WithoutBranch(ResidualNormArgs<T> step) {
-  step.branch = {};
   step.branch_scale = {};
   return step;
 }

@@ -1,5 +1,5 @@
 // The instructions of compute capability 9.0 that attention's and the MLP's fastest kernels are made of:
-// tiles copied by the tensor memory unit, barriers in shared memory, clusters of two blocks, and products of
+// tiles copied by the tensor memory unit, barriers in shared memory, clusters of blocks, and products of
 // four warps with operands there (wgmma).
 //
 // A tile here is 64 rows of 64 bf16 numbers, 8 KB on a 1024-byte boundary: a row is 128 bytes, its 16-byte
@@ -72,6 +72,14 @@ inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* 
     std::_Exit(1);
   }
   return map;
+}
+
+// A row-major matrix in boxes of `box_rows` rows and 64 columns.
+inline TileMap MatrixMap(const Bf16* data, int64_t rows, int64_t cols, int box_rows = kTileRows) {
+  const cuuint64_t extents[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(2 * cols)};
+  const cuuint32_t box[] = {kTileCols, static_cast<cuuint32_t>(box_rows)};
+  return EncodeTileMap(data, 2, extents, strides, box);
 }
 
 inline TileMap MakeTileMap(const Bf16* data, int64_t batch, int64_t time, int64_t heads) {
@@ -175,13 +183,14 @@ __device__ __forceinline__ void CopyBox(uint32_t to, const TileMap& map, uint32_
       "l"(&map.map), "r"(col), "r"(row), "r"(barrier)
       : "memory");
 }
-// To the same place in both blocks of a cluster; the bytes count for the barrier of each.
-__device__ __forceinline__ void CopyBoxToBoth(uint32_t to, const TileMap& map, uint32_t barrier, int col,
-                                              int row) {
+// To the same place in the blocks of a cluster whose ranks are bits of `blocks`; the bytes count for the
+// barrier of each.
+__device__ __forceinline__ void CopyBoxTo(uint16_t blocks, uint32_t to, const TileMap& map, uint32_t barrier,
+                                          int col, int row) {
   asm volatile(
       "cp.async.bulk.tensor.2d.shared::cluster.global.tile.mbarrier::complete_tx::bytes.multicast::cluster "
       "[%0], [%1, {%2, %3}], [%4], %5;" ::"r"(to),
-      "l"(&map.map), "r"(col), "r"(row), "r"(barrier), "h"(static_cast<uint16_t>(3))
+      "l"(&map.map), "r"(col), "r"(row), "r"(barrier), "h"(blocks)
       : "memory");
 }
 __device__ __forceinline__ void StoreBox(const TileMap& map, uint32_t from, int col, int row) {
@@ -190,9 +199,11 @@ __device__ __forceinline__ void StoreBox(const TileMap& map, uint32_t from, int 
       "r"(col), "r"(row), "r"(from)
       : "memory");
 }
-// Until this thread's stores have read what they store.
+__device__ __forceinline__ void CommitStores() { asm volatile("cp.async.bulk.commit_group;" ::: "memory"); }
+// Until all but this thread's latest kPending groups of stores have read what they store.
+template <int kPending>
 __device__ __forceinline__ void WaitForStores() {
-  asm volatile("cp.async.bulk.commit_group;\ncp.async.bulk.wait_group.read 0;" ::: "memory");
+  asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
 // Four 8x8 matrices to shared memory, as LoadMatrices has them.
@@ -218,6 +229,16 @@ __device__ __forceinline__ uint64_t Operand(uint32_t tile, uint32_t offset) {
   asm("mov.b64 %0, {%1, %2};"
       : "=l"(operand)
       : "r"((OperandStart(tile) | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
+  return operand;
+}
+
+// As Operand(), of several tiles side by side whose summed axis runs down them: 8192 bytes from one to the
+// other.
+__device__ __forceinline__ uint64_t TransposedOperand(uint32_t tiles, uint32_t offset) {
+  uint64_t operand;
+  asm("mov.b64 %0, {%1, %2};"
+      : "=l"(operand)
+      : "r"((OperandStart(tiles) | (kTileBytes >> 4) << 16) + offset), "r"(1024u >> 4 | 1u << 30));
   return operand;
 }
 

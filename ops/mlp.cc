@@ -122,10 +122,11 @@ void CheckShapes(const MlpArgs<T, W>& args) {
   HM_CHECK_SHAPE_IF_THERE(args.negative, (Shape{rows, SignWords(width)}));
 }
 
-// Of the two products forward.
+// Of the products forward, of which the last may be the caller's.
 template <typename T, typename W>
-double Operations(const MlpArgs<T, W>& args) {
-  return 2.0 * static_cast<double>(args.x.dim(0)) * static_cast<double>(args.up.size() + args.down.size());
+double Operations(const MlpArgs<T, W>& args, bool with_last = true) {
+  const int64_t weights = args.up.size() + (with_last ? args.down.size() : 0);
+  return 2.0 * static_cast<double>(args.x.dim(0)) * static_cast<double>(weights);
 }
 
 }  // namespace
@@ -133,9 +134,12 @@ double Operations(const MlpArgs<T, W>& args) {
 template <typename T, typename W>
 void MlpForward(Arena& arena, const MlpArgs<T, W>& args) {
   CheckShapes(args);
-  const OpScope op({"MlpForward", OpKind::kMatrixProduct, Operations(args)}, args.x, args.up, args.down,
-                   args.activated, args.activated, args.negative, args.y);
+  const bool with_last = args.y.rank() > 0;
+  const OpScope op({"MlpForward", OpKind::kMatrixProduct, Operations(args, with_last)}, args.x, args.up,
+                   with_last ? args.down : Tensor<const W>(), args.activated,
+                   with_last ? args.activated : Tensor<T>(), args.negative, args.y);
   Hidden(arena, args);
+  if (!with_last) return;
   MatmulForward<T, W>(arena, {.x = args.activated, .weight = args.down, .y = args.y});
 }
 
@@ -145,9 +149,12 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
   HM_CHECK_EQ(args.dy.shape(), (Shape{args.forward.x.dim(0), args.forward.down.dim(0)}));
   HM_CHECK_EQ(args.forward.negative.size() == 0, args.forward.activated.empty());
   const MlpArgs<T>& forward = args.forward;
+  const ResidualNormGradArgs<T> step =
+      args.input.step != nullptr ? *args.input.step : ResidualNormGradArgs<T>();
   const OpScope op({"MlpBackward", OpKind::kMatrixProduct, 2 * Operations(forward)}, forward.x, forward.up,
-                   forward.down, forward.activated, forward.negative, args.columns.scale, args.dy, args.dx,
-                   args.dup, args.dup, args.ddown, args.ddown);
+                   forward.down, forward.activated, forward.negative, args.columns.scale, args.dy,
+                   args.input.dx, args.dup, args.dup, args.ddown, args.ddown, step.forward.y, step.forward.x0,
+                   step.forward.skip, step.du, step.dy, step.dx, step.dskip, step.dx0, step.dx0);
   Arena::Scope scope(arena);
   const Tensor<T> dh = arena.New<T>(args.forward.activated.shape());
   ScaledMatmulBackward<T>(arena, {.dy = args.dy,
@@ -156,12 +163,8 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
                                   .columns = args.columns,
                                   .dweight = args.ddown});
   HiddenGradient<T>(arena, args, ScaledRows<T>(arena, args.forward.down, args.columns.scale), dh);
-  MatmulBackward<T>(arena, {.dy = dh,
-                            .x = args.forward.x,
-                            .weight = args.forward.up,
-                            .dx = args.dx,
-                            .add_to_dx = args.add_to_dx,
-                            .dweight = args.dup});
+  MatmulBackwardInto<T>(
+      arena, {.dy = dh, .x = args.forward.x, .weight = args.forward.up, .dweight = args.dup}, args.input);
 }
 
 #define HM11_INSTANTIATE(T)                                     \

@@ -12,7 +12,7 @@
 // Properties
 //   1. a is never negative; rows depend on their own row of x alone.
 //   2. Backward is the gradient of forward and a factor a column behind it (ops/scaled_matmul.h); dup and
-//      ddown add, dx overwrites unless add_to_dx.
+//      ddown add, where the input's gradient goes is the caller's choice (ops/residual_product.h).
 // Determinism: that of matrix products (ops/matmul.h).
 // Cost: 4 rows dim width operations forward, 8 backward.
 // Source: So et al. 2021 (Primer, arXiv 2109.08668) with ReLU; the leaky one is this model's.
@@ -22,6 +22,7 @@
 #include "core/arena.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "ops/residual_product.h"
 #include "ops/scaled_matmul.h"
 
 namespace hm11 {
@@ -38,7 +39,7 @@ struct MlpArgs {
   Tensor<const W> down;       // [out, width]
   Tensor<T> activated;        // [rows, width]; out: a
   Tensor<uint32_t> negative;  // [rows, SignWords(width)]; out: set where h < 0; absent without a backward
-  Tensor<T> y;                // [rows, out]; out
+  Tensor<T> y;                // [rows, out]; out; absent: the last product is the caller's
 };
 
 template <typename T>
@@ -46,8 +47,7 @@ struct MlpGradArgs {
   MlpArgs<T> forward;           // operands, activated and negative; y is not read
   OutputScale<T> columns;       // what y is multiplied by, and that factor's gradient
   Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
-  Tensor<T> dx;                 // [rows, dim]
-  bool add_to_dx = false;       // dx += instead of dx =
+  InputGradient<T> input;       // dx: [rows, dim]
   Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add
 };
 

@@ -25,7 +25,7 @@ struct Bench {
     grad.forward = args;
     grad.columns = {NewAccum({dim}), NewAccum({dim})};
     grad.dy = New({rows, dim});
-    grad.dx = New({rows, dim});
+    grad.input = {.dx = New({rows, dim})};
     grad.dup = arena.template NewZero<Accum<T>>({width, dim});
     grad.ddown = arena.template NewZero<Accum<T>>({dim, width});
     dh = New({rows, width});
@@ -83,7 +83,8 @@ void BM_ProductsOfBackward(benchmark::State& state) {
         b.arena,
         {.dy = b.grad.dy, .x = b.args.activated, .weight = b.args.down, .dx = b.dh, .dweight = b.grad.ddown});
     MatmulBackward<T>(
-        b.arena, {.dy = b.dh, .x = b.args.x, .weight = b.args.up, .dx = b.grad.dx, .dweight = b.grad.dup});
+        b.arena,
+        {.dy = b.dh, .x = b.args.x, .weight = b.args.up, .dx = b.grad.input.dx, .dweight = b.grad.dup});
   });
 }
 

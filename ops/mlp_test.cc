@@ -47,13 +47,14 @@ Results RunMlp(const Device& device, const Case& c, T) {
                            .negative = run.arena().template New<uint32_t>({rows, SignWords(width)}),
                            .y = run.Out("y", {rows, c.down.shape[0]})};
   MlpForward<T>(run.arena(), args);
-  MlpBackward<T>(run.arena(), {.forward = args,
-                               .columns = {run.InAccum(c.scale), run.InOutAccum("dscale", c.old_dscale)},
-                               .dy = run.In(c.dy),
-                               .dx = c.add_to_dx ? run.InOut("dx", c.old_dx) : run.Out("dx", c.old_dx.shape),
-                               .add_to_dx = c.add_to_dx,
-                               .dup = run.InOutAccum("dup", c.old_dup),
-                               .ddown = run.InOutAccum("ddown", c.old_ddown)});
+  MlpBackward<T>(run.arena(),
+                 {.forward = args,
+                  .columns = {run.InAccum(c.scale), run.InOutAccum("dscale", c.old_dscale)},
+                  .dy = run.In(c.dy),
+                  .input = {.dx = c.add_to_dx ? run.InOut("dx", c.old_dx) : run.Out("dx", c.old_dx.shape),
+                            .add = c.add_to_dx},
+                  .dup = run.InOutAccum("dup", c.old_dup),
+                  .ddown = run.InOutAccum("ddown", c.old_ddown)});
   return run.Finish();
 }
 

@@ -79,7 +79,6 @@ using resident::Sizes;
 template <bool kTransposed, typename Epilogue>
 void Multiply(const Device& device, const Sizes& sizes, const Bf16* a, const Bf16* b, const Bf16* read,
               Bf16* out, const Epilogue& epilogue) {
-  using resident::MatrixMap;
   const TileMap b_map =
       kTransposed ? MatrixMap(b, sizes.inner, sizes.cols) : MatrixMap(b, sizes.cols, sizes.inner);
   const TileMap out_map = MatrixMap(out, sizes.rows, sizes.cols);

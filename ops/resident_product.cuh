@@ -28,6 +28,7 @@ inline constexpr int kPairCols = 256;                                // of the t
 inline constexpr int kMaxInner = 512;
 inline constexpr int kStageInner = 128;  // terms of a stage, half of them asked for by each block
 inline constexpr int kStages = 4;
+inline constexpr uint16_t kBoth = 3;  // blocks of a cluster, as bits
 
 // Sums of a warpgroup's 64 rows and 128 columns: c[n][i] as in hopper.cuh, n up to 16.
 using Sums = float[16][4];
@@ -94,16 +95,6 @@ struct Shared {
 };
 
 // ---- Products of 64 x 128 sums.
-
-// As Operand(), for 128 columns whose summed axis runs down two tiles side by side: 8192 bytes from one to
-// the other.
-__device__ __forceinline__ uint64_t TransposedOperand(uint32_t tiles, uint32_t offset) {
-  uint64_t operand;
-  asm("mov.b64 %0, {%1, %2};"
-      : "=l"(operand)
-      : "r"((OperandStart(tiles) | (kTileBytes >> 4) << 16) + offset), "r"(1024u >> 4 | 1u << 30));
-  return operand;
-}
 
 #define HM_SUMS(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
 
@@ -196,8 +187,8 @@ __device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shar
       const Place place(index);
       WaitBarrier(shared.StageEmpty(place.stage), place.parity ^ 1);
       ArriveAndExpect(shared.StageFull(place.stage), Shared::kStageBytes);
-      CopyBoxToBoth(shared.Stage(place.stage, rank), a_map, shared.StageFull(place.stage),
-                    k * kStageInner + rank * kTileCols, work.Row(tile));
+      CopyBoxTo(kBoth, shared.Stage(place.stage, rank), a_map, shared.StageFull(place.stage),
+                k * kStageInner + rank * kTileCols, work.Row(tile));
     }
   }
 }
@@ -296,7 +287,8 @@ __device__ void Carry(const Sizes& sizes, const Work& work, const Shared& shared
     }
     WaitBarrier(shared.ResultsMade(group), tile / kGroups & 1);
     for_halves([&](uint32_t from, int col) { StoreBox(out_map, from, col, work.Row(tile)); });
-    WaitForStores();
+    CommitStores();
+    WaitForStores<0>();
   }
 }
 
@@ -335,14 +327,6 @@ __global__ void HM_CLUSTER_OF_TWO __launch_bounds__(kThreads, 1)
 #undef HM_CLUSTER_OF_TWO
 
 // ---- Host.
-
-// A row-major matrix of bf16 numbers in boxes of 64 rows and 64 columns.
-inline TileMap MatrixMap(const Bf16* data, int64_t rows, int64_t cols) {
-  const cuuint64_t extents[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(2 * cols)};
-  const cuuint32_t box[] = {kTileCols, kTileRows};
-  return EncodeTileMap(data, 2, extents, strides, box);
-}
 
 // Whether a product of these sizes can be computed here (addresses must be multiples of 16 bytes too).
 inline bool Supports(const Device& device, int64_t rows, int64_t cols, int64_t inner) {
