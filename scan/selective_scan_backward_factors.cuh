@@ -122,37 +122,28 @@ struct OuterFactors {
 template <typename T, typename Shape>
 struct ColumnFactors {
   using States = BackwardStates<Shape>;
-  using Accumulators = float[2][Shape::kStatePairs][4];  // db, dc
   float input[2], dy[2];
-  uint32_t input_pair;
 
   // `row` as BackwardCursors' group_row, of kHeld tokens from the tile's token `first` on.
   __device__ __forceinline__ void Load(const ThreadPlace<Shape>& self, const float* row, int first) {
     constexpr int kRows = BackwardCursors<T, Shape>::kRows;
     LoadShared(row + kInput * kRows, input);
     LoadShared(row + kDy * kRows, dy);
-    if constexpr (kOuterProducts<T>) input_pair = PackPair<T>(input[0], input[1]);
     const int turn = first / kHeld % (Shape::kStateGroups / kHeld);
     if (Shape::kStateGroups > kHeld && self.state_group / kHeld != turn) *this = {};
   }
 
   // db and dc of the kHeld tokens' t-th, summed over the warp's channels, into its column.
   __device__ __forceinline__ void AddSums(const ThreadPlace<Shape>& self, int t, const States& dh,
-                                          const States& h, Accumulators& sums) const {
+                                          const States& h, BackwardAccumulators<Shape>& sums) const {
     const bool own = self.state_group % kHeld == t;
+    const float inputs[2] = {own ? input[0] : 0.0f, own ? input[1] : 0.0f};
     const float outputs[2] = {own ? dy[0] : 0.0f, own ? dy[1] : 0.0f};
 #pragma unroll
     for (int j = 0; j < Shape::kThreadStates; j += 2) {
-      if constexpr (kOuterProducts<T>) {
-        MultiplyTilesOfPairs(sums[0][j / 2],
-                             {PackPair<T>(dh[0][j], dh[1][j]), PackPair<T>(dh[0][j + 1], dh[1][j + 1])},
-                             own ? input_pair : 0);
-      } else {
-        const float db[4] = {dh[0][j], dh[0][j + 1], dh[1][j], dh[1][j + 1]};
-        const float inputs[2] = {own ? input[0] : 0.0f, own ? input[1] : 0.0f};
-        MultiplyTilesFor<T>(sums[0][j / 2], db, inputs);
-      }
+      const float db[4] = {dh[0][j], dh[0][j + 1], dh[1][j], dh[1][j + 1]};
       const float dc[4] = {h[0][j], h[0][j + 1], h[1][j], h[1][j + 1]};
+      MultiplyTilesFor<T>(sums[0][j / 2], db, inputs);
       MultiplyTilesFor<T>(sums[1][j / 2], dc, outputs);
     }
   }

@@ -73,17 +73,17 @@ __global__ void __launch_bounds__(Shape::kThreads)
   }
 }
 
-// A block walks its channels' time (or one segment of it) backward, tile by tile, and in a tile kHeld tokens
-// at a time: forward from the state that was saved before them, decays and states kept in registers, and
-// backward over those. Sums over states, which the gradients of x and step need, go through shared memory
-// inside a warp. Sums over channels, which those of b and c need, are products with step * x and dy: the
-// tensor cores take them, with a set's channels as inner dimension and the token's place as column, so that
-// kStateGroups tokens fill one accumulator. What of them is left to sum over sets and blocks is written once
-// for every block.
+// A block walks its channels' time (or one segment of it) backward, tile by tile; the next tile's rows are on
+// their way meanwhile. In a tile it takes kHeld tokens at a time: forward from the state that was saved before
+// them, decays and states kept in registers, and backward over those. Where T is 16 bits wide, what enters the
+// states (step * x times b) and their gradients (dy times c) are outer products that the tensor cores add.
+// Sums over states, which the gradients of x and step need, go through shared memory inside a warp. Sums over
+// channels, which those of b and c need, are products with step * x and dy: the tensor cores take them, with a
+// set's channels as inner dimension and the token's place as column, so that kStateGroups tokens fill one
+// accumulator. What of them is left to sum over sets and blocks is written once for every block.
 //
-// A state and token cost one exponential and, at 32 states, 20 issue slots: 15 in the recurrence, 2 for sums
-// over channels, 3 for what is done once a channel. H200, batch 48, length 2048, inner 1024, 32 states, Bf16
-// (scan_benchmark, ncu): 3.66 ms, 58 % of issue slots taken by 12 warps an SM.
+// A state and token cost one exponential and, at 32 states in Bf16, 18 issue slots by the instructions of
+// sm_90a, 2 of them in what is done once a channel.
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanBackwardKernel(const __grid_constant__ BackwardOperands<T> p) {
@@ -113,9 +113,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
       PrefetchSavedStates<Shape>(p, place, index - 1);
     }
     __syncthreads();
-    thread.ReverseTile(p, index, tile);
-    __syncthreads();
-    StoreColumns(p, place, index, tile);
+    thread.ReverseTile(p, place, index, tile);
     StoreBackwardTile(p, place, index, tile);
   }
 

@@ -25,7 +25,7 @@ struct BackwardThread {
   const ThreadPlace<Shape> self;
   ChannelSums<T, Shape> sums;
   States rate, carry = {}, drate = {};
-  float dcolumns[2][Shape::kStatePairs][4] = {};
+  BackwardAccumulators<Shape> dcolumns = {};
   // The states that the next kHeld tokens begin with; on their way while those behind are worked on.
   Saved saved[2] = {};
   const T* next_saved;  // where the next ones are, those before the token next_token
@@ -164,14 +164,20 @@ struct BackwardThread {
   }
 
   // All of a tile that is in shared memory.
-  __device__ __forceinline__ void ReverseTile(const Operands& p, int index, Tile& tile) {
-    constexpr int kLast = Shape::kTile - kHeld;
-    Cursors at(tile, self, sums, kLast, index % 2);
+  __device__ __forceinline__ void ReverseTile(const Operands& p, const BackwardPlace& place, int index,
+                                              Tile& tile) {
+    Cursors at(tile, self, sums, Shape::kTile - kHeld, index % 2);
 #pragma unroll 1
-    for (int first = kLast; first >= 0; first -= kHeld) {
-      Reverse(p, at, first, tile);
-      at.Back();
-      if (first % Shape::kStateGroups == 0) StoreAccumulators(self, first, dcolumns, tile);
+    for (int group = Shape::kTile - kGroup; group >= 0; group -= kGroup) {
+#pragma unroll 1
+      for (int in_group = kGroup - kHeld; in_group >= 0; in_group -= kHeld) {
+        Reverse(p, at, group + in_group, tile);
+        at.Back();
+        if (in_group % Shape::kStateGroups == 0) StoreAccumulators(self, in_group, dcolumns, tile);
+      }
+      __syncthreads();
+      StoreColumns(p, place, index * Shape::kTile + group, tile);
+      if (group > 0) __syncthreads();  // column_sums are written again
     }
   }
 

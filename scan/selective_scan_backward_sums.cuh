@@ -57,12 +57,12 @@ struct ChannelSums {
     T* const ddelta = x + Shape::kTile * Shape::kBlockChannels;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
-      const float dinput = totals[2 * i + 1], from = ToFloat(x[i]);
+      const float dinput = totals[2 * i + 1], from = ToFloat(x[i]), dout = UnroundedFactor<T>(dy[i]);
       float dstep = fmaf(from, dinput, totals[2 * i] * kLn2);
       if (Shape::HasSoftplus(p)) dstep *= SigmoidOfSoftplus<T>(step[i]);
-      dd[i] = fmaf(dy[i], from, dd[i]);
+      dd[i] = fmaf(dout, from, dd[i]);
       ddelta_bias[i] += dstep;
-      x[i] = FromFloat<T>(fmaf(step[i], dinput, d[i] * dy[i]));
+      x[i] = FromFloat<T>(fmaf(step[i], dinput, d[i] * dout));
       ddelta[i] = FromFloat<T>(dstep);
     }
     __syncwarp();
@@ -90,22 +90,21 @@ struct ChannelSums {
 // accumulator belongs to the set of lane group g, and so does column g: what lies in rows of one set and
 // columns of another is nothing. The stride makes the lanes of a store phase hit all 32 banks.
 template <typename Shape, typename T>
-__device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int first_token,
-                                                  float (&dcolumns)[2][Shape::kStatePairs][4],
+__device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int place_in_group,
+                                                  BackwardAccumulators<Shape>& sums,
                                                   BackwardTile<T, Shape>& tile) {
   constexpr int kStates = Shape::kThreadStates;
   if (Shape::kSets == 1 || 2 * self.quad / Shape::kStateGroups == self.set) {
     auto& columns = tile.column_sums[self.warp * Shape::kSets + self.set];
-    const int place = first_token + 2 * self.quad % Shape::kStateGroups;
+    const int place = place_in_group + 2 * self.quad % Shape::kStateGroups;
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
 #pragma unroll
       for (int odd = 0; odd < 2; ++odd) {
         float values[kStates];
 #pragma unroll
-        for (int j = 0; j < kStates; ++j) values[j] = dcolumns[which][j / 2][j % 2 * 2 + odd];
-        T* const to = &columns[place + odd][which * Shape::kStates + self.state_begin];
-        StateVector<T, kStates>::Of(values).Store(to, 0, kStates, true);
+        for (int j = 0; j < kStates; ++j) values[j] = sums[which][j / 2][j % 2 * 2 + odd];
+        StoreShared(&columns[place + odd][which * Shape::kStates + self.state_begin], values);
       }
     }
   }
@@ -114,45 +113,34 @@ __device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self
 #pragma unroll
     for (int m = 0; m < Shape::kStatePairs; ++m) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) dcolumns[which][m][k] = 0.0f;
+      for (int k = 0; k < 4; ++k) sums[which][m][k] = 0.0f;
     }
   }
 }
 
-__device__ __forceinline__ void AddWords(const Bf16*, uint32_t& to, uint32_t word) {
-  asm("add.rn.bf16x2 %0, %0, %1;" : "+r"(to) : "r"(word));
-}
-__device__ __forceinline__ void AddWords(const float*, uint32_t& to, uint32_t word) {
-  to = __float_as_uint(__uint_as_float(to) + __uint_as_float(word));
-}
-
-// The sums over the block's channels of the tile's tokens, out of those of its sets.
+// The sums over the block's channels of kGroup tokens from the sequence's token `first` on, out of those of
+// its sets.
 template <typename Shape, typename T>
 __device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                             int index, const BackwardTile<T, Shape>& tile) {
-  constexpr int kVectors = 2 * Shape::kStates / kVectorSize<T>;
-  const int64_t first_row =
-      (int64_t{place.channel_block} * p.batch + place.batch) * p.time + index * Shape::kTile;
+                                             int first, const BackwardTile<T, Shape>& tile) {
+  constexpr int kFours = 2 * Shape::kStates / 4;
+  const int64_t first_row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first;
   T* const rows = p.dcolumns + first_row * (2 * Shape::kStates);
 #pragma unroll
-  for (int i = 0; i < CeilDiv(Shape::kTile * kVectors, Shape::kThreads); ++i) {
+  for (int i = 0; i < CeilDiv(kGroup * kFours, Shape::kThreads); ++i) {
     const unsigned item = i * Shape::kThreads + threadIdx.x;
-    const int t = static_cast<int>(item / kVectors);
-    const int column = static_cast<int>(item % kVectors) * kVectorSize<T>;
-    if (Shape::kTile * kVectors % Shape::kThreads != 0 && t >= Shape::kTile) break;
-    RowVector<T> parts[Shape::kWarps * Shape::kSets];
+    const int t = static_cast<int>(item / kFours);
+    const int column = static_cast<int>(item % kFours) * 4;
+    if (kGroup * kFours % Shape::kThreads != 0 && t >= kGroup) break;
+    float sum[4] = {};
 #pragma unroll
-    for (int set = 0; set < Shape::kWarps * Shape::kSets; ++set)
-      parts[set] = RowVector<T>::Load(&tile.column_sums[set][t][column]);
+    for (int set = 0; set < Shape::kWarps * Shape::kSets; ++set) {
+      float part[4];
+      LoadShared(&tile.column_sums[set][t][column], part);
 #pragma unroll
-    for (int width = Shape::kWarps * Shape::kSets / 2; width > 0; width /= 2) {
-#pragma unroll
-      for (int set = 0; set < width; ++set) {
-#pragma unroll
-        for (int k = 0; k < 4; ++k) AddWords(p.dcolumns, parts[set].words[k], parts[set + width].words[k]);
-      }
+      for (int k = 0; k < 4; ++k) sum[k] += part[k];
     }
-    if (index * Shape::kTile + t < p.time) parts[0].Store(rows + item * kVectorSize<T>);
+    if (first + t < p.time) StateVector<T, 4>::Of(sum).Store(rows + item * 4, 0, 4, true);
   }
 }
 

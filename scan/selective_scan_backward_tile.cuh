@@ -12,6 +12,7 @@
 
 namespace hm11::cuda {
 
+inline constexpr int kGroup = 16;            // Tokens whose gradients of b and c leave the block together.
 inline constexpr int kHeld = kSavedSpacing;  // Tokens whose decays and states are in registers.
 inline constexpr float kLn2 = 0.6931471805599453f;
 
@@ -85,10 +86,9 @@ struct BackwardShape : OperandPolicy<kIsWhole> {
   static constexpr int kChannelStride = kBlockChannels + 8;
   static constexpr int kStateStride = kStates + 8;
   static constexpr int kPartStride = kStateGroups * kWarpChannels + 8;
-  template <typename T>
-  static constexpr int kColumnSumStride = 2 * kStates + 16 / static_cast<int>(sizeof(T));
+  static constexpr int kColumnSumStride = 2 * kStates + 4;
   static_assert(kThreadStates % 2 == 0 && kSumChannels >= 1);
-  static_assert(kSelectiveScanChunk % kTile == 0 && kTile % kStateGroups == 0);
+  static_assert(kSelectiveScanChunk % kTile == 0 && kTile % kGroup == 0);
 };
 
 template <typename T, typename Shape>
@@ -124,8 +124,8 @@ struct alignas(16) BackwardTile {
   float rows[3][Shape::kTile][Shape::kChannelStride];
   float columns[2][Shape::kTile][Shape::kStateStride];
   float2 parts[Shape::kWarps][kHeld][Shape::kPartStride];  // of the sums, one of each group of lanes
-  // Of each set, db and dc summed over its channels.
-  alignas(16) T column_sums[Shape::kWarps * Shape::kSets][Shape::kTile][Shape::template kColumnSumStride<T>];
+  // db and dc of kGroup tokens, summed over each set's channels.
+  float column_sums[Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnSumStride];
   alignas(16) float delta_bias[Shape::kBlockChannels];  // in order
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
@@ -167,6 +167,10 @@ __device__ __forceinline__ BackwardPlace PlaceOfBackwardBlock(const BackwardOper
   place.tile_end = CeilDiv(end, Shape::kTile);
   return place;
 }
+
+// The sums over channels of kStateGroups tokens on the tensor cores, db and dc: of a pair of states a tile.
+template <typename Shape>
+using BackwardAccumulators = float[2][Shape::kStatePairs][4];
 
 // Where a thread's items of a tile lie in global memory: a vector of channels of one token each.
 template <typename T, typename Shape>

@@ -89,8 +89,8 @@ struct ForwardThread {
   // one of them.
   struct Factors {
     float input[kChannels];  // of the quad-th token
-    float b[kStates / 2];    // of that token, a state for each pair of the quads'
-    float c[kStates];        // of the token of the pair of lane groups
+    float b[kStates / 2];    // of that token, every other state of the lane group's
+    float c[kStates];        // of the token that is the lane group's, the thread's states
   };
   __device__ __forceinline__ void LoadFactors(const Tile& tile, int first, Factors& factors) const {
     if constexpr (kOuterProducts) {
@@ -253,13 +253,14 @@ struct ForwardThread {
 // y, the sum over states of C h, is a product for the tensor cores: rows are a warp's channels, the inner
 // dimension their states, all columns the same; what comes out are whole sums that no lane needs to exchange.
 //
-// A state and token cost a multiplication for the exponent, the exponential, one for step * x * b, one FMA
-// and a quarter of a product's issue slot; with loads and what is done once a channel 7.6 slots at 32 states.
-// The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the limit; part
-// of the exponentials goes to the FMA pipe, for which no step of a tile may be too long: where one is, the
-// tile is scanned by code that asks for every exponent, to the same bits. H100, batch 48, length 2048, inner
-// 1024, 32 states, Bf16, states kept (scan_benchmark, ncu): 1.22 ms at 1.8 GHz, 71 % of issue slots taken by
-// 16 warps an SM, the special-function unit busy for 62 % of the time, shared memory for 68 %.
+// What enters the states, step * x times b, are outer products; where T is 16 bits wide, the tensor cores make
+// them, from numbers that a lane loads once for four tokens.
+//
+// A state and token cost a multiplication for the exponent, the exponential, one FMA and two quarters of a
+// product's issue slot; with loads and what is done once a channel 7.1 slots at 32 states, by the instructions
+// of sm_90a. The special-function unit gives an exponential every 8 cycles a scheduler, so it would be the
+// limit; part of the exponentials goes to the FMA pipe, for which no step of a tile may be too long: where one
+// is, the tile is scanned by code that asks for every exponent, to the same bits.
 template <typename T, typename Shape, bool kAggregate>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanForwardKernel(const __grid_constant__ ForwardOperands<T> p) {

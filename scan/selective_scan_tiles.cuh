@@ -248,21 +248,15 @@ __device__ __forceinline__ void MultiplyHalfTiles(float (&d)[4], const float (&a
         "f"(c[2]), "f"(c[3]));
 }
 
-// d += a b, a: 16 rows x 8, b: 8 x 8, of Bf16. Lane 4 g + q has a[g][2 q] beside a[g][2 q + 1], the same of
-// row g + 8, b[2 q][g] beside b[2 q + 1][g], and of d as above.
-__device__ __forceinline__ void MultiplyTilesOfPairs(float (&d)[4], const uint32_t (&a)[2], uint32_t b) {
-  asm volatile(
-      "mma.sync.aligned.m16n8k8.row.col.f32.bf16.bf16.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
-      "{%0, %1, %2, %3};"
-      : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
-      : "r"(a[0]), "r"(a[1]), "r"(b));
-}
-
-// A factor of MultiplyTiles rounded to the bits that count, where products of T are left to it. (What is
-// behind them stays: it does not count.)
+// A factor of MultiplyTiles rounded to the bits that count where products of T are left to it, those behind
+// them still there: UnroundedFactor gives it back as it was.
 template <typename T>
 __device__ __forceinline__ float RoundedFactor(float value) {
   return sizeof(T) == 4 ? value : __uint_as_float(__float_as_uint(value) + 0x1000u);
+}
+template <typename T>
+__device__ __forceinline__ float UnroundedFactor(float value) {
+  return sizeof(T) == 4 ? value : __uint_as_float(__float_as_uint(value) - 0x1000u);
 }
 
 __device__ __forceinline__ float LeadingBits(float value) {
