@@ -4,6 +4,14 @@
 // from. Scratch is taken under a Scope, so its bytes are reused by whatever comes next; on a GPU that is safe
 // because one stream runs everything in order. On the plan device tensors are null and high_water_bytes() is
 // the memory a run would take.
+//
+//   HM_ASSIGN_OR_RETURN(Arena arena, Arena::Reserve(device, bytes, "training"));
+//   const Tensor<float> kept = arena.New<float>({rows, dim});
+//   {
+//     Arena::Scope scope(arena);
+//     const Tensor<float> scratch = arena.New<float>({rows});
+//     ...
+//   }  // From here on the bytes of `scratch` are free, those of `kept` are not.
 #ifndef HM11_CORE_ARENA_H_
 #define HM11_CORE_ARENA_H_
 

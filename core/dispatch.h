@@ -2,6 +2,7 @@
 //
 //   template <typename T>
 //   void SmearForward(Arena& arena, const SmearArgs<T>& args) {
+//     const OpScope op("SmearForward", args.x, args.gate, args.previous, args.y);
 //     ...  // checks and scratch, the same for all devices
 //     Dispatch<T>("SmearForward", arena.device(), [&]<typename U>() { CpuForward<U>(args); },
 //                 [&]<typename U>() { cuda::SmearForward<U>(arena.device(), args); });
@@ -18,6 +19,7 @@
 #include "core/check.h"
 #include "core/device.h"
 #include "core/dtype.h"
+#include "core/op_scope.h"
 
 namespace hm11 {
 
@@ -26,6 +28,7 @@ namespace hm11 {
 // on a GPU and 16 bits on the CPU.
 template <typename T, typename W = T, typename OnCpu, typename OnCuda>
 void DispatchWithPlan(const char* op, const Device& device, const OnCpu& on_cpu, const OnCuda& on_cuda) {
+  const OpScope scope(op);
   if constexpr (kOnCuda<T> && std::is_same_v<T, W>) {
     if (!device.is_for_cpu()) return on_cuda.template operator()<T>();
   }
@@ -40,6 +43,7 @@ void DispatchWithPlan(const char* op, const Device& device, const OnCpu& on_cpu,
 // For an op whose scratch is the same on all devices: the plan device calls neither function.
 template <typename T, typename W = T, typename OnCpu, typename OnCuda>
 void Dispatch(const char* op, const Device& device, const OnCpu& on_cpu, const OnCuda& on_cuda) {
+  const OpScope scope(op);
   if (!device.is_plan()) DispatchWithPlan<T, W>(op, device, on_cpu, on_cuda);
 }
 

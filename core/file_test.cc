@@ -3,7 +3,6 @@
 
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
 #include <unistd.h>
 
@@ -16,38 +15,17 @@
 
 #include "absl/strings/str_cat.h"
 #include "testing/matchers.h"
+#include "testing/small_disk.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
 
 using testing::ElementsAre;
 
-// A new empty folder for one test.
-std::string NewFolder(const std::string& name) {
-  const std::string folder = absl::StrCat(testing::TempDir(), "/file_test_", name);
-  std::filesystem::remove_all(folder);
-  std::filesystem::create_directories(folder);
-  return folder;
-}
-
 int64_t FilesIn(const std::string& folder) {
   return std::distance(std::filesystem::directory_iterator(folder), std::filesystem::directory_iterator());
 }
-
-// While it lives no file may grow past `size_bytes`: writes fail as on a full disk.
-class SmallDisk {
- public:
-  explicit SmallDisk(rlim_t size_bytes) {
-    getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit small = before_;
-    small.rlim_cur = size_bytes;
-    setrlimit(RLIMIT_FSIZE, &small);
-  }
-  ~SmallDisk() { setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_;
-};
 
 RC_GTEST_PROP(FileProperty, WhatIsWrittenIsReadBack, ()) {
   const std::string path = absl::StrCat(testing::TempDir(), "/round_trip");
@@ -57,7 +35,7 @@ RC_GTEST_PROP(FileProperty, WhatIsWrittenIsReadBack, ()) {
 }
 
 TEST(FileTest, PartsAndLaterCorrectionsMakeOneFile) {
-  const std::string path = NewFolder("parts") + "/file";
+  const std::string path = NewTestFolder("file_parts") + "/file";
   absl::StatusOr<AtomicFileWriter> writer = AtomicFileWriter::Open(path);
   ASSERT_THAT(writer, IsOk());
   EXPECT_THAT(writer->Append("....def"), IsOk());
@@ -69,7 +47,7 @@ TEST(FileTest, PartsAndLaterCorrectionsMakeOneFile) {
 }
 
 TEST(FileTest, WithoutCommitTheOldFileStaysAndNothingIsLeftBehind) {
-  const std::string folder = NewFolder("no_commit");
+  const std::string folder = NewTestFolder("file_no_commit");
   ASSERT_THAT(WriteFile(folder + "/file", "old"), IsOk());
   {
     absl::StatusOr<AtomicFileWriter> writer = AtomicFileWriter::Open(folder + "/file");
@@ -81,7 +59,7 @@ TEST(FileTest, WithoutCommitTheOldFileStaysAndNothingIsLeftBehind) {
 }
 
 TEST(FileTest, ADiskThatFillsKeepsTheOldFileAndIsNamed) {
-  const std::string folder = NewFolder("full_disk");
+  const std::string folder = NewTestFolder("file_full_disk");
   ASSERT_THAT(WriteFile(folder + "/file", "old"), IsOk());
   absl::Status status;
   {
@@ -94,7 +72,7 @@ TEST(FileTest, ADiskThatFillsKeepsTheOldFileAndIsNamed) {
 }
 
 TEST(FileTest, WhatKilledWritersLeftIsRemovedAndNothingElse) {
-  const std::string folder = NewFolder("unfinished");
+  const std::string folder = NewTestFolder("file_unfinished");
   for (const char* name : {"a.bin.writing.123", "b.bin.writing.9", "a.bin", "a.writing.", "a.writing.12x"}) {
     ASSERT_THAT(WriteFile(absl::StrCat(folder, "/", name), ""), IsOk());
   }
@@ -108,7 +86,7 @@ TEST(FileTest, WhatKilledWritersLeftIsRemovedAndNothingElse) {
 }
 
 TEST(FileTest, ErrorsNameThePath) {
-  const std::string folder = NewFolder("errors");
+  const std::string folder = NewTestFolder("file_errors");
   EXPECT_THAT(ReadFile(folder + "/none"), StatusIs(absl::StatusCode::kNotFound, folder + "/none"));
   EXPECT_THAT(ReadFile(folder), StatusIs(absl::StatusCode::kUnknown, "Is a directory"));
   EXPECT_THAT(WriteFile(folder + "/none/file", "x"),
@@ -121,7 +99,7 @@ TEST(FileTest, ErrorsNameThePath) {
 }
 
 TEST(FileTest, GlobSorts) {
-  const std::string folder = NewFolder("glob");
+  const std::string folder = NewTestFolder("file_glob");
   for (const char* name : {"b.bin", "a.bin", "c.txt", "a1.bin"}) {
     ASSERT_THAT(WriteFile(absl::StrCat(folder, "/", name), ""), IsOk());
   }
@@ -131,7 +109,7 @@ TEST(FileTest, GlobSorts) {
 }
 
 TEST(FileTest, TheCacheFolderFollowsTheEnvironmentAndIsMade) {
-  const std::string folder = NewFolder("cache");
+  const std::string folder = NewTestFolder("file_cache");
   setenv("XDG_CACHE_HOME", folder.c_str(), 1);
   EXPECT_THAT(CacheFolder(), IsOkAndHolds(folder + "/hm11"));
   EXPECT_TRUE(std::filesystem::is_directory(folder + "/hm11"));
@@ -143,7 +121,7 @@ TEST(FileTest, TheCacheFolderFollowsTheEnvironmentAndIsMade) {
 TEST(FileTest, WithoutAHomeTheCacheIsThisUsersAlone) {
   unsetenv("XDG_CACHE_HOME");
   setenv("HOME", "/proc/nowhere", 1);
-  const std::string temporary = NewFolder("temporary");
+  const std::string temporary = NewTestFolder("file_temporary");
   setenv("TMPDIR", temporary.c_str(), 1);
   const absl::StatusOr<std::string> fallback = CacheFolder();
   ASSERT_THAT(fallback, IsOkAndHolds(absl::StrCat(temporary, "/hm11-cache-", geteuid())));
@@ -152,7 +130,11 @@ TEST(FileTest, WithoutAHomeTheCacheIsThisUsersAlone) {
   EXPECT_TRUE(S_ISDIR(info.st_mode));
   EXPECT_EQ(info.st_mode & 0777, 0700u);
   EXPECT_EQ(info.st_uid, geteuid());
-  // What others can write to is refused, and so is a link to wherever they like.
+  // What others can write to is refused, and so are a folder of theirs and a link to wherever they like.
+  if (geteuid() == 0 && chown(fallback->c_str(), 65534, 65534) == 0) {  // not in every sandbox
+    EXPECT_THAT(CacheFolder(), StatusIs(absl::StatusCode::kPermissionDenied, *fallback));
+    ASSERT_EQ(chown(fallback->c_str(), 0, 0), 0);
+  }
   ASSERT_EQ(chmod(fallback->c_str(), 0777), 0);
   EXPECT_THAT(CacheFolder(), StatusIs(absl::StatusCode::kPermissionDenied, *fallback));
   const std::string kept = *fallback + ".kept";
@@ -167,7 +149,7 @@ TEST(FileTest, WithoutAHomeTheCacheIsThisUsersAlone) {
 }
 
 TEST(FileTest, APatternOfAPathMatchesThatPathAlone) {
-  const std::string folder = NewFolder("signs");
+  const std::string folder = NewTestFolder("file_signs");
   for (const char* name : {"a[1]", "a*", "a?", "a\\[1]", "ab", "a1"}) {
     ASSERT_THAT(MakeFolders(absl::StrCat(folder, "/", name)), IsOk());
     ASSERT_THAT(WriteFile(absl::StrCat(folder, "/", name, "/x.bin"), ""), IsOk());
@@ -183,14 +165,14 @@ TEST(FileTest, APatternOfAPathMatchesThatPathAlone) {
 }
 
 TEST(FileTest, APipeIsNotWaitedFor) {
-  const std::string path = NewFolder("pipe") + "/pipe";
+  const std::string path = NewTestFolder("file_pipe") + "/pipe";
   ASSERT_EQ(mkfifo(path.c_str(), 0600), 0);
   EXPECT_THAT(ReadFile(path),
               StatusIs(absl::StatusCode::kInvalidArgument, "cannot read " + path + ": not a regular file"));
 }
 
 TEST(FileDeathTest, AFileCutShortWhileItIsReadIsNamed) {
-  const std::string path = NewFolder("cut") + "/file";
+  const std::string path = NewTestFolder("file_cut") + "/file";
   ASSERT_THAT(WriteFile(path, std::string(1 << 20, 'x')), IsOk());
   ASSERT_THAT(WriteFile(path + ".other", std::string(1 << 20, 'x')), IsOk());
   const auto read_cut = [&] {

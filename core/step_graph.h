@@ -1,5 +1,16 @@
-// StepGraph: a piece of work recorded once and run many times; on a GPU one captured CUDA graph, on the CPU
-// the work itself. Fence: a point in a device's queue that the host can wait for.
+// StepGraph: work recorded once and run many times; on a GPU one captured CUDA graph, on the CPU the work
+// itself. Fence: a point in a device's queue that the host can wait for.
+//
+//   work();  // once for real
+//   StepGraph step(device, work);
+//   Fence copied(device);
+//   for (int64_t i = 0; i < steps; ++i) {
+//     copied.Wait();  // The copy before has read `batch`; the step before may still run.
+//     Fill(i, batch);
+//     device.CopyFromHost(ids.data(), batch, ids.size_bytes());
+//     copied.Record();
+//     step.Launch();
+//   }
 #ifndef HM11_CORE_STEP_GRAPH_H_
 #define HM11_CORE_STEP_GRAPH_H_
 

@@ -119,14 +119,16 @@ TEST(DefaultCorpusTest, IsMadeOnceOfTheSamePages) {
   EXPECT_EQ(again->train_pattern, corpus->train_pattern);
 
   // A cache that was changed is noticed and made anew, to the bit.
-  const std::string shard = Glob(corpus->val_pattern)->front(), bytes = *ReadFile(shard);
-  std::string changed = bytes;
-  changed[changed.size() / 2] ^= 1;
-  ASSERT_THAT(WriteFile(shard, changed), IsOk());
-  stages.clear();
-  ASSERT_THAT(DefaultCorpus(kVocab, progress, package.dpkg_folder).status(), IsOk());
-  EXPECT_THAT(stages, testing::Contains(testing::HasSubstr("is not as it was written; made anew")));
-  EXPECT_EQ(*ReadFile(shard), bytes);
+  for (const std::string& path : {Glob(corpus->val_pattern)->front(), corpus->tokenizer_path}) {
+    const std::string bytes = *ReadFile(path);
+    std::string changed = bytes;
+    changed[changed.size() / 2] ^= 1;
+    ASSERT_THAT(WriteFile(path, changed), IsOk());
+    stages.clear();
+    ASSERT_THAT(DefaultCorpus(kVocab, progress, package.dpkg_folder).status(), IsOk());
+    EXPECT_THAT(stages, testing::Contains(testing::HasSubstr("is not as it was written; made anew"))) << path;
+    EXPECT_EQ(*ReadFile(path), bytes);
+  }
 
   // Another page is another corpus; another vocabulary is, too.
   EXPECT_NE(DefaultCorpus(kVocab + 20, progress, package.dpkg_folder)->train_pattern, corpus->train_pattern);

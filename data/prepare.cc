@@ -127,6 +127,20 @@ nlohmann::ordered_json SplitJson(const PreparedSplit& split) {
           {"checksum", split.counts.checksum},     {"shards", std::move(shards)}};
 }
 
+// Bits per byte divide by the bytes that the tokenizer's table counts. Normalization drops some of the text's;
+// where it makes many up, the score would be better than the text's own bytes say.
+absl::Status CheckCountedBytes(const PrepareReport& report) {
+  for (const PreparedSplit* split : {&report.train, &report.val}) {
+    const int64_t counted = split->counts.token_bytes, text = split->counts.text_bytes;
+    if (static_cast<double>(counted) <= 1.01 * static_cast<double>(text)) continue;
+    return absl::InvalidArgumentError(absl::StrCat("tokenizer ", FileName(report.tokenizer_path), " counts ",
+                                                   counted, " bytes where the text has ", text,
+                                                   ": its bits per byte would come out too low; normalize "
+                                                   "the text first (NFKC), or take another tokenizer"));
+  }
+  return absl::OkStatus();
+}
+
 absl::string_view UnitName(DocumentUnit unit) {
   return unit == DocumentUnit::kFile ? "file" : unit == DocumentUnit::kParagraph ? "paragraph" : "line";
 }
@@ -232,6 +246,7 @@ absl::StatusOr<PrepareReport> PrepareInFolder(const PrepareOptions& options,
   ShardWriter train_writer(SplitPrefix(options, "train"), options.tokens_per_shard);
   ShardWriter val_writer(SplitPrefix(options, "val"), options.tokens_per_shard);
   HM_RETURN_IF_ERROR(Encode(options, tokenizer, progress, &train_writer, &val_writer, &report));
+  HM_RETURN_IF_ERROR(CheckCountedBytes(report));
 
   HM_RETURN_IF_ERROR(WriteFile(report.tokenizer_path, tokenizer.model()));
   HM_ASSIGN_OR_RETURN(report.train.shards, train_writer.Commit());

@@ -156,6 +156,23 @@ TEST(PrepareTest, EverySoManyDocumentsFromTheSecondOnAreValidationAndTheManifest
               StatusIs(StatusCode::kInvalidArgument, "none is left for validation"));
 }
 
+TEST(PrepareTest, TextThatIsCountedForMoreBytesThanItHasIsRefused) {
+  // One sign of three bytes is a sentence of 33 once it is normalized.
+  const std::string input = absl::StrCat(testing::TempDir(), "/prepare_test_longer.txt");
+  std::string text = "Some words, and then the sign: ";
+  for (int i = 0; i < 20; ++i) absl::StrAppend(&text, "\xef\xb7\xba ");
+  ASSERT_THAT(WriteFile(input, text), IsOk());
+  const PrepareOptions options = {
+      .inputs = {input}, .folder = NewFolder("longer"), .tokenizer = TrainedModelPath(), .val_documents = 0};
+  EXPECT_THAT(PrepareShards(options, NoProgress).status(),
+              StatusIs(StatusCode::kInvalidArgument, "bytes where the text has 111: its bits per byte"));
+  EXPECT_FALSE(FileExists(options.folder + "/manifest.json"));
+  // A few of them in much text do not matter.
+  for (int i = 0; i < 6000; ++i) absl::StrAppend(&text, "word after word, ");
+  ASSERT_THAT(WriteFile(input, text), IsOk());
+  EXPECT_THAT(PrepareShards(options, NoProgress).status(), IsOk());
+}
+
 TEST(PrepareTest, ShardsOfAnotherTokenizerAreTold) {
   PrepareOptions options = {
       .inputs = {SmallInput()}, .folder = NewFolder("told"), .vocab = 300, .val_every = 20};

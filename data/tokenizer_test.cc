@@ -84,6 +84,15 @@ TEST(TokenizerTest, OneThatHidesSpacesIsRefused) {
   for (std::string& text : texts) absl::StrReplaceAll({{" ", ""}, {"\n", ""}}, &text);
   EXPECT_THAT(TrainOn(texts, 290), StatusIs(absl::StatusCode::kInvalidArgument,
                                             "tokenizer just trained: it has no piece for a space by itself"));
+  // Nor is one read that somebody else has made so.
+  std::string model = Books().model();
+  const std::string space =
+      std::string("\x0a\x03") + "\xe2\x96\x81";  // the piece's field: its length, its text
+  ASSERT_NE(model.find(space), std::string::npos);
+  model.replace(model.find(space) + 4, 1, "\x82");
+  EXPECT_THAT(Tokenizer::FromModel(model, "hidden.model").status(),
+              StatusIs(absl::StatusCode::kInvalidArgument,
+                       "tokenizer hidden.model: it has no piece for a space by itself"));
 }
 
 // The id of a piece that the model has.
@@ -340,6 +349,9 @@ TEST(TokenizerTest, TooLittleTextIsAnErrorWithTheSizes) {
   EXPECT_EQ(message.find(".cc("), std::string::npos) << message;
   EXPECT_EQ(message.find("character_coverage"), std::string::npos) << message;
   EXPECT_NE(message.find("100 vs "), std::string::npos) << message;
+  // SentencePiece says nothing where it passes over all there is.
+  EXPECT_THAT(TrainOn({"\xe2\x96\x85 alone \xe2\x96\x85", "and \xe2\x96\x85 again"}, 300).status(),
+              StatusIs(StatusCode::kInvalidArgument, "SentencePiece passes over text with U+2585"));
 }
 
 }  // namespace

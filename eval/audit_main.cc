@@ -15,12 +15,10 @@
 #include "core/file.h"
 #include "core/program_help.h"
 #include "core/status.h"
-#include "data/prepare.h"
-#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/audit.h"
-#include "eval/run_files.h"
+#include "eval/scored_files.h"
 #include "eval/scorer.h"
 #include "model/placed_weights.h"
 #include "quant/packed_model.h"
@@ -121,70 +119,70 @@ absl::StatusOr<AuditReport> AuditAs(const Device& device, const UnpackedModel& m
 
 // Nothing scored, or nothing probed, is nothing audited.
 absl::Status CheckAuditable(const std::vector<uint16_t>& tokens, const ByteTable& bytes,
-                            const AuditOptions& options) {
+                            const std::string& data, const AuditOptions& options) {
   if (options.probes < 1) {
     return absl::InvalidArgumentError(absl::StrCat("--probes=", options.probes, ": must be at least 1"));
   }
   Score most;  // that can be scored of these tokens
   most.tokens = std::max<int64_t>(0, static_cast<int64_t>(tokens.size()) - 1 - options.free_tail);
   most.bytes = bytes.Count(tokens);
-  return CheckScored(most, absl::GetFlag(FLAGS_data));
+  return CheckScored(most, data);
 }
 
-// Flags left out that --run answers; and a folder as --data stands for its validation shards.
-absl::Status TakeFlagsFromRun() {
-  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
-  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
-  HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
-  absl::SetFlag(&FLAGS_artifact, files.artifact);
-  absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
-  absl::SetFlag(&FLAGS_data, files.data);
-  return CheckAllNamed(files);
-}
-
-absl::StatusOr<bool> Main() {
-  const auto start = Clock::now();
-  AuditOptions options{.allowed = OpenFilesAndSockets()};
-  HM_RETURN_IF_ERROR(EnterCallersFolder());
-  HM_RETURN_IF_ERROR(TakeFlagsFromRun());
-  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
-  HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
-  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
-  HM_RETURN_IF_ERROR(
-      CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
-  HM_RETURN_IF_ERROR(
-      CheckTokenizerOfShards(absl::GetFlag(FLAGS_data), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
-  HM_ASSIGN_OR_RETURN(const TokenStream stream,
-                      TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
-  HM_ASSIGN_OR_RETURN(const ScorerOptions scorer, OptionsOf(model));
-  const int64_t count = AuditedTokens(scorer, stream.size());
-  options.vocab = tokenizer.vocab();
+// Options of the audit of `count` tokens, but for what was open before.
+AuditOptions NewAuditOptions(const RunFiles& files, const ScoredFiles& scored, const ScorerOptions& scorer,
+                             int64_t count) {
+  AuditOptions options;
+  options.vocab = scored.tokenizer.vocab();
   options.probes = absl::GetFlag(FLAGS_probes);
   options.seed = absl::GetFlag(FLAGS_seed);
   options.borders = Borders(scorer, count);
   if (scorer.score.mode == ScoreMode::kPlain && !scorer.isolate_documents)
     options.free_tail = scorer.score.window - 1;
   options.documents_isolated = scorer.isolate_documents;
-  Allow(absl::GetFlag(FLAGS_artifact), &options.allowed);
-  Allow(absl::GetFlag(FLAGS_tokenizer), &options.allowed);
-  for (const Shard& shard : stream.shards()) Allow(shard.path(), &options.allowed);
-  options.whole_tokens = stream.size();
-  options.time_counts = device.is_cuda();
-  options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
-  const std::vector<uint16_t> tokens = stream.Read(0, count);
-  HM_RETURN_IF_ERROR(CheckAuditable(tokens, tokenizer.byte_table(), options));
-  HM_ASSIGN_OR_RETURN(const AuditReport report, device.is_cuda()
-                                                    ? AuditAs<Bf16>(device, model, scorer, tokens, options)
-                                                    : AuditAs<float>(device, model, scorer, tokens, options));
+  Allow(files.artifact, &options.allowed);
+  Allow(files.tokenizer, &options.allowed);
+  for (const Shard& shard : scored.stream.shards()) Allow(shard.path(), &options.allowed);
+  options.whole_tokens = scored.stream.size();
+  return options;
+}
+
+void PrintHeading(const std::string& artifact, const ScorerOptions& scorer, int64_t count, int64_t of,
+                  const Device& device) {
   const std::string apart =
       scorer.stateful ? absl::StrCat(", overlap ", scorer.stateful->Overlap(scorer.score.window))
       : scorer.score.mode == ScoreMode::kPlain ? ""
                                                : absl::StrCat(", stride ", scorer.score.stride);
-  std::printf("audit of %s, mode %s, window %ld%s, %ld of %ld tokens, on %s\n",
-              absl::GetFlag(FLAGS_artifact).c_str(), absl::GetFlag(FLAGS_mode).c_str(), scorer.score.window,
-              apart.c_str(), count, stream.size(), device.description().c_str());
+  std::printf("audit of %s, mode %s, window %ld%s, %ld of %ld tokens, on %s\n", artifact.c_str(),
+              absl::GetFlag(FLAGS_mode).c_str(), scorer.score.window, apart.c_str(), count, of,
+              device.description().c_str());
   if (scorer.isolate_documents) std::printf("documents isolated\n");
   if (scorer.ttt) std::printf("chunks of %ld targets\n", scorer.ttt->chunk);
+}
+
+absl::StatusOr<bool> Main() {
+  const auto start = Clock::now();
+  const std::set<std::string> open_before = OpenFilesAndSockets();
+  HM_RETURN_IF_ERROR(EnterCallersFolder());
+  HM_ASSIGN_OR_RETURN(const RunFiles files,
+                      FilesToScore(absl::GetFlag(FLAGS_run), {.artifact = absl::GetFlag(FLAGS_artifact),
+                                                              .tokenizer = absl::GetFlag(FLAGS_tokenizer),
+                                                              .data = absl::GetFlag(FLAGS_data)}));
+  HM_ASSIGN_OR_RETURN(const Device device, Device::FromName(absl::GetFlag(FLAGS_device)));
+  HM_ASSIGN_OR_RETURN(const ScoredFiles scored, OpenScoredFiles(files));
+  const auto& [model, tokenizer, stream] = scored;
+  HM_ASSIGN_OR_RETURN(const ScorerOptions scorer, OptionsOf(model));
+  const int64_t count = AuditedTokens(scorer, stream.size());
+  AuditOptions options = NewAuditOptions(files, scored, scorer, count);
+  options.allowed.insert(open_before.begin(), open_before.end());
+  options.time_counts = device.is_cuda();
+  options.seconds_before = std::chrono::duration<double>(Clock::now() - start).count();
+  const std::vector<uint16_t> tokens = stream.Read(0, count);
+  HM_RETURN_IF_ERROR(CheckAuditable(tokens, tokenizer.byte_table(), files.data, options));
+  HM_ASSIGN_OR_RETURN(const AuditReport report, device.is_cuda()
+                                                    ? AuditAs<Bf16>(device, model, scorer, tokens, options)
+                                                    : AuditAs<float>(device, model, scorer, tokens, options));
+  PrintHeading(files.artifact, scorer, count, stream.size(), device);
   std::printf("%s", report.Text().c_str());
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
     HM_RETURN_IF_ERROR(WriteFile(path, report.Json()));

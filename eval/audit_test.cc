@@ -430,6 +430,7 @@ INSTANTIATE_TEST_SUITE_P(Scorers, PairTest, testing::ValuesIn(kPairs),
                          [](const auto& info) { return std::string(info.param.name); });
 
 TEST(AuditTest, ACheatIsBlamedForNothingElse) {
+  EXPECT_THAT(Violated(AuditOf<PeeksAtTheFuture>()), ElementsAre("future"));
   EXPECT_THAT(Violated(AuditOf<KeysItsCacheByTheTarget>()), ElementsAre("own token"));
   EXPECT_THAT(Violated(AuditOf<MixesWithoutNormalizing>()), ElementsAre("normalized"));
   EXPECT_THAT(Violated(AuditOf<ReportsABetterLoss>()), ElementsAre("reported loss"));

@@ -17,12 +17,6 @@ namespace {
 
 static_assert(std::is_trivially_copyable_v<ScoreSum>);
 
-// The windows of one of so many ranks: neighbours, as many as any other's but for one.
-std::vector<Window> ShareOf(const std::vector<Window>& windows, int rank, int ranks) {
-  const int64_t count = static_cast<int64_t>(windows.size());
-  return {windows.begin() + count * rank / ranks, windows.begin() + count * (rank + 1) / ranks};
-}
-
 // Windows of one length as a batch; ids, targets: [windows, length].
 void Gather(std::span<const uint16_t> tokens, std::span<const Window> windows, std::vector<int32_t>* ids,
             std::vector<int32_t>* targets) {
@@ -114,6 +108,19 @@ std::vector<Window> LayDocumentWindows(ScoreMode mode, std::span<const uint16_t>
   return windows;
 }
 
+std::vector<std::span<const Window>> PassesOf(std::span<const Window> windows, int64_t rows_at_once, int rank,
+                                              int ranks) {
+  std::vector<std::span<const Window>> passes;
+  for (size_t first = 0, last = 0; first < windows.size(); first = last) {
+    const int64_t length = windows[first].length;
+    const size_t most = static_cast<size_t>(std::max<int64_t>(1, rows_at_once / length));
+    while (last < windows.size() && last - first < most && windows[last].length == length) ++last;
+    passes.push_back(windows.subspan(first, last - first));
+  }
+  const int64_t count = static_cast<int64_t>(passes.size());
+  return {passes.begin() + count * rank / ranks, passes.begin() + count * (rank + 1) / ranks};
+}
+
 void ScoreSum::AddUp(RankGroup& group) {
   const std::vector<std::string> all =
       group.AllGather(absl::string_view(reinterpret_cast<const char*>(this), sizeof(*this)));
@@ -151,18 +158,17 @@ template <typename T>
 Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,
                   const std::function<void(double)>& progress, RankGroup* group) {
-  std::vector<Window> windows =
+  const std::vector<Window> windows =
       LayWindows(options.mode, static_cast<int64_t>(tokens.size()), options.window, options.stride);
-  if (group != nullptr) windows = ShareOf(windows, group->rank(), group->size());
+  const std::vector<std::span<const Window>> passes =
+      PassesOf(windows, options.rows_at_once, group == nullptr ? 0 : group->rank(),
+               group == nullptr ? 1 : group->size());
   ScoreSum sum;
   std::vector<int32_t> ids, targets;
   std::vector<Accum<T>> losses;
-  for (size_t first = 0; first < windows.size();) {
-    const int64_t length = windows[first].length;
-    const size_t most = static_cast<size_t>(std::max<int64_t>(1, options.rows_at_once / length));
-    size_t last = first;
-    while (last < windows.size() && last - first < most && windows[last].length == length) ++last;
-    const std::span<const Window> together(&windows[first], last - first);
+  for (size_t pass = 0; pass < passes.size(); ++pass) {
+    const std::span<const Window> together = passes[pass];
+    const int64_t length = together[0].length;
     const int64_t count = static_cast<int64_t>(together.size());
     Gather(tokens, together, &ids, &targets);
     arena.Reset();
@@ -179,8 +185,7 @@ Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>
         sum.Add(losses[i], bytes.Bytes(targets[i], ids[i]));
       }
     }
-    first = last;
-    if (progress) progress(static_cast<double>(first) / static_cast<double>(windows.size()));
+    if (progress) progress(static_cast<double>(pass + 1) / static_cast<double>(passes.size()));
   }
   arena.Reset();
   if (group != nullptr) sum.AddUp(*group);

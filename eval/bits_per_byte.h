@@ -1,7 +1,6 @@
 // Bits per byte of a token stream: -log2 p summed over its targets, over the bytes they stand for.
 //
-// Windows of `window` tokens; the first token of a window gives context only. Three ways to lay them (spec
-// section 6):
+// Windows of `window` tokens; the first token of a window gives context only. Three ways to lay them:
 //   plain              windows side by side; the tail shorter than a window is left out
 //   sliding            a window every `stride` targets; each scores only what no window before it scored, so
 //                      every target of the stream is scored exactly once, the tail included
@@ -66,6 +65,12 @@ int64_t DocumentEnd(std::span<const uint16_t> tokens, int64_t position, int64_t 
 // and the BOS behind them, which is a target. Cut at BOS tokens; each target is one rank's.
 std::span<const uint16_t> DocumentsOf(std::span<const uint16_t> tokens, int rank, int ranks);
 
+// The forward passes of one of so many ranks, neighbours: each of as many windows of one length as rows_at_once
+// tokens hold, at least one. All ranks' together are those of one rank: a row is rounded by what else is in its
+// pass, so that scores do not depend on how many ranks there are.
+std::vector<std::span<const Window>> PassesOf(std::span<const Window> windows, int64_t rows_at_once, int rank,
+                                              int ranks);
+
 struct ScoreOptions {
   ScoreMode mode = ScoreMode::kPlain;
   int64_t window = 2048;
@@ -92,7 +97,7 @@ class ScoreSum {
 };
 
 // `progress` gets the share done, from 0 to 1; may be empty. The arena is reset before each forward pass.
-// With a `group` each rank scores its share of the windows, and all get the score of all: collective.
+// With a `group` each rank scores its share of the passes, and all get the score of all: collective.
 template <typename T>
 Score ScoreTokens(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                   std::span<const uint16_t> tokens, const ByteTable& bytes, const ScoreOptions& options,

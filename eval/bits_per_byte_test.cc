@@ -132,6 +132,42 @@ RC_GTEST_PROP(LayDocumentWindows, ADocumentOfWholeWindowsHasThoseOfItsMode, ()) 
   }
 }
 
+RC_GTEST_PROP(PassesOf, RanksHaveThePassesOfOneRankInOrder, ()) {
+  std::vector<Window> windows;
+  for (int64_t run = *rc::gen::inRange(0, 6); run > 0; --run) {
+    const int64_t length = *rc::gen::inRange(1, 40);
+    for (int64_t i = *rc::gen::inRange(1, 20); i > 0; --i) windows.push_back({run * 1000 + i, length, 1});
+  }
+  const int64_t rows_at_once = *rc::gen::inRange(1, 200);
+  const int ranks = *rc::gen::inRange(1, 9);
+  const auto places = [](const std::vector<std::span<const Window>>& passes) {
+    std::vector<std::pair<const Window*, size_t>> result;
+    for (const std::span<const Window>& pass : passes) result.emplace_back(pass.data(), pass.size());
+    return result;
+  };
+  const std::vector<std::span<const Window>> of_one = PassesOf(windows, rows_at_once, 0, 1);
+  auto expected = places(of_one);
+  size_t next = 0;
+  for (const std::span<const Window>& pass : of_one) {
+    RC_ASSERT(pass.data() == windows.data() + next && !pass.empty());
+    next += pass.size();
+    const int64_t length = pass[0].length;
+    for (const Window& window : pass) RC_ASSERT(window.length == length);
+    RC_ASSERT(pass.size() == 1 || static_cast<int64_t>(pass.size()) * length <= rows_at_once);
+    // No pass that could have taken one more.
+    const bool is_full = (static_cast<int64_t>(pass.size()) + 1) * length > rows_at_once;
+    RC_ASSERT(is_full || next == windows.size() || windows[next].length != length);
+  }
+  RC_ASSERT(next == windows.size());
+  std::vector<std::pair<const Window*, size_t>> of_all;
+  for (int rank = 0; rank < ranks; ++rank) {
+    const auto own = places(PassesOf(windows, rows_at_once, rank, ranks));
+    RC_ASSERT(static_cast<int64_t>(own.size()) * ranks < static_cast<int64_t>(expected.size()) + ranks);
+    of_all.insert(of_all.end(), own.begin(), own.end());
+  }
+  RC_ASSERT(of_all == expected);
+}
+
 RC_GTEST_PROP(DocumentsOf, RanksHaveEachTargetOnceInOrderAndWholeDocuments, ()) {
   const std::vector<uint16_t> stream = Documents(*rc::gen::inRange<int64_t>(0, 200));
   const int ranks = *rc::gen::inRange(1, 9);

@@ -16,12 +16,10 @@
 #include "core/program_help.h"
 #include "core/rank_group.h"
 #include "core/status.h"
-#include "data/prepare.h"
-#include "data/prepared_data.h"
 #include "data/token_stream.h"
 #include "data/tokenizer.h"
 #include "eval/bits_per_byte.h"
-#include "eval/run_files.h"
+#include "eval/scored_files.h"
 #include "eval/scorer.h"
 #include "model/language_model.h"
 #include "model/placed_weights.h"
@@ -107,20 +105,12 @@ bool IsCut() {
   return absl::GetFlag(FLAGS_isolate_documents) || !options->stateful;
 }
 
-// Flags left out that --run answers; and a folder as --data stands for its validation shards.
-absl::Status TakeFlagsFromRun() {
-  RunFiles files = {.artifact = absl::GetFlag(FLAGS_artifact), .tokenizer = absl::GetFlag(FLAGS_tokenizer)};
-  HM_ASSIGN_OR_RETURN(files.data, ShardPattern(absl::GetFlag(FLAGS_data), "val"));
-  HM_RETURN_IF_ERROR(FillFromRun(absl::GetFlag(FLAGS_run), &files));
-  absl::SetFlag(&FLAGS_artifact, files.artifact);
-  absl::SetFlag(&FLAGS_tokenizer, files.tokenizer);
-  absl::SetFlag(&FLAGS_data, files.data);
-  return CheckAllNamed(files);
-}
-
 absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   HM_RETURN_IF_ERROR(EnterCallersFolder());
-  HM_RETURN_IF_ERROR(TakeFlagsFromRun());
+  HM_ASSIGN_OR_RETURN(const RunFiles files,
+                      FilesToScore(absl::GetFlag(FLAGS_run), {.artifact = absl::GetFlag(FLAGS_artifact),
+                                                              .tokenizer = absl::GetFlag(FLAGS_tokenizer),
+                                                              .data = absl::GetFlag(FLAGS_data)}));
   if (group->size() > 1 && !IsCut()) {
     return absl::InvalidArgumentError(absl::StrCat(
         "--mode=", absl::GetFlag(FLAGS_mode), " with these flags runs on one rank, not on ", group->size()));
@@ -128,24 +118,18 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   // Before anything is read, though the length of a window is not known yet.
   HM_RETURN_IF_ERROR(ScorerOptionsFor(Request(), /*sequence=*/1, /*rows_at_once=*/1).status());
   HM_ASSIGN_OR_RETURN(const Device device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
-  HM_ASSIGN_OR_RETURN(const UnpackedModel model, ReadModel(absl::GetFlag(FLAGS_artifact)));
+  HM_ASSIGN_OR_RETURN(const ScoredFiles scored, OpenScoredFiles(files));
+  const auto& [model, tokenizer, stream] = scored;
   HM_ASSIGN_OR_RETURN(ScorerOptions options,
                       ScorerOptionsFor(Request(), model.config.sequence, device.is_cuda() ? 65536 : 4096));
   options.rows = false;
-  HM_ASSIGN_OR_RETURN(const Tokenizer tokenizer, Tokenizer::Load(absl::GetFlag(FLAGS_tokenizer)));
-  HM_RETURN_IF_ERROR(
-      CheckTokenizer(model, absl::GetFlag(FLAGS_artifact), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
-  HM_RETURN_IF_ERROR(
-      CheckTokenizerOfShards(absl::GetFlag(FLAGS_data), tokenizer, absl::GetFlag(FLAGS_tokenizer)));
-  HM_ASSIGN_OR_RETURN(const TokenStream stream,
-                      TokenStream::Open(absl::GetFlag(FLAGS_data), tokenizer.vocab()));
   const auto start = std::chrono::steady_clock::now();
   HM_ASSIGN_OR_RETURN(const Score score,
                       device.is_cuda() ? ScoreAs<Bf16>(*group, device, model, stream, tokenizer, options)
                                        : ScoreAs<float>(*group, device, model, stream, tokenizer, options));
   const double ms =
       std::chrono::duration<double, std::milli>(std::chrono::steady_clock::now() - start).count();
-  HM_RETURN_IF_ERROR(CheckScored(score, absl::GetFlag(FLAGS_data)));
+  HM_RETURN_IF_ERROR(CheckScored(score, files.data));
   if (group->rank() != 0) return absl::OkStatus();
   std::string how = absl::StrCat("mode:", absl::GetFlag(FLAGS_mode), " window:", options.score.window);
   if (options.stateful) {

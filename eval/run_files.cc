@@ -1,8 +1,6 @@
 // Files of a run.
 #include "eval/run_files.h"
 
-#include <utility>
-
 #include "absl/strings/str_cat.h"
 #include "core/fields.h"
 #include "core/file.h"
@@ -32,14 +30,6 @@ absl::Status FillFromRun(const std::string& folder, RunFiles* files) {
   RunData data;
   HM_RETURN_IF_ERROR(ParseFields(text, &data));
   files->data = data.val_pattern;
-  return absl::OkStatus();
-}
-
-absl::Status CheckAllNamed(const RunFiles& files) {
-  for (const auto& [flag, value] : {std::pair("artifact", &files.artifact), std::pair("data", &files.data),
-                                    std::pair("tokenizer", &files.tokenizer)}) {
-    if (value->empty()) return absl::InvalidArgumentError(absl::StrCat("--", flag, " is missing, or --run"));
-  }
   return absl::OkStatus();
 }
 

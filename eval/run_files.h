@@ -18,9 +18,6 @@ struct RunFiles {
 // names the folder and what is missing in it: it holds no run, or one that has not come to its end.
 absl::Status FillFromRun(const std::string& folder, RunFiles* files);
 
-// InvalidArgument names the flag of a field that is empty.
-absl::Status CheckAllNamed(const RunFiles& files);
-
 }  // namespace hm11
 
 #endif  // HM11_EVAL_RUN_FILES_H_

@@ -26,7 +26,8 @@ struct GoldenModel {
 // Fatal when the file cannot be read: a test without its data is no test.
 GoldenModel LoadGoldenModel(const std::string& name);
 
-// Parameters as the golden files' README defines them: a sine of tensor and element index, scaled by name.
+// Parameters as the program that wrote the golden files makes them: a sine of tensor and element index, scaled by
+// name.
 std::vector<NamedTensor> FormulaWeights(const ModelConfig& config, double formula_seed);
 
 }  // namespace hm11

@@ -7,6 +7,7 @@
 #include "core/random.h"
 #include "model/weights.h"
 #include "ops/orthogonal.h"
+#include "ops/product.h"
 
 namespace hm11 {
 namespace {
@@ -91,20 +92,38 @@ void Fill(const InitialValue& initial, const Draws& draws, int64_t cols, std::sp
 
 }  // namespace
 
+// A matrix is one thread's, its decomposition's products too: threads that share small products wait for each other
+// most of the time, and for all of it where other processes want the cores.
 std::vector<NamedTensor> InitialWeights(const ModelConfig& config, uint64_t seed) {
+  struct Task {
+    const InitialValue* initial;
+    Draws draws;
+    int64_t cols;
+    std::span<float> values;
+  };
+  const std::vector<ReferenceParameter> parameters = ReferenceParameters(config);
   std::vector<NamedTensor> tensors;
-  for (const ReferenceParameter& parameter : ReferenceParameters(config)) {
+  tensors.reserve(parameters.size());
+  std::vector<Task> tasks;
+  for (const ReferenceParameter& parameter : parameters) {
     int64_t size = 1;
     for (const int64_t extent : parameter.shape) size *= extent;
-    NamedTensor tensor{parameter.name, parameter.shape, std::vector<float>(static_cast<size_t>(size))};
-    const size_t each = size == 0 ? 0 : tensor.values.size() / parameter.matrices.size();
+    tensors.push_back({parameter.name, parameter.shape, std::vector<float>(static_cast<size_t>(size))});
+    const size_t each = size == 0 ? 0 : static_cast<size_t>(size) / parameter.matrices.size();
     Draws draws{.seed = seed, .stream = StreamOf(parameter.name), .first = 0};
     for (size_t m = 0; each > 0 && m < parameter.matrices.size(); ++m, draws.first += each) {
-      Fill(parameter.matrices[m].initial, draws, parameter.shape.empty() ? 1 : parameter.shape.back(),
-           std::span(tensor.values).subspan(m * each, each));
+      tasks.push_back({&parameter.matrices[m].initial, draws,
+                       parameter.shape.empty() ? 1 : parameter.shape.back(),
+                       std::span(tensors.back().values).subspan(m * each, each)});
     }
-    tensors.push_back(std::move(tensor));
   }
+  const OneThreadPerProduct one_thread;
+  ParallelFor(static_cast<int64_t>(tasks.size()), 1, [&](int64_t begin, int64_t end) {
+    for (int64_t i = begin; i < end; ++i) {
+      const Task& task = tasks[static_cast<size_t>(i)];
+      Fill(*task.initial, task.draws, task.cols, task.values);
+    }
+  });
   return tensors;
 }
 

@@ -1,5 +1,4 @@
-// LanguageModel: token ids -> final hidden states -> loss, and back. Spec: embeddings, U-Net of blocks, tied
-// head.
+// LanguageModel: token ids -> final hidden states -> loss, and back: embeddings, a U-Net of layers, the head.
 //
 // Rows are batch * time tokens. Weights are read as they are; gradients of weights are ADDED, so that
 // micro-batches sum; everything else overwrites. `Saved` tensors come from the arena and live until the

@@ -5,10 +5,15 @@
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <map>
 #include <nlohmann/json.hpp>
+#include <string>
+#include <vector>
 
+#include "absl/strings/match.h"
+#include "core/op_scope.h"
 #include "core/random.h"
 #include "model/drawn_test_config.h"
 #include "model/golden_model.h"
@@ -492,6 +497,69 @@ RC_GTEST_PROP(LanguageModelTest, AStateThatHasForgottenIsANewOne, ()) {
   read();
   state.Forget();
   RC_ASSERT(read() == first);
+}
+
+class OpList : public OpObserver {
+ public:
+  void Begin(const OpCall& call) override { calls.push_back(call); }
+  void End() override {}
+
+  std::vector<OpCall> calls;
+};
+
+// The ops that a forward and backward pass asks for on the arena's device.
+std::vector<OpCall> OpsOfAPass(Arena& arena, const ModelConfig& config, Shape shape) {
+  ModelWeights<float> weights = NewWeights<float>(arena, config), grad = NewWeights<float>(arena, config);
+  const Tensor<int32_t> ids = arena.NewZero<int32_t>(shape);
+  const Tensor<float> loss = arena.New<float>({1});
+  OpList list;
+  const ObservedOps observed(&list);
+  LossAndGradient<float>(arena, config, weights, ids, ids, 1, grad, loss);
+  return list.calls;
+}
+
+// Numbers of matrices that every row is multiplied by, as often as it is.
+int64_t MultipliedNumbers(const ModelConfig& config, int64_t time) {
+  std::vector<int64_t> visits(static_cast<size_t>(config.layer_count()), 0);
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
+    ++visits[static_cast<size_t>(config.layer_of(visit))];
+  }
+  int64_t numbers = 0;
+  ModelWeights<float> none;
+  ResizeWeights(config, &none);
+  ForEachWeight(
+      config,
+      [&](const WeightInfo& info, const auto&) {
+        const int64_t size = info.shape.size();
+        const bool is_head = info.name == "tok_emb.weight" && config.tied_embeddings;
+        if (info.kind == WeightKind::kEmbedding ? !is_head : info.kind == WeightKind::kControl) return;
+        if (absl::StartsWith(info.name, "mtp_heads.")) return;
+        numbers += size * (info.layer < 0 ? 1 : visits[static_cast<size_t>(info.layer)]);
+      },
+      none);
+  return numbers + std::min(config.mtp_heads, time - 1) * config.vocab * config.dim;
+}
+
+// So whoever observes a pass, planned or computed, knows all that it does: each matrix is multiplied once
+// forward and twice backward, and no op hides its operands.
+RC_GTEST_PROP(LanguageModelTest, OpsTellWhatAPassMultipliesAndMoves, ()) {
+  const ModelConfig config = DrawnConfig();
+  const Shape shape = {*rc::gen::inRange<int64_t>(1, 3), *rc::gen::inRange<int64_t>(1, 6)};
+  Arena cpu = Arena::Cpu(), plan = Arena::Plan(Device::Cpu());
+  const std::vector<OpCall> computed = OpsOfAPass(cpu, config, shape);
+  const std::vector<OpCall> planned = OpsOfAPass(plan, config, shape);
+  RC_ASSERT(computed.size() == planned.size());
+  double operations = 0;
+  for (size_t i = 0; i < computed.size(); ++i) {
+    const OpCall& call = computed[i];
+    RC_LOG() << call.work.op << "\n";
+    RC_ASSERT(std::string(call.work.op) == planned[i].work.op);
+    RC_ASSERT(call.bytes() > 0);
+    RC_ASSERT(call.bytes() == planned[i].bytes());
+    if (call.work.kind == OpKind::kMatrixProduct) operations += call.work.operations;
+  }
+  const int64_t expected = 6 * shape.size() * MultipliedNumbers(config, shape[1]);
+  RC_ASSERT(operations == static_cast<double>(expected));
 }
 
 RC_GTEST_PROP(LanguageModelTest, LogProbabilitiesAreOfEveryRowAndHoldItsLoss, ()) {

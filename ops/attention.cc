@@ -256,11 +256,19 @@ void CpuBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   });
 }
 
+// Of forward's two products: half of those of the full square, which is what causal attention needs.
+template <typename T>
+double CausalOperations(const Tensor<const T>& q) {
+  return 2.0 * static_cast<double>(q.size() * q.dim(1));
+}
+
 }  // namespace
 
 template <typename T>
 void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
   CheckShapes(args);
+  const OpScope op({"AttentionForward", OpKind::kAttention, CausalOperations(args.q)}, args.q, args.k, args.v,
+                   args.y, args.log_sum_exp);
   const Device& device = arena.device();
   if (args.q.empty()) return;
   const Arena::Scope scope(arena);
@@ -274,18 +282,21 @@ void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
 
 template <typename T>
 void AttentionBackward(Arena& arena, const AttentionGradArgs<T>& args) {
-  CheckShapes(args.forward);
-  HM_CHECK_EQ(args.dy.shape(), args.forward.q.shape());
-  HM_CHECK_EQ(args.dq.shape(), args.forward.q.shape());
-  HM_CHECK_EQ(args.dk.shape(), args.forward.k.shape());
-  HM_CHECK_EQ(args.dv.shape(), args.forward.k.shape());
+  const AttentionArgs<T>& forward = args.forward;
+  CheckShapes(forward);
+  HM_CHECK_EQ(args.dy.shape(), forward.q.shape());
+  HM_CHECK_EQ(args.dq.shape(), forward.q.shape());
+  HM_CHECK_EQ(args.dk.shape(), forward.k.shape());
+  HM_CHECK_EQ(args.dv.shape(), forward.k.shape());
+  const OpScope op({"AttentionBackward", OpKind::kAttention, 2.5 * CausalOperations(forward.q)}, forward.q,
+                   forward.k, forward.v, forward.y, forward.log_sum_exp, args.dy, args.dq, args.dk, args.dv);
   const Device& device = arena.device();
   if (args.dq.empty()) return;
   const Arena::Scope scope(arena);
   DispatchWithPlan<T>(
       "AttentionBackward", device, [&]<typename U>() { CpuBackward<U>(arena, args); },
       [&]<typename U>() {
-        const cuda::AttentionScratch scratch = cuda::NewBackwardScratch<U>(arena, args.forward);
+        const cuda::AttentionScratch scratch = cuda::NewBackwardScratch<U>(arena, forward);
         if (!device.is_plan()) cuda::AttentionBackward<U>(device, args, scratch);
       });
 }

@@ -28,7 +28,7 @@ inline constexpr NamedAttentionKernel kAttentionKernels[] = {
 
 // What the two passes keep on a GPU besides their operands; counted on the plan device too.
 struct AttentionScratch {
-  Tensor<int32_t> counters;  // [2]: pieces of work handed out, by kernel
+  Tensor<int32_t> counters;  // [2]: tasks handed out, by kernel
   Tensor<float> delta;       // [batch, heads, time]: dy . y; for backward
 };
 template <typename T>

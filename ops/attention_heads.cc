@@ -242,6 +242,8 @@ double EffectiveRopeBase(double base, int64_t rope_dims, int64_t length, int64_t
 
 template <typename T>
 void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
+  const OpScope op("AttentionHeadsForward", args.qkv, args.q_gain, args.value_embedding, args.ve_layer_scale,
+                   args.first_v, args.residual, args.q, args.k, args.v);
   CheckHeads(args, args.q.shape(), args.k.shape(), args.v.shape());
   const Device& device = arena.device();
   if (args.qkv.empty()) return;
@@ -256,6 +258,10 @@ void AttentionHeadsForward(Arena& arena, const AttentionHeadsArgs<T>& args) {
 
 template <typename T>
 void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args) {
+  const OpScope op("AttentionHeadsBackward", args.forward.qkv, args.forward.q_gain,
+                   args.forward.value_embedding, args.forward.ve_layer_scale, args.forward.first_v,
+                   args.forward.residual, args.dq, args.dk, args.dv, args.dqkv, args.dvalue_embedding,
+                   args.dfirst_v, args.dfirst_v);
   const AttentionHeadsArgs<T>& forward = args.forward;
   CheckHeads(forward, args.dq.shape(), args.dk.shape(), args.dv.shape());
   HM_CHECK_EQ(args.dqkv.shape(), forward.qkv.shape());

@@ -80,6 +80,7 @@ cuda::AttentionStepParts NewParts(Arena& arena, const AttentionStepArgs<T>& args
 
 template <typename T>
 void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
+  const OpScope op("AttentionStepForward", args.q, args.k, args.v, args.keys, args.values, args.y);
   CheckShapes(args);
   const Device& device = arena.device();
   const Arena::Scope scope(arena);
@@ -93,11 +94,10 @@ void AttentionStepForward(Arena& arena, const AttentionStepArgs<T>& args) {
 
 void AdvancePlace(Arena& arena, Tensor<int32_t> place) {
   const Device& device = arena.device();
-  if (device.is_plan()) return;
-  if constexpr (kHaveCuda) {
-    if (device.is_cuda()) return cuda::AdvancePlace(device, place);
-  }
-  ++place[0];
+  const OpScope op("AdvancePlace", place, place);
+  Dispatch<float>(
+      "AdvancePlace", device, [&]<typename>() { ++place[0]; },
+      [&]<typename>() { cuda::AdvancePlace(device, place); });
 }
 
 template void AttentionStepForward<double>(Arena&, const AttentionStepArgs<double>&);

@@ -63,6 +63,20 @@ __device__ __forceinline__ float Score(const float* q, const T* key, int head_di
   return score;
 }
 
+// The run's scores, in shared memory, become exp(score - largest). All threads get the largest and the sum.
+__device__ __forceinline__ void ExponentiateScores(float* scores, float& largest, float& sum) {
+  const int lane = threadIdx.x % 32;
+  largest = WarpMaximum(fmaxf(scores[lane], scores[lane + 32]));
+  const float low = __expf(scores[lane] - largest), high = __expf(scores[lane + 32] - largest);
+  sum = WarpSum(low + high);
+  __syncthreads();  // Every warp has read the scores.
+  if (threadIdx.x < 32) {
+    scores[lane] = low;
+    scores[lane + 32] = high;
+  }
+  __syncthreads();
+}
+
 // The newest token is read from k and v; of the blocks of its slot, one a kv head writes it to the ring.
 template <typename T, int N>
 __global__ void __launch_bounds__(kThreads) SplitKernel(const Operands<T> o) {
@@ -100,16 +114,8 @@ __global__ void __launch_bounds__(kThreads) SplitKernel(const Operands<T> o) {
   const float score = Score<N>(q, (slot == newest ? o.k : o.keys + slot * stride) + from, o.head_dim);
   if (threadIdx.x % kKeyThreads == 0) scores[own] = own < count ? score : -INFINITY;
   __syncthreads();
-  const int lane = threadIdx.x % 32;
-  const float largest = WarpMaximum(fmaxf(scores[lane], scores[lane + 32]));
-  const float low = __expf(scores[lane] - largest), high = __expf(scores[lane + 32] - largest);
-  const float sum = WarpSum(low + high);
-  __syncthreads();  // Every warp has read the scores.
-  if (threadIdx.x < 32) {
-    scores[lane] = low;
-    scores[lane + 32] = high;
-  }
-  __syncthreads();
+  float largest, sum;
+  ExponentiateScores(scores, largest, sum);
   float y = 0;
 #pragma unroll
   for (int i = 0; i < kMost; ++i) {

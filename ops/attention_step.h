@@ -1,6 +1,6 @@
-// Attention of one query, that of a stream's newest token, to a ring of keys and values of the last tokens.
+// Attention of one query, that of a sequence's newest token, to a ring of keys and values of the last tokens.
 //
-// With p the token's place in the stream, from 0: its key and value are written to slot p mod window of the
+// With p the token's place in the sequence, from 0: its key and value are written to slot p mod window of the
 // ring, and then, query head h reading kv head h / (heads / kv_heads),
 //
 //   y[h] = sum_j softmax_j(q[h] . k_j / sqrt(head_dim)) v_j,   j over the last min(p + 1, window) tokens.

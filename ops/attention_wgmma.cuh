@@ -1,14 +1,14 @@
 // What the kernels of attention for compute capability 9.0 share: products of warpgroups with operands in
 // shared memory (wgmma), tiles brought by the copy unit. bf16, head_dim 64.
 //
-// All three kernels are built alike. A block stays on a multiprocessor and takes pieces of work from a
-// counter until there are none. One warp, the producer, runs ahead: it takes the piece, copies the tiles that
-// stay for its duration (two buffers, so that the next piece's come while this one is worked on) and streams
+// All three kernels are built alike. A block stays on a multiprocessor and takes tasks from a counter
+// until there are none. One warp, the producer, runs ahead: it takes the task, copies the tiles that stay for
+// its duration (two buffers, so that the next task's come while this one is worked on) and streams
 // the others through a ring of stages. The warpgroups, the consumers, have 64 rows each of what stays, and do
 // not wait for each other but by way of the ring: while one is at its exponentials others have the tensor
 // cores.
 //
-// Which block does a piece does not change its result: every sum is made by one warpgroup in a fixed order.
+// Which block does a task does not change its result: every sum is made by one warpgroup in a fixed order.
 // Gradients of q on one hand and of k and v on the other are made by kernels of their own, each computing
 // scores again: 7 products instead of 5, but no sums across blocks.
 #ifndef HM11_OPS_ATTENTION_WGMMA_CUH_
@@ -48,7 +48,7 @@ struct Sizes {
 
 // What a block works on at a time: consecutive items of one kv head, one a warpgroup. An item is a tile of
 // queries of one head, tiles before heads; or, with kKeys, a tile of keys.
-struct Piece {
+struct Task {
   int b, kv_head;
   int first_item;
 };
@@ -58,25 +58,25 @@ struct Work {
   Sizes sizes;
 
   __host__ __device__ int items() const { return kKeys ? sizes.tiles() : sizes.tiles() * sizes.group(); }
-  __host__ __device__ int pieces_a_head() const { return (items() + kGroups - 1) / kGroups; }
-  __host__ __device__ int pieces() const { return sizes.batch * sizes.kv_heads * pieces_a_head(); }
+  __host__ __device__ int tasks_a_head() const { return (items() + kGroups - 1) / kGroups; }
+  __host__ __device__ int tasks() const { return sizes.batch * sizes.kv_heads * tasks_a_head(); }
 
-  // Piece `index` in the order of work: sections of heads, in each the longest pieces first.
-  __device__ Piece At(int index) const {
-    const int section = index / (kSection * pieces_a_head());
+  // Task `index` in the order of work: sections of heads, in each the longest tasks first.
+  __device__ Task At(int index) const {
+    const int section = index / (kSection * tasks_a_head());
     const int first_head = section * kSection;
     const int section_heads = min(kSection, sizes.batch * sizes.kv_heads - first_head);
-    const int in_section = index - first_head * pieces_a_head();
+    const int in_section = index - first_head * tasks_a_head();
     const int rank = in_section / section_heads, head = first_head + in_section % section_heads;
     return {.b = head / sizes.kv_heads,
             .kv_head = head % sizes.kv_heads,
-            .first_item = kGroups * (kKeys ? rank : pieces_a_head() - 1 - rank)};
+            .first_item = kGroups * (kKeys ? rank : tasks_a_head() - 1 - rank)};
   }
   __device__ int Tile(int item) const { return kKeys ? item : item / sizes.group(); }
-  __device__ int Head(const Piece& piece, int item) const {
-    return kKeys ? piece.kv_head : piece.kv_head * sizes.group() + item % sizes.group();
+  __device__ int Head(const Task& task, int item) const {
+    return kKeys ? task.kv_head : task.kv_head * sizes.group() + item % sizes.group();
   }
-  __device__ int LastItem(const Piece& piece) const { return min(piece.first_item + kGroups, items()) - 1; }
+  __device__ int LastItem(const Task& task) const { return min(task.first_item + kGroups, items()) - 1; }
 };
 
 // Shared memory: two buffers of kFixed tiles a warpgroup, the ring of two tiles a stage, numbers that go with
@@ -88,8 +88,8 @@ struct Shared {
   static constexpr uint32_t kRing = 2 * kFixedBytes;
   static constexpr uint32_t kNumbers = kRing + kStages * kStageBytes;
   static constexpr uint32_t kBarriers = kNumbers + kStages * kStageNumbers * 4;
-  static constexpr uint32_t kPieces = kBarriers + 8 * (2 * kStages + 4);
-  static constexpr uint32_t kBytes = kPieces + 2 * 4;
+  static constexpr uint32_t kTasks = kBarriers + 8 * (2 * kStages + 4);
+  static constexpr uint32_t kBytes = kTasks + 2 * 4;
 
   uint32_t base = SharedAddress(DynamicShared());
 
@@ -108,9 +108,9 @@ struct Shared {
   __device__ uint32_t FixedEmpty(int buffer) const {
     return base + kBarriers + 8 * (2 * kStages + 2 + buffer);
   }
-  // The piece that a buffer is for; -1: no more.
-  __device__ volatile int& PieceIndex(int buffer) const {
-    return reinterpret_cast<volatile int*>(DynamicShared() + kPieces)[buffer];
+  // The task that a buffer is for; -1: no more.
+  __device__ volatile int& TaskIndex(int buffer) const {
+    return reinterpret_cast<volatile int*>(DynamicShared() + kTasks)[buffer];
   }
 
   // By all threads, before anything else.
@@ -209,6 +209,15 @@ __device__ __forceinline__ void StoreTile(const Product64& x, const float (&fact
   }
 }
 
+// StoreTile in place of a tile of queries, to head h of row b of a tensor [batch, time, heads, head_dim].
+__device__ __forceinline__ void StoreQueryTile(const Product64& x, const float (&factor)[2], uint32_t staging,
+                                               Bf16* to, const Sizes& sizes, int b, int h, int first) {
+  const int64_t stride = int64_t{sizes.heads} * kTileCols;
+  StoreTile(x, factor, staging, to + int64_t{b} * sizes.time * stride + h * kTileCols, stride, first,
+            sizes.time);
+  FenceForUnits();
+}
+
 // On the tile where queries and keys are the same positions.
 __device__ __forceinline__ void MaskDiagonal(Product64& scores) {
   ForEach([&](int n, int i, int row, int column) {
@@ -226,20 +235,20 @@ __device__ void ProduceKeys(const Work<kGroups, false>& work, const Shared<kGrou
   for (;;) {
     const int index = atomicAdd(counter, 1);
     WaitBarrier(shared.FixedEmpty(fixed.index), fixed.parity ^ 1);
-    if (index >= work.pieces()) {
-      shared.PieceIndex(fixed.index) = -1;
+    if (index >= work.tasks()) {
+      shared.TaskIndex(fixed.index) = -1;
       Arrive(shared.FixedFull(fixed.index));
       return;
     }
-    shared.PieceIndex(fixed.index) = index;
-    const Piece piece = work.At(index);
-    const int last = work.LastItem(piece);
-    ArriveAndExpect(shared.FixedFull(fixed.index), (last - piece.first_item + 1) * kFixed * kTileBytes);
+    shared.TaskIndex(fixed.index) = index;
+    const Task task = work.At(index);
+    const int last = work.LastItem(task);
+    ArriveAndExpect(shared.FixedFull(fixed.index), (last - task.first_item + 1) * kFixed * kTileBytes);
 #pragma unroll 1
-    for (int item = piece.first_item; item <= last; ++item) {
+    for (int item = task.first_item; item <= last; ++item) {
       for (int which = 0; which < kFixed; ++which) {
-        CopyTile(shared.Fixed(fixed.index, item - piece.first_item, which), *fixed_maps[which],
-                 shared.FixedFull(fixed.index), work.Tile(item) * kTileRows, work.Head(piece, item), piece.b);
+        CopyTile(shared.Fixed(fixed.index, item - task.first_item, which), *fixed_maps[which],
+                 shared.FixedFull(fixed.index), work.Tile(item) * kTileRows, work.Head(task, item), task.b);
       }
     }
 #pragma unroll 1
@@ -247,15 +256,22 @@ __device__ void ProduceKeys(const Work<kGroups, false>& work, const Shared<kGrou
       WaitBarrier(shared.StageEmpty(stage.index), stage.parity ^ 1);
       const uint32_t full = shared.StageFull(stage.index);
       ArriveAndExpect(full, 2 * kTileBytes);
-      CopyTile(shared.Stage(stage.index, 0), k_map, full, tile * kTileRows, piece.kv_head, piece.b);
-      CopyTile(shared.Stage(stage.index, 1), v_map, full, tile * kTileRows, piece.kv_head, piece.b);
+      CopyTile(shared.Stage(stage.index, 0), k_map, full, tile * kTileRows, task.kv_head, task.b);
+      CopyTile(shared.Stage(stage.index, 1), v_map, full, tile * kTileRows, task.kv_head, task.b);
       stage.Advance(kStages);
     }
     fixed.Advance(2);
   }
 }
 
-// Stages of a piece that other warpgroups have use for.
+// Until a buffer's task and what stays for it are there; gives the task's index, -1: no more.
+template <typename Shared>
+__device__ __forceinline__ int AwaitTask(const Shared& shared, const Cursor& fixed) {
+  WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
+  return Uniform(shared.TaskIndex(fixed.index));
+}
+
+// Stages of a task that other warpgroups have use for.
 template <typename SharedMemory>
 __device__ __forceinline__ void SkipStages(const SharedMemory& shared, int count, Cursor& stage) {
 #pragma unroll 1
@@ -282,9 +298,9 @@ TileMap MapOf(const Tensor<T>& tensor) {
 }
 
 // A block a multiprocessor, as long as there is work for each.
-inline LaunchShape ShapeFor(const Device& device, int groups, int pieces, int64_t shared_bytes) {
+inline LaunchShape ShapeFor(const Device& device, int groups, int tasks, int64_t shared_bytes) {
   return {.blocks = dim3(
-              static_cast<unsigned>(pieces < device.multiprocessors() ? pieces : device.multiprocessors())),
+              static_cast<unsigned>(tasks < device.multiprocessors() ? tasks : device.multiprocessors())),
           .threads = dim3(static_cast<unsigned>(Threads(groups))),
           .shared_bytes = shared_bytes};
 }

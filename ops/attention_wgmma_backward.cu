@@ -52,19 +52,18 @@ __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QuerySh
   const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
   Cursor fixed, stage;
   for (;; fixed.Advance(2)) {
-    WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
-    const int index = Uniform(shared.PieceIndex(fixed.index));
+    const int index = AwaitTask(shared, fixed);
     if (index < 0) return;
-    const Piece piece = work.At(index);
-    const int item = piece.first_item + group, last = work.LastItem(piece);
+    const Task task = work.At(index);
+    const int item = task.first_item + group, last = work.LastItem(task);
     const int steps = item <= last ? work.Tile(item) + 1 : 0;
     if (steps > 0) {
-      const int h = work.Head(piece, item), first = work.Tile(item) * kTileRows;
+      const int h = work.Head(task, item), first = work.Tile(item) * kTileRows;
       float shift[2], row_delta[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
         const int row = first + WarpRow() + 8 * half + lane / 4;
-        const int64_t at = (int64_t{piece.b} * sizes.heads + h) * sizes.time + row;
+        const int64_t at = (int64_t{task.b} * sizes.heads + h) * sizes.time + row;
         shift[half] = row < sizes.time ? log_sum_exp[at] * kLog2E : 0.0f;
         row_delta[half] = row < sizes.time ? delta[at] : 0.0f;
       }
@@ -74,12 +73,9 @@ __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QuerySh
       SetZero(result);
       QueryGradientItem(shared, q_tile, dy_tile, steps, sizes.scale * kLog2E, shift, row_delta, stage,
                         result);
-      SyncThreads(1 + group, 128);
       const float factor[2] = {sizes.scale, sizes.scale};
-      const int64_t stride = int64_t{sizes.heads} * kTileCols;
-      StoreTile(result, factor, q_tile, dq + int64_t{piece.b} * sizes.time * stride + h * kTileCols, stride,
-                first, sizes.time);
-      FenceForUnits();
+      SyncThreads(1 + group, 128);
+      StoreQueryTile(result, factor, q_tile, dq, sizes, task.b, h, first);
     }
     SkipStages(shared, work.Tile(last) + 1 - steps, stage);
     ArriveWarp(shared.FixedEmpty(fixed.index));
@@ -124,30 +120,30 @@ __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shar
   for (;; fixed.Advance(2)) {
     const int index = __shfl_sync(0xffffffffu, lane == 0 ? atomicAdd(counter, 1) : 0, 0);
     WaitBarrier(shared.FixedEmpty(fixed.index), fixed.parity ^ 1);
-    const bool is_over = index >= work.pieces();
+    const bool is_over = index >= work.tasks();
     const uint32_t fixed_full = shared.FixedFull(fixed.index);
     if (lane == 0) {
-      shared.PieceIndex(fixed.index) = is_over ? -1 : index;
+      shared.TaskIndex(fixed.index) = is_over ? -1 : index;
       if (is_over) Arrive(fixed_full);
     }
     if (is_over) return;
-    const Piece piece = work.At(index);
+    const Task task = work.At(index);
     if (lane == 0) {
-      const int last = work.LastItem(piece);
-      ArriveAndExpect(fixed_full, (last - piece.first_item + 1) * 2 * kTileBytes);
+      const int last = work.LastItem(task);
+      ArriveAndExpect(fixed_full, (last - task.first_item + 1) * 2 * kTileBytes);
 #pragma unroll 1
-      for (int item = piece.first_item; item <= last; ++item) {
-        const int group = item - piece.first_item;
-        CopyTile(shared.Fixed(fixed.index, group, 0), k_map, fixed_full, item * kTileRows, piece.kv_head,
-                 piece.b);
-        CopyTile(shared.Fixed(fixed.index, group, 1), v_map, fixed_full, item * kTileRows, piece.kv_head,
-                 piece.b);
+      for (int item = task.first_item; item <= last; ++item) {
+        const int group = item - task.first_item;
+        CopyTile(shared.Fixed(fixed.index, group, 0), k_map, fixed_full, item * kTileRows, task.kv_head,
+                 task.b);
+        CopyTile(shared.Fixed(fixed.index, group, 1), v_map, fixed_full, item * kTileRows, task.kv_head,
+                 task.b);
       }
     }
-    for (int h = piece.kv_head * sizes.group(); h < (piece.kv_head + 1) * sizes.group(); ++h) {
-      const int64_t numbers = (int64_t{piece.b} * sizes.heads + h) * sizes.time;
+    for (int h = task.kv_head * sizes.group(); h < (task.kv_head + 1) * sizes.group(); ++h) {
+      const int64_t numbers = (int64_t{task.b} * sizes.heads + h) * sizes.time;
 #pragma unroll 1
-      for (int tile = piece.first_item; tile < sizes.tiles(); ++tile) {
+      for (int tile = task.first_item; tile < sizes.tiles(); ++tile) {
         float values[4];  // Asked for before the wait.
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
@@ -161,8 +157,8 @@ __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shar
         for (int i = 0; i < 4; ++i) shared.StageNumbers(stage.index)[i * 32 + lane] = values[i];
         if (lane == 0) {
           ArriveAndExpect(full, 2 * kTileBytes);
-          CopyTile(shared.Stage(stage.index, 0), q_map, full, tile * kTileRows, h, piece.b);
-          CopyTile(shared.Stage(stage.index, 1), dy_map, full, tile * kTileRows, h, piece.b);
+          CopyTile(shared.Stage(stage.index, 0), q_map, full, tile * kTileRows, h, task.b);
+          CopyTile(shared.Stage(stage.index, 1), dy_map, full, tile * kTileRows, h, task.b);
         } else {
           Arrive(full);
         }
@@ -224,17 +220,16 @@ __device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared& 
   const int group = Uniform(threadIdx.x / 128);
   Cursor fixed, stage;
   for (;; fixed.Advance(2)) {
-    WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
-    const int index = Uniform(shared.PieceIndex(fixed.index));
+    const int index = AwaitTask(shared, fixed);
     if (index < 0) return;
-    const Piece piece = work.At(index);
-    const int item = piece.first_item + group;
+    const Task task = work.At(index);
+    const int item = task.first_item + group;
     const uint32_t k_tile = shared.Fixed(fixed.index, group, 0), v_tile = shared.Fixed(fixed.index, group, 1);
     Product64 dk_sum, dv_sum;
     SetZero(dk_sum);
     SetZero(dv_sum);
     for (int h = 0; h < sizes.group(); ++h) {
-      SkipStages(shared, min(group, sizes.tiles() - piece.first_item), stage);  // Queries before these keys.
+      SkipStages(shared, min(group, sizes.tiles() - task.first_item), stage);  // Queries before these keys.
 #pragma unroll 1
       for (int tile = item; tile < sizes.tiles(); ++tile) {
         KeyGradientStep(shared, k_tile, v_tile, tile == item, sizes.scale * kLog2E, stage, dk_sum, dv_sum);
@@ -242,10 +237,10 @@ __device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared& 
         stage.Advance(kStages);
       }
     }
-    if (item <= work.LastItem(piece)) {
+    if (item <= work.LastItem(task)) {
       SyncThreads(1 + group, 128);  // All of the warpgroup is done with the keys and values.
       const int64_t stride = int64_t{sizes.kv_heads} * kTileCols;
-      const int64_t head = int64_t{piece.b} * sizes.time * stride + piece.kv_head * kTileCols;
+      const int64_t head = int64_t{task.b} * sizes.time * stride + task.kv_head * kTileCols;
       const float dk_factor[2] = {sizes.scale, sizes.scale}, dv_factor[2] = {1, 1};
       StoreTile(dk_sum, dk_factor, k_tile, dk + head, stride, item * kTileRows, sizes.time);
       StoreTile(dv_sum, dv_factor, v_tile, dv + head, stride, item * kTileRows, sizes.time);
@@ -287,12 +282,12 @@ void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>&
                 dy = wgmma::MapOf(args.dy);
   device.Zero(counters.data(), counters.size_bytes());
   Launch(device,
-         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::KeyWork{sizes}.pieces(),
+         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::KeyWork{sizes}.tasks(),
                          wgmma::KeyShared::kBytes),
          wgmma::WgmmaKeyGradientKernel, q, k, v, dy, x.log_sum_exp.data(), delta.data(), args.dk.data(),
          args.dv.data(), counters.data(), sizes);
   Launch(device,
-         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::QueryWork{sizes}.pieces(),
+         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::QueryWork{sizes}.tasks(),
                          wgmma::QueryShared::kBytes),
          wgmma::WgmmaQueryGradientKernel, q, k, v, dy, x.log_sum_exp.data(), delta.data(), args.dq.data(),
          counters.data() + 1, sizes);

@@ -107,11 +107,10 @@ __device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShar
   const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
   Cursor fixed, stage;
   for (;; fixed.Advance(2)) {
-    WaitBarrier(shared.FixedFull(fixed.index), fixed.parity);
-    const int index = Uniform(shared.PieceIndex(fixed.index));
+    const int index = AwaitTask(shared, fixed);
     if (index < 0) return;
-    const Piece piece = work.At(index);
-    const int item = piece.first_item + group, last = work.LastItem(piece);
+    const Task task = work.At(index);
+    const int item = task.first_item + group, last = work.LastItem(task);
     const int steps = item <= last ? work.Tile(item) + 1 : 0;
     if (steps > 0) {
       const uint32_t q_tile = shared.Fixed(fixed.index, group, 0);
@@ -120,7 +119,7 @@ __device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShar
       SoftmaxRows rows;
       ForwardItem(shared, q_tile, steps, sizes.scale * kLog2E, stage, result, rows);
 
-      const int h = work.Head(piece, item), first = work.Tile(item) * kTileRows;
+      const int h = work.Head(task, item), first = work.Tile(item) * kTileRows;
       float factor[2];
 #pragma unroll
       for (int half = 0; half < 2; ++half) {
@@ -130,15 +129,12 @@ __device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShar
         factor[half] = 1.0f / sum;
         const int row = first + WarpRow() + 8 * half + lane / 4;
         if (lane % 4 == 0 && row < sizes.time) {
-          log_sum_exp[(int64_t{piece.b} * sizes.heads + h) * sizes.time + row] =
+          log_sum_exp[(int64_t{task.b} * sizes.heads + h) * sizes.time + row] =
               rows.reference[half] * sizes.scale + __logf(sum);
         }
       }
       SyncThreads(1 + group, 128);  // All of the warpgroup is done with the queries.
-      const int64_t stride = int64_t{sizes.heads} * kTileCols;
-      StoreTile(result, factor, q_tile, y + int64_t{piece.b} * sizes.time * stride + h * kTileCols, stride,
-                first, sizes.time);
-      FenceForUnits();
+      StoreQueryTile(result, factor, q_tile, y, sizes, task.b, h, first);
     }
     SkipStages(shared, work.Tile(last) + 1 - steps, stage);
     ArriveWarp(shared.FixedEmpty(fixed.index));
@@ -172,7 +168,7 @@ void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args
   const wgmma::Sizes sizes = wgmma::SizesOf(args);
   device.Zero(counters.data(), counters.size_bytes());
   Launch(device,
-         wgmma::ShapeFor(device, wgmma::kForwardGroups, wgmma::ForwardWork{sizes}.pieces(),
+         wgmma::ShapeFor(device, wgmma::kForwardGroups, wgmma::ForwardWork{sizes}.tasks(),
                          wgmma::ForwardShared::kBytes),
          wgmma::WgmmaForwardKernel, wgmma::MapOf(args.q), wgmma::MapOf(args.k), wgmma::MapOf(args.v),
          args.y.data(), args.log_sum_exp.data(), counters.data(), sizes);

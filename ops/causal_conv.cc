@@ -157,6 +157,7 @@ void CpuBackward(const CausalConvGradArgs<T>& g, Tensor<T> scratch, Tensor<T> pa
 
 template <typename T>
 void CausalConvForward(Arena& arena, const CausalConvArgs<T>& args) {
+  const OpScope op("CausalConvForward", args.x, args.weight, args.bias, args.tail, args.y, args.final_tail);
   Check(args);
   const int64_t channels = args.x.cols();
   const Shape tail = {args.batch, args.weight.dim(1) - 1, channels};
@@ -174,6 +175,8 @@ void CausalConvForward(Arena& arena, const CausalConvArgs<T>& args) {
 
 template <typename T>
 void CausalConvBackward(Arena& arena, const CausalConvGradArgs<T>& args) {
+  const OpScope op("CausalConvBackward", args.forward.x, args.forward.weight, args.forward.bias, args.dy,
+                   args.dx, args.dweight, args.dbias);
   Check(args.forward);
   const int64_t rows = args.forward.x.rows();
   const int64_t channels = args.forward.x.cols();

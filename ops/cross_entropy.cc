@@ -11,8 +11,8 @@
 namespace hm11 {
 namespace {
 
-// Leaves tanh(logits / cap) in `tanhs` and exp(capped - reference) in `exps`; gives log sum exp(capped) and the
-// sum of `exps`. tanhs may be the memory of logits.
+// Leaves tanh(logits / cap) in `tanhs` and exp(capped - reference) in `exps`; gives log sum exp(capped) and
+// the sum of `exps`. tanhs may be the memory of logits.
 template <typename T>
 struct RowSums {
   T log_normalizer, sum;
@@ -94,6 +94,7 @@ void Check(const Args& args) {
 
 template <typename T>
 void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
+  const OpScope op("CrossEntropyForward", args.logits, args.targets, args.losses);
   Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
@@ -106,6 +107,7 @@ void CrossEntropyForward(Arena& arena, const CrossEntropyArgs<T>& args) {
 
 template <typename T>
 void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args) {
+  const OpScope op("CrossEntropyGradient", args.logits, args.logits, args.targets, args.losses);
   Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
@@ -118,6 +120,7 @@ void CrossEntropyGradient(Arena& arena, const CrossEntropyGradArgs<T>& args) {
 
 template <typename T>
 void SoftCapLogSoftmax(Arena& arena, Tensor<const T> logits, Accum<T> soft_cap, Tensor<Accum<T>> log_probs) {
+  const OpScope op("SoftCapLogSoftmax", logits, log_probs);
   HM_CHECK_EQ(logits.rank(), 2);
   HM_CHECK_EQ(log_probs.shape(), logits.shape());
   HM_CHECK_GT(soft_cap, 0);

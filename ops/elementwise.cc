@@ -30,6 +30,7 @@ void CpuAddTo(Tensor<const T> x, T scale, Tensor<T> y) {
 
 template <typename A>
 void SumTerms(Arena& arena, const char* op, Tensor<const A> x, bool squares, A factor, Tensor<A> sum) {
+  const OpScope scope_of_op(op, x, sum);
   HM_CHECK_EQ(sum.size(), 1);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
@@ -49,6 +50,7 @@ void SumTerms(Arena& arena, const char* op, Tensor<const A> x, bool squares, A f
 
 template <typename T>
 void AddTo(Arena& arena, Tensor<const T> x, Accum<T> scale, Tensor<T> y) {
+  const OpScope op("AddTo", x, y, y);
   HM_CHECK_EQ(x.size(), y.size());
   const Device& device = arena.device();
   if (x.empty()) return;
@@ -59,6 +61,7 @@ void AddTo(Arena& arena, Tensor<const T> x, Accum<T> scale, Tensor<T> y) {
 
 template <typename From, typename To>
 void Cast(Arena& arena, Tensor<const From> x, Tensor<To> y) {
+  const OpScope op("Cast", x, y);
   HM_CHECK_EQ(x.size(), y.size());
   const Device& device = arena.device();
   if (device.is_plan() || x.empty()) return;

@@ -40,6 +40,13 @@ void CpuBackward(const EmbeddingGradArgs<T>& a) {
   });
 }
 
+void CpuBigramHash(Tensor<const int32_t> ids, int64_t table_rows, Tensor<int32_t> hash) {
+  const auto modulus = static_cast<int32_t>(table_rows - 1);
+  for (int64_t i = 0; i < ids.size(); ++i) {
+    hash[i] = i % ids.dim(1) == 0 ? modulus : BigramHashOf(ids[i], ids[i - 1], modulus);
+  }
+}
+
 }  // namespace
 
 EmbeddingSort::EmbeddingSort(Arena& arena, int64_t rows, int64_t vocab, int64_t dim)
@@ -53,6 +60,7 @@ EmbeddingSort::EmbeddingSort(Arena& arena, int64_t rows, int64_t vocab, int64_t 
 
 template <typename T, typename W>
 void EmbeddingForward(Arena& arena, const EmbeddingArgs<T, W>& args) {
+  const OpScope op("EmbeddingForward", args.ids, args.table, args.y);
   HM_CHECK_EQ(args.ids.rank(), 1);
   HM_CHECK_EQ(args.table.rank(), 2);
   HM_CHECK_EQ(args.y.shape(), (Shape{args.ids.dim(0), args.table.dim(1)}));
@@ -65,6 +73,7 @@ void EmbeddingForward(Arena& arena, const EmbeddingArgs<T, W>& args) {
 
 template <typename T>
 void EmbeddingBackward(Arena& arena, const EmbeddingGradArgs<T>& args) {
+  const OpScope op("EmbeddingBackward", args.ids, args.dy, args.dtable, args.dtable);
   HM_CHECK_EQ(args.ids.rank(), 1);
   HM_CHECK_EQ(args.dtable.rank(), 2);
   HM_CHECK_EQ(args.dy.shape(), (Shape{args.ids.dim(0), args.dtable.dim(1)}));
@@ -84,14 +93,11 @@ void BigramHash(Arena& arena, Tensor<const int32_t> ids, int64_t table_rows, Ten
   HM_CHECK_GE(table_rows, 2);
   HM_CHECK_LT(table_rows, int64_t{1} << 31);
   const Device& device = arena.device();
-  if (device.is_plan() || ids.empty()) return;
-  if constexpr (kHaveCuda) {
-    if (device.is_cuda()) return cuda::BigramHash(device, ids, table_rows, hash);
-  }
-  const auto modulus = static_cast<int32_t>(table_rows - 1);
-  for (int64_t i = 0; i < ids.size(); ++i) {
-    hash[i] = i % ids.dim(1) == 0 ? modulus : BigramHashOf(ids[i], ids[i - 1], modulus);
-  }
+  const OpScope op("BigramHash", ids, hash);
+  if (ids.empty()) return;
+  Dispatch<float>(
+      "BigramHash", device, [&]<typename>() { CpuBigramHash(ids, table_rows, hash); },
+      [&]<typename>() { cuda::BigramHash(device, ids, table_rows, hash); });
 }
 
 template void EmbeddingForward<double, double>(Arena&, const EmbeddingArgs<double>&);

@@ -73,6 +73,7 @@ void CpuBackward(const ExclusiveAttentionGradArgs<T>& a) {
 
 template <typename T>
 void ExclusiveAttentionForward(Arena& arena, const ExclusiveAttentionArgs<T>& args) {
+  const OpScope op("ExclusiveAttentionForward", args.x, args.v, args.y);
   CheckShapes(args.x, args.v);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   const Device& device = arena.device();
@@ -84,6 +85,7 @@ void ExclusiveAttentionForward(Arena& arena, const ExclusiveAttentionArgs<T>& ar
 
 template <typename T>
 void ExclusiveAttentionBackward(Arena& arena, const ExclusiveAttentionGradArgs<T>& args) {
+  const OpScope op("ExclusiveAttentionBackward", args.x, args.v, args.dy, args.dx, args.dv);
   CheckShapes(args.x, args.v);
   HM_CHECK_EQ(args.dy.shape(), args.x.shape());
   HM_CHECK_EQ(args.dx.shape(), args.x.shape());

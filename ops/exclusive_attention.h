@@ -1,7 +1,8 @@
 // Exclusive attention (XSA): removes from each head's output its projection on its own value.
 //
 //   n = v / max(|v|, 1e-12);  y[h] = x[h] - (x[h] . n) n
-// for each position, query head h on the v of kv head h / (heads / kv_heads); and backward, with p = x . n and q = dy . n:
+// for each position, query head h on the v of kv head h / (heads / kv_heads); and backward, with p = x . n and
+// q = dy . n:
 //   dx = dy - q n
 //   dv = sum over the heads on this v of (2 p q n - q x - p dy) / |v|
 // where the first term is absent for |v| < 1e-12.

@@ -58,6 +58,7 @@ void CpuBackward(const HeadGateGradArgs<T>& a, Tensor<T> partials) {
 
 template <typename T>
 void HeadGateForward(Arena& arena, const HeadGateArgs<T>& args) {
+  const OpScope op("HeadGateForward", args.x, args.gate, args.bias, args.y);
   Check(args);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   const Device& device = arena.device();
@@ -69,6 +70,8 @@ void HeadGateForward(Arena& arena, const HeadGateArgs<T>& args) {
 
 template <typename T>
 void HeadGateBackward(Arena& arena, const HeadGateGradArgs<T>& args) {
+  const OpScope op("HeadGateBackward", args.x, args.gate, args.bias, args.dy, args.dx, args.dgate,
+                   args.dbias);
   Check(args);
   HM_CHECK_EQ(args.dy.shape(), args.x.shape());
   HM_CHECK_EQ(args.dx.shape(), args.x.shape());

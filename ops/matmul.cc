@@ -21,11 +21,18 @@ void Run(const Device& device, const Product<T, C>& product) {
       [&]<typename U>() { cuda::Multiply<U>(device, product); });
 }
 
+// Multiplications and additions of one product.
+double Operations(int64_t rows, int64_t in, int64_t out) {
+  return 2.0 * static_cast<double>(rows) * static_cast<double>(in * out);
+}
+
 }  // namespace
 
 template <typename T, typename W>
 void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.y.cols();
+  const OpScope op({"MatmulForward", OpKind::kMatrixProduct, Operations(rows, in, out)}, args.x, args.weight,
+                   args.y);
   HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
   HM_CHECK_EQ(args.y.rows(), rows);
   if (rows == 1) {
@@ -52,6 +59,10 @@ void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args) {
 template <typename T>
 void MatmulBackward(Arena& arena, const MatmulGradArgs<T>& args) {
   const int64_t rows = args.dy.rows(), out = args.dy.cols();
+  const double operations =
+      Operations(rows, args.dx.cols(), out) + Operations(rows, args.dweight.empty() ? 0 : args.x.cols(), out);
+  const OpScope op({"MatmulBackward", OpKind::kMatrixProduct, operations}, args.dy, args.x, args.weight,
+                   args.dx, args.dweight, args.dweight);
   if (!args.dx.empty()) {
     const int64_t in = args.dx.cols();
     HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
@@ -91,6 +102,8 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
   const int64_t batch = args.c.dim(0), rows = args.c.dim(1), cols = args.c.dim(2);
   HM_CHECK_EQ(args.a.rank(), 3);
   const int64_t inner = args.a.dim(2);
+  const OpScope op({"BatchedMatmul", OpKind::kMatrixProduct, Operations(batch * rows, inner, cols)}, args.a,
+                   args.b, args.added, args.c);
   HM_CHECK_EQ(args.a.shape(), (Shape{batch, rows, inner}));
   HM_CHECK_EQ(args.b.shape(), args.transpose_b ? (Shape{batch, cols, inner}) : (Shape{batch, inner, cols}));
   HM_CHECK_SHAPE_IF_THERE(args.added, args.c.shape());

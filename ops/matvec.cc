@@ -59,6 +59,7 @@ void CpuForward(const MatvecArgs<T, W>& args) {
 
 template <typename T, typename W>
 void MatvecForward(Arena& arena, const MatvecArgs<T, W>& args) {
+  const OpScope op({"MatvecForward", OpKind::kMatrixProduct}, args.x, args.weight, args.y);
   HM_CHECK_EQ(args.weight.rank(), 2);
   HM_CHECK_EQ(args.x.shape(), (Shape{args.weight.dim(1)}));
   HM_CHECK_EQ(args.y.shape(), (Shape{args.weight.dim(0)}));

@@ -122,11 +122,19 @@ void CheckShapes(const MlpArgs<T, W>& args) {
   HM_CHECK_SHAPE_IF_THERE(args.negative, (Shape{rows, SignWords(width)}));
 }
 
+// Of the two products forward.
+template <typename T, typename W>
+double Operations(const MlpArgs<T, W>& args) {
+  return 2.0 * static_cast<double>(args.x.dim(0)) * static_cast<double>(args.up.size() + args.down.size());
+}
+
 }  // namespace
 
 template <typename T, typename W>
 void MlpForward(Arena& arena, const MlpArgs<T, W>& args) {
   CheckShapes(args);
+  const OpScope op({"MlpForward", OpKind::kMatrixProduct, Operations(args)}, args.x, args.up, args.down,
+                   args.activated, args.activated, args.negative, args.y);
   Hidden(arena, args);
   MatmulForward<T, W>(arena, {.x = args.activated, .weight = args.down, .y = args.y});
 }
@@ -136,6 +144,10 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
   CheckShapes(args.forward);
   HM_CHECK_EQ(args.dy.shape(), (Shape{args.forward.x.dim(0), args.forward.down.dim(0)}));
   HM_CHECK_EQ(args.forward.negative.size() == 0, args.forward.activated.empty());
+  const MlpArgs<T>& forward = args.forward;
+  const OpScope op({"MlpBackward", OpKind::kMatrixProduct, 2 * Operations(forward)}, forward.x, forward.up,
+                   forward.down, forward.activated, forward.negative, args.columns.scale, args.dy, args.dx,
+                   args.dup, args.dup, args.ddown, args.ddown);
   Arena::Scope scope(arena);
   const Tensor<T> dh = arena.New<T>(args.forward.activated.shape());
   ScaledMatmulBackward<T>(arena, {.dy = args.dy,

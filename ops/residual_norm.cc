@@ -211,6 +211,8 @@ void CpuBackward(const ResidualNormGradArgs<T>& g, Tensor<T> scratch, Tensor<T> 
 
 template <typename T>
 void ResidualNormForward(Arena& arena, const ResidualNormArgs<T>& args) {
+  const OpScope op("ResidualNormForward", args.x, args.branch, args.branch_scale, args.skip, args.skip_weight,
+                   args.x0, args.mix, args.y, args.u, args.normed, args.rstd);
   Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
@@ -223,6 +225,12 @@ void ResidualNormForward(Arena& arena, const ResidualNormArgs<T>& args) {
 
 template <typename T>
 void ResidualNormBackward(Arena& arena, const ResidualNormGradArgs<T>& args) {
+  const ResidualNormArgs<T>& forward = args.forward;
+  const bool u_is_kept = forward.x0.empty() && !forward.u.empty();
+  const OpScope op("ResidualNormBackward", u_is_kept ? forward.u : forward.y, forward.rstd, forward.x0,
+                   forward.branch, forward.skip, forward.skip_weight, forward.mix, args.dnormed, args.du,
+                   args.dy, args.dx, args.dbranch, args.dskip, args.dx0, args.dx0, args.dbranch_scale,
+                   args.dskip_weight, args.dmix);
   CheckGrad(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);

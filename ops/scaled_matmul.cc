@@ -50,6 +50,7 @@ template <typename T>
 Tensor<T> ScaledRows(Arena& arena, Tensor<const T> weight, Tensor<const Accum<T>> scale) {
   HM_CHECK_EQ(scale.shape(), (Shape{weight.dim(0)}));
   const Tensor<T> scaled = arena.New<T>(weight.shape());
+  const OpScope op("ScaledRows", weight, scale, scaled);
   const Device& device = arena.device();
   if (weight.empty()) return scaled;
   Dispatch<T>(
@@ -62,6 +63,11 @@ template <typename T>
 void ScaledMatmulBackward(Arena& arena, const ScaledMatmulGradArgs<T>& args) {
   HM_CHECK_EQ(args.columns.scale.shape(), (Shape{args.weight.dim(0)}));
   HM_CHECK_EQ(args.columns.dscale.shape(), args.columns.scale.shape());
+  const double products = args.dx.empty() ? 1 : 2;
+  const double operations =
+      products * 2 * static_cast<double>(args.dy.dim(0)) * static_cast<double>(args.weight.size());
+  const OpScope op({"ScaledMatmulBackward", OpKind::kMatrixProduct, operations}, args.dy, args.x, args.weight,
+                   args.columns.scale, args.dx, args.dweight, args.dweight);
   Arena::Scope scope(arena);
   if (!args.dx.empty()) {
     const Tensor<T> scaled = ScaledRows<T>(arena, args.weight, args.columns.scale);

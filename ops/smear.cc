@@ -68,6 +68,7 @@ void CpuBackward(const SmearGradArgs<T>& a, Tensor<T> scratch, Tensor<T> partial
 
 template <typename T>
 void SmearForward(Arena& arena, const SmearArgs<T>& args) {
+  const OpScope op("SmearForward", args.x, args.gate, args.previous, args.y);
   HM_CHECK_EQ(args.x.rank(), 3);
   HM_CHECK_EQ(args.y.shape(), args.x.shape());
   HM_CHECK_EQ(args.gate.shape(), Shape{args.x.dim(2)});
@@ -83,6 +84,7 @@ void SmearForward(Arena& arena, const SmearArgs<T>& args) {
 
 template <typename T>
 void SmearBackward(Arena& arena, const SmearGradArgs<T>& args) {
+  const OpScope op("SmearBackward", args.x, args.gate, args.dy, args.dx, args.dgate);
   HM_CHECK_EQ(args.x.rank(), 3);
   HM_CHECK_EQ(args.dy.shape(), args.x.shape());
   HM_CHECK_EQ(args.dx.shape(), args.x.shape());

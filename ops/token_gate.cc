@@ -72,6 +72,7 @@ void CpuBackward(const TokenGateGradArgs<T>& a, Tensor<T> partials) {
 
 template <typename T>
 void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args) {
+  const OpScope op("TokenGateForward", args.u, args.x, args.weight, args.bias, args.y);
   Check(args);
   HM_CHECK_EQ(args.y.shape(), args.u.shape());
   const Device& device = arena.device();
@@ -83,6 +84,8 @@ void TokenGateForward(Arena& arena, const TokenGateArgs<T>& args) {
 
 template <typename T>
 void TokenGateBackward(Arena& arena, const TokenGateGradArgs<T>& args) {
+  const OpScope op("TokenGateBackward", args.u, args.x, args.weight, args.bias, args.dy, args.du, args.dx,
+                   args.dweight, args.dbias);
   Check(args);
   HM_CHECK_EQ(args.dy.shape(), args.u.shape());
   HM_CHECK_EQ(args.du.shape(), args.u.shape());

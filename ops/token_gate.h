@@ -8,8 +8,8 @@
 //   2. With a bias far above zero y is x, far below it is u.
 // Determinism: bits repeat; on a GPU, those of dweight and dbias are for one model of GPU.
 // Cost: forward reads u and x and writes y; backward reads u, x and dy and writes du and dx.
-// Source: the reference model of this repository's preset; in the manner of highway networks (Srivastava et
-// al. 2015, arXiv 1505.00387).
+// Source: the challenge's pull request 1365; in the manner of highway networks (Srivastava et al. 2015, arXiv
+// 1505.00387).
 #ifndef HM11_OPS_TOKEN_GATE_H_
 #define HM11_OPS_TOKEN_GATE_H_
 

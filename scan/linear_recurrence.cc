@@ -34,6 +34,26 @@ Tensor<A> AsPairs(const Tensor<uint8_t>& scratch) {
   return Tensor<A>(reinterpret_cast<A*>(scratch.data()), {scratch.size() / static_cast<int64_t>(sizeof(A))});
 }
 
+// Calls the function for the device with scratch of as many bytes as that needs; of a plan only the bytes are
+// taken.
+template <typename T, typename CudaBytes, typename OnCuda, typename OnCpu>
+void RunWithScratch(Arena& arena, int64_t cpu_bytes, const OnCpu& on_cpu, const CudaBytes& cuda_bytes,
+                    const OnCuda& on_cuda) {
+  const Device& device = arena.device();
+  Arena::Scope scope(arena);
+  if constexpr (kOnCuda<T>) {
+    if (!device.is_for_cpu()) {
+      const auto scratch = arena.New<uint8_t>({cuda_bytes.template operator()<T>()});
+      if (!device.is_plan()) on_cuda.template operator()<T>(scratch);
+      return;
+    }
+  }
+  const auto scratch = arena.New<uint8_t>({cpu_bytes});
+  if (device.is_plan()) return;
+  HM_CHECK(device.is_cpu());
+  on_cpu(scratch);
+}
+
 }  // namespace
 
 template <typename T>
@@ -46,27 +66,22 @@ void LinearRecurrenceForward(Arena& arena, const ScanOptions& options, const Lin
   HM_CHECK_SHAPE_IF_THERE(args.final_state, state);
   if (geometry.size() == 0) return;
 
-  const Device& device = arena.device();
-  Arena::Scope scope(arena);
-  if constexpr (kOnCuda<T>) {
-    if (!device.is_for_cpu()) {
-      const int64_t bytes = cuda::LinearRecurrenceForwardScratchBytes(options, args);
-      const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
-      if (!device.is_plan()) cuda::LinearRecurrenceForward(device, scratch, options, args);
-      return;
+  const auto on_cpu = [&](const Tensor<uint8_t>& scratch) {
+    switch (options.algorithm) {
+      case ScanAlgorithm::kSequential:
+        return cpu::SequentialForward(geometry, args);
+      case ScanAlgorithm::kHillisSteele:
+        return cpu::HillisSteeleForward(geometry, AsPairs<Accum<T>>(scratch), args);
+      case ScanAlgorithm::kChunked:
+        return cpu::ChunkedForward(geometry, args);
     }
-  }
-  const Tensor<uint8_t> scratch = arena.New<uint8_t>({CpuScratchBytes<T>(options, geometry)});
-  if (device.is_plan()) return;
-  HM_CHECK(device.is_cpu());
-  switch (options.algorithm) {
-    case ScanAlgorithm::kSequential:
-      return cpu::SequentialForward(geometry, args);
-    case ScanAlgorithm::kHillisSteele:
-      return cpu::HillisSteeleForward(geometry, AsPairs<Accum<T>>(scratch), args);
-    case ScanAlgorithm::kChunked:
-      return cpu::ChunkedForward(geometry, args);
-  }
+  };
+  RunWithScratch<T>(
+      arena, CpuScratchBytes<T>(options, geometry), on_cpu,
+      [&]<typename U>() { return cuda::LinearRecurrenceForwardScratchBytes<U>(options, args); },
+      [&]<typename U>(const Tensor<uint8_t>& scratch) {
+        cuda::LinearRecurrenceForward<U>(arena.device(), scratch, options, args);
+      });
 }
 
 template <typename T>
@@ -83,27 +98,22 @@ void LinearRecurrenceBackward(Arena& arena, const ScanOptions& options,
   HM_CHECK_SHAPE_IF_THERE(args.dinitial_state, state);
   if (geometry.size() == 0) return;
 
-  const Device& device = arena.device();
-  Arena::Scope scope(arena);
-  if constexpr (kOnCuda<T>) {
-    if (!device.is_for_cpu()) {
-      const int64_t bytes = cuda::LinearRecurrenceBackwardScratchBytes(options, args);
-      const Tensor<uint8_t> scratch = arena.New<uint8_t>({bytes});
-      if (!device.is_plan()) cuda::LinearRecurrenceBackward(device, scratch, options, args);
-      return;
+  const auto on_cpu = [&](const Tensor<uint8_t>& scratch) {
+    switch (options.algorithm) {
+      case ScanAlgorithm::kSequential:
+        return cpu::SequentialBackward(geometry, args);
+      case ScanAlgorithm::kHillisSteele:
+        return cpu::HillisSteeleBackward(geometry, AsPairs<Accum<T>>(scratch), args);
+      case ScanAlgorithm::kChunked:
+        return cpu::ChunkedBackward(geometry, args);
     }
-  }
-  const Tensor<uint8_t> scratch = arena.New<uint8_t>({CpuScratchBytes<T>(options, geometry)});
-  if (device.is_plan()) return;
-  HM_CHECK(device.is_cpu());
-  switch (options.algorithm) {
-    case ScanAlgorithm::kSequential:
-      return cpu::SequentialBackward(geometry, args);
-    case ScanAlgorithm::kHillisSteele:
-      return cpu::HillisSteeleBackward(geometry, AsPairs<Accum<T>>(scratch), args);
-    case ScanAlgorithm::kChunked:
-      return cpu::ChunkedBackward(geometry, args);
-  }
+  };
+  RunWithScratch<T>(
+      arena, CpuScratchBytes<T>(options, geometry), on_cpu,
+      [&]<typename U>() { return cuda::LinearRecurrenceBackwardScratchBytes<U>(options, args); },
+      [&]<typename U>(const Tensor<uint8_t>& scratch) {
+        cuda::LinearRecurrenceBackward<U>(arena.device(), scratch, options, args);
+      });
 }
 
 #define HM_INSTANTIATE(T)                                                                            \

@@ -88,6 +88,8 @@ SelectiveScanSaved<T> NewSelectiveScanSaved(Arena& arena, const SelectiveScanArg
 
 template <typename T>
 void SelectiveScanForward(Arena& arena, const SelectiveScanArgs<T>& args) {
+  const OpScope op({"SelectiveScanForward", OpKind::kScan}, args.x, args.delta, args.delta_bias, args.a_log,
+                   args.b, args.c, args.d, args.z, args.y);
   const Device& device = arena.device();
   CheckForward(device, args);
   if (args.x.empty()) return;
@@ -106,6 +108,10 @@ void SelectiveScanForward(Arena& arena, const SelectiveScanArgs<T>& args) {
 
 template <typename T>
 void SelectiveScanBackward(Arena& arena, const SelectiveScanGradArgs<T>& args) {
+  const SelectiveScanArgs<T>& forward = args.forward;
+  const OpScope op({"SelectiveScanBackward", OpKind::kScan}, forward.x, forward.delta, forward.delta_bias,
+                   forward.a_log, forward.b, forward.c, forward.d, forward.z, args.dy, args.dx, args.ddelta,
+                   args.db, args.dc, args.dz);
   const Device& device = arena.device();
   CheckBackward(device, args);
   if (args.forward.x.empty()) return;

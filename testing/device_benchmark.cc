@@ -1,4 +1,4 @@
-// Timing and counters; what touches CUDA events is in device_timer.cu.
+// Counters, random operands, and which device benchmarks run on.
 #include "testing/device_benchmark.h"
 
 #include <cstdio>
@@ -9,14 +9,6 @@
 #include "core/random.h"
 
 namespace hm11 {
-
-namespace cuda {
-// In device_timer.cu: a pair of events, and what is done with them.
-void* NewEvents();
-void DeleteEvents(void* events);
-void RecordStart(void* events, const Device& device);
-double RecordStopSeconds(void* events, const Device& device);
-}  // namespace cuda
 
 Device BenchmarkDevice() {
   static const Device* const device = [] {
@@ -29,32 +21,6 @@ Device BenchmarkDevice() {
     return new Device(*found);
   }();
   return *device;
-}
-
-DeviceTimer::DeviceTimer(Device device) : device_(std::move(device)) {
-  if constexpr (kHaveCuda) {
-    if (device_.is_cuda()) events_ = cuda::NewEvents();
-  }
-}
-
-DeviceTimer::~DeviceTimer() {
-  if constexpr (kHaveCuda) {
-    if (events_ != nullptr) cuda::DeleteEvents(events_);
-  }
-}
-
-void DeviceTimer::Start() {
-  if constexpr (kHaveCuda) {
-    if (device_.is_cuda()) return cuda::RecordStart(events_, device_);
-  }
-  start_ = std::chrono::steady_clock::now();
-}
-
-double DeviceTimer::StopSeconds() {
-  if constexpr (kHaveCuda) {
-    if (device_.is_cuda()) return cuda::RecordStopSeconds(events_, device_);
-  }
-  return std::chrono::duration<double>(std::chrono::steady_clock::now() - start_).count();
 }
 
 void SetThroughput(benchmark::State& state, double bytes, double operations) {

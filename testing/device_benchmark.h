@@ -15,34 +15,17 @@
 #include <benchmark/benchmark.h>
 
 #include <algorithm>
-#include <chrono>
 #include <cstdint>
 
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "testing/device_timer.h"
 
 namespace hm11 {
 
 // HM11_DEVICE, or else the first GPU where there is one and the CPU where not. Opened once.
 Device BenchmarkDevice();
-
-// Seconds of device time between two points of a device's stream; wall-clock seconds on the CPU.
-class DeviceTimer {
- public:
-  explicit DeviceTimer(Device device);
-  ~DeviceTimer();
-  DeviceTimer(const DeviceTimer&) = delete;
-  DeviceTimer& operator=(const DeviceTimer&) = delete;
-
-  void Start();
-  double StopSeconds();  // Waits for the device.
-
- private:
-  Device device_;
-  void* events_ = nullptr;
-  std::chrono::steady_clock::time_point start_;
-};
 
 // Times run(i) for i = 0, 1, ...: on a GPU ten calls between two events, so that launching hides behind
 // running. Two calls before the first timed one warm up.

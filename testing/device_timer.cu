@@ -1,40 +1,26 @@
-// Two CUDA events and the time between them.
+// CUDA events and the time between them.
 #include "core/launch.cuh"
 
 namespace hm11::cuda {
-namespace {
 
-struct Events {
-  cudaEvent_t start;
-  cudaEvent_t stop;
-};
-
-}  // namespace
-
-void* NewEvents() {
-  auto* events = new Events;
-  HM_CHECK_CUDA(cudaEventCreate(&events->start));
-  HM_CHECK_CUDA(cudaEventCreate(&events->stop));
-  return events;
+void* NewTimedEvent() {
+  cudaEvent_t event;
+  HM_CHECK_CUDA(cudaEventCreate(&event));
+  return event;
 }
 
-void DeleteEvents(void* handle) {
-  auto* events = static_cast<Events*>(handle);
-  HM_CHECK_CUDA(cudaEventDestroy(events->start));
-  HM_CHECK_CUDA(cudaEventDestroy(events->stop));
-  delete events;
+void DeleteTimedEvent(void* event) { HM_CHECK_CUDA(cudaEventDestroy(static_cast<cudaEvent_t>(event))); }
+
+void RecordTimedEvent(void* event, const Device& device) {
+  HM_CHECK_CUDA(cudaEventRecord(static_cast<cudaEvent_t>(event), device.stream()));
 }
 
-void RecordStart(void* handle, const Device& device) {
-  HM_CHECK_CUDA(cudaEventRecord(static_cast<Events*>(handle)->start, device.stream()));
-}
-
-double RecordStopSeconds(void* handle, const Device& device) {
-  auto* events = static_cast<Events*>(handle);
-  HM_CHECK_CUDA(cudaEventRecord(events->stop, device.stream()));
-  HM_CHECK_CUDA(cudaEventSynchronize(events->stop));
+double SecondsBetweenTimedEvents(void* from, void* to) {
+  HM_CHECK_CUDA(cudaEventSynchronize(static_cast<cudaEvent_t>(from)));
+  HM_CHECK_CUDA(cudaEventSynchronize(static_cast<cudaEvent_t>(to)));
   float milliseconds = 0;
-  HM_CHECK_CUDA(cudaEventElapsedTime(&milliseconds, events->start, events->stop));
+  HM_CHECK_CUDA(
+      cudaEventElapsedTime(&milliseconds, static_cast<cudaEvent_t>(from), static_cast<cudaEvent_t>(to)));
   return 1e-3 * static_cast<double>(milliseconds);
 }
 

@@ -4,16 +4,24 @@
 #include <rapidcheck/gtest.h>
 
 #include <cstdlib>
+#include <map>
+#include <set>
+#include <string>
+#include <utility>
+#include <vector>
 
+#include "core/dispatch.h"
 #include "core/file.h"
 #include "testing/devices.h"
 #include "testing/generators.h"
 #include "testing/golden.h"
 #include "testing/matchers.h"
+#include "testing/op_table.h"
 
 namespace hm11 {
 namespace {
 
+using testing::ElementsAre;
 using testing::Not;
 
 template <typename T>
@@ -77,6 +85,90 @@ TEST(MatchersTest, StatusMatchersLookAtCodeAndMessage) {
   EXPECT_THAT(absl::StatusOr<int>(missing), StatusIs(absl::StatusCode::kNotFound, ""));
   EXPECT_THAT(absl::StatusOr<int>(7), IsOkAndHolds(7));
   EXPECT_THAT(absl::StatusOr<int>(8), Not(IsOkAndHolds(7)));
+}
+
+// Two ops; the second is made of the first. `weight`: one operand, of as many floats as there are.
+void ScaleForward(Tensor<const float> weight) {
+  const OpScope op({"ScaleForward", OpKind::kScan, 3}, weight, Tensor<const float>());
+}
+void TwoScalesForward(Tensor<const float> weight) {
+  const OpScope op("TwoScalesForward", weight, Tensor<const float>());
+  ScaleForward(weight);
+  ScaleForward(weight);
+}
+
+std::vector<std::string> Names(const std::vector<OpRow>& rows) {
+  std::vector<std::string> names;
+  for (const OpRow& row : rows) names.push_back(row.name);
+  return names;
+}
+
+TEST(OpTableTest, RowsAreNamedByOpAndWhereThatIsNotEnoughByMemory) {
+  const std::vector<float> numbers(10);
+  const auto some = [&](int64_t begin, int64_t count) {
+    return Tensor<const float>(numbers.data() + begin, {count});
+  };
+  OpTable table(Device::Cpu());
+  table.NameMemory(numbers.data(), 4 * sizeof(float), "gate");
+  table.NameMemory(numbers.data() + 4, 3 * sizeof(float), "head");
+  table.Observe(
+      [&] {
+        TwoScalesForward(some(0, 4));
+        ScaleForward(some(5, 2));
+        ScaleForward(some(0, 2));
+        ScaleForward(some(0, 3));
+        ScaleForward(some(7, 1));
+        Dispatch<float>(
+            "NewOp", Device::Cpu(), []<typename>() {}, []<typename>() {});
+      },
+      2);
+  const std::vector<OpRow> rows = table.Rows();
+  EXPECT_THAT(Names(rows), ElementsAre("two scales forward", "scale forward: head, gate",
+                                       "scale forward: gate", "scale forward", "new op"));
+  EXPECT_EQ(rows[1].calls, 2);
+  EXPECT_EQ(rows[1].bytes, 8);
+  EXPECT_EQ(rows[1].operations, 3);
+  EXPECT_EQ(KindName(rows[1].kind), "scan");
+}
+
+RC_GTEST_PROP(OpTableTest, EveryOpOfAPassIsInOneRowAndRowsHaveTheirOwnNames, ()) {
+  const std::vector<float> numbers(6);
+  // Which op, where its operand begins, and how many numbers this has.
+  const auto calls = *rc::gen::container<std::vector<std::tuple<bool, int, int>>>(
+      rc::gen::tuple(rc::gen::arbitrary<bool>(), rc::gen::inRange(0, 3), rc::gen::inRange(1, 4)));
+  OpTable table(Device::Cpu());
+  table.NameMemory(numbers.data(), 2 * sizeof(float), "low");
+  const int64_t repeats = *rc::gen::inRange(1, 4);
+  table.Observe(
+      [&] {
+        for (const auto& [two, begin, count] : calls) {
+          (two ? TwoScalesForward : ScaleForward)(Tensor<const float>(numbers.data() + begin, {count}));
+        }
+      },
+      repeats);
+  std::map<std::pair<bool, int>, int64_t> expected;
+  for (const auto& [two, begin, count] : calls) ++expected[{two, count}];
+  const std::vector<OpRow> rows = table.Rows();
+  RC_ASSERT(rows.size() == expected.size());
+  std::set<std::string> names;
+  for (const OpRow& row : rows) {
+    const bool two = row.name.rfind("two", 0) == 0;
+    RC_ASSERT(row.calls == (expected[{two, static_cast<int>(row.bytes) / 4}]));
+    RC_ASSERT(row.seconds >= 0);
+    RC_ASSERT(names.insert(row.name).second);
+  }
+}
+
+TEST(DeviceMarksTest, MarksAreInOrderAndCountFromZeroAgainAfterClear) {
+  for (const Device& device : TestDevices()) {
+    DeviceMarks marks(device);
+    for (int round = 0; round < 2; ++round) {
+      for (int64_t i = 0; i < 3; ++i) EXPECT_EQ(marks.Mark(), i);
+      EXPECT_GE(marks.SecondsBetween(0, 1), 0);
+      EXPECT_GE(marks.SecondsBetween(0, 2), marks.SecondsBetween(1, 2));
+      marks.Clear();
+    }
+  }
 }
 
 TEST(GoldenTest, TheFilesAreThere) {

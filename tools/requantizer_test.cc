@@ -4,7 +4,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <cstdlib>
 #include <string>
@@ -23,9 +22,7 @@ class RequantizerTest : public testing::Test {
  protected:
   // A run, made once for all tests.
   static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_requantize_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
+    folder_ = new std::string(NewSmallDataFolder("hm11_requantize"));
     RunOptions options = SmallRun(*folder_, "run");
     ASSERT_THAT(ApplyOverrides("small_elements=500", &options.config), IsOk());
     ASSERT_THAT(hm11::Run(options), IsOk());

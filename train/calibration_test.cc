@@ -4,7 +4,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <cmath>
 #include <optional>
@@ -25,9 +24,7 @@ namespace {
 class CalibrationTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string pattern = testing::TempDir() + "/hm11_calibration_XXXXXX";
-    const std::string folder = mkdtemp(pattern.data());
-    ASSERT_THAT(WriteSmallData(folder), IsOk());
+    const std::string folder = NewSmallDataFolder("hm11_calibration");
     config_ = SmallRun(folder, "run").config.model;
     stream_ = *TokenStream::Open(folder + "/t_train_*.bin", config_.vocab);
     exported_ = TrainedLikeWeights(config_);  // none is zero, so that all have gradients

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <optional>
 #include <string>
@@ -19,9 +18,7 @@ namespace {
 class CheckpointTest : public testing::Test {
  protected:
   void SetUp() override {
-    std::string folder = testing::TempDir() + "/hm11_checkpoint_XXXXXX";
-    folder_ = mkdtemp(folder.data());
-    ASSERT_THAT(WriteSmallData(folder_), IsOk());
+    folder_ = NewSmallDataFolder("hm11_checkpoint");
     config_ = SmallRun(folder_, "run").config;
     config_.micro_batch_tokens = config_.sequence;
     stream_ = *TokenStream::Open(folder_ + "/t_train_*.bin", config_.model.vocab);

@@ -123,11 +123,20 @@ absl::StatusOr<std::string> TrainingRun<T>::WriteArtifact(std::vector<NamedTenso
 }
 
 template <typename T>
-absl::Status TrainingRun<T>::LogYardstick() {
+absl::Status TrainingRun<T>::LogYardstick(const Score& score) {
   log_.Progress("compressing the same text by xz -9");
   HM_ASSIGN_OR_RETURN(const Yardstick::Result xz, yardstick_.Wait());
-  log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the same %d bytes of text",
+  log_.Line(absl::StrFormat("yardstick: xz -9 takes %.4f bits per byte of the whole text, %d bytes",
                             xz.bits_per_byte, xz.text_bytes));
+  if (score.bits_per_byte > xz.bits_per_byte) {
+    const int64_t tokens = position_.step * trainer_->tokens_per_step();
+    log_.Line(
+        absl::StrFormat("beaten by xz -9: the model takes %.4f after %d steps on %d tokens, the training "
+                        "text %.2f times; a longer "
+                        "training takes less",
+                        score.bits_per_byte, position_.step, tokens,
+                        static_cast<double>(tokens) / static_cast<double>(inputs_.train.size())));
+  }
   return absl::OkStatus();
 }
 
@@ -182,7 +191,7 @@ absl::Status TrainingRun<T>::Finish() {
   const double eval_ms = SecondsSince(start) * 1e3;
   if (!is_first()) return absl::OkStatus();
   LogStage("scoring", start);
-  HM_RETURN_IF_ERROR(LogYardstick());
+  HM_RETURN_IF_ERROR(LogYardstick(score));
   const std::vector<uint16_t> sample = ShowSample(model.config.model, placed);
   LogScore(score, eval_ms, static_cast<int64_t>(bytes.size()));
   LookInto(model, exported, sample);

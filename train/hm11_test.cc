@@ -4,7 +4,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
@@ -14,6 +13,7 @@
 #include <vector>
 
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_replace.h"
 #include "core/file.h"
 #include "testing/matchers.h"
 #include "train/checkpoint.h"
@@ -31,28 +31,37 @@ constexpr const char* kSmall =
     "time_limit_seconds=0,warmup_steps=2,validation_seconds=0,checkpoint_seconds=0,calibration_tokens=0,"
     "calibration_gradient_tokens=0,sample_tokens=0";
 
+// Where what the program prints goes; -1: to files.
+struct Ends {
+  int output = -1, errors = -1;
+};
+
 class Hm11Test : public testing::Test {
  protected:
-  void SetUp() override {
-    std::string pattern = testing::TempDir() + "/hm11_main_XXXXXX";
-    folder_ = mkdtemp(pattern.data());
-    ASSERT_THAT(WriteSmallData(folder_), IsOk());
-  }
+  void SetUp() override { folder_ = NewSmallDataFolder("hm11_main"); }
 
-  // Starts the program on the small data; standard output and errors go to files, or output to `output`.
-  pid_t Start(const std::string& settings, const std::vector<std::string>& more = {}, int output = -1) {
-    std::vector<std::string> words = {"train/hm11", "--device=cpu", "--preset=tiny",
-                                      absl::StrCat("--set=", kSmall, ",", settings), "--out=" + Path("run")};
+  // Starts the program on the small data.
+  pid_t Start(const std::string& settings, const std::vector<std::string>& more = {}, Ends ends = {}) {
+    std::vector<std::string> words = {"--preset=tiny", absl::StrCat("--set=", kSmall, ",", settings),
+                                      "--out=" + Path("run")};
     if (more.empty() || more[0] != "--resume") words.push_back("--data=" + folder_);
     words.insert(words.end(), more.begin(), more.end());
+    return StartWith(words, ends);
+  }
+  pid_t StartWith(std::vector<std::string> words, Ends ends = {}) {
+    words.insert(words.begin(), {"train/hm11", "--device=cpu"});
     std::vector<char*> pointers;
     for (std::string& word : words) pointers.push_back(word.data());
     pointers.push_back(nullptr);
     const std::string errors = Path("errors"), printed = Path("output");
+    const auto new_file = [](const std::string& path) {
+      return open(path.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600);
+    };
     const pid_t child = fork();
     if (child == 0) {
-      dup2(open(errors.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600), STDERR_FILENO);
-      dup2(output >= 0 ? output : open(printed.c_str(), O_CREAT | O_WRONLY | O_TRUNC, 0600), STDOUT_FILENO);
+      setenv("BUILD_WORKING_DIRECTORY", folder_.c_str(), 1);  // where its relative paths begin
+      dup2(ends.errors >= 0 ? ends.errors : new_file(errors), STDERR_FILENO);
+      dup2(ends.output >= 0 ? ends.output : new_file(printed), STDOUT_FILENO);
       execv("train/hm11", pointers.data());
       _exit(127);
     }
@@ -89,7 +98,11 @@ TEST_F(Hm11Test, ASignalEndsTheRunWithACheckpointAndAShellsCode) {
   // Going on needs no more than the folder, and what makes another run is refused by name.
   EXPECT_EQ(ExitOf(Start("max_steps=1000000,seed=5", {"--resume"})), 1);
   EXPECT_THAT(Errors(), HasSubstr("seed: 1337 -> 5; leave these out, or add --resume_anyway"));
-  const pid_t child = Start("max_steps=1000000,seed=5", {"--resume", "--resume_anyway"});
+  pid_t child = StartWith({"--resume", "--out=" + Path("run")});
+  WaitFor("resumed: step:");
+  kill(child, SIGTERM);
+  EXPECT_EQ(ExitOf(child), 143) << Errors();
+  child = Start("max_steps=1000000,seed=5", {"--resume", "--resume_anyway"});
   WaitFor("resumed_anyway: seed: 1337 -> 5");
   kill(child, SIGTERM);
   EXPECT_EQ(ExitOf(child), 143);
@@ -110,7 +123,7 @@ TEST_F(Hm11Test, ASecondSignalEndsAtOnce) {
 TEST_F(Hm11Test, AnOutputThatEndsDoesNotEndTheRun) {
   int ends[2];
   ASSERT_EQ(pipe2(ends, O_CLOEXEC), 0);
-  const pid_t child = Start("max_steps=12", {}, ends[1]);
+  const pid_t child = Start("max_steps=12", {}, {.output = ends[1]});
   close(ends[1]);
   char some[100];
   ASSERT_GT(read(ends[0], some, sizeof(some)), 0);
@@ -124,6 +137,52 @@ TEST_F(Hm11Test, AStepThatIsLongerThanTheLimitIsToldBeforeTheRun) {
   EXPECT_EQ(ExitOf(Start("time_limit_seconds=0.00001")), 1);
   EXPECT_THAT(Errors(), HasSubstr("longer than time_limit_seconds=1e-05"));
   EXPECT_THAT(*ReadFile(Path("run/train.log")), testing::Not(HasSubstr("step:")));
+}
+
+TEST_F(Hm11Test, TheWarmUpKeepsToItsShareOfTheLimit) {
+  EXPECT_EQ(ExitOf(Start("time_limit_seconds=1,max_steps=1000000,warmup_steps=1000000")), 0) << Errors();
+  const std::string log = *ReadFile(Path("run/train.log"));
+  EXPECT_THAT(log, testing::ContainsRegex("\nwarmup_step:[0-9]{1,6}/1000000 "));
+  EXPECT_THAT(log, HasSubstr("stopping_early: wallclock_cap"));
+}
+
+TEST_F(Hm11Test, RunsThatStartTogetherHaveFoldersOfTheirOwnAndTheVocabularyOfTheirText) {
+  const std::string small = absl::StrReplaceAll(kSmall, {{"vocab=300,", ""}});
+  std::vector<pid_t> children;
+  for (int i = 0; i < 3; ++i) {
+    children.push_back(
+        StartWith({"--preset=tiny", absl::StrCat("--set=max_steps=2,", small), "--data=" + folder_}));
+  }
+  for (const pid_t child : children) EXPECT_EQ(ExitOf(child), 0) << Errors();
+  const absl::StatusOr<std::vector<std::string>> logs = Glob(Path("runs/*/train.log"));
+  ASSERT_THAT(logs, IsOk());
+  EXPECT_EQ(logs->size(), 3u);
+  for (const std::string& log : *logs) {
+    EXPECT_THAT(*ReadFile(log), HasSubstr("vocab=300\n"));
+    EXPECT_THAT(*ReadFile(log), HasSubstr("final_int6_roundtrip_exact"));
+  }
+}
+
+TEST_F(Hm11Test, ATerminalIsToldALossOnlyOnceThereIsOne) {
+  const int terminal = posix_openpt(O_RDWR | O_NOCTTY | O_CLOEXEC);
+  if (terminal < 0) GTEST_SKIP() << "no pseudo-terminals here";
+  ASSERT_EQ(grantpt(terminal), 0);
+  ASSERT_EQ(unlockpt(terminal), 0);
+  const int errors = open(ptsname(terminal), O_RDWR | O_NOCTTY | O_CLOEXEC);
+  ASSERT_GE(errors, 0);
+  const pid_t child = Start("max_steps=24", {}, {.errors = errors});
+  close(errors);
+  std::string shown;
+  char some[4096];
+  // Ends when nobody can write to it any more.
+  for (ssize_t count; (count = read(terminal, some, sizeof(some))) > 0;)
+    shown.append(some, static_cast<size_t>(count));
+  close(terminal);
+  EXPECT_EQ(ExitOf(child), 0) << shown;
+  EXPECT_THAT(shown, HasSubstr("warming up: step 1 of 2"));
+  EXPECT_THAT(shown, HasSubstr("  step 1  "));
+  EXPECT_THAT(shown, testing::ContainsRegex("  step 24  loss [1-9]"));
+  EXPECT_THAT(shown, testing::Not(HasSubstr("loss 0.000")));
 }
 
 }  // namespace

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <chrono>
@@ -58,11 +57,7 @@ TEST(KillBody, DISABLED_Trains) {
 
 class KillTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_kill_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
-  }
+  static void SetUpTestSuite() { folder_ = new std::string(NewSmallDataFolder("hm11_kill")); }
   static void TearDownTestSuite() { delete folder_; }
 
   static std::string Path(const std::string& run, const std::string& file) {

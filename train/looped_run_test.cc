@@ -1,12 +1,12 @@
 // The whole path on models of everything beyond the published architecture at once: layers that loop, gates,
-// parallel residuals, the value residual, and sequences that grow. Such a run is killed and goes on to the bit;
-// its artifact scores in every way there is, is legal in each, and generates what a pass over the text says.
+// parallel residuals, the value residual, and sequences that grow. Such a run is killed and goes on to the
+// bit; its artifact scores in every way there is, is legal in each, and generates what a pass over the text
+// says.
 //
 // The model and the moments it is killed at are drawn anew each time; a failure names them.
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cmath>
@@ -48,8 +48,8 @@ std::string Variable(const char* name) {
   return value == nullptr ? "" : value;
 }
 
-// What the processes do: a tenth of a second of training a step, a checkpoint every third, and at step KILL_AT
-// there is no going on.
+// What the processes do: a tenth of a second of training a step, a checkpoint every third, and at step
+// KILL_AT there is no going on.
 TEST(LoopedRunBody, DISABLED_Trains) {
   RunOptions options = SmallRun(Variable("DATA_FOLDER"), Variable("RUN_NAME"));
   ASSERT_THAT(ApplyOverrides(absl::StrCat("checkpoint_seconds=0.25,warmup_steps=1,", Variable("SETTINGS")),
@@ -88,9 +88,7 @@ std::string AnySettings(std::mt19937& random) {
 class LoopedRunTest : public testing::Test {
  protected:
   static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_looped_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
+    folder_ = new std::string(NewSmallDataFolder("hm11_looped"));
     random_ = new std::mt19937(std::random_device()());
     settings_ = new std::string(AnySettings(*random_));
     ASSERT_EQ(Train("whole", kSteps + 1), 0) << *settings_;
@@ -110,7 +108,8 @@ class LoopedRunTest : public testing::Test {
   static std::string Path(const std::string& run, const std::string& file) {
     return absl::StrCat(*folder_, "/", run, "/", file);
   }
-  // Trains in a process of its own, on from a checkpoint where there is one; its exit code or minus its signal.
+  // Trains in a process of its own, on from a checkpoint where there is one; its exit code or minus its
+  // signal.
   static int Train(const std::string& run, int64_t kill_at) {
     const bool begun = FileExists(Path(run, "checkpoint.safetensors"));
     RankProcesses process("LoopedRunBody.DISABLED_Trains", 1,

@@ -75,6 +75,20 @@ TEST(PlantedWeightTest, IsTrainedSavedAndLoaded) {
   EXPECT_EQ(Planted(ExportWeights<float>(arena, model, loaded)).values, Planted(trained).values);
 }
 
+TEST(PlantedWeightTest, ANameThatTheListDoesNotHaveIsAnError) {
+  const ModelConfig model = SmallModel();
+  Arena arena = Arena::Cpu();
+  ModelWeights<float> weights = NewWeights<float>(arena, model);
+  std::vector<NamedTensor> tensors = InitialWeights(model, 1);
+  tensors.push_back({"planted.loss", {1}, {3}});
+  EXPECT_THAT(ImportWeights<float>(arena, model, tensors, &weights),
+              StatusIs(absl::StatusCode::kInvalidArgument, "tensor planted.loss does not belong"));
+  tensors.pop_back();
+  tensors.back().name += "s";
+  EXPECT_THAT(ImportWeights<float>(arena, model, tensors, &weights),
+              StatusIs(absl::StatusCode::kNotFound, "is missing"));
+}
+
 TEST(PlantedWeightTest, IsQuantizedAsItsLineSays) {
   const ModelConfig model = SmallModel();
   uint64_t text = 0;

@@ -5,7 +5,6 @@
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <signal.h>
-#include <stdlib.h>
 
 #include <chrono>
 #include <cmath>
@@ -58,11 +57,7 @@ TEST(RankBody, DISABLED_Trains) {
 
 class RanksTest : public testing::Test {
  protected:
-  static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_ranks_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
-  }
+  static void SetUpTestSuite() { folder_ = new std::string(NewSmallDataFolder("hm11_ranks")); }
   static void TearDownTestSuite() { delete folder_; }
 
   using Variables = std::vector<std::pair<std::string, std::string>>;

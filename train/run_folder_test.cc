@@ -3,20 +3,17 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/wait.h>
 #include <unistd.h>
 
 #include "core/file.h"
 #include "testing/matchers.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
 
-std::string NewPath() {
-  std::string pattern = testing::TempDir() + "/run_folder_XXXXXX";
-  return std::string(mkdtemp(pattern.data())) + "/runs/one";
-}
+std::string NewPath() { return NewTestFolder("run_folder") + "/runs/one"; }
 
 TEST(RunFolderTest, IsHeldByOneRunAtATime) {
   const std::string path = NewPath();

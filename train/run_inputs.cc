@@ -8,6 +8,7 @@
 #include "core/crc64.h"
 #include "core/file.h"
 #include "core/status.h"
+#include "eval/bits_per_byte.h"
 #include "model/weights.h"
 #include "quant/packed_model.h"
 #include "train/rank_agreement.h"
@@ -32,6 +33,8 @@ absl::StatusOr<RunInputs> OpenInputs(const RunOptions& options) {
                                                    options.config.sequence));
   }
   std::vector<uint16_t> val_tokens = val.Read(0, val.size());
+  HM_RETURN_IF_ERROR(CheckScored(
+      {.tokens = val.size() - 1, .bytes = tokenizer.byte_table().Count(val_tokens)}, options.val_pattern));
   return RunInputs{std::move(program), std::move(train), std::move(val), std::move(tokenizer),
                    std::move(val_tokens)};
 }

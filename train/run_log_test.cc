@@ -4,44 +4,22 @@
 #include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
-#include <sys/resource.h>
 #include <unistd.h>
 
-#include <csignal>
 #include <string>
 
 #include "core/file.h"
 #include "testing/matchers.h"
+#include "testing/small_disk.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
 
 using testing::HasSubstr;
 
-std::string NewFolder() {
-  std::string pattern = testing::TempDir() + "/run_log_XXXXXX";
-  return std::string(mkdtemp(pattern.data()));
-}
-
-// No file may grow past so many bytes while this lives.
-class SmallDisk {
- public:
-  explicit SmallDisk(rlim_t size_bytes) {
-    std::signal(SIGXFSZ, SIG_IGN);
-    getrlimit(RLIMIT_FSIZE, &before_);
-    rlimit small = before_;
-    small.rlim_cur = size_bytes;
-    setrlimit(RLIMIT_FSIZE, &small);
-  }
-  ~SmallDisk() { setrlimit(RLIMIT_FSIZE, &before_); }
-
- private:
-  rlimit before_;
-};
-
 TEST(RunLogTest, GoingOnCutsTheMetricsAndHalfLines) {
-  const std::string folder = NewFolder();
+  const std::string folder = NewTestFolder("run_log");
   int64_t known = 0;
   {
     RunLog log = *RunLog::Open(folder, /*go_on=*/false);
@@ -65,7 +43,7 @@ TEST(RunLogTest, GoingOnCutsTheMetricsAndHalfLines) {
 }
 
 TEST(RunLogTest, AFullDiskIsToldAndNothingIsLost) {
-  const std::string folder = NewFolder();
+  const std::string folder = NewTestFolder("run_log");
   RunLog log = *RunLog::Open(folder, /*go_on=*/false);
   const std::string before(3000, 'x');  // more than the other files that are written meanwhile
   std::fflush(stdout);
@@ -93,7 +71,7 @@ TEST(RunLogTest, AFullDiskIsToldAndNothingIsLost) {
 }
 
 TEST(RunLogTest, AStandardOutputThatFailsIsTold) {
-  const std::string folder = NewFolder();
+  const std::string folder = NewTestFolder("run_log");
   RunLog log = *RunLog::Open(folder, /*go_on=*/false);
   std::fflush(stdout);
   const int kept = dup(STDOUT_FILENO);
@@ -116,7 +94,7 @@ TEST(RunLogTest, AStandardOutputThatFailsIsTold) {
 }
 
 TEST(RunLogTest, ProgressIsForTerminals) {
-  RunLog log = *RunLog::Open(NewFolder(), /*go_on=*/false);
+  RunLog log = *RunLog::Open(NewTestFolder("run_log"), /*go_on=*/false);
   testing::internal::CaptureStderr();  // a file
   log.Progress("step 1 of 2");
   log.Progress("");

@@ -4,17 +4,18 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 #include <sys/resource.h>
 #include <unistd.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cmath>
 #include <csignal>
 #include <cstdio>
 #include <cstdlib>
 #include <fstream>
 #include <string>
+#include <tuple>
 
 #include "absl/strings/match.h"
 #include "absl/strings/str_cat.h"
@@ -38,11 +39,7 @@ namespace {
 class RunTest : public testing::Test {
  protected:
   // Shards and a tokenizer, made once for all tests.
-  static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_run_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
-  }
+  static void SetUpTestSuite() { folder_ = new std::string(NewSmallDataFolder("hm11_run")); }
   static void TearDownTestSuite() { delete folder_; }
 
   static RunOptions Options(const std::string& name) { return SmallRun(*folder_, name); }
@@ -70,9 +67,35 @@ TEST_F(RunTest, LearnsAndScoresWhatTheArtifactHolds) {
         "final_int6_roundtrip_exact val_loss:", "yardstick: xz -9", "sample: "}) {
     EXPECT_THAT(log, testing::HasSubstr(line));
   }
-  // The last line that holds a score is the alias other tools look for.
+  EXPECT_EQ(Logged("learns", "tokens:") + Logged("learns", "unscored:"), 1999) << "targets of the text";
+  EXPECT_GT(Logged("learns", "unscored:"), 0);
+  const double allocated = Logged("learns", "peak memory allocated: "),
+               reserved = Logged("learns", "reserved: ");
+  EXPECT_GT(allocated, 0);
+  EXPECT_LE(allocated, reserved);
+  // xz takes less of so small a grammar than 24 steps can learn, and that is explained.
+  EXPECT_GT(Logged("learns", "beaten by xz -9: the model takes "),
+            Logged("learns", "yardstick: xz -9 takes "));
+  EXPECT_THAT(log, testing::HasSubstr("after 24 steps on 6144 tokens, the training text "));
+  // The last line that holds a score is the alias other tools look for, and says so.
+  EXPECT_LT(log.find("final_int8_zlib_roundtrip: the name under which"),
+            log.find("final_int8_zlib_roundtrip "));
   EXPECT_GT(log.rfind("final_int8_zlib_roundtrip_exact"), log.rfind("final_int6_roundtrip_exact"));
   EXPECT_THAT(ReadModel(*folder_ + "/learns/artifact.hm11"), IsOk());
+}
+
+TEST_F(RunTest, BitsOfACodeAreToldWhereThereAreCodes) {
+  for (const auto& [name, largest, told, untold] :
+       {std::tuple("coded", "500", " bits a code", "no matrix is large enough to be coded"),
+        std::tuple("uncoded", "100000", "no matrix is large enough to be coded", " bits a code")}) {
+    RunOptions options = Options(name);
+    ASSERT_THAT(ApplyOverrides(absl::StrCat("max_steps=1,small_elements=", largest), &options.config),
+                IsOk());
+    ASSERT_THAT(hm11::Run(options), IsOk());
+    const std::string log = *ReadFile(options.folder + "/train.log");
+    EXPECT_THAT(log, testing::HasSubstr(told));
+    EXPECT_THAT(log, testing::Not(testing::HasSubstr(untold)));
+  }
 }
 
 TEST_F(RunTest, TwoRunsWithOneSeedGiveTheSameBits) {
@@ -281,6 +304,10 @@ TEST_F(RunTest, BadInputIsRefusedByName) {
   options.config.model.vocab = 301;
   refused(options, "tokenizer.model");
   options = Options("bad");
+  options.val_pattern = *folder_ + "/of_no_text_*.bin";
+  ASSERT_THAT(WriteShard(*folder_ + "/of_no_text_000000.bin", std::vector<uint16_t>(100, kBosToken)), IsOk());
+  refused(options, "of_no_text_*.bin: its 99 targets stand for no text");
+  options = Options("bad");
   options.config.model.heads = 3;
   refused(options, "heads=3");
   options = Options("bad");
@@ -415,6 +442,43 @@ TEST_F(RunTest, ATimeLimitEndsTheRunAndPeriodsValidateAndSave) {
   }
   EXPECT_THAT(log, testing::Not(testing::HasSubstr("step:5/1000 val_loss:")));
   EXPECT_EQ(ReadCheckpoint(options.folder + "/checkpoint.safetensors")->position.step, 12);
+}
+
+TEST_F(RunTest, SpeedsAreTokensOverTheSecondsThatTheyTook) {
+  RunOptions options = Options("speeds");
+  ASSERT_THAT(ApplyOverrides("log_every=1,max_steps=5", &options.config), IsOk());
+  options.training_seconds = [](int64_t steps) { return 0.5 * static_cast<double>(steps); };
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  const std::string log = *ReadFile(options.folder + "/train.log");
+  for (int step = 1; step <= 5; ++step) {
+    EXPECT_THAT(log, testing::ContainsRegex(absl::StrCat("step:", step, "/5 train_loss:[0-9.]+ train_time:",
+                                                         step * 500, "ms step_avg:500.00ms tok/s:512\n")));
+  }
+  for (const StepMetrics& step : ParseMetrics(*ReadFile(options.folder + "/metrics.jsonl")).steps) {
+    EXPECT_DOUBLE_EQ(step.tokens_per_second, 512) << step.step;
+  }
+}
+
+TEST_F(RunTest, TheClockStandsStillWhileTheRunValidatesAndGoesOnBehindIt) {
+  RunOptions options = Options("clock");
+  options.val_pattern = options.train_pattern;  // long, so that validating takes most of the time
+  ASSERT_THAT(ApplyOverrides("validation_seconds=0.001,report_tokens=0,sample_tokens=0,"
+                             "calibration_tokens=0",
+                             &options.config),
+              IsOk());
+  const auto begin = std::chrono::steady_clock::now();
+  ASSERT_THAT(hm11::Run(options), IsOk());
+  double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - begin).count();
+  const Metrics metrics = ParseMetrics(*ReadFile(options.folder + "/metrics.jsonl"));
+  EXPECT_GT(metrics.validations.size(), 3u);
+  double before = 0;
+  for (const StepMetrics& step : metrics.steps) {
+    EXPECT_GE(step.train_seconds, before) << "step " << step.step;
+    before = step.train_seconds;
+  }
+  // Whatever the machine does meanwhile, what is done in turn takes no longer than all of it.
+  for (const StageMetrics& stage : metrics.stages) seconds -= stage.seconds;
+  EXPECT_LE(metrics.validations.back().train_seconds, seconds);
 }
 
 TEST_F(RunTest, TheAverageIsWhatIsExported) {

@@ -5,6 +5,7 @@
 #include <span>
 #include <vector>
 
+#include "absl/status/status.h"
 #include "absl/strings/str_cat.h"
 #include "core/check.h"
 #include "core/file.h"
@@ -12,6 +13,7 @@
 #include "core/status.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
+#include "testing/test_folder.h"
 
 namespace hm11 {
 namespace {
@@ -24,8 +26,6 @@ std::string Sentence(uint64_t index) {
   };
   return absl::StrCat(pick(subjects, 1), " ", pick(verbs, 2), " ", pick(subjects, 3), ". ");
 }
-
-}  // namespace
 
 absl::Status WriteSmallData(const std::string& folder) {
   uint64_t next = 0;
@@ -44,6 +44,15 @@ absl::Status WriteSmallData(const std::string& folder) {
   const std::span<const uint16_t> all = tokens;
   HM_RETURN_IF_ERROR(WriteShard(folder + "/t_val_000000.bin", all.first(2000)));
   return WriteShard(folder + "/t_train_000000.bin", all.subspan(2000));
+}
+
+}  // namespace
+
+std::string NewSmallDataFolder(absl::string_view name) {
+  const std::string folder = NewTestFolder(name);
+  const absl::Status written = WriteSmallData(folder);
+  HM_CHECK(written.ok());
+  return folder;
 }
 
 RunOptions SmallRun(const std::string& data_folder, const std::string& name) {

@@ -5,14 +5,14 @@
 
 #include <string>
 
-#include "absl/status/status.h"
+#include "absl/strings/string_view.h"
 #include "train/run.h"
 
 namespace hm11 {
 
-// Writes t_train_000000.bin, t_val_000000.bin and tokenizer.model of 300 pieces: documents of a small
-// grammar.
-absl::Status WriteSmallData(const std::string& folder);
+// A new folder for tests, its name begun by `name`, with t_train_000000.bin, t_val_000000.bin and
+// tokenizer.model of 300 pieces: documents of a small grammar. Fatal where it cannot be written.
+std::string NewSmallDataFolder(absl::string_view name);
 
 // Trains on that data in 24 steps on the CPU, into DATA_FOLDER/NAME.
 RunOptions SmallRun(const std::string& data_folder, const std::string& name);

@@ -1,157 +1,15 @@
-// Trainer: plans memory on the plan device with the very code that then runs, and replays one recorded step.
+// Trainer: what its memory is filled with, and replays of one recorded step.
 #include "train/trainer.h"
 
 #include <algorithm>
 #include <chrono>
 #include <type_traits>
 
-#include "absl/strings/str_format.h"
 #include "core/status.h"
-#include "eval/bits_per_byte.h"
-#include "model/language_model.h"
-#include "ops/elementwise.h"
 #include "ops/matmul.h"
-#include "train/calibration.h"
+#include "train/trainer_tensors.h"
 
 namespace hm11 {
-namespace {
-
-// Memory besides the arenas: library handles and workspaces, graphs, and what the driver keeps; on the CPU
-// data, copies of weights and second moments.
-constexpr int64_t kReserveBytes = int64_t{1} << 30;
-
-struct StateTensors {
-  FlatWeights master, gradients, average;
-  Tensor<Bf16> working_copy;
-  Tensor<int32_t> ids, targets, incoming[2];
-  Tensor<float> micro_losses, loss, history;
-  std::unique_ptr<Optimizer> optimizer;
-};
-
-template <typename T>
-StateTensors NewState(Arena& arena, const RunConfig& config, const Communicator& ranks,
-                      int64_t micro_batch_tokens, int64_t history) {
-  const int64_t tokens = config.batch_tokens / ranks.size();
-  StateTensors state;
-  const WeightShare share(config.model, config.optimizer, ranks.rank(), ranks.size());
-  state.gradients = NewFlatWeights(arena, config.model);
-  state.average.flat = arena.NewZero<float>({share.floats()});
-  if constexpr (std::is_same_v<T, Bf16>) {
-    state.master.flat = arena.NewZero<float>({share.floats()});
-    state.working_copy = arena.NewZero<Bf16>({share.whole_floats()});
-  } else {
-    state.master = NewFlatWeights(arena, config.model);
-  }
-  state.ids = arena.New<int32_t>({tokens});
-  state.targets = arena.New<int32_t>({tokens});
-  for (Tensor<int32_t>& batch : state.incoming) batch = arena.New<int32_t>({2, tokens});
-  state.micro_losses = arena.New<float>({tokens / micro_batch_tokens});
-  state.loss = arena.New<float>({1});
-  state.history = arena.NewZero<float>({history, 2});
-  state.optimizer = std::make_unique<Optimizer>(arena, config.model, config.optimizer, state.master,
-                                                state.gradients, state.average, state.working_copy, ranks);
-  return state;
-}
-
-template <typename T>
-ModelWeights<T> ModelView(const ModelConfig& config, const FlatWeights& master, Tensor<Bf16> working_copy) {
-  if constexpr (std::is_same_v<T, Bf16>) {
-    return WorkingCopyView(config, master, working_copy);
-  } else {
-    (void)working_copy;
-    (void)config;
-    return master.view;
-  }
-}
-
-// What forward and backward of a step read and write on this rank.
-template <typename T>
-struct PassOperands {
-  const ModelWeights<T>& weights;
-  Tensor<const int32_t> ids, targets;  // [sequences * sequence]
-  ModelWeights<float>& gradients;      // this rank's part of the mean; adds
-  Tensor<float> micro_losses;          // [micro-batches]
-  Tensor<float> loss;                  // [1]: the mean over all ranks
-};
-
-template <typename T>
-void QueuePasses(Arena& work, const Communicator& ranks, const ModelConfig& model, int64_t sequence,
-                 const PassOperands<T>& pass) {
-  const int64_t micro_batches = pass.micro_losses.size(), tokens = pass.ids.size() / micro_batches;
-  const Shape shape = {tokens / sequence, sequence};
-  const float share = 1.0f / static_cast<float>(micro_batches * ranks.size());
-  for (int64_t m = 0; m < micro_batches; ++m) {
-    LossAndGradient<T>(work, model, pass.weights, pass.ids.Slice(m * tokens, tokens).Reshaped(shape),
-                       pass.targets.Slice(m * tokens, tokens).Reshaped(shape), share, pass.gradients,
-                       pass.micro_losses.Slice(m, 1));
-  }
-  Sum<float>(work, pass.micro_losses, share, pass.loss);
-  ranks.AllReduce(work.device(), pass.loss);
-}
-
-template <typename T>
-MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t micro_batch_tokens,
-                   const Device& device) {
-  Arena state = Arena::Plan(device), work = Arena::Plan(device);
-  StateTensors tensors = NewState<T>(state, config, ranks, micro_batch_tokens, Trainer<T>::kHistory);
-  const ModelWeights<T> weights = ModelView<T>(config.model, tensors.master, tensors.working_copy);
-  for (const Phase& phase : config.Phases()) {
-    work.Reset();
-    QueuePasses<T>(work, ranks, config.ModelIn(phase), phase.sequence,
-                   {.weights = weights,
-                    .ids = tensors.ids,
-                    .targets = tensors.targets,
-                    .gradients = tensors.gradients.view,
-                    .micro_losses = tensors.micro_losses,
-                    .loss = tensors.loss});
-  }
-  tensors.optimizer->Step(work);
-  // A whole set, to be saved or loaded.
-  work.Reset();
-  if (ranks.size() > 1) NewFlatWeights(work, config.model);
-  // Scoring and calibration run where training did.
-  const int64_t score_bytes = ScoreWorkBytes<T>(
-      config.model, {.window = config.sequence, .rows_at_once = micro_batch_tokens}, device);
-  const int64_t calibration_bytes =
-      config.calibration_tokens == 0
-          ? 0
-          : CalibrationWorkBytes<T>(config.model, micro_batch_tokens / config.sequence, config.sequence,
-                                    device);
-  return {.micro_batch_tokens = micro_batch_tokens,
-          .state_bytes = state.high_water_bytes(),
-          .work_bytes = std::max({work.high_water_bytes(), score_bytes, calibration_bytes}),
-          .undo_bytes = tensors.master.flat.size_bytes() + 3 * tensors.average.flat.size_bytes()};
-}
-
-}  // namespace
-
-template <typename T>
-absl::StatusOr<MemoryPlan> PlanMemory(const RunConfig& config, const Communicator& ranks,
-                                      const Device& device, int64_t available_bytes) {
-  const int64_t sequences = config.batch_tokens / ranks.size() / config.sequence;
-  std::vector<int64_t> candidates;  // divisors of the batch, largest first
-  for (int64_t parts = 1; parts <= sequences; ++parts) {
-    if (sequences % parts == 0) candidates.push_back(sequences / parts * config.sequence);
-  }
-  const int64_t usable = available_bytes - kReserveBytes;
-  const int64_t asked = config.micro_batch_tokens;
-  MemoryPlan plan;
-  for (int64_t tokens : candidates) {
-    if (asked != 0 && tokens > asked) continue;
-    plan = PlanFor<T>(config, ranks, tokens, device);
-    const bool fits = plan.total_bytes() <= usable;
-    if (fits && (asked == 0 || tokens == asked)) return plan;
-    if (fits) {
-      return absl::ResourceExhaustedError(absl::StrFormat(
-          "micro_batch_tokens=%d needs %d bytes and device %s has %d free; micro_batch_tokens=%d would fit",
-          asked, PlanFor<T>(config, ranks, asked, device).total_bytes() + kReserveBytes, device.name(),
-          available_bytes, tokens));
-    }
-  }
-  return absl::ResourceExhaustedError(
-      absl::StrFormat("even one sequence of %d tokens at a time needs %d bytes and device %s has %d free",
-                      config.sequence, plan.total_bytes() + kReserveBytes, device.name(), available_bytes));
-}
 
 template <typename T>
 Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device device, const TokenStream& stream,
@@ -433,10 +291,6 @@ absl::Status Trainer<T>::Load(const TrainingState& state) {
   return absl::OkStatus();
 }
 
-template absl::StatusOr<MemoryPlan> PlanMemory<float>(const RunConfig&, const Communicator&, const Device&,
-                                                      int64_t);
-template absl::StatusOr<MemoryPlan> PlanMemory<Bf16>(const RunConfig&, const Communicator&, const Device&,
-                                                     int64_t);
 template class Trainer<float>;
 template class Trainer<Bf16>;
 

@@ -3,7 +3,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <limits>
 #include <string>
@@ -26,9 +25,7 @@ RunConfig Config(const std::string& settings) {
 
 // An arena that is too small is fatal: a step within the planned bytes is the test.
 TEST(TrainerTest, AStepTakesWhatWasPlannedForItsDevice) {
-  std::string folder = testing::TempDir() + "/hm11_trainer_XXXXXX";
-  ASSERT_NE(mkdtemp(folder.data()), nullptr);
-  ASSERT_THAT(WriteSmallData(folder), IsOk());
+  const std::string folder = NewSmallDataFolder("hm11_trainer");
   const TokenStream stream = *TokenStream::Open(folder + "/t_train_*.bin", 300);
   for (const char* settings :
        {"", "micro_batch_tokens=32", "calibration_tokens=0", "layers=AAA,mtp_heads=2", "layers=MMM,state=8",

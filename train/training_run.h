@@ -108,7 +108,7 @@ class TrainingRun {
   void BeginYardstick() {
     if (is_first()) yardstick_.Begin(inputs_.tokenizer, inputs_.val_tokens);
   }
-  absl::Status LogYardstick();
+  absl::Status LogYardstick(const Score& score);
   void LogScore(const Score& score, double eval_ms, int64_t artifact_bytes);
   // Gives the tokens that it shows.
   std::vector<uint16_t> ShowSample(const ModelConfig& model, const ModelWeights<T>& weights);

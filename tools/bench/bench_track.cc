@@ -21,6 +21,7 @@
 #include "core/number_text.h"
 #include "core/program_help.h"
 #include "core/status.h"
+#include "tools/bench/benchmark_comparison.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/machine.h"

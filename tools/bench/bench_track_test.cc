@@ -14,6 +14,7 @@
 #include "absl/strings/str_join.h"
 #include "core/file.h"
 #include "testing/test_folder.h"
+#include "tools/bench/benchmark_comparison.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/bench/benchmark_report.h"
 #include "tools/bench/svg_chart.h"

@@ -1,19 +1,16 @@
-// Records of benchmark runs and their comparison.
+// Records of benchmark runs, made, written and read.
 #include "tools/bench/benchmark_history.h"
 
 #include <algorithm>
 #include <cmath>
 #include <cstdlib>
-#include <limits>
 #include <set>
 #include <utility>
 
 #include "absl/strings/match.h"
-#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_join.h"
-#include "absl/strings/str_replace.h"
 #include "absl/strings/str_split.h"
 #include "absl/strings/strip.h"
 #include "absl/time/time.h"
@@ -240,108 +237,11 @@ double CounterAt(const BenchmarkRow& row, const char* key) {
   return found == row.counters.end() ? 0 : found->second;
 }
 
-// "NVIDIA H200" of "A CPU, 2 cores, NVIDIA H200"; "" without a GPU.
-absl::string_view GpuOf(absl::string_view machine) {
-  const size_t begin = machine.find("NVIDIA");
-  return begin == absl::string_view::npos ? "" : machine.substr(begin);
-}
-
-// What stands before it: the CPU and its cores.
-absl::string_view CpuOf(absl::string_view machine) {
-  return absl::StripSuffix(machine.substr(0, machine.size() - GpuOf(machine).size()), ", ");
-}
-
-bool HaveSameGpu(absl::string_view machine, absl::string_view other) {
-  return machine == other || (!GpuOf(machine).empty() && GpuOf(machine) == GpuOf(other));
-}
-bool HaveSameCpu(absl::string_view machine, absl::string_view other) {
-  return machine == other || (!CpuOf(machine).empty() && CpuOf(machine) == CpuOf(other));
-}
-
-// Whether a benchmark ran on the CPU, whatever GPU the machine has.
-bool IsOfCpu(const std::string& name) {
-  const std::vector<absl::string_view> words = absl::StrSplit(name, '/');
-  return std::find(words.begin(), words.end(), "cpu") != words.end();
-}
-
-bool ShareABenchmark(const BenchmarkRecord& a, const BenchmarkRecord& b) {
-  return std::any_of(a.rows.begin(), a.rows.end(),
-                     [&](const auto& row) { return b.rows.count(row.first) > 0; });
-}
-
-double ChangeFactor(const RatioChange& change) { return change.after / change.before; }
-
 }  // namespace
 
 double BenchmarkRow::GigabytesPerSecond() const {
   const double bytes = CounterAt(*this, "bytes_per_second");
   return bytes > 0 ? bytes / 1e9 : CounterAt(*this, "GB/s");
-}
-
-absl::StatusOr<NamingRule> NamingRule::Create(const Patterns& patterns) {
-  NamingRule rule;
-  rule.patterns_ = patterns;
-  const std::pair<const std::string*, std::regex*> expressions[] = {{&patterns.algorithm, &rule.algorithm_},
-                                                                    {&patterns.ceiling, &rule.ceiling_}};
-  for (const auto& [pattern, expression] : expressions) {
-    try {
-      *expression = std::regex(*pattern);
-    } catch (const std::regex_error& error) {
-      return absl::InvalidArgumentError(
-          absl::StrCat("pattern '", *pattern, "' is not a regular expression: ", error.what()));
-    }
-  }
-  if (rule.algorithm_.mark_count() < 1) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("pattern '", patterns.algorithm, "' has no group (...) that holds the algorithm"));
-  }
-  return rule;
-}
-
-std::string NamingRule::Algorithm(const std::string& name) const {
-  std::smatch match;
-  return std::regex_search(name, match, algorithm_) ? match[1].str() : "";
-}
-
-std::string NamingRule::BaselineName(const std::string& name) const {
-  std::smatch match;
-  if (!std::regex_search(name, match, algorithm_) || !match[1].matched) return "";
-  std::string baseline = name;
-  baseline.replace(static_cast<size_t>(match.position(1)), static_cast<size_t>(match.length(1)),
-                   patterns_.baseline);
-  return baseline;
-}
-
-std::optional<double> NamingRule::Length(const std::string& name) const {
-  for (absl::string_view part : absl::StrSplit(name, '/')) {
-    double length = 0;
-    if (absl::ConsumePrefix(&part, absl::StrCat(patterns_.length, ":")) && absl::SimpleAtod(part, &length)) {
-      return length;
-    }
-  }
-  return std::nullopt;
-}
-
-std::string NamingRule::Panel(const std::string& name, bool for_algorithms) const {
-  std::string rest = name;
-  std::smatch match;
-  if (for_algorithms && std::regex_search(name, match, algorithm_) && match[1].matched) {
-    rest.erase(static_cast<size_t>(match.position(1)), static_cast<size_t>(match.length(1)));
-  }
-  std::vector<std::string> parts;
-  for (absl::string_view part : absl::StrSplit(rest, '/', absl::SkipEmpty())) {
-    if (!absl::StartsWith(part, absl::StrCat(patterns_.length, ":"))) parts.emplace_back(part);
-  }
-  return absl::StrJoin(parts, "/");
-}
-
-bool NamingRule::IsCeilingOf(const std::string& copy, const std::string& name) const {
-  if (!IsCeiling(copy)) return false;
-  const std::vector<absl::string_view> words = absl::StrSplit(name, '/');
-  const std::vector<absl::string_view> of_copy = absl::StrSplit(copy, '/');
-  return std::all_of(of_copy.begin() + 1, of_copy.end(), [&](absl::string_view word) {
-    return absl::StrContains(word, ":") || std::find(words.begin(), words.end(), word) != words.end();
-  });
 }
 
 absl::StatusOr<BenchmarkRecord> RecordFromGoogleBenchmark(absl::string_view json, const NamingRule& rule,
@@ -436,80 +336,6 @@ absl::Status AppendToHistory(const std::string& path, const BenchmarkRecord& rec
   }
   if (!text.empty() && text.back() != '\n') text += '\n';
   return WriteFile(path, absl::StrCat(text, RecordToLine(record), "\n"));
-}
-
-Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, double threshold) {
-  Comparison comparison;
-  const bool same_cpu = HaveSameCpu(before.run.machine, after.run.machine);
-  const bool same_gpu = HaveSameGpu(before.run.machine, after.run.machine);
-  for (const auto& entry : before.rows) {
-    const std::string& name = entry.first;
-    const BenchmarkRow& old_row = entry.second;
-    if (!(IsOfCpu(name) ? same_cpu : same_gpu)) continue;
-    const auto found = after.rows.find(name);
-    if (found == after.rows.end()) {
-      comparison.gone.push_back(name);
-      continue;
-    }
-    const BenchmarkRow& new_row = found->second;
-    const auto judge = [&, &name = name, &old_row = old_row](const char* ratio,
-                                                             std::optional<double> old_value,
-                                                             std::optional<double> new_value) {
-      if (!old_value || !new_value || *old_value <= 0) return;
-      ++comparison.ratios_compared;
-      const RatioChange change = {.name = name,
-                                  .ratio = ratio,
-                                  .before = *old_value,
-                                  .after = *new_value,
-                                  .milliseconds_before = old_row.milliseconds,
-                                  .milliseconds_after = new_row.milliseconds,
-                                  .spread_after = new_row.spread};
-      if (change.after < change.before * (1 - threshold)) comparison.losses.push_back(change);
-      if (change.after > change.before * (1 + threshold)) comparison.gains.push_back(change);
-    };
-    judge("speedup", old_row.speedup, new_row.speedup);
-    judge("share of the ceiling", old_row.ceiling_share, new_row.ceiling_share);
-  }
-  const auto worse = [](const RatioChange& a, const RatioChange& b) {
-    return ChangeFactor(a) < ChangeFactor(b);
-  };
-  const auto better = [](const RatioChange& a, const RatioChange& b) {
-    return ChangeFactor(a) > ChangeFactor(b);
-  };
-  std::stable_sort(comparison.losses.begin(), comparison.losses.end(), worse);
-  std::stable_sort(comparison.gains.begin(), comparison.gains.end(), better);
-  return comparison;
-}
-
-std::vector<RecordPair> NewestPairs(const std::vector<BenchmarkRecord>& history, absl::string_view machine) {
-  if (history.empty()) return {};
-  std::vector<const BenchmarkRecord*> by_date;
-  for (const BenchmarkRecord& record : history) by_date.push_back(&record);
-  // Dates in one format and zone sort as text; equal ones keep the order of the file.
-  std::stable_sort(by_date.begin(), by_date.end(),
-                   [](const auto* a, const auto* b) { return a->run.date < b->run.date; });
-  const std::string newest_machine = by_date.back()->run.machine;
-  std::vector<RecordPair> pairs;
-  for (auto record = by_date.rbegin(); record != by_date.rend(); ++record) {
-    const RunDescription& run = (*record)->run;
-    if (machine.empty()
-            ? !HaveSameGpu(run.machine, newest_machine) && !HaveSameCpu(run.machine, newest_machine)
-            : !absl::StrContains(run.machine, machine)) {
-      continue;
-    }
-    const auto pair = std::find_if(pairs.begin(), pairs.end(), [&](const RecordPair& newer) {
-      return newer.after->run.program == run.program && ShareABenchmark(*newer.after, **record);
-    });
-    if (pair == pairs.end()) {
-      pairs.push_back({.before = nullptr, .after = *record});
-    } else if (pair->before == nullptr) {
-      pair->before = *record;
-    }
-  }
-  std::stable_sort(pairs.begin(), pairs.end(), [](const RecordPair& a, const RecordPair& b) {
-    return a.after->run.program < b.after->run.program;
-  });
-  return pairs;
 }
 
 }  // namespace hm11

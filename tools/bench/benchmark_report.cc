@@ -10,6 +10,7 @@
 #include "absl/strings/str_format.h"
 #include "absl/strings/str_replace.h"
 #include "core/number_text.h"
+#include "tools/bench/benchmark_comparison.h"
 #include "tools/bench/svg_chart.h"
 #include "train/report/html.h"
 

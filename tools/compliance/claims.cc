@@ -11,6 +11,7 @@
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_replace.h"
 #include "absl/strings/strip.h"
+#include "core/status.h"
 #include "nlohmann/json.hpp"
 
 namespace hm11 {
@@ -231,6 +232,70 @@ int64_t LineOf(absl::string_view text, size_t byte) {
   return 1 + std::count(text.begin(), text.begin() + static_cast<int64_t>(std::min(byte, text.size())), '\n');
 }
 
+// InvalidArgument as of ParseClaims.
+absl::StatusOr<Json> ParseObject(absl::string_view json) {
+  if (json.size() > kLongestJson) {
+    return absl::InvalidArgumentError(absl::StrCat(json.size(), " bytes; more than a MiB is not read"));
+  }
+  if (NestingOf(json) > kDeepest) {
+    return absl::InvalidArgumentError(absl::StrCat("nested more than ", kDeepest, " deep; not read"));
+  }
+  Json root;
+  try {
+    root = Json::parse(json.begin(), json.end());
+  } catch (const Json::parse_error& error) {
+    return absl::InvalidArgumentError(absl::StrCat("not JSON from line ", LineOf(json, error.byte), " on"));
+  } catch (const Json::exception&) {
+    return absl::InvalidArgumentError("JSON with a number that is out of range");
+  }
+  if (!root.is_object()) return absl::InvalidArgumentError("JSON, but not an object");
+  return root;
+}
+
+// What a submission says of itself as a whole.
+void ReadFields(const Json& root, SubmissionClaims* claims) {
+  claims->author = FirstText(root, {"author", "authors"});
+  claims->github_id = FirstText(root, {"github_id", "github", "github_username"});
+  claims->name = FirstText(root, {"name", "title", "submission_name"});
+  claims->date = FirstText(root, {"date", "submission_date"});
+  claims->track = FirstText(root, {"track"});
+  claims->hardware = FirstText(root, {"hardware", "gpu", "gpus"});
+  claims->val_loss = FirstNumber(
+      root, {"val_loss", "val_loss_mean", "mean_val_loss", "val_loss_nats", "val_loss_nats_mean"});
+  claims->val_bpb = FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact",
+                                       "final_val_bpb", "bpb", "val_bpb_3seed_mean"});
+  if (const auto found = root.find("val_bpb"); found != root.end() && !claims->val_bpb && !found->is_null()) {
+    claims->no_score = found->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 40);
+  }
+  claims->bytes_total = LargestWhole(
+      root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
+             "total_submission_bytes", "submission_bytes", "artifact_bytes_mean", "artifact_size_bytes"});
+  claims->bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
+  claims->bytes_model =
+      LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_int8_zlib", "bytes_model_compressed"});
+  claims->train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
+}
+
+// What it says of each seed; the largest artifact of all counts.
+void ReadAllSeeds(const Json& root, SubmissionClaims* claims) {
+  for (const char* key : {"seeds", "seed", "seed_results", "per_seed", "results_by_seed", "runs"}) {
+    if (const auto found = root.find(key); found != root.end()) ReadSeeds(*found, &claims->seeds);
+  }
+  ReadScoresInOrder(root, &claims->seeds);
+  ReadSeedFields(root, &claims->seeds);
+  if (const auto found = root.find("results"); found != root.end() && found->is_object()) {
+    ReadSeedFields(*found, &claims->seeds);
+  }
+  for (const char* key :
+       {"val_bpb_seeds", "val_bpb_per_seed", "per_seed_val_bpb", "val_bpb_by_seed", "per_seed_results"}) {
+    // A list of these holds scores.
+    const auto found = root.find(key);
+    if (found != root.end() && found->is_object()) ReadSeeds(*found, &claims->seeds);
+  }
+  for (const auto& [seed, claim] : claims->seeds)
+    claims->bytes_total = std::max(claims->bytes_total, claim.artifact_bytes);
+}
+
 }  // namespace
 
 bool LooksLikeFileName(absl::string_view text) {
@@ -251,59 +316,10 @@ int64_t SubmissionClaims::LineOf(const std::string& key) const {
 }
 
 absl::StatusOr<SubmissionClaims> ParseClaims(absl::string_view json) {
-  if (json.size() > kLongestJson) {
-    return absl::InvalidArgumentError(absl::StrCat(json.size(), " bytes; more than a MiB is not read"));
-  }
-  if (NestingOf(json) > kDeepest) {
-    return absl::InvalidArgumentError(absl::StrCat("nested more than ", kDeepest, " deep; not read"));
-  }
-  Json root;
-  try {
-    root = Json::parse(json.begin(), json.end());
-  } catch (const Json::parse_error& error) {
-    return absl::InvalidArgumentError(absl::StrCat("not JSON from line ", LineOf(json, error.byte), " on"));
-  } catch (const Json::exception&) {
-    return absl::InvalidArgumentError("JSON with a number that is out of range");
-  }
-  if (!root.is_object()) return absl::InvalidArgumentError("JSON, but not an object");
-
+  HM_ASSIGN_OR_RETURN(const Json root, ParseObject(json));
   SubmissionClaims claims;
-  claims.author = FirstText(root, {"author", "authors"});
-  claims.github_id = FirstText(root, {"github_id", "github", "github_username"});
-  claims.name = FirstText(root, {"name", "title", "submission_name"});
-  claims.date = FirstText(root, {"date", "submission_date"});
-  claims.track = FirstText(root, {"track"});
-  claims.hardware = FirstText(root, {"hardware", "gpu", "gpus"});
-  claims.val_loss = FirstNumber(
-      root, {"val_loss", "val_loss_mean", "mean_val_loss", "val_loss_nats", "val_loss_nats_mean"});
-  claims.val_bpb = FirstNumber(root, {"val_bpb", "val_bpb_mean", "mean_val_bpb", "val_bpb_exact",
-                                      "final_val_bpb", "bpb", "val_bpb_3seed_mean"});
-  if (const auto found = root.find("val_bpb"); found != root.end() && !claims.val_bpb && !found->is_null()) {
-    claims.no_score = found->dump(-1, ' ', false, Json::error_handler_t::replace).substr(0, 40);
-  }
-  claims.bytes_total = LargestWhole(
-      root, {"bytes_total", "total_bytes", "artifact_bytes", "artifact_bytes_max", "bytes_total_max",
-             "total_submission_bytes", "submission_bytes", "artifact_bytes_mean", "artifact_size_bytes"});
-  claims.bytes_code = LargestWhole(root, {"bytes_code", "code_bytes"});
-  claims.bytes_model =
-      LargestWhole(root, {"bytes_model", "model_bytes", "bytes_model_int8_zlib", "bytes_model_compressed"});
-  claims.train_seconds = FirstNumber(root, {"wallclock_seconds", "train_seconds", "train_time_seconds"});
-  for (const char* key : {"seeds", "seed", "seed_results", "per_seed", "results_by_seed", "runs"}) {
-    if (const auto found = root.find(key); found != root.end()) ReadSeeds(*found, &claims.seeds);
-  }
-  ReadScoresInOrder(root, &claims.seeds);
-  ReadSeedFields(root, &claims.seeds);
-  if (const auto found = root.find("results"); found != root.end() && found->is_object()) {
-    ReadSeedFields(*found, &claims.seeds);
-  }
-  for (const char* key :
-       {"val_bpb_seeds", "val_bpb_per_seed", "per_seed_val_bpb", "val_bpb_by_seed", "per_seed_results"}) {
-    // A list of these holds scores.
-    const auto found = root.find(key);
-    if (found != root.end() && found->is_object()) ReadSeeds(*found, &claims.seeds);
-  }
-  for (const auto& [seed, claim] : claims.seeds)
-    claims.bytes_total = std::max(claims.bytes_total, claim.artifact_bytes);
+  ReadFields(root, &claims);
+  ReadAllSeeds(root, &claims);
   if (const auto found = root.find("compliance"); found != root.end() && found->is_object()) {
     for (const auto& [key, value] : found->items()) {
       if (value.is_boolean()) claims.compliance[key] = value.get<bool>();

@@ -34,6 +34,40 @@ std::string Outside(const PythonStatement& statement) {
   return "";
 }
 
+struct Packing {
+  bool opaque = false;   // something that runs cannot be read
+  int64_t unpacked = 0;  // bytes of the largest packed source
+};
+
+// How the programs that the entry uses are packed; says each layer.
+Packing LookAtPacking(const SubmissionFolder& folder, Condition* condition) {
+  Packing packing;
+  for (const ProgramFile& program : folder.programs) {
+    if (!program.used_by_entry) continue;
+    for (const PackedLayer& layer : program.code.layers) {
+      packing.unpacked = std::max(packing.unpacked, layer.unpacked_bytes);
+      condition->Add(absl::StrCat(layer.packed_bytes, " characters of ", layer.how, " unpack to ",
+                                  layer.unpacked_bytes, " bytes of source"),
+                     {{program.name, 0}});
+    }
+    const bool runs_text =
+        absl::StrContains(program.code.text, "exec(") || absl::StrContains(program.code.text, "marshal");
+    for (const PackedLayer& layer : program.code.opaque) {
+      condition->Add(absl::StrCat(layer.packed_bytes, " characters that are no source text"),
+                     {{program.name, 0}});
+      packing.opaque = packing.opaque || runs_text;
+    }
+    if (absl::EndsWith(program.name, ".so")) {
+      packing.opaque = true;
+      condition->Add("machine code", {{program.name, 0}});
+    } else if (program.code.text.empty() && program.bytes > 0) {
+      packing.opaque = true;
+      condition->Add("could not be read", {{program.name, 0}});
+    }
+  }
+  return packing;
+}
+
 }  // namespace
 
 void JudgeSelfContained(const Case& subject, Condition* condition) {
@@ -86,44 +120,20 @@ void JudgeReadableCode(const Case& subject, Condition* condition) {
   if (entry == nullptr) {
     return condition->Add("no program to look at");
   }
-  bool opaque = false;
-  int64_t unpacked = 0;
-  for (const ProgramFile& program : folder.programs) {
-    if (!program.used_by_entry) continue;
-    for (const PackedLayer& layer : program.code.layers) {
-      unpacked = std::max(unpacked, layer.unpacked_bytes);
-      condition->Add(absl::StrCat(layer.packed_bytes, " characters of ", layer.how, " unpack to ",
-                                  layer.unpacked_bytes, " bytes of source"),
-                     {{program.name, 0}});
-    }
-    const bool runs_text =
-        absl::StrContains(program.code.text, "exec(") || absl::StrContains(program.code.text, "marshal");
-    for (const PackedLayer& layer : program.code.opaque) {
-      condition->Add(absl::StrCat(layer.packed_bytes, " characters that are no source text"),
-                     {{program.name, 0}});
-      opaque = opaque || runs_text;
-    }
-    if (absl::EndsWith(program.name, ".so")) {
-      opaque = true;
-      condition->Add("machine code", {{program.name, 0}});
-    } else if (program.code.text.empty() && program.bytes > 0) {
-      opaque = true;
-      condition->Add("could not be read", {{program.name, 0}});
-    }
-  }
-  if (opaque) {
+  const Packing packing = LookAtPacking(folder, condition);
+  if (packing.opaque) {
     condition->strict = Verdict::kFail;
     return;
   }
   condition->SetBoth(Verdict::kPass);
-  if (unpacked == 0) return;
+  if (packing.unpacked == 0) return;
   // Packed, but for people the same text must lie beside it.
   int64_t copies = 0;
   for (const ProgramFile& program : folder.programs) copies += program.for_readers ? program.bytes : 0;
   const bool source_beside =
-      copies * 2 > unpacked ||
+      copies * 2 > packing.unpacked ||
       std::any_of(folder.programs.begin(), folder.programs.end(), [&](const ProgramFile& program) {
-        return !program.used_by_entry && !program.code.packed() && program.bytes * 2 > unpacked;
+        return !program.used_by_entry && !program.code.packed() && program.bytes * 2 > packing.unpacked;
       });
   if (!source_beside) {
     condition->strict = Verdict::kFail;

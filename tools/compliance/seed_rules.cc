@@ -108,6 +108,42 @@ std::set<int64_t> LoggedSeeds(const std::vector<const LoggedRun*>& runs) {
   return seeds;
 }
 
+struct Sameness {
+  bool one_program = true;
+  bool one_configuration = true;
+  bool programs_known = true;
+};
+
+// Whether the runs are of one program, that of the folder, and of one configuration; says what differs.
+Sameness CompareRuns(const Case& subject, const std::vector<const LoggedRun*>& runs, Condition* condition) {
+  Sameness same{.programs_known = !runs.empty()};
+  for (const LoggedRun* run : runs) {
+    const LoggedRun& first = *runs.front();
+    if (run->source_hash == 0) same.programs_known = false;
+    for (const auto& difference : {DifferentPrograms(first, *run), SettingOfOneOnly(first, *run)}) {
+      if (!difference) continue;
+      same.one_program = false;
+      condition->facts.push_back(*difference);
+    }
+    if (const auto difference = DifferingSetting(subject, first, *run)) {
+      same.one_configuration = false;
+      condition->facts.push_back(*difference);
+    }
+  }
+  const ProgramFile* entry = subject.folder.entry_program();
+  if (entry != nullptr && same.programs_known && same.one_program) {
+    const std::string text = entry->code.text.substr(0, static_cast<size_t>(entry->bytes));
+    if (SourceHash(text) != runs.front()->source_hash) {
+      same.one_program = false;
+      condition->Add(absl::StrCat("the program in the logs (", runs.front()->source_bytes,
+                                  " bytes) is not the one in the folder (", entry->bytes, " bytes)"),
+                     {{runs.front()->path, 0}, {entry->name, 0}}, Sureness::kWorkedOut);
+    }
+  }
+  if (!same.programs_known) condition->Add("not every log holds its program's text");
+  return same;
+}
+
 }  // namespace
 
 // Where no seeds are claimed, the runs of the configuration that has the most of them; else all.
@@ -145,31 +181,7 @@ void JudgeSeeds(const Case& subject, Condition* condition) {
   if (runs.size() < subject.runs.size()) {
     condition->Add(absl::StrCat(subject.runs.size() - runs.size(), " more of other configurations"));
   }
-  bool one_program = true, one_configuration = true, programs_known = !runs.empty();
-  for (const LoggedRun* run : runs) {
-    const LoggedRun& first = *runs.front();
-    if (run->source_hash == 0) programs_known = false;
-    for (const auto& difference : {DifferentPrograms(first, *run), SettingOfOneOnly(first, *run)}) {
-      if (!difference) continue;
-      one_program = false;
-      condition->facts.push_back(*difference);
-    }
-    if (const auto difference = DifferingSetting(subject, first, *run)) {
-      one_configuration = false;
-      condition->facts.push_back(*difference);
-    }
-  }
-  const ProgramFile* entry = subject.folder.entry_program();
-  if (entry != nullptr && programs_known && one_program) {
-    const std::string text = entry->code.text.substr(0, static_cast<size_t>(entry->bytes));
-    if (SourceHash(text) != runs.front()->source_hash) {
-      one_program = false;
-      condition->Add(absl::StrCat("the program in the logs (", runs.front()->source_bytes,
-                                  " bytes) is not the one in the folder (", entry->bytes, " bytes)"),
-                     {{runs.front()->path, 0}, {entry->name, 0}}, Sureness::kWorkedOut);
-    }
-  }
-  if (!programs_known) condition->Add("not every log holds its program's text");
+  const auto [one_program, one_configuration, programs_known] = CompareRuns(subject, runs, condition);
   const auto enough = static_cast<size_t>(subject.practice.seeds);
   const bool strict_fails = logged.size() < 3 || !one_program || !one_configuration;
   condition->strict = strict_fails ? Verdict::kFail : programs_known ? Verdict::kPass : Verdict::kCannotTell;

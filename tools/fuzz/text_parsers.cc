@@ -14,6 +14,7 @@
 #include "data/documents.h"
 #include "data/shard.h"
 #include "data/tokenizer.h"
+#include "tools/bench/benchmark_comparison.h"
 #include "tools/bench/benchmark_history.h"
 #include "tools/fuzz/hostile_input.h"
 #include "train/config.h"

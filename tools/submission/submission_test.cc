@@ -4,7 +4,6 @@
 
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
-#include <stdlib.h>
 
 #include <algorithm>
 #include <cmath>
@@ -43,9 +42,7 @@ class SubmissionTest : public testing::Test {
  protected:
   // Three runs of seconds, two of them one submission.
   static void SetUpTestSuite() {
-    std::string pattern = testing::TempDir() + "/hm11_submission_XXXXXX";
-    folder_ = new std::string(mkdtemp(pattern.data()));
-    ASSERT_THAT(WriteSmallData(*folder_), IsOk());
+    folder_ = new std::string(NewSmallDataFolder("hm11_submission"));
     for (const int seed : {1, 2}) {
       RunOptions options = SmallRun(*folder_, absl::StrCat("run", seed));
       options.config.seed = seed;

@@ -1,5 +1,5 @@
-// Line charts of a run's course as SVG text: linear or logarithmic x, linear y with an axis on the right too, guides, a faint line of raw
-// values behind a smooth one.
+// Line charts of a run's course as SVG text: linear or logarithmic x, linear y with an axis on the right too,
+// guides, a faint line of raw values behind a smooth one.
 //
 // Drawn 440 units wide, so that text can be read where a card is as narrow as a phone. Colours come from the
 // page's style sheet: lines carry class "s1" to "s7". Each chart has a title and a description for those who

@@ -23,7 +23,7 @@ inline RunRecord MadeUpRun(const std::string& name, int64_t steps) {
   run.settings = {{"preset", "tiny"}, {"dim", absl::StrCat(64 + steps % 64)}, {"seed", "1337"}};
   run.data = {.train_pattern = "/data/books/some_train_*.bin",
               .train_fingerprint = "1000 tokens, 0123456789abcdef"};
-  run.logged = {{"yardstick", "xz -9 takes 2.3342 bits per byte of the same 5 bytes of text"},
+  run.logged = {{"yardstick", "xz -9 takes 2.3342 bits per byte of the whole text, 5 bytes"},
                 {"program_crc64", "c619a4e481973812 packed:273020 launcher:2805"}};
   run.metrics.version = kMetricsVersion;
   run.metrics.starts = {{.max_steps = steps,
