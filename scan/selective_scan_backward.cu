@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "core/launch.cuh"
-#include "scan/selective_scan_backward_recurrence.cuh"
+#include "scan/selective_scan_backward_kernels.cuh"
 #include "scan/selective_scan_backward_sums.cuh"
 #include "scan/selective_scan_cuda.h"
 #include "scan/selective_scan_plan.cuh"
@@ -131,19 +131,26 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
   }
 }
 
-// <states, state groups, blocks of an SM>, for so many states.
-template <bool kWhole>
+// <states, state groups, tokens of a tile, blocks of an SM>, for so many states.
+template <typename T, bool kWhole>
 struct BackwardShapes {
-  using UpTo8 = BackwardShape<8, 4, 3, kWhole>;
-  using UpTo16 = BackwardShape<16, 4, 3, kWhole>;
-  using UpTo32 = BackwardShape<32, 8, 3, kWhole>;
-  using UpTo64 = BackwardShape<64, 8, 2, kWhole>;
+  using UpTo8 = BackwardShape<8, 4, 16, 2, kWhole>;
+  using UpTo16 = BackwardShape<16, 4, 16, 2, kWhole>;
+  using UpTo32 = BackwardShape<32, 8, 16, 2, kWhole>;
+  using UpTo64 = BackwardShape<64, 8, 16, 2, kWhole>;
+};
+template <bool kWhole>
+struct BackwardShapes<Bf16, kWhole> {
+  using UpTo8 = BackwardShape<8, 4, 16, 3, kWhole>;
+  using UpTo16 = BackwardShape<16, 4, 16, 3, kWhole>;
+  using UpTo32 = BackwardShape<32, 8, 32, 3, kWhole>;
+  using UpTo64 = BackwardShape<64, 8, 32, 2, kWhole>;
 };
 
 // Calls function(Shape()) with the shape for this many states.
-template <bool kWhole, typename Function>
+template <typename T, bool kWhole, typename Function>
 auto WithBackwardShape(int64_t states, Function function) {
-  using Shapes = BackwardShapes<kWhole>;
+  using Shapes = BackwardShapes<T, kWhole>;
   if (states <= 8) return function(typename Shapes::UpTo8());
   if (states <= 16) return function(typename Shapes::UpTo16());
   if (states <= 32) return function(typename Shapes::UpTo32());
@@ -163,7 +170,7 @@ bool IsWhole(const SelectiveScanGradArgs<T>& args) {
 
 template <typename T>
 int64_t SelectiveScanBackwardScratchBytes(const SelectiveScanGradArgs<T>& args) {
-  return WithBackwardShape<false>(args.forward.a_log.dim(1), [&](auto shape) {
+  return WithBackwardShape<T, false>(args.forward.a_log.dim(1), [&](auto shape) {
     return BackwardScratchBytes<T, decltype(shape)>(args.forward);
   });
 }
@@ -174,9 +181,9 @@ void SelectiveScanBackward(const Device& device, Tensor<uint8_t> scratch,
   const auto run = [&](auto shape) { Backward<T, decltype(shape)>(device, scratch, args); };
   const int64_t states = args.forward.a_log.dim(1);
   if constexpr (std::is_same_v<T, Bf16>) {
-    if (IsWhole(args)) return WithBackwardShape<true>(states, run);
+    if (IsWhole(args)) return WithBackwardShape<T, true>(states, run);
   }
-  WithBackwardShape<false>(states, run);
+  WithBackwardShape<T, false>(states, run);
 }
 
 template int64_t SelectiveScanBackwardScratchBytes<float>(const SelectiveScanGradArgs<float>&);
