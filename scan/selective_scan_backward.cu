@@ -35,23 +35,14 @@ struct BackwardScratch {
 };
 
 template <typename T, typename Shape>
-BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const BackwardScratch<T>& scratch) {
+BackwardOperands<T> ReadBackwardOperands(const SelectiveScanGradArgs<T>& args,
+                                         const BackwardScratch<T>& scratch) {
   const SelectiveScanArgs<T>& forward = args.forward;
-  const int64_t inner = forward.x.dim(2), states = forward.a_log.dim(1);
-  BackwardOperands<T> p = {};
-  p.x = forward.x.data();
-  p.delta = forward.delta.data();
-  p.b = forward.b.data();
-  p.c = forward.c.data();
-  p.z = forward.z.data();
-  p.dy = args.dy.data();
-  p.delta_bias = forward.delta_bias.data();
-  p.a_log = forward.a_log.data();
-  p.d = forward.d.data();
+  BackwardOperands<T> p = {ReadOperands(forward, scratch.cut, Shape::kBlockChannels, Shape::kThreadStates)};
   p.ungated = forward.saved.ungated.data();
+  p.dy = args.dy.data();
   p.saved_states = forward.saved.states.data();
   p.dfinal_state = args.dfinal_state.data();
-  p.reset = forward.reset.data();
   p.dx = args.dx.data();
   p.ddelta = args.ddelta.data();
   p.dz = args.dz.data();
@@ -60,33 +51,15 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.dd = scratch.dd;
   p.ddelta_bias = scratch.ddelta_bias;
   p.dinitial_state = args.dinitial_state.data();
-  p.effects = scratch.cut.effects;
-  p.chain = scratch.cut.chain;
-  p.b_stride = forward.b.stride();
-  p.c_stride = forward.c.stride();
-  p.z_stride = forward.z.stride();
   p.dz_stride = args.dz.stride();
-  p.batch = static_cast<int>(forward.x.dim(0));
-  p.time = static_cast<int>(forward.x.dim(1));
-  p.inner = static_cast<int>(inner);
-  p.states = static_cast<int>(states);
-  p.channel_blocks = static_cast<int>(scratch.channel_blocks);
-  p.segments = scratch.cut.segments;
-  p.segment_tokens = scratch.cut.parallel.tokens;
-  p.softplus = forward.softplus;
-  p.channel_vectors = true;
   for (const void* rows :
-       {static_cast<const void*>(p.x), static_cast<const void*>(p.delta), static_cast<const void*>(p.dy),
-        static_cast<const void*>(p.dx), static_cast<const void*>(p.ddelta)}) {
-    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(rows, inner, inner);
+       {static_cast<const void*>(p.dy), static_cast<const void*>(p.dx), static_cast<const void*>(p.ddelta)}) {
+    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(rows, p.inner, p.inner);
   }
   if (Shape::HasGate(p)) {
-    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(p.z, p.z_stride, inner) &&
-                        RowsAreVectors<T>(p.ungated, inner, inner) &&
-                        RowsAreVectors<T>(p.dz, p.dz_stride, inner);
+    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(p.ungated, p.inner, p.inner) &&
+                        RowsAreVectors<T>(p.dz, p.dz_stride, p.inner);
   }
-  p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
-  p.state_vectors = states % Shape::kThreadStates == 0;
   return p;
 }
 
@@ -103,7 +76,7 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
   const int64_t states = args.forward.a_log.dim(1);
   const BackwardScratch<T> scratch(memory.data(), batch, time, inner, states, Shape::kBlockChannels,
                                    Shape::kStates);
-  BackwardOperands<T> p = ReadOperands<T, Shape>(args, scratch);
+  BackwardOperands<T> p = ReadBackwardOperands<T, Shape>(args, scratch);
   const LaunchShape shape = {
       .blocks = dim3(static_cast<unsigned>(scratch.channel_blocks * batch * p.segments)),
       .threads = dim3(Shape::kThreads),

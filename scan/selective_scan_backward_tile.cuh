@@ -17,20 +17,11 @@ inline constexpr int kHeld = kSavedSpacing;  // Tokens whose decays and states a
 inline constexpr float kLn2 = 0.6931471805599453f;
 
 template <typename T>
-struct BackwardOperands {
-  const T* x;
-  const T* delta;
-  const T* b;
-  const T* c;
-  const T* z;  // null when absent, as all below
+struct BackwardOperands : SelectiveScanOperands<T> {
   const T* ungated;
   const T* dy;
   const T* saved_states;
-  const float* delta_bias;
-  const float* a_log;
-  const float* d;
   const float* dfinal_state;  // what enters each segment from behind, when there are several
-  const uint8_t* reset;
   T* dx;
   T* ddelta;
   T* dz;
@@ -39,23 +30,7 @@ struct BackwardOperands {
   float* dd;      // [segments, batch, inner]
   float* ddelta_bias;  // [segments, batch, inner]
   float* dinitial_state;
-  SegmentEffects effects;
-  ChainedScan chain;
-  int64_t b_stride;
-  int64_t c_stride;
-  int64_t z_stride;
   int64_t dz_stride;
-  int batch;
-  int time;
-  int inner;
-  int states;
-  int channel_blocks;
-  int segments;
-  int segment_tokens;
-  bool softplus;
-  bool channel_vectors;  // x, delta, z, ungated, dy, dx, ddelta and dz move as 16-byte vectors
-  bool column_vectors;   // b and c
-  bool state_vectors;    // a thread's states of a channel
 };
 
 // Where a block keeps a channel's numbers in a row of shared memory. A lane of the phases that read and write
