@@ -137,8 +137,9 @@ struct BackwardThread {
     StoreShared(&tile.parts[self.warp][t][self.state_group * Shape::kWarpChannels + self.in_warp].x, parts);
   }
 
-  // kHeld tokens from the tile's token `first` on, forward from the saved states and back.
-  __device__ __forceinline__ void Reverse(const Operands& p, const Cursors& at, int first, Tile& tile) {
+  // kHeld tokens from the token `first` of tile `index` on, forward from the saved states and back.
+  __device__ __forceinline__ void Reverse(const Operands& p, const Cursors& at, int index, int first,
+                                          Tile& tile) {
     States start, h[kHeld], decay[kHeld];
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
@@ -160,7 +161,7 @@ struct BackwardThread {
       StepBack(at, t, t == 0 ? start : h[t - 1], decay[t], dh, tile);
       columns.AddSums(self, t, dh, h[t], dcolumns);
     }
-    sums.Finish(p, at.sum_row, at.sum_x, tile);
+    sums.Finish(p, index * Shape::kTile + first, at.sum_row, at.sum_x, tile);
   }
 
   // All of a tile that is in shared memory.
@@ -171,7 +172,7 @@ struct BackwardThread {
     for (int group = Shape::kTile - kGroup; group >= 0; group -= kGroup) {
 #pragma unroll 1
       for (int in_group = kGroup - kHeld; in_group >= 0; in_group -= kHeld) {
-        Reverse(p, at, group + in_group, tile);
+        Reverse(p, at, index, group + in_group, tile);
         at.Back();
         if (in_group % Shape::kStateGroups == 0) StoreAccumulators(self, in_group, dcolumns, tile);
       }

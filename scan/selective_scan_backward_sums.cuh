@@ -36,9 +36,9 @@ struct ChannelSums {
   const int channel = in_warp / 2 * 8 + self.warp * 2 + in_warp % 2;  // in the block
   float dd[kChannels] = {}, ddelta_bias[kChannels] = {};
 
-  // Sums over states of tokens from the tile's token `first` on, from one number a lane group to one a
+  // Sums over states of tokens from the sequence's token `first` on, from one number a lane group to one a
   // channel, and from them the gradients of x and delta. Only this warp's shared memory is touched.
-  __device__ __forceinline__ void Finish(const BackwardOperands<T>& p, const float* row, T* x,
+  __device__ __forceinline__ void Finish(const BackwardOperands<T>& p, int first, const float* row, T* x,
                                          const BackwardTile<T, Shape>& tile) {
     __syncwarp();
     float totals[2 * kChannels] = {};
@@ -59,7 +59,12 @@ struct ChannelSums {
     for (int i = 0; i < kChannels; ++i) {
       const float dinput = totals[2 * i + 1], from = ToFloat(x[i]), dout = UnroundedFactor<T>(dy[i]);
       float dstep = fmaf(from, dinput, totals[2 * i] * kLn2);
-      if (Shape::HasSoftplus(p)) dstep *= SigmoidOfSoftplus<T>(step[i]);
+      // Past the end of time a step of 0 has a gradient too, of which softplus makes 0.
+      if (Shape::HasSoftplus(p)) {
+        dstep *= SigmoidOfSoftplus<T>(step[i]);
+      } else if (first + token >= p.time) {
+        dstep = 0.0f;
+      }
       dd[i] = fmaf(dout, from, dd[i]);
       ddelta_bias[i] += dstep;
       x[i] = FromFloat<T>(fmaf(step[i], dinput, d[i] * dout));
