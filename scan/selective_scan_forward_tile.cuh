@@ -38,7 +38,7 @@ struct ForwardShape : OperandPolicy<kIsWhole> {
   static constexpr int kMinBlocks = kMinBlockCount;
   // Rows of shared memory, padded so that the lanes of an access hit different banks.
   static constexpr int kPairStride = kForwardBlockChannels / 2 + 1;
-  static constexpr int kStateStride = kStates + 8;
+  static constexpr int kStateStride = kStates + 4;
   static_assert(kThreadChannels % 2 == 0 && kThreadStates % 2 == 0);
   static_assert(kSelectiveScanChunk % kTileTokens == 0 && kTileTokens <= 32 && kSavedSpacing == 4);
 };
@@ -64,8 +64,8 @@ struct alignas(16) ForwardTile {
   uint4 delta[Items::kItems][Shape::kThreads];
   uint4 raw_b[Items::kStateItems][Shape::kThreads];
   uint4 raw_c[Items::kStateItems][Shape::kThreads];
-  // The steps, then step * x, of pairs of channels by PlaceOfPair. The pair's two sums over states, which
-  // begin y, are written over one half of it, which one by turns from token to token.
+  // step, step * x of pairs of channels by PlaceOfPair. The pair's two sums over states, which begin y, are
+  // written over one half of it, which one by turns from token to token.
   float4 steps[Shape::kTileTokens][Shape::kPairStride];
   float b[Shape::kTileTokens][Shape::kStateStride];
   float c[Shape::kTileTokens][Shape::kStateStride];
@@ -102,13 +102,6 @@ __device__ __forceinline__ constexpr int PlaceOfPair(int pair) {
   return pair % 4 * (kForwardBlockChannels / 8) + (pair / 4 + pair % 4 * 2) % (kForwardBlockChannels / 8);
 }
 
-// Where a row of b keeps a state: of each thread's states those with an even index before the others, as
-// AdvanceStates reads them.
-template <int kThreadStates>
-__device__ __forceinline__ constexpr int PlaceOfState(int state) {
-  return state / kThreadStates * kThreadStates + state % 2 * (kThreadStates / 2) + state % kThreadStates / 2;
-}
-
 // Sets the tile's rows on their way into shared memory: x, delta and z, then b and c.
 template <bool kAggregate, typename Shape, typename T>
 __device__ __forceinline__ void CopyForwardTile(const ForwardOperands<T>& p, const ForwardPlace& place,
@@ -116,12 +109,11 @@ __device__ __forceinline__ void CopyForwardTile(const ForwardOperands<T>& p, con
   using Items = ForwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
   const int first_row = place.batch * p.time;
-  const int channel =
-      place.block_begin + static_cast<int>(threadIdx.x % Items::kColumnVectors) * Items::kVector;
+  const int channel = place.block_begin + thread % Items::kColumnVectors * Items::kVector;
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const unsigned item = i * Shape::kThreads + threadIdx.x;
-    const int token = tile_begin + static_cast<int>(item / Items::kColumnVectors);
+    const int item = i * Shape::kThreads + thread;
+    const int token = tile_begin + item / Items::kColumnVectors;
     const int count = token < place.time_end ? p.inner : 0;
     const int64_t row = first_row + min(token, place.time_end - 1);
     CopyRowAsync(&tile.x[stage][i][thread], p.x, row * p.inner, channel, count, Shape::ChannelVectors(p));
@@ -133,11 +125,11 @@ __device__ __forceinline__ void CopyForwardTile(const ForwardOperands<T>& p, con
   }
 #pragma unroll
   for (int i = 0; i < Items::kStateItems; ++i) {
-    const unsigned item = i * Shape::kThreads + threadIdx.x;
-    const int token = tile_begin + static_cast<int>(item / Items::kStateVectors);
+    const int item = i * Shape::kThreads + thread;
+    const int token = tile_begin + item / Items::kStateVectors;
     const int count =
         token < place.time_end && item < Shape::kTileTokens * Items::kStateVectors ? p.states : 0;
-    const int state = static_cast<int>(item % Items::kStateVectors) * Items::kVector;
+    const int state = item % Items::kStateVectors * Items::kVector;
     const int64_t row = first_row + min(token, place.time_end - 1);
     CopyRowAsync(&tile.raw_b[i][thread], p.b, row * p.b_stride, state, count, Shape::ColumnVectors(p));
     if (!kAggregate) {
@@ -164,26 +156,18 @@ __device__ __forceinline__ void PrepareForwardColumns(ForwardTile<T, Shape>& til
   const int thread = static_cast<int>(threadIdx.x);
 #pragma unroll
   for (int i = 0; i < Items::kStateItems; ++i) {
-    const unsigned item = i * Shape::kThreads + threadIdx.x;
-    const int t = static_cast<int>(item / Items::kStateVectors);
-    const int state = static_cast<int>(item % Items::kStateVectors) * Items::kVector;
+    const int item = i * Shape::kThreads + thread;
+    const int t = item / Items::kStateVectors;
+    const int state = item % Items::kStateVectors * Items::kVector;
     if (item < Shape::kTileTokens * Items::kStateVectors) {
       const auto b = FromShared<T>(tile.raw_b[i][thread]);
       const auto c = FromShared<T>(tile.raw_c[i][thread]);
 #pragma unroll
       for (int k = 0; k < Items::kVector; k += 4) {
+        const float b_four[4] = {b[k], b[k + 1], b[k + 2], b[k + 3]};
         const float c_four[4] = {c[k], c[k + 1], c[k + 2], c[k + 3]};
+        StoreShared(&tile.b[t][state + k], b_four);
         if (!kAggregate) StoreShared(&tile.c[t][state + k], c_four);
-      }
-      constexpr int kRun =
-          (Shape::kThreadStates < Items::kVector ? Shape::kThreadStates : Items::kVector) / 2;
-#pragma unroll
-      for (int k = 0; k < Items::kVector; k += 2 * kRun) {
-        float even[kRun], odd[kRun];
-#pragma unroll
-        for (int j = 0; j < kRun; ++j) even[j] = b[k + 2 * j], odd[j] = b[k + 2 * j + 1];
-        StoreShared(&tile.b[t][PlaceOfState<Shape::kThreadStates>(state + k)], even);
-        StoreShared(&tile.b[t][PlaceOfState<Shape::kThreadStates>(state + k + 1)], odd);
       }
     }
   }
@@ -210,14 +194,14 @@ __device__ __forceinline__ bool PrepareForwardTile(const ForwardOperands<T>& p, 
                                                    int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
   using Items = ForwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
-  const int column = static_cast<int>(threadIdx.x % Items::kColumnVectors) * Items::kVector;
+  const int column = thread % Items::kColumnVectors * Items::kVector;
   float delta_bias[Items::kVector], longest_step[Items::kVector];
   LoadShared(&tile.delta_bias[column], delta_bias);
   LoadShared(&tile.longest_step[column], longest_step);
   bool all_within = true;
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const int t = static_cast<int>((i * Shape::kThreads + threadIdx.x) / Items::kColumnVectors);
+    const int t = (i * Shape::kThreads + thread) / Items::kColumnVectors;
     const bool inside = tile_begin + t < place.time_end;
     const auto x = FromShared<T>(tile.x[stage][i][thread]);
     const auto delta = FromShared<T>(tile.delta[i][thread]);
@@ -230,8 +214,8 @@ __device__ __forceinline__ bool PrepareForwardTile(const ForwardOperands<T>& p, 
         if (Shape::HasSoftplus(p)) step = Softplus<T>(step);
         step = inside ? step : 0.0f;
         all_within = all_within && fabsf(step) <= longest_step[k + j];  // not so for NaN
-        pairs[j] = step;
-        pairs[2 + j] = RoundedFactor<T>(step * x[k + j]);
+        pairs[2 * j] = step;
+        pairs[2 * j + 1] = step * x[k + j];
       }
       StoreShared(&tile.steps[t][PlaceOfPair((column + k) / 2)].x, pairs);
     }
@@ -247,12 +231,12 @@ __device__ __forceinline__ void FinishForwardTile(const ForwardOperands<T>& p, c
                                                   int tile_begin, int stage, ForwardTile<T, Shape>& tile) {
   using Items = ForwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
-  const int column = static_cast<int>(threadIdx.x % Items::kColumnVectors) * Items::kVector;
+  const int column = thread % Items::kColumnVectors * Items::kVector;
   float d[Items::kVector];
   LoadShared(&tile.d[column], d);
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const int t = static_cast<int>((i * Shape::kThreads + threadIdx.x) / Items::kColumnVectors);
+    const int t = (i * Shape::kThreads + thread) / Items::kColumnVectors;
     const auto x = FromShared<T>(tile.x[stage][i][thread]);
     const auto z = FromShared<T>(tile.z[stage][i][thread]);
     RowVector<T> y = {}, ungated = {};

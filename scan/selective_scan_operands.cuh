@@ -1,5 +1,5 @@
-// What the kernels of both directions of the selective scan read, what they know of it when they are compiled,
-// and what they have to ask.
+// What the kernels of both directions of the selective scan read, what they know of it when they are
+// compiled, and what they have to ask.
 #ifndef HM11_SCAN_SELECTIVE_SCAN_OPERANDS_CUH_
 #define HM11_SCAN_SELECTIVE_SCAN_OPERANDS_CUH_
 
@@ -49,8 +49,8 @@ struct SelectiveScanOperands {
   bool state_vectors;    // a thread's states of a channel
 };
 
-// Of a direction whose blocks have `block_channels` and whose threads `thread_states`; it has to look at its own rows
-// for `channel_vectors` yet.
+// Of a direction whose blocks have `block_channels` and whose threads `thread_states`. For `channel_vectors`
+// it has to look at its own rows yet.
 template <typename T>
 SelectiveScanOperands<T> ReadOperands(const SelectiveScanArgs<T>& args, const CutScratch& cut,
                                       int block_channels, int thread_states) {
