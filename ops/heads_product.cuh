@@ -99,15 +99,20 @@ __device__ __forceinline__ void NormAndTurn(const Angles<kPairs>& angles, float 
 // c = of_other * other + of_own * c, `other` being a matrix like v.
 __device__ __forceinline__ void Mix(const Operands& operands, const Bf16* other, float of_other, float of_own,
                                     int row, int head, Head c) {
+  uint32_t pairs[2][8];  // all on their way at once
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= operands.rows) continue;
-    const int64_t at = (int64_t{row + 8 * half} * operands.kv_heads + head) * kHeadDim + threadIdx.x % 4 * 2;
+    const int64_t here = min(row + 8 * half, operands.rows - 1);  // Rows beyond are not stored.
+    const Bf16* const from = other + (here * operands.kv_heads + head) * kHeadDim + threadIdx.x % 4 * 2;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) pairs[half][n] = __ldg(reinterpret_cast<const uint32_t*>(from + 8 * n));
+  }
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-      const uint32_t pair = __ldg(reinterpret_cast<const uint32_t*>(other + at + 8 * n));
-      c[n][2 * half] = fmaf(of_other, LowOf(pair), of_own * c[n][2 * half]);
-      c[n][2 * half + 1] = fmaf(of_other, HighOf(pair), of_own * c[n][2 * half + 1]);
+      c[n][2 * half] = fmaf(of_other, LowOf(pairs[half][n]), of_own * c[n][2 * half]);
+      c[n][2 * half + 1] = fmaf(of_other, HighOf(pairs[half][n]), of_own * c[n][2 * half + 1]);
     }
   }
 }
