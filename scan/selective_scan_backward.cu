@@ -2,7 +2,7 @@
 #include <type_traits>
 
 #include "core/launch.cuh"
-#include "scan/selective_scan_backward_recurrence.cuh"
+#include "scan/selective_scan_backward_kernels.cuh"
 #include "scan/selective_scan_backward_sums.cuh"
 #include "scan/selective_scan_cuda.h"
 #include "scan/selective_scan_plan.cuh"
@@ -35,23 +35,14 @@ struct BackwardScratch {
 };
 
 template <typename T, typename Shape>
-BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const BackwardScratch<T>& scratch) {
+BackwardOperands<T> ReadBackwardOperands(const SelectiveScanGradArgs<T>& args,
+                                         const BackwardScratch<T>& scratch) {
   const SelectiveScanArgs<T>& forward = args.forward;
-  const int64_t inner = forward.x.dim(2), states = forward.a_log.dim(1);
-  BackwardOperands<T> p = {};
-  p.x = forward.x.data();
-  p.delta = forward.delta.data();
-  p.b = forward.b.data();
-  p.c = forward.c.data();
-  p.z = forward.z.data();
-  p.dy = args.dy.data();
-  p.delta_bias = forward.delta_bias.data();
-  p.a_log = forward.a_log.data();
-  p.d = forward.d.data();
+  BackwardOperands<T> p = {ReadOperands(forward, scratch.cut, Shape::kBlockChannels, Shape::kThreadStates)};
   p.ungated = forward.saved.ungated.data();
+  p.dy = args.dy.data();
   p.saved_states = forward.saved.states.data();
   p.dfinal_state = args.dfinal_state.data();
-  p.reset = forward.reset.data();
   p.dx = args.dx.data();
   p.ddelta = args.ddelta.data();
   p.dz = args.dz.data();
@@ -60,33 +51,15 @@ BackwardOperands<T> ReadOperands(const SelectiveScanGradArgs<T>& args, const Bac
   p.dd = scratch.dd;
   p.ddelta_bias = scratch.ddelta_bias;
   p.dinitial_state = args.dinitial_state.data();
-  p.effects = scratch.cut.effects;
-  p.chain = scratch.cut.chain;
-  p.b_stride = forward.b.stride();
-  p.c_stride = forward.c.stride();
-  p.z_stride = forward.z.stride();
   p.dz_stride = args.dz.stride();
-  p.batch = static_cast<int>(forward.x.dim(0));
-  p.time = static_cast<int>(forward.x.dim(1));
-  p.inner = static_cast<int>(inner);
-  p.states = static_cast<int>(states);
-  p.channel_blocks = static_cast<int>(scratch.channel_blocks);
-  p.segments = scratch.cut.segments;
-  p.segment_tokens = scratch.cut.parallel.tokens;
-  p.softplus = forward.softplus;
-  p.channel_vectors = true;
   for (const void* rows :
-       {static_cast<const void*>(p.x), static_cast<const void*>(p.delta), static_cast<const void*>(p.dy),
-        static_cast<const void*>(p.dx), static_cast<const void*>(p.ddelta)}) {
-    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(rows, inner, inner);
+       {static_cast<const void*>(p.dy), static_cast<const void*>(p.dx), static_cast<const void*>(p.ddelta)}) {
+    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(rows, p.inner, p.inner);
   }
   if (Shape::HasGate(p)) {
-    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(p.z, p.z_stride, inner) &&
-                        RowsAreVectors<T>(p.ungated, inner, inner) &&
-                        RowsAreVectors<T>(p.dz, p.dz_stride, inner);
+    p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(p.ungated, p.inner, p.inner) &&
+                        RowsAreVectors<T>(p.dz, p.dz_stride, p.inner);
   }
-  p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
-  p.state_vectors = states % Shape::kThreadStates == 0;
   return p;
 }
 
@@ -103,7 +76,7 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
   const int64_t states = args.forward.a_log.dim(1);
   const BackwardScratch<T> scratch(memory.data(), batch, time, inner, states, Shape::kBlockChannels,
                                    Shape::kStates);
-  BackwardOperands<T> p = ReadOperands<T, Shape>(args, scratch);
+  BackwardOperands<T> p = ReadBackwardOperands<T, Shape>(args, scratch);
   const LaunchShape shape = {
       .blocks = dim3(static_cast<unsigned>(scratch.channel_blocks * batch * p.segments)),
       .threads = dim3(Shape::kThreads),
@@ -131,19 +104,26 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
   }
 }
 
-// <states, state groups, blocks of an SM>, for so many states.
-template <bool kWhole>
+// <states, state groups, tokens of a tile, blocks of an SM>, for so many states.
+template <typename T, bool kWhole>
 struct BackwardShapes {
-  using UpTo8 = BackwardShape<8, 4, 3, kWhole>;
-  using UpTo16 = BackwardShape<16, 4, 3, kWhole>;
-  using UpTo32 = BackwardShape<32, 8, 3, kWhole>;
-  using UpTo64 = BackwardShape<64, 8, 2, kWhole>;
+  using UpTo8 = BackwardShape<8, 4, 16, 2, kWhole>;
+  using UpTo16 = BackwardShape<16, 4, 16, 2, kWhole>;
+  using UpTo32 = BackwardShape<32, 8, 16, 2, kWhole>;
+  using UpTo64 = BackwardShape<64, 8, 16, 2, kWhole>;
+};
+template <bool kWhole>
+struct BackwardShapes<Bf16, kWhole> {
+  using UpTo8 = BackwardShape<8, 4, 16, 3, kWhole>;
+  using UpTo16 = BackwardShape<16, 4, 16, 3, kWhole>;
+  using UpTo32 = BackwardShape<32, 8, 32, 3, kWhole>;
+  using UpTo64 = BackwardShape<64, 8, 32, 2, kWhole>;
 };
 
 // Calls function(Shape()) with the shape for this many states.
-template <bool kWhole, typename Function>
+template <typename T, bool kWhole, typename Function>
 auto WithBackwardShape(int64_t states, Function function) {
-  using Shapes = BackwardShapes<kWhole>;
+  using Shapes = BackwardShapes<T, kWhole>;
   if (states <= 8) return function(typename Shapes::UpTo8());
   if (states <= 16) return function(typename Shapes::UpTo16());
   if (states <= 32) return function(typename Shapes::UpTo32());
@@ -163,7 +143,7 @@ bool IsWhole(const SelectiveScanGradArgs<T>& args) {
 
 template <typename T>
 int64_t SelectiveScanBackwardScratchBytes(const SelectiveScanGradArgs<T>& args) {
-  return WithBackwardShape<false>(args.forward.a_log.dim(1), [&](auto shape) {
+  return WithBackwardShape<T, false>(args.forward.a_log.dim(1), [&](auto shape) {
     return BackwardScratchBytes<T, decltype(shape)>(args.forward);
   });
 }
@@ -174,9 +154,9 @@ void SelectiveScanBackward(const Device& device, Tensor<uint8_t> scratch,
   const auto run = [&](auto shape) { Backward<T, decltype(shape)>(device, scratch, args); };
   const int64_t states = args.forward.a_log.dim(1);
   if constexpr (std::is_same_v<T, Bf16>) {
-    if (IsWhole(args)) return WithBackwardShape<true>(states, run);
+    if (IsWhole(args)) return WithBackwardShape<T, true>(states, run);
   }
-  WithBackwardShape<false>(states, run);
+  WithBackwardShape<T, false>(states, run);
 }
 
 template int64_t SelectiveScanBackwardScratchBytes<float>(const SelectiveScanGradArgs<float>&);

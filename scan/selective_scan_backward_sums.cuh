@@ -13,44 +13,94 @@
 
 namespace hm11::cuda {
 
-__device__ __forceinline__ void StoreFour(float* to, const float (&from)[4]) { StoreShared(to, from); }
-__device__ __forceinline__ void StoreFour(Bf16* to, const float (&from)[4]) {
-  StateVector<Bf16, 4>::Of(from).Store(to, 0, 4, true);
+// The derivative of softplus at v, from softplus(v) itself: 1 - e^-softplus(v). For 16 bits the first term of
+// its series where that would cancel.
+template <typename T>
+__device__ __forceinline__ float SigmoidOfSoftplus(float softplus) {
+  if (sizeof(T) == 4) return -expm1f(-softplus);
+  constexpr float kSmall = 1.0f / 1024.0f;
+  const float rest = 1.0f - Exp2(-kLog2E * softplus);
+  return softplus < kSmall ? softplus : rest;
 }
 
-// The sums over states of kHeld tokens, from one number a lane group to one a channel. A lane does
-// kSumChannels channels of one token; only this warp's shared memory is touched.
-template <typename Shape, typename T>
-__device__ __forceinline__ void SumOverStates(const ThreadPlace<Shape>& self, int first_token,
-                                              BackwardTile<T, Shape>& tile) {
-  constexpr int kChannels = Shape::kSumChannels;
-  constexpr int kLanes = 32 / kHeld;
-  __syncwarp();
+// What is left once a token and channel, for kHeld tokens: a lane does kSumChannels neighbouring channels of
+// one token.
+template <typename T, typename Shape>
+struct ChannelSums {
+  static constexpr int kChannels = Shape::kSumChannels;
+  static constexpr int kLanes = 32 / kHeld;
+  const ThreadPlace<Shape> self;
   const int token = self.lane / kLanes;
-  const int channel = self.lane % kLanes * kChannels;
-  float totals[2 * kChannels] = {};
+  const int in_warp = self.lane % kLanes * kChannels;  // the first channel's place
+  const int in_block = self.warp * Shape::kWarpChannels + in_warp;
+  const int channel = in_warp / 2 * 8 + self.warp * 2 + in_warp % 2;  // in the block
+  float dd[kChannels] = {}, ddelta_bias[kChannels] = {};
+
+  // Sums over states of tokens from the sequence's token `first` on, from one number a lane group to one a
+  // channel, and from them the gradients of x and delta. Only this warp's shared memory is touched.
+  __device__ __forceinline__ void Finish(const BackwardOperands<T>& p, int first, const float* row, T* x,
+                                         const BackwardTile<T, Shape>& tile) {
+    __syncwarp();
+    float totals[2 * kChannels] = {};
 #pragma unroll
-  for (int g = 0; g < Shape::kStateGroups; ++g) {
-    float part[2 * kChannels];
-    LoadShared(&tile.parts[self.warp][token][g * Shape::kWarpChannels + channel].x, part);
+    for (int g = 0; g < Shape::kStateGroups; ++g) {
+      float part[2 * kChannels];
+      LoadShared(&tile.parts[self.warp][token][g * Shape::kWarpChannels + in_warp].x, part);
 #pragma unroll
-    for (int i = 0; i < 2 * kChannels; ++i) totals[i] += part[i];
+      for (int i = 0; i < 2 * kChannels; ++i) totals[i] += part[i];
+    }
+    constexpr int kRows = Shape::kTile * Shape::kChannelStride;
+    float step[kChannels], dy[kChannels], d[kChannels];
+    LoadShared(row, step);
+    LoadShared(row + kDy * kRows, dy);
+    LoadShared(&tile.d[channel], d);
+    T* const ddelta = x + Shape::kTile * Shape::kBlockChannels;
+#pragma unroll
+    for (int i = 0; i < kChannels; ++i) {
+      const float dinput = totals[2 * i + 1], from = ToFloat(x[i]), dout = UnroundedFactor<T>(dy[i]);
+      float dstep = fmaf(from, dinput, totals[2 * i] * kLn2);
+      // Past the end of time a step of 0 has a gradient too, of which softplus makes 0.
+      if (Shape::HasSoftplus(p)) {
+        dstep *= SigmoidOfSoftplus<T>(step[i]);
+      } else if (first + token >= p.time) {
+        dstep = 0.0f;
+      }
+      dd[i] = fmaf(dout, from, dd[i]);
+      ddelta_bias[i] += dstep;
+      x[i] = FromFloat<T>(fmaf(step[i], dinput, d[i] * dout));
+      ddelta[i] = FromFloat<T>(dstep);
+    }
+    __syncwarp();
   }
+
+  // The gradients of d and delta_bias.
+  __device__ __forceinline__ void Store(const BackwardOperands<T>& p, const BackwardPlace& place) {
 #pragma unroll
-  for (int i = 0; i < kChannels; ++i) totals[2 * i] *= kLn2;
-  StoreShared(&tile.sums[first_token + token][self.warp * Shape::kWarpChannels + channel].x, totals);
-  __syncwarp();
-}
+    for (int i = 0; i < kChannels; ++i) {
+#pragma unroll
+      for (int lanes = kLanes; lanes < 32; lanes *= 2) {
+        dd[i] += __shfl_xor_sync(0xffffffffu, dd[i], lanes);
+        ddelta_bias[i] += __shfl_xor_sync(0xffffffffu, ddelta_bias[i], lanes);
+      }
+      if (token == 0 && place.channel_begin + channel + i < p.inner) {
+        const int64_t row = (int64_t{place.segment} * p.batch + place.batch) * p.inner;
+        p.dd[row + place.channel_begin + channel + i] = dd[i];
+        p.ddelta_bias[row + place.channel_begin + channel + i] = ddelta_bias[i];
+      }
+    }
+  }
+};
 
 // The sums over a set's channels of kStateGroups tokens from the accumulators to shared memory. Row g of an
 // accumulator belongs to the set of lane group g, and so does column g: what lies in rows of one set and
 // columns of another is nothing. The stride makes the lanes of a store phase hit all 32 banks.
-template <typename Shape>
+template <typename Shape, typename T>
 __device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int place_in_group,
-                                                  float (&dcolumns)[2][Shape::kStatePairs][4],
-                                                  float (&columns)[kGroup][Shape::kColumnStride]) {
+                                                  BackwardAccumulators<Shape>& sums,
+                                                  BackwardTile<T, Shape>& tile) {
   constexpr int kStates = Shape::kThreadStates;
   if (Shape::kSets == 1 || 2 * self.quad / Shape::kStateGroups == self.set) {
+    auto& columns = tile.column_sums[self.warp * Shape::kSets + self.set];
     const int place = place_in_group + 2 * self.quad % Shape::kStateGroups;
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
@@ -58,7 +108,7 @@ __device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self
       for (int odd = 0; odd < 2; ++odd) {
         float values[kStates];
 #pragma unroll
-        for (int j = 0; j < kStates; ++j) values[j] = dcolumns[which][j / 2][j % 2 * 2 + odd];
+        for (int j = 0; j < kStates; ++j) values[j] = sums[which][j / 2][j % 2 * 2 + odd];
         StoreShared(&columns[place + odd][which * Shape::kStates + self.state_begin], values);
       }
     }
@@ -68,32 +118,34 @@ __device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self
 #pragma unroll
     for (int m = 0; m < Shape::kStatePairs; ++m) {
 #pragma unroll
-      for (int k = 0; k < 4; ++k) dcolumns[which][m][k] = 0.0f;
+      for (int k = 0; k < 4; ++k) sums[which][m][k] = 0.0f;
     }
   }
 }
 
-// The sums over the block's channels of kGroup tokens, out of those of its sets.
+// The sums over the block's channels of kGroup tokens from the sequence's token `first` on, out of those of
+// its sets.
 template <typename Shape, typename T>
-__device__ __forceinline__ void StoreColumns(
-    const BackwardOperands<T>& p, const BackwardPlace& place, int first_token,
-    const float (&columns)[Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnStride]) {
+__device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const BackwardPlace& place,
+                                             int first, const BackwardTile<T, Shape>& tile) {
   constexpr int kFours = 2 * Shape::kStates / 4;
-  for (int item = static_cast<int>(threadIdx.x); item < kGroup * kFours; item += Shape::kThreads) {
-    const int t = item / kFours;
-    const int column = item % kFours * 4;
+  const int64_t first_row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first;
+  T* const rows = p.dcolumns + first_row * (2 * Shape::kStates);
+#pragma unroll
+  for (int i = 0; i < CeilDiv(kGroup * kFours, Shape::kThreads); ++i) {
+    const unsigned item = i * Shape::kThreads + threadIdx.x;
+    const int t = static_cast<int>(item / kFours);
+    const int column = static_cast<int>(item % kFours) * 4;
+    if (kGroup * kFours % Shape::kThreads != 0 && t >= kGroup) break;
     float sum[4] = {};
 #pragma unroll
     for (int set = 0; set < Shape::kWarps * Shape::kSets; ++set) {
       float part[4];
-      LoadShared(&columns[set][t][column], part);
+      LoadShared(&tile.column_sums[set][t][column], part);
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum[k] += part[k];
     }
-    if (first_token + t < p.time) {
-      const int64_t row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first_token + t;
-      StoreFour(p.dcolumns + row * (2 * Shape::kStates) + column, sum);
-    }
+    if (first + t < p.time) StateVector<T, 4>::Of(sum).Store(rows + item * 4, 0, 4, true);
   }
 }
 

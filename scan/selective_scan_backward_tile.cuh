@@ -12,26 +12,16 @@
 
 namespace hm11::cuda {
 
-inline constexpr int kGroup = 8;             // Tokens whose gradients of b and c leave the block together.
+inline constexpr int kGroup = 16;            // Tokens whose gradients of b and c leave the block together.
 inline constexpr int kHeld = kSavedSpacing;  // Tokens whose decays and states are in registers.
 inline constexpr float kLn2 = 0.6931471805599453f;
-static_assert(kGroup % kHeld == 0);
 
 template <typename T>
-struct BackwardOperands {
-  const T* x;
-  const T* delta;
-  const T* b;
-  const T* c;
-  const T* z;  // null when absent, as all below
+struct BackwardOperands : SelectiveScanOperands<T> {
   const T* ungated;
   const T* dy;
   const T* saved_states;
-  const float* delta_bias;
-  const float* a_log;
-  const float* d;
   const float* dfinal_state;  // what enters each segment from behind, when there are several
-  const uint8_t* reset;
   T* dx;
   T* ddelta;
   T* dz;
@@ -40,23 +30,7 @@ struct BackwardOperands {
   float* dd;      // [segments, batch, inner]
   float* ddelta_bias;  // [segments, batch, inner]
   float* dinitial_state;
-  SegmentEffects effects;
-  ChainedScan chain;
-  int64_t b_stride;
-  int64_t c_stride;
-  int64_t z_stride;
   int64_t dz_stride;
-  int batch;
-  int time;
-  int inner;
-  int states;
-  int channel_blocks;
-  int segments;
-  int segment_tokens;
-  bool softplus;
-  bool channel_vectors;  // x, delta, z, ungated, dy, dx, ddelta and dz move as 16-byte vectors
-  bool column_vectors;   // b and c
-  bool state_vectors;    // a thread's states of a channel
 };
 
 // Where a block keeps a channel's numbers in a row of shared memory. A lane of the phases that read and write
@@ -69,7 +43,7 @@ __device__ __forceinline__ constexpr int PlaceOfChannel(int channel) {
 
 // How a block of four warps is cut. kStateGroups groups of 4 lanes of a warp share out the states; the 4
 // lanes of a group and the kSets sets of kStateGroups groups share out the warp's channels, two to a lane.
-template <int kStatesPadded, int kStateGroupCount, int kMinBlockCount, bool kIsWhole>
+template <int kStatesPadded, int kStateGroupCount, int kTileTokens, int kMinBlockCount, bool kIsWhole>
 struct BackwardShape : OperandPolicy<kIsWhole> {
   static constexpr int kStates = kStatesPadded;
   static constexpr int kStateGroups = kStateGroupCount;
@@ -80,15 +54,14 @@ struct BackwardShape : OperandPolicy<kIsWhole> {
   static constexpr int kThreads = 32 * kWarps;
   static constexpr int kWarpChannels = 8 * kSets;
   static constexpr int kBlockChannels = kWarps * kWarpChannels;
-  static constexpr int kTile = 32 / kSets;  // Tokens whose operands are in shared memory at a time.
+  static constexpr int kTile = kTileTokens;  // Tokens whose operands are in shared memory at a time.
   static constexpr int kSumChannels = kWarpChannels * kHeld / 32;  // a lane's
   static constexpr int kMinBlocks = kMinBlockCount;
   // Rows of shared memory, padded so that the lanes of an access hit different banks.
-  static constexpr int kPairStride = kBlockChannels + 8;
   static constexpr int kChannelStride = kBlockChannels + 8;
-  static constexpr int kStateStride = kStates + 4;
+  static constexpr int kStateStride = kStates + 8;
   static constexpr int kPartStride = kStateGroups * kWarpChannels + 8;
-  static constexpr int kColumnStride = 2 * kStates + 4;
+  static constexpr int kColumnSumStride = 2 * kStates + 4;
   static_assert(kThreadStates % 2 == 0 && kSumChannels >= 1);
   static_assert(kSelectiveScanChunk % kTile == 0 && kTile % kGroup == 0);
 };
@@ -104,19 +77,31 @@ struct BackwardItems {
                 Shape::kThreads % kColumnVectors == 0);
 };
 
+enum BackwardRow { kStep, kInput, kDy };  // step, step * x, the gradient of y before the gate
+enum BackwardColumn { kB, kC };
+
 // Channels of a row are in the order of PlaceOfChannel.
 template <typename T, typename Shape>
 struct alignas(16) BackwardTile {
-  float2 steps[Shape::kTile][Shape::kPairStride];  // step, step * x
-  float2 sums[Shape::kTile][Shape::kPairStride];   // gradients of step (by the decays) and of step * x
-  float dy[Shape::kTile][Shape::kChannelStride];   // the gradient of y before the gate
-  float b[Shape::kTile][Shape::kStateStride];
-  float c[Shape::kTile][Shape::kStateStride];
+  using Items = BackwardItems<T, Shape>;
+  // Rows as they lie in memory.
+  struct Outputs {
+    uint4 x[Items::kItems][Shape::kThreads];  // and then its gradient
+    uint4 ddelta[Items::kItems][Shape::kThreads];
+  } outputs[2];
+  uint4 delta[Items::kItems][Shape::kThreads];
+  uint4 raw_dy[Items::kItems][Shape::kThreads];
+  uint4 z[Items::kItems][Shape::kThreads];
+  uint4 ungated[Items::kItems][Shape::kThreads];
+  uint4 raw_b[Items::kStateItems][Shape::kThreads];
+  uint4 raw_c[Items::kStateItems][Shape::kThreads];
+  // What the scan reads, by Row and Column: arrays of one kind one behind the other.
+  float rows[3][Shape::kTile][Shape::kChannelStride];
+  float columns[2][Shape::kTile][Shape::kStateStride];
   float2 parts[Shape::kWarps][kHeld][Shape::kPartStride];  // of the sums, one of each group of lanes
-  float columns[2][Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnStride];
-  // Of the channels that a thread reads and writes: gradients of d and of delta_bias.
-  float4 channel_sums[2][kVectorSize<T> / 4][Shape::kThreads];
-  float delta_bias[Shape::kBlockChannels];  // in order
+  // db and dc of kGroup tokens, summed over each set's channels.
+  float column_sums[Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnSumStride];
+  alignas(16) float delta_bias[Shape::kBlockChannels];  // in order
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
   int block;
@@ -158,118 +143,178 @@ __device__ __forceinline__ BackwardPlace PlaceOfBackwardBlock(const BackwardOper
   return place;
 }
 
-// The tile's steps, inputs and gradients behind the gate. Tokens past the end get step and gradient 0 and
-// change nothing.
-template <typename Shape, typename T>
-__device__ __forceinline__ void LoadBackwardRows(const BackwardOperands<T>& p, const BackwardPlace& place,
+// The sums over channels of kStateGroups tokens on the tensor cores, db and dc: of a pair of states a tile.
+template <typename Shape>
+using BackwardAccumulators = float[2][Shape::kStatePairs][4];
+
+// Where a thread's items of a tile lie in global memory: a vector of channels of one token each.
+template <typename T, typename Shape>
+struct BackwardItem {
+  using Items = BackwardItems<T, Shape>;
+  int t, column, channel, count;  // count: 0 past the end of time
+  int64_t row;                    // the last of the sequence where it would be past that
+
+  __device__ __forceinline__ BackwardItem(const BackwardOperands<T>& p, const BackwardPlace& place, int index,
+                                          int i) {
+    const unsigned item = i * Shape::kThreads + threadIdx.x;
+    t = static_cast<int>(item / Items::kColumnVectors);
+    column = static_cast<int>(item % Items::kColumnVectors) * Items::kVector;
+    channel = place.channel_begin + column;
+    const int token = index * Shape::kTile + t;
+    count = token < p.time ? p.inner : 0;
+    row = place.batch * p.time + min(token, p.time - 1);
+  }
+};
+
+// Sets the tile's rows on their way into shared memory.
+template <bool kAggregate, typename Shape, typename T>
+__device__ __forceinline__ void CopyBackwardTile(const BackwardOperands<T>& p, const BackwardPlace& place,
                                                  int index, BackwardTile<T, Shape>& tile) {
   using Items = BackwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
-  const int first_row = place.batch * p.time;
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const int item = i * Shape::kThreads + thread;
-    const int t = item / Items::kColumnVectors;
-    const int column = item % Items::kColumnVectors * Items::kVector;
-    const int channel = place.channel_begin + column;
+    const BackwardItem<T, Shape> at(p, place, index, i);
+    const int64_t offset = at.row * p.inner;
+    const auto copy = [&](uint4* to, const T* base, int64_t row_offset) {
+      CopyRowAsync(to, base, row_offset, at.channel, at.count, Shape::ChannelVectors(p));
+    };
+    copy(&tile.outputs[index & 1].x[i][thread], p.x, offset);
+    copy(&tile.delta[i][thread], p.delta, offset);
+    copy(&tile.raw_dy[i][thread], p.dy, offset);
+    if (Shape::HasGate(p)) {
+      copy(&tile.z[i][thread], p.z, at.row * p.z_stride);
+      if (!kAggregate) copy(&tile.ungated[i][thread], p.ungated, offset);
+    }
+  }
+#pragma unroll
+  for (int i = 0; i < Items::kStateItems; ++i) {
+    const unsigned item = i * Shape::kThreads + threadIdx.x;
+    const int t = static_cast<int>(item / Items::kStateVectors);
+    if (Items::kStateItems * Shape::kThreads > Shape::kTile * Items::kStateVectors && t >= Shape::kTile)
+      break;
+    const int state = static_cast<int>(item % Items::kStateVectors) * Items::kVector;
     const int token = index * Shape::kTile + t;
-    const int count = token < p.time ? p.inner : 0;
-    const int64_t row = first_row + token;
-    const auto x = LoadRow(p.x + row * p.inner, channel, count, Shape::ChannelVectors(p));
-    const auto delta = LoadRow(p.delta + row * p.inner, channel, count, Shape::ChannelVectors(p));
-    const auto dy = LoadRow(p.dy + row * p.inner, channel, count, Shape::ChannelVectors(p));
-    RowVector<T> z = {};
-    if (Shape::HasGate(p)) z = LoadRow(p.z + row * p.z_stride, channel, count, Shape::ChannelVectors(p));
+    const int count = token < p.time ? p.states : 0;
+    const int64_t row = place.batch * p.time + min(token, p.time - 1);
+    CopyRowAsync(&tile.raw_b[i][thread], p.b, row * p.b_stride, state, count, Shape::ColumnVectors(p));
+    CopyRowAsync(&tile.raw_c[i][thread], p.c, row * p.c_stride, state, count, Shape::ColumnVectors(p));
+  }
+}
+
+// The tile's steps, inputs and gradients behind the gate out of the copied rows; and the gradients of the
+// gate, which need nothing else. Tokens past the end get step and gradient 0 and change nothing.
+template <bool kAggregate, typename Shape, typename T>
+__device__ __forceinline__ void PrepareBackwardRows(const BackwardOperands<T>& p, const BackwardPlace& place,
+                                                    int index, BackwardTile<T, Shape>& tile) {
+  using Items = BackwardItems<T, Shape>;
+  const int thread = static_cast<int>(threadIdx.x);
+#pragma unroll
+  for (int i = 0; i < Items::kItems; ++i) {
+    const BackwardItem<T, Shape> at(p, place, index, i);
+    const auto x = FromShared<T>(tile.outputs[index & 1].x[i][thread]);
+    const auto delta = FromShared<T>(tile.delta[i][thread]);
+    const auto dy = FromShared<T>(tile.raw_dy[i][thread]);
+    RowVector<T> z = {}, ungated = {}, dz = {};
+    if (Shape::HasGate(p)) {
+      z = FromShared<T>(tile.z[i][thread]);
+      if (!kAggregate) ungated = FromShared<T>(tile.ungated[i][thread]);
+    }
+    float delta_bias[Items::kVector];
+    LoadShared(&tile.delta_bias[at.column], delta_bias);
 #pragma unroll
     for (int k = 0; k < Items::kVector; k += 2) {
-      float pairs[4], dout[2];
+      float step[2], input[2], dout[2], dgate[2] = {};
 #pragma unroll
       for (int j = 0; j < 2; ++j) {
-        float step = delta[k + j] + tile.delta_bias[column + k + j];
-        if (Shape::HasSoftplus(p)) step = Softplus<T>(step);
-        step = count > 0 ? step : 0.0f;
-        pairs[2 * j] = step;
-        pairs[2 * j + 1] = step * x[k + j];
-        dout[j] = !Shape::HasGate(p) ? dy[k + j] : dy[k + j] * (z[k + j] * Sigmoid(z[k + j]));
+        const int m = k + j;
+        step[j] = delta[m] + delta_bias[m];
+        if (Shape::HasSoftplus(p)) step[j] = Softplus<T>(step[j]);
+        step[j] = at.count > 0 ? step[j] : 0.0f;
+        input[j] = RoundedFactor<T>(step[j] * x[m]);
+        dout[j] = dy[m];
+        if (Shape::HasGate(p)) {
+          const float sigmoid = Sigmoid(z[m]);
+          const float gate = z[m] * sigmoid;
+          dgate[j] = dy[m] * ungated[m] * fmaf(gate, 1.0f - sigmoid, sigmoid);
+          dout[j] *= gate;
+        }
+        dout[j] = RoundedFactor<T>(dout[j]);
       }
-      const int at = PlaceOfChannel<Shape::kBlockChannels>(column + k);
-      StoreShared(&tile.steps[t][at].x, pairs);
-      StoreShared(&tile.dy[t][at], dout);
+      const int place_in_row = PlaceOfChannel<Shape::kBlockChannels>(at.column + k);
+      StoreShared(&tile.rows[kStep][at.t][place_in_row], step);
+      StoreShared(&tile.rows[kInput][at.t][place_in_row], input);
+      StoreShared(&tile.rows[kDy][at.t][place_in_row], dout);
+      dz.SetPair(k, dgate[0], dgate[1]);
+    }
+    if (!kAggregate && Shape::HasGate(p)) {
+      StoreRow(p.dz + at.row * p.dz_stride, at.channel, at.count, Shape::ChannelVectors(p), dz);
     }
   }
 }
 
-// The tile's b and c.
+// The tile's copied b and c as floats.
 template <typename Shape, typename T>
-__device__ __forceinline__ void LoadBackwardColumns(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                                    int index, BackwardTile<T, Shape>& tile) {
+__device__ __forceinline__ void PrepareBackwardColumns(BackwardTile<T, Shape>& tile) {
   using Items = BackwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
-  const int first_row = place.batch * p.time;
 #pragma unroll
   for (int i = 0; i < Items::kStateItems; ++i) {
-    const int item = i * Shape::kThreads + thread;
-    const int t = item / Items::kStateVectors;
-    if (item >= Shape::kTile * Items::kStateVectors) break;
-    const int state = item % Items::kStateVectors * Items::kVector;
-    const int token = index * Shape::kTile + t;
-    const int count = token < p.time ? p.states : 0;
-    const int64_t row = first_row + token;
-    const auto b = LoadRow(p.b + row * p.b_stride, state, count, Shape::ColumnVectors(p));
-    const auto c = LoadRow(p.c + row * p.c_stride, state, count, Shape::ColumnVectors(p));
+    const unsigned item = i * Shape::kThreads + threadIdx.x;
+    const int t = static_cast<int>(item / Items::kStateVectors);
+    if (Items::kStateItems * Shape::kThreads > Shape::kTile * Items::kStateVectors && t >= Shape::kTile)
+      break;
+    const int state = static_cast<int>(item % Items::kStateVectors) * Items::kVector;
+    const auto b = FromShared<T>(tile.raw_b[i][thread]);
+    const auto c = FromShared<T>(tile.raw_c[i][thread]);
 #pragma unroll
     for (int k = 0; k < Items::kVector; k += 4) {
       const float b_four[4] = {b[k], b[k + 1], b[k + 2], b[k + 3]};
       const float c_four[4] = {c[k], c[k + 1], c[k + 2], c[k + 3]};
-      StoreShared(&tile.b[t][state + k], b_four);
-      StoreShared(&tile.c[t][state + k], c_four);
+      StoreShared(&tile.columns[kB][t][state + k], b_four);
+      StoreShared(&tile.columns[kC][t][state + k], c_four);
     }
   }
 }
 
 // Which of the tile's tokens begin from zero, by the first warp.
 template <typename Shape, typename T>
-__device__ __forceinline__ void LoadBackwardResets(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                                   int index, BackwardTile<T, Shape>& tile) {
+__device__ __forceinline__ void PrepareBackwardResets(const BackwardOperands<T>& p,
+                                                      const BackwardPlace& place, int index,
+                                                      BackwardTile<T, Shape>& tile) {
   const int thread = static_cast<int>(threadIdx.x);
-  const int first_row = place.batch * p.time;
   if (!Shape::kWhole && thread < 32) {
     const int token = index * Shape::kTile + thread;
-    const bool resets = p.reset != nullptr && token < p.time && p.reset[first_row + token] != 0;
+    const bool resets = p.reset != nullptr && token < p.time && p.reset[place.batch * p.time + token] != 0;
     const unsigned bits = __ballot_sync(0xffffffffu, resets);
     if (thread == 0) tile.resets = bits;
   }
 }
 
-// Operands as floats into shared memory.
-template <typename Shape, typename T>
-__device__ __forceinline__ void LoadBackwardTile(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                                 int index, BackwardTile<T, Shape>& tile) {
-  LoadBackwardRows(p, place, index, tile);
-  LoadBackwardColumns(p, place, index, tile);
-  LoadBackwardResets(p, place, index, tile);
+// The copied rows as the floats that the scan reads; a thread reads only what it copied.
+template <bool kAggregate, typename Shape, typename T>
+__device__ __forceinline__ void PrepareBackwardTile(const BackwardOperands<T>& p, const BackwardPlace& place,
+                                                    int index, BackwardTile<T, Shape>& tile) {
+  PrepareBackwardRows<kAggregate>(p, place, index, tile);
+  PrepareBackwardColumns(tile);
+  PrepareBackwardResets(p, place, index, tile);
 }
 
 template <typename Shape, typename T>
 __device__ __forceinline__ void LoadBackwardChannels(const BackwardOperands<T>& p, const BackwardPlace& place,
                                                      BackwardTile<T, Shape>& tile) {
-  const int thread = static_cast<int>(threadIdx.x);
-  for (int i = thread; i < Shape::kBlockChannels; i += Shape::kThreads) {
+  for (int i = static_cast<int>(threadIdx.x); i < Shape::kBlockChannels; i += Shape::kThreads) {
     const int channel = place.channel_begin + i;
     tile.delta_bias[i] = p.delta_bias != nullptr && channel < p.inner ? p.delta_bias[channel] : 0.0f;
     tile.d[i] = p.d != nullptr && channel < p.inner ? p.d[channel] : 0.0f;
-  }
-#pragma unroll
-  for (int k = 0; k < kVectorSize<T> / 4; ++k) {
-    tile.channel_sums[0][k][thread] = tile.channel_sums[1][k][thread] = make_float4(0.0f, 0.0f, 0.0f, 0.0f);
   }
 }
 
 // What a thread is to its block in the scan: its two channels are neighbours.
 template <typename Shape>
 struct ThreadPlace {
-  int warp = static_cast<int>(threadIdx.x) / 32;
-  int lane = static_cast<int>(threadIdx.x) % 32;
+  int warp = static_cast<int>(threadIdx.x / 32);
+  int lane = static_cast<int>(threadIdx.x % 32);
   int quad = lane % 4;
   int state_group = lane / 4 % Shape::kStateGroups;
   int set = lane / 4 / Shape::kStateGroups;
@@ -279,138 +324,36 @@ struct ThreadPlace {
   int channel_begin = (set * 4 + quad) * 8 + warp * 2;   // its first channel
 };
 
-__device__ __forceinline__ void PrefetchLine(const void* line) {
-  asm volatile("prefetch.global.L2 [%0];" ::"l"(line));
-}
-
-// The saved states of the block's channels, which lie side by side.
+// Brings the saved states of the tile's tokens into the L2 cache: those of the block's channels lie side by
+// side, in kTile / kSavedSpacing runs.
 template <typename Shape, typename T>
 __device__ __forceinline__ void PrefetchSavedStates(const BackwardOperands<T>& p, const BackwardPlace& place,
                                                     int index) {
-  constexpr int kLine = 128 / static_cast<int>(sizeof(T));
-  const int numbers = min(Shape::kBlockChannels, p.inner - place.channel_begin) * p.states;
-  const int lines = CeilDiv(numbers, kLine);
-  const int first_step =
-      place.batch * CeilDiv(p.time, kSavedSpacing) + index * (Shape::kTile / kSavedSpacing);
-  for (int item = static_cast<int>(threadIdx.x); item < Shape::kTile / kSavedSpacing * lines;
-       item += Shape::kThreads) {
-    const int step = item / lines;
-    if (index * Shape::kTile + step * kSavedSpacing >= p.time) break;
-    PrefetchLine(p.saved_states + (int64_t{first_step + step} * p.inner + place.channel_begin) * p.states +
-                 item % lines * kLine);
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 900
+  const int token = index * Shape::kTile + static_cast<int>(threadIdx.x) * kSavedSpacing;
+  if (Shape::kWhole && threadIdx.x < Shape::kTile / kSavedSpacing && token < p.time) {
+    const int step = place.batch * CeilDiv(p.time, kSavedSpacing) + token / kSavedSpacing;
+    const T* const run = p.saved_states + (int64_t{step} * p.inner + place.channel_begin) * Shape::kStates;
+    constexpr int kBytes = Shape::kBlockChannels * Shape::kStates * static_cast<int>(sizeof(T));
+    asm volatile("cp.async.bulk.prefetch.L2.global [%0], %1;" ::"l"(run), "n"(kBytes) : "memory");
   }
+#endif
 }
 
-// Brings what LoadBackwardTile and FinishBackwardTile will read into the L2 cache.
+// The tile's gradients of x and delta, out of shared memory.
 template <typename Shape, typename T>
-__device__ __forceinline__ void PrefetchBackwardTile(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                                     int index) {
-  constexpr int kRowLines = CeilDiv(Shape::kBlockChannels * static_cast<int>(sizeof(T)), 128);
-  constexpr int kLineChannels = Shape::kBlockChannels / kRowLines;
-  for (int item = static_cast<int>(threadIdx.x); item < Shape::kTile * kRowLines; item += Shape::kThreads) {
-    const int token = index * Shape::kTile + item / kRowLines;
-    const int channel = place.channel_begin + item % kRowLines * kLineChannels;
-    if (token >= p.time || channel >= p.inner) break;
-    const int64_t row = place.batch * p.time + token;
-    PrefetchLine(p.x + row * p.inner + channel);
-    PrefetchLine(p.delta + row * p.inner + channel);
-    PrefetchLine(p.dy + row * p.inner + channel);
-    if (Shape::HasGate(p)) {
-      PrefetchLine(p.z + row * p.z_stride + channel);
-      PrefetchLine(p.ungated + row * p.inner + channel);
-    }
-    if (item % kRowLines == 0) {
-      PrefetchLine(p.b + row * p.b_stride);
-      PrefetchLine(p.c + row * p.c_stride);
-    }
-  }
-  PrefetchSavedStates<Shape>(p, place, index);
-}
-
-__device__ __forceinline__ void AddFour(float4* to, const float (&from)[4]) {
-  const float4 four = *to;
-  *to = make_float4(four.x + from[0], four.y + from[1], four.z + from[2], four.w + from[3]);
-}
-
-// What is left once a token and channel: gradients of x, delta and z from the sums over states, and the
-// tile's part of those of d and delta_bias.
-template <typename Shape, typename T>
-__device__ __forceinline__ void FinishBackwardTile(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                                   int index, BackwardTile<T, Shape>& tile) {
+__device__ __forceinline__ void StoreBackwardTile(const BackwardOperands<T>& p, const BackwardPlace& place,
+                                                  int index, BackwardTile<T, Shape>& tile) {
   using Items = BackwardItems<T, Shape>;
   const int thread = static_cast<int>(threadIdx.x);
-  const int column = thread % Items::kColumnVectors * Items::kVector;
-  const int channel = place.channel_begin + column;
 #pragma unroll
   for (int i = 0; i < Items::kItems; ++i) {
-    const int t = (i * Shape::kThreads + thread) / Items::kColumnVectors;
-    const int token = index * Shape::kTile + t;
-    const int count = token < p.time ? p.inner : 0;
-    const int64_t row = place.batch * p.time + token;
-    const auto x = LoadRow(p.x + row * p.inner, channel, count, Shape::ChannelVectors(p));
-    RowVector<T> delta = {}, dy = {}, z = {}, ungated = {}, dx = {}, ddelta = {}, dz = {};
-    if (Shape::HasSoftplus(p))
-      delta = LoadRow(p.delta + row * p.inner, channel, count, Shape::ChannelVectors(p));
-    if (Shape::HasGate(p)) {
-      dy = LoadRow(p.dy + row * p.inner, channel, count, Shape::ChannelVectors(p));
-      z = LoadRow(p.z + row * p.z_stride, channel, count, Shape::ChannelVectors(p));
-      ungated = LoadRow(p.ungated + row * p.inner, channel, count, Shape::ChannelVectors(p));
-    }
-#pragma unroll
-    for (int four = 0; four < Items::kVector; four += 4) {
-      float dd[4], ddelta_bias[4];
-#pragma unroll
-      for (int k = four; k < four + 4; k += 2) {
-        const int at = PlaceOfChannel<Shape::kBlockChannels>(column + k);
-        float pairs[4], sums[4], dout[2], dinput[2], dstep[2], dgate[2] = {};
-        LoadShared(&tile.steps[t][at].x, pairs);
-        LoadShared(&tile.sums[t][at].x, sums);
-        LoadShared(&tile.dy[t][at], dout);
-#pragma unroll
-        for (int j = 0; j < 2; ++j) {
-          const int m = k + j;
-          dstep[j] = fmaf(x[m], sums[2 * j + 1], sums[2 * j]);
-          if (Shape::HasSoftplus(p)) dstep[j] *= Sigmoid(delta[m] + tile.delta_bias[column + m]);
-          dinput[j] = fmaf(pairs[2 * j], sums[2 * j + 1], tile.d[column + m] * dout[j]);
-          if (Shape::HasGate(p)) {
-            const float sigmoid = Sigmoid(z[m]);
-            dgate[j] = dy[m] * ungated[m] * fmaf(z[m] * sigmoid, 1.0f - sigmoid, sigmoid);
-          }
-          dd[m - four] = dout[j] * x[m];
-          ddelta_bias[m - four] = count > 0 ? dstep[j] : 0.0f;
-        }
-        dx.SetPair(k, dinput[0], dinput[1]);
-        ddelta.SetPair(k, dstep[0], dstep[1]);
-        dz.SetPair(k, dgate[0], dgate[1]);
-      }
-      AddFour(&tile.channel_sums[0][four / 4][thread], dd);
-      AddFour(&tile.channel_sums[1][four / 4][thread], ddelta_bias);
-    }
-    StoreRow(p.dx + row * p.inner, channel, count, Shape::ChannelVectors(p), dx);
-    StoreRow(p.ddelta + row * p.inner, channel, count, Shape::ChannelVectors(p), ddelta);
-    if (Shape::HasGate(p)) StoreRow(p.dz + row * p.dz_stride, channel, count, Shape::ChannelVectors(p), dz);
-  }
-}
-
-// The gradients of d and delta_bias: a channel's parts, which are every kColumnVectors-th thread's.
-template <typename Shape, typename T>
-__device__ __forceinline__ void StoreBackwardChannels(const BackwardOperands<T>& p,
-                                                      const BackwardPlace& place,
-                                                      const BackwardTile<T, Shape>& tile) {
-  using Items = BackwardItems<T, Shape>;
-  for (int i = static_cast<int>(threadIdx.x); i < Shape::kBlockChannels; i += Shape::kThreads) {
-    float dd = 0.0f, ddelta_bias = 0.0f;
-    const int k = i % Items::kVector;
-    for (int thread = i / Items::kVector; thread < Shape::kThreads; thread += Items::kColumnVectors) {
-      dd += (&tile.channel_sums[0][k / 4][thread].x)[k % 4];
-      ddelta_bias += (&tile.channel_sums[1][k / 4][thread].x)[k % 4];
-    }
-    const int channel = place.channel_begin + i;
-    if (channel < p.inner) {
-      const int64_t row = (int64_t{place.segment} * p.batch + place.batch) * p.inner + channel;
-      p.dd[row] = dd;
-      p.ddelta_bias[row] = ddelta_bias;
-    }
+    const BackwardItem<T, Shape> at(p, place, index, i);
+    const int64_t offset = at.row * p.inner;
+    StoreRow(p.dx + offset, at.channel, at.count, Shape::ChannelVectors(p),
+             FromShared<T>(tile.outputs[index & 1].x[i][thread]));
+    StoreRow(p.ddelta + offset, at.channel, at.count, Shape::ChannelVectors(p),
+             FromShared<T>(tile.outputs[index & 1].ddelta[i][thread]));
   }
 }
 

@@ -27,40 +27,13 @@ struct ForwardShapes<Bf16, kWhole> {
 
 template <typename T, typename Shape>
 ForwardOperands<T> ReadForwardOperands(const SelectiveScanArgs<T>& args, const CutScratch& cut) {
-  const int64_t inner = args.x.dim(2), states = args.a_log.dim(1);
-  ForwardOperands<T> p = {};
-  p.x = args.x.data();
-  p.delta = args.delta.data();
-  p.b = args.b.data();
-  p.c = args.c.data();
-  p.z = args.z.data();
-  p.delta_bias = args.delta_bias.data();
-  p.a_log = args.a_log.data();
-  p.d = args.d.data();
+  ForwardOperands<T> p = {ReadOperands(args, cut, kForwardBlockChannels, Shape::kThreadStates)};
   p.initial_state = args.initial_state.data();
-  p.reset = args.reset.data();
   p.y = args.y.data();
-  p.final_state = args.final_state.data();
   p.ungated = args.saved.ungated.data();
   p.saved_states = args.saved.states.data();
-  p.b_stride = args.b.stride();
-  p.c_stride = args.c.stride();
-  p.z_stride = args.z.stride();
-  p.batch = static_cast<int>(args.x.dim(0));
-  p.time = static_cast<int>(args.x.dim(1));
-  p.inner = static_cast<int>(inner);
-  p.states = static_cast<int>(states);
-  p.channel_blocks = static_cast<int>(CeilDiv<int64_t>(inner, kForwardBlockChannels));
-  p.effects = cut.effects;
-  p.chain = cut.chain;
-  p.segments = cut.segments;
-  p.segment_tokens = cut.parallel.tokens;
-  p.softplus = args.softplus;
-  p.channel_vectors = RowsAreVectors<T>(p.x, inner, inner) && RowsAreVectors<T>(p.delta, inner, inner) &&
-                      RowsAreVectors<T>(p.y, inner, inner) &&
-                      (args.z.empty() || RowsAreVectors<T>(p.z, p.z_stride, inner));
-  p.column_vectors = RowsAreVectors<T>(p.b, p.b_stride, states) && RowsAreVectors<T>(p.c, p.c_stride, states);
-  p.state_vectors = states % Shape::kThreadStates == 0;
+  p.final_state = args.final_state.data();
+  p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(p.y, p.inner, p.inner);
   return p;
 }
 

@@ -13,37 +13,12 @@ namespace hm11::cuda {
 inline constexpr int kForwardBlockChannels = 64;
 
 template <typename T>
-struct ForwardOperands {
-  const T* x;
-  const T* delta;
-  const T* b;
-  const T* c;
-  const T* z;  // null when absent, as all below
-  const float* delta_bias;
-  const float* a_log;
-  const float* d;
+struct ForwardOperands : SelectiveScanOperands<T> {
   const float* initial_state;  // of the segment when there are several
-  const uint8_t* reset;
   T* y;
   T* ungated;
   T* saved_states;
   float* final_state;
-  SegmentEffects effects;
-  ChainedScan chain;
-  int64_t b_stride;
-  int64_t c_stride;
-  int64_t z_stride;
-  int batch;
-  int time;
-  int inner;
-  int states;
-  int channel_blocks;
-  int segments;
-  int segment_tokens;
-  bool softplus;
-  bool channel_vectors;  // x, delta, z, y and ungated move as 16-byte vectors
-  bool column_vectors;   // b and c
-  bool state_vectors;    // a thread's states of a channel
 };
 
 // How a block of 64 channels is cut. Its warps share out the channels in order: lane 4 g + q of a warp has
@@ -140,7 +115,7 @@ __device__ __forceinline__ void CopyForwardTile(const ForwardOperands<T>& p, con
     const int item = i * Shape::kThreads + thread;
     const int token = tile_begin + item / Items::kColumnVectors;
     const int count = token < place.time_end ? p.inner : 0;
-    const int64_t row = first_row + token;
+    const int64_t row = first_row + min(token, place.time_end - 1);
     CopyRowAsync(&tile.x[stage][i][thread], p.x, row * p.inner, channel, count, Shape::ChannelVectors(p));
     CopyRowAsync(&tile.delta[i][thread], p.delta, row * p.inner, channel, count, Shape::ChannelVectors(p));
     if (!kAggregate && (Shape::HasGate(p))) {
@@ -155,7 +130,7 @@ __device__ __forceinline__ void CopyForwardTile(const ForwardOperands<T>& p, con
     const int count =
         token < place.time_end && item < Shape::kTileTokens * Items::kStateVectors ? p.states : 0;
     const int state = item % Items::kStateVectors * Items::kVector;
-    const int64_t row = first_row + token;
+    const int64_t row = first_row + min(token, place.time_end - 1);
     CopyRowAsync(&tile.raw_b[i][thread], p.b, row * p.b_stride, state, count, Shape::ColumnVectors(p));
     if (!kAggregate) {
       CopyRowAsync(&tile.raw_c[i][thread], p.c, row * p.c_stride, state, count, Shape::ColumnVectors(p));

@@ -1,5 +1,5 @@
-// What kernels of the selective scan know of their operands when they are compiled, and what they have to
-// ask.
+// What the kernels of both directions of the selective scan read, what they know of it when they are
+// compiled, and what they have to ask.
 #ifndef HM11_SCAN_SELECTIVE_SCAN_OPERANDS_CUH_
 #define HM11_SCAN_SELECTIVE_SCAN_OPERANDS_CUH_
 
@@ -8,6 +8,8 @@
 #include "core/launch.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan.h"
+#include "scan/selective_scan_chain.cuh"
+#include "scan/selective_scan_plan.cuh"
 
 namespace hm11::cuda {
 
@@ -15,6 +17,72 @@ template <typename T>
 bool RowsAreVectors(const void* base, int64_t stride, int64_t count) {
   return reinterpret_cast<uintptr_t>(base) % 16 == 0 && stride % kVectorSize<T> == 0 &&
          count % kVectorSize<T> == 0;
+}
+
+// What both directions read. Pointers of absent operands are null.
+template <typename T>
+struct SelectiveScanOperands {
+  const T* x;
+  const T* delta;
+  const T* b;
+  const T* c;
+  const T* z;
+  const float* delta_bias;
+  const float* a_log;
+  const float* d;
+  const uint8_t* reset;
+  SegmentEffects effects;
+  ChainedScan chain;
+  int64_t b_stride;
+  int64_t c_stride;
+  int64_t z_stride;
+  int batch;
+  int time;
+  int inner;
+  int states;
+  int channel_blocks;
+  int segments;
+  int segment_tokens;
+  bool softplus;
+  bool channel_vectors;  // x, delta, z and the direction's own rows of channels move as 16-byte vectors
+  bool column_vectors;   // b and c
+  bool state_vectors;    // a thread's states of a channel
+};
+
+// Of a direction whose blocks have `block_channels` and whose threads `thread_states`. For `channel_vectors`
+// it has to look at its own rows yet.
+template <typename T>
+SelectiveScanOperands<T> ReadOperands(const SelectiveScanArgs<T>& args, const CutScratch& cut,
+                                      int block_channels, int thread_states) {
+  const int64_t inner = args.x.dim(2), states = args.a_log.dim(1);
+  return {.x = args.x.data(),
+          .delta = args.delta.data(),
+          .b = args.b.data(),
+          .c = args.c.data(),
+          .z = args.z.data(),
+          .delta_bias = args.delta_bias.data(),
+          .a_log = args.a_log.data(),
+          .d = args.d.data(),
+          .reset = args.reset.data(),
+          .effects = cut.effects,
+          .chain = cut.chain,
+          .b_stride = args.b.stride(),
+          .c_stride = args.c.stride(),
+          .z_stride = args.z.stride(),
+          .batch = static_cast<int>(args.x.dim(0)),
+          .time = static_cast<int>(args.x.dim(1)),
+          .inner = static_cast<int>(inner),
+          .states = static_cast<int>(states),
+          .channel_blocks = static_cast<int>(CeilDiv<int64_t>(inner, block_channels)),
+          .segments = cut.segments,
+          .segment_tokens = cut.parallel.tokens,
+          .softplus = args.softplus,
+          .channel_vectors = RowsAreVectors<T>(args.x.data(), inner, inner) &&
+                             RowsAreVectors<T>(args.delta.data(), inner, inner) &&
+                             (args.z.empty() || RowsAreVectors<T>(args.z.data(), args.z.stride(), inner)),
+          .column_vectors = RowsAreVectors<T>(args.b.data(), args.b.stride(), states) &&
+                            RowsAreVectors<T>(args.c.data(), args.c.stride(), states),
+          .state_vectors = states % thread_states == 0};
 }
 
 // Whether every operand is there, channels and states fill their blocks, nothing is reset and all rows move

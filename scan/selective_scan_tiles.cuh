@@ -63,7 +63,7 @@ __device__ __forceinline__ void CopyRowAsync(uint4* to, const T* base, int64_t o
                                              bool vectors) {
   if (vectors) {
     const bool inside = begin < count;
-    const T* from = inside ? base + offset + begin : base;
+    const T* const from = base + (offset + (inside ? begin : 0));
     const uint32_t shared = static_cast<uint32_t>(__cvta_generic_to_shared(to));
     asm volatile("cp.async.cg.shared.global [%0], [%1], 16, %2;" ::"r"(shared), "l"(from),
                  "r"(inside ? 16 : 0)
@@ -234,6 +234,29 @@ __device__ __forceinline__ void MultiplyTiles(float (&d)[4], const float (&a)[4]
       : "+f"(d[0]), "+f"(d[1]), "+f"(d[2]), "+f"(d[3])
       : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(a[2])),
         "r"(__float_as_uint(a[3])), "r"(__float_as_uint(b[0])), "r"(__float_as_uint(b[1])));
+}
+
+// d = a b + c, a: 16 rows x 4, b: 4 x 8. Lane 4 g + q has a[g][q], a[g + 8][q], b[q][g], and of c and d as
+// above.
+__device__ __forceinline__ void MultiplyHalfTiles(float (&d)[4], const float (&a)[2], float b,
+                                                  const float (&c)[4]) {
+  asm volatile(
+      "mma.sync.aligned.m16n8k4.row.col.f32.tf32.tf32.f32 {%0, %1, %2, %3}, {%4, %5}, {%6}, "
+      "{%7, %8, %9, %10};"
+      : "=f"(d[0]), "=f"(d[1]), "=f"(d[2]), "=f"(d[3])
+      : "r"(__float_as_uint(a[0])), "r"(__float_as_uint(a[1])), "r"(__float_as_uint(b)), "f"(c[0]), "f"(c[1]),
+        "f"(c[2]), "f"(c[3]));
+}
+
+// A factor of MultiplyTiles rounded to the bits that count where products of T are left to it, those behind
+// them still there: UnroundedFactor gives it back as it was.
+template <typename T>
+__device__ __forceinline__ float RoundedFactor(float value) {
+  return sizeof(T) == 4 ? value : __uint_as_float(__float_as_uint(value) + 0x1000u);
+}
+template <typename T>
+__device__ __forceinline__ float UnroundedFactor(float value) {
+  return sizeof(T) == 4 ? value : __uint_as_float(__float_as_uint(value) - 0x1000u);
 }
 
 __device__ __forceinline__ float LeadingBits(float value) {

@@ -1,0 +1,154 @@
+// The selective scan's backward pass on a GPU: what its products read of a tile, and where.
+#ifndef HM11_SCAN_SELECTIVE_SCAN_BACKWARD_FACTORS_CUH_
+#define HM11_SCAN_SELECTIVE_SCAN_BACKWARD_FACTORS_CUH_
+
+#include <cstdint>
+
+#include "scan/scan_math.cuh"
+#include "scan/selective_scan_backward_sums.cuh"
+#include "scan/selective_scan_backward_tile.cuh"
+#include "scan/selective_scan_tiles.cuh"
+
+namespace hm11::cuda {
+
+// What a thread holds of its two channels and kThreadStates states of each.
+template <typename Shape>
+using BackwardStates = float[2][Shape::kThreadStates];
+
+// Whether rank-one products go to the tensor cores: b and c as 16 bits hold them lose nothing there, step * x
+// and dy are rounded to 11 bits (RoundedFactor).
+template <typename T>
+inline constexpr bool kOuterProducts = sizeof(T) == 2;
+
+// Where a thread reads of a tile, at the first of kHeld tokens or at one of them that is its lane's. Rows are
+// those of steps, with inputs and gradients kRows behind one another; columns those of b, with c behind it.
+template <typename T, typename Shape>
+struct BackwardCursors {
+  static constexpr int kRowStride = Shape::kChannelStride;
+  static constexpr int kRows = Shape::kTile * kRowStride;
+  static constexpr int kColumnStride = Shape::kStateStride;
+  static constexpr int kColumns = Shape::kTile * kColumnStride;
+
+  const float* row;          // the thread's channels
+  const float* column;       // its states
+  const float* lane_row;     // of the quad-th token, the channel of the lane group
+  const float* lane_column;  // of the quad-th token, the thread's states
+  const float* group_row;    // of the lane group's token, the thread's channels
+  const float* sum_row;      // what ChannelSums reads
+  T* sum_x;                  // likewise
+
+  __device__ __forceinline__ BackwardCursors(BackwardTile<T, Shape>& tile, const ThreadPlace<Shape>& self,
+                                             const ChannelSums<T, Shape>& sums, int first, int stage)
+      : row(&tile.rows[kStep][first][self.in_block]),
+        column(&tile.columns[kB][first][self.state_begin]),
+        lane_row(&tile.rows[kStep][first + self.quad][self.warp * Shape::kWarpChannels + self.lane / 4]),
+        lane_column(column + self.quad * kColumnStride),
+        group_row(row + self.state_group % kHeld * kRowStride),
+        sum_row(&tile.rows[kStep][first + sums.token][sums.in_block]),
+        sum_x(reinterpret_cast<T*>(tile.outputs[stage].x) + (first + sums.token) * Shape::kBlockChannels +
+              sums.channel) {}
+
+  // To the kHeld tokens before.
+  __device__ __forceinline__ void Back() {
+    row -= kHeld * kRowStride;
+    lane_row -= kHeld * kRowStride;
+    group_row -= kHeld * kRowStride;
+    sum_row -= kHeld * kRowStride;
+    column -= kHeld * kColumnStride;
+    lane_column -= kHeld * kColumnStride;
+    sum_x -= kHeld * Shape::kBlockChannels;
+  }
+};
+
+// result = start + the outer product of numbers of states and of channels.
+template <int kStates>
+__device__ __forceinline__ void AddOuterProduct(const float (&states)[kStates], const float (&channels)[2],
+                                                const float (&start)[2][kStates],
+                                                float (&result)[2][kStates]) {
+#pragma unroll
+  for (int i = 0; i < 2; ++i) {
+#pragma unroll
+    for (int j = 0; j < kStates; ++j) result[i][j] = fmaf(states[j], channels[i], start[i][j]);
+  }
+}
+
+// Of kHeld tokens, numbers of states (b or c) and of channels (step * x or dy), a lane's of one token, whose
+// outer products the states or their gradients take up.
+template <typename T, typename Shape>
+struct OuterFactors {
+  using States = BackwardStates<Shape>;
+  static constexpr int kStates = Shape::kThreadStates;
+  float states[Shape::kSets][kStates];  // of the quad-th token, the thread's; 0 in other sets than its own
+  float channels[Shape::kSets];         // of the quad-th token, each set's channel of the lane group
+
+  // `row` and `column` as BackwardCursors' lane_row and lane_column.
+  __device__ __forceinline__ void Load(const ThreadPlace<Shape>& self, const float* row,
+                                       const float* column) {
+    float own[kStates];
+    LoadShared(column, own);
+#pragma unroll
+    for (int set = 0; set < Shape::kSets; ++set) {
+#pragma unroll
+      for (int j = 0; j < kStates; ++j) states[set][j] = Shape::kSets == 1 || set == self.set ? own[j] : 0.0f;
+      channels[set] = row[set * 8];
+    }
+  }
+
+  // result = start + the outer product of the kHeld tokens' t-th.
+  __device__ __forceinline__ void Add(const ThreadPlace<Shape>& self, int t, const States& start,
+                                      States& result) const {
+    float of_token[Shape::kSets];
+#pragma unroll
+    for (int set = 0; set < Shape::kSets; ++set) of_token[set] = self.quad == t ? channels[set] : 0.0f;
+#pragma unroll
+    for (int j = 0; j < kStates; j += 2) {
+      const float from[4] = {start[0][j], start[1][j], start[0][j + 1], start[1][j + 1]};
+      float to[4];
+      if constexpr (Shape::kSets == 1) {
+        MultiplyHalfTiles(to, {states[0][j], states[0][j + 1]}, of_token[0], from);
+      } else {
+        const float rows[4] = {states[0][j], states[0][j + 1], states[1][j], states[1][j + 1]};
+#pragma unroll
+        for (int k = 0; k < 4; ++k) to[k] = from[k];
+        MultiplyTiles(to, rows, of_token);
+      }
+      result[0][j] = to[0], result[1][j] = to[1], result[0][j + 1] = to[2], result[1][j + 1] = to[3];
+    }
+  }
+};
+
+// step * x and dy of the token whose sums over channels are in the lane group's column of the accumulators,
+// where it is one of the kHeld tokens; else 0.
+template <typename T, typename Shape>
+struct ColumnFactors {
+  using States = BackwardStates<Shape>;
+  float input[2], dy[2];
+
+  // `row` as BackwardCursors' group_row, of kHeld tokens from the tile's token `first` on.
+  __device__ __forceinline__ void Load(const ThreadPlace<Shape>& self, const float* row, int first) {
+    constexpr int kRows = BackwardCursors<T, Shape>::kRows;
+    LoadShared(row + kInput * kRows, input);
+    LoadShared(row + kDy * kRows, dy);
+    const int turn = first / kHeld % (Shape::kStateGroups / kHeld);
+    if (Shape::kStateGroups > kHeld && self.state_group / kHeld != turn) *this = {};
+  }
+
+  // db and dc of the kHeld tokens' t-th, summed over the warp's channels, into its column.
+  __device__ __forceinline__ void AddSums(const ThreadPlace<Shape>& self, int t, const States& dh,
+                                          const States& h, BackwardAccumulators<Shape>& sums) const {
+    const bool own = self.state_group % kHeld == t;
+    const float inputs[2] = {own ? input[0] : 0.0f, own ? input[1] : 0.0f};
+    const float outputs[2] = {own ? dy[0] : 0.0f, own ? dy[1] : 0.0f};
+#pragma unroll
+    for (int j = 0; j < Shape::kThreadStates; j += 2) {
+      const float db[4] = {dh[0][j], dh[0][j + 1], dh[1][j], dh[1][j + 1]};
+      const float dc[4] = {h[0][j], h[0][j + 1], h[1][j], h[1][j + 1]};
+      MultiplyTilesFor<T>(sums[0][j / 2], db, inputs);
+      MultiplyTilesFor<T>(sums[1][j / 2], dc, outputs);
+    }
+  }
+};
+
+}  // namespace hm11::cuda
+
+#endif  // HM11_SCAN_SELECTIVE_SCAN_BACKWARD_FACTORS_CUH_
