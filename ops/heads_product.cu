@@ -29,9 +29,10 @@ bool TryMatmulThenAttentionHeads(const Device& device, const MatmulThenAttention
   const AttentionHeadsArgs<Bf16>& h = args.heads;
   const int64_t rows = args.x.dim(0), width = args.weight.dim(0), inner = args.x.dim(1);
   if (!resident::Supports(device, rows, width, inner) || h.q.dim(3) != kHeadDim) return false;
+  if (!h.first_v.empty()) return false;  // Slower than the two ops: a third matrix to read in the same place.
   if (h.rope_dims != 16 && h.rope_dims != 32 && h.rope_dims != 64) return false;
   if (!AllAligned(args.x.data(), args.weight.data(), args.qkv.data(), h.q.data(), h.k.data(), h.v.data(),
-                  Data(h.value_embedding), Data(h.first_v))) {
+                  Data(h.value_embedding))) {
     return false;
   }
   const resident::Sizes sizes = {static_cast<int>(rows), static_cast<int>(width), static_cast<int>(inner)};
@@ -51,9 +52,7 @@ bool TryMatmulThenAttentionHeads(const Device& device, const MatmulThenAttention
                                     .sines = table.data() + table.size() / 2,
                                     .value_embedding = Data(h.value_embedding),
                                     .ve_layer_scale = Data(h.ve_layer_scale),
-                                    .ve_scale = Data(h.ve_scale),
-                                    .first_v = Data(h.first_v),
-                                    .residual = Data(h.residual)};
+                                    .ve_scale = Data(h.ve_scale)};
   FillAngles(device, h, table);
   if (h.rope_dims == 16) return Run<1>(device, sizes, maps, operands);
   if (h.rope_dims == 32) return Run<2>(device, sizes, maps, operands);

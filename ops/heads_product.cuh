@@ -2,7 +2,7 @@
 //
 // A block's 128 columns are two heads of 64 channels. Four lanes have a row of a head between them, so its norm
 // takes two shuffles; a channel's partner in RoPE is in the same lane, a few groups of 8 columns on. A warp stores
-// its 16 rows itself, a head at a time: first the sums as they are, for backward, then what becomes of them.
+// its 16 rows itself, a head at a time: those of q and k first as they are, for backward, then what becomes of them.
 #ifndef HM11_OPS_HEADS_PRODUCT_CUH_
 #define HM11_OPS_HEADS_PRODUCT_CUH_
 
@@ -31,8 +31,6 @@ struct Operands {
   const Bf16* value_embedding;
   const float* ve_layer_scale;
   const float* ve_scale;
-  const Bf16* first_v;
-  const float* residual;
 };
 
 struct Maps {
@@ -96,14 +94,15 @@ __device__ __forceinline__ void NormAndTurn(const Angles<kPairs>& angles, float 
   }
 }
 
-// c = of_other * other + of_own * c, `other` being a matrix like v.
-__device__ __forceinline__ void Mix(const Operands& operands, const Bf16* other, float of_other, float of_own,
-                                    int row, int head, Head c) {
+// Adds the value embedding, scaled, to a head of v.
+__device__ __forceinline__ void AddEmbedding(const Operands& operands, int row, int head, Head c) {
+  const float scale = *operands.ve_layer_scale * *operands.ve_scale;
   uint32_t pairs[2][8];  // all on their way at once
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int64_t here = min(row + 8 * half, operands.rows - 1);  // Rows beyond are not stored.
-    const Bf16* const from = other + (here * operands.kv_heads + head) * kHeadDim + threadIdx.x % 4 * 2;
+    const Bf16* const from =
+        operands.value_embedding + (here * operands.kv_heads + head) * kHeadDim + threadIdx.x % 4 * 2;
 #pragma unroll
     for (int n = 0; n < 8; ++n) pairs[half][n] = __ldg(reinterpret_cast<const uint32_t*>(from + 8 * n));
   }
@@ -111,8 +110,8 @@ __device__ __forceinline__ void Mix(const Operands& operands, const Bf16* other,
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-      c[n][2 * half] = fmaf(of_other, LowOf(pairs[half][n]), of_own * c[n][2 * half]);
-      c[n][2 * half + 1] = fmaf(of_other, HighOf(pairs[half][n]), of_own * c[n][2 * half + 1]);
+      c[n][2 * half] = fmaf(scale, LowOf(pairs[half][n]), c[n][2 * half]);
+      c[n][2 * half + 1] = fmaf(scale, HighOf(pairs[half][n]), c[n][2 * half + 1]);
     }
   }
 }
@@ -150,17 +149,11 @@ __device__ __forceinline__ void Finish(const Operands& operands, const Maps& map
                                        Sender& sender) {
   const int heads = operands.heads, lane_row = row + threadIdx.x % 32 / 4;
   const int value = slot - heads - operands.kv_heads;
-  if (value < 0 || operands.first_v != nullptr) sender.Send(c, maps.qkv, row, slot);
   if (value >= 0) {
-    if (operands.value_embedding != nullptr) {
-      Mix(operands, operands.value_embedding, *operands.ve_layer_scale * *operands.ve_scale, 1, lane_row,
-          value, c);
-    }
-    if (operands.first_v != nullptr) {
-      Mix(operands, operands.first_v, operands.residual[0], operands.residual[1], lane_row, value, c);
-    }
+    if (operands.value_embedding != nullptr) AddEmbedding(operands, lane_row, value, c);
     sender.Send(c, maps.v, row, value);
   } else {
+    sender.Send(c, maps.qkv, row, slot);
     const bool is_query = slot < heads;
     NormAndTurn(angles, is_query ? operands.q_gain[slot] : 1.0f, c);
     sender.Send(c, is_query ? maps.q : maps.k, row, is_query ? slot : slot - heads);

@@ -43,10 +43,6 @@ void Time(benchmark::State& state, const Device& device, int64_t batch, int64_t 
     args.heads.value_embedding = random({rows, kKvHeads * kHeadDim});
     args.heads.ve_layer_scale = args.heads.ve_scale = numbers(1);
   }
-  if (state.range(1) != 0) {
-    args.heads.first_v = random(key);
-    args.heads.residual = numbers(2);
-  }
   AttentionHeadsArgs<T> heads = args.heads;
   heads.qkv = args.qkv;
   TuneMatmuls(true);
@@ -69,8 +65,8 @@ void BM_Heads(benchmark::State& state, bool apart) {
 }
 
 void Extras(benchmark::internal::Benchmark* benchmark) {
-  benchmark->ArgNames({"embedding", "first_v"})->UseManualTime()->Unit(benchmark::kMicrosecond);
-  benchmark->Args({0, 0})->Args({1, 0})->Args({0, 1});
+  benchmark->ArgNames({"embedding"})->UseManualTime()->Unit(benchmark::kMicrosecond);
+  benchmark->Arg(0)->Arg(1);
 }
 BENCHMARK_CAPTURE(BM_Heads, product, false)->Apply(Extras);
 BENCHMARK_CAPTURE(BM_Heads, apart, true)->Apply(Extras);

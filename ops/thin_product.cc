@@ -12,7 +12,7 @@ namespace {
 // Rows of a block's tile, of which there must be one for every multiprocessor.
 constexpr int64_t kTileRows = 64;
 
-bool TryKernel(Arena& arena, const MatmulGradArgs<Bf16>& args) {
+[[maybe_unused]] bool TryKernel(Arena& arena, const MatmulGradArgs<Bf16>& args) {
   const Device& device = arena.device();
   const int64_t out = args.dy.cols(), in = args.x.cols();
   const int64_t partials = cuda::ThinPartials(out, in);
