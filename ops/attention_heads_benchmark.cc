@@ -17,11 +17,7 @@ void RunHeads(benchmark::State& state, const Device& device, int64_t batch, int6
   const int64_t rows = batch * time, width = (kHeads + 2 * kKvHeads) * kHeadDim, values = kKvHeads * kHeadDim;
   const Shape query = {batch, time, kHeads, kHeadDim}, key = {batch, time, kKvHeads, kHeadDim};
   Arena arena(device, 8 * rows * width * static_cast<int64_t>(sizeof(T)) + (int64_t{16} << 20));
-  const auto random = [&](Shape shape) {
-    const Tensor<T> tensor = arena.New<T>(shape);
-    FillRandom(device, tensor);
-    return tensor;
-  };
+  const auto random = [&](Shape shape) { return NewRandom<T>(arena, shape); };
   const auto one = [&](int64_t count) { return arena.NewZero<Accum<T>>({count}); };
   AttentionHeadsArgs<T> forward = {.batch = batch,
                                    .time = time,

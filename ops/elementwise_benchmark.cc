@@ -60,9 +60,7 @@ struct Bench {
  private:
   template <typename N>
   Tensor<N> Filled(Shape shape) {
-    const Tensor<N> tensor = arena.template New<N>(shape);
-    FillRandom(device, tensor);
-    return tensor;
+    return NewRandom<N>(arena, shape);
   }
 };
 

@@ -18,30 +18,20 @@ template <typename T>
 void Time(benchmark::State& state, const Device& device, int64_t batch, int64_t time, bool apart) {
   const int64_t rows = batch * time;
   Arena arena(device, rows * 4 * kWidth * static_cast<int64_t>(sizeof(T)) + (int64_t{16} << 20));
-  const auto random = [&](Shape shape, double deviation = 1) {
-    const Tensor<T> tensor = arena.New<T>(shape);
-    FillRandom(device, tensor, deviation);
-    return tensor;
-  };
-  const auto numbers = [&](int64_t count) {
-    const Tensor<Accum<T>> tensor = arena.New<Accum<T>>({count});
-    FillRandom(device, tensor);
-    return tensor;
-  };
   const Shape key = {batch, time, kKvHeads, kHeadDim};
-  MatmulThenAttentionHeadsArgs<T> args = {.x = random({rows, kIn}),
-                                          .weight = random({kWidth, kIn}, 0.05),
+  MatmulThenAttentionHeadsArgs<T> args = {.x = NewRandom<T>(arena, {rows, kIn}),
+                                          .weight = NewRandom<T>(arena, {kWidth, kIn}, 0.05),
                                           .qkv = arena.New<T>({rows, kWidth}),
                                           .heads = {.batch = batch,
                                                     .time = time,
                                                     .rope_dims = 16,
-                                                    .q_gain = numbers(kHeads),
+                                                    .q_gain = NewRandom<Accum<T>>(arena, {kHeads}),
                                                     .q = arena.New<T>({batch, time, kHeads, kHeadDim}),
                                                     .k = arena.New<T>(key),
                                                     .v = arena.New<T>(key)}};
   if (state.range(0) != 0) {
-    args.heads.value_embedding = random({rows, kKvHeads * kHeadDim});
-    args.heads.ve_layer_scale = args.heads.ve_scale = numbers(1);
+    args.heads.value_embedding = NewRandom<T>(arena, {rows, kKvHeads * kHeadDim});
+    args.heads.ve_layer_scale = args.heads.ve_scale = NewRandom<Accum<T>>(arena, {1});
   }
   AttentionHeadsArgs<T> heads = args.heads;
   heads.qkv = args.qkv;

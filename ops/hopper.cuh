@@ -61,12 +61,11 @@ inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* 
   const cuuint32_t steps[] = {1, 1, 1, 1, 1};
   const bool is_strip = box[0] == kTileCols / 2;
   TileMap map;
-  const CUresult result =
-      encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(data), extents, strides, box,
-             steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
-             is_strip ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
-             is_strip ? CU_TENSOR_MAP_L2_PROMOTION_L2_64B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result = encode(
+      &map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(data), extents, strides, box, steps,
+      CU_TENSOR_MAP_INTERLEAVE_NONE, is_strip ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+      is_strip ? CU_TENSOR_MAP_L2_PROMOTION_L2_64B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for %u axes,", static_cast<int>(result), rank);
     for (uint32_t axis = 0; axis < rank; ++axis) {
@@ -253,16 +252,20 @@ __device__ __forceinline__ void CommitProducts() {
   asm volatile("wgmma.commit_group.sync.aligned;" ::: "memory");
 }
 
-// Until at most kPending groups are under way. `c`: the accumulators that are read next, so that the compiler
-// does not read them before.
-template <int kPending>
-__device__ __forceinline__ void WaitForProducts(Product64& c) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+// Keeps the compiler from reading accumulators before this.
+template <int kCount>
+__device__ __forceinline__ void ReadFromHere(float (&c)[kCount][4]) {
 #pragma unroll
-  for (int n = 0; n < 8; ++n) {
+  for (int n = 0; n < kCount; ++n) {
 #pragma unroll
     for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[n][i])::"memory");
   }
+}
+// Until at most kPending groups are under way. `c`: the accumulators that are read next.
+template <int kPending, typename... Accumulators>
+__device__ __forceinline__ void WaitForProducts(Accumulators&... c) {
+  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
+  (ReadFromHere(c), ...);
 }
 
 // Products under way read `rows` until they have been waited for: this, after the wait, keeps the registers.

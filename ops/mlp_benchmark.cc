@@ -30,16 +30,8 @@ struct Bench {
     grad.ddown = arena.template NewZero<Accum<T>>({dim, width});
     dh = New({rows, width});
   }
-  Tensor<T> New(Shape shape, double deviation = 1) {
-    const Tensor<T> tensor = arena.template New<T>(shape);
-    FillRandom(arena.device(), tensor, deviation);
-    return tensor;
-  }
-  Tensor<Accum<T>> NewAccum(Shape shape) {
-    const Tensor<Accum<T>> tensor = arena.template New<Accum<T>>(shape);
-    FillRandom(arena.device(), tensor);
-    return tensor;
-  }
+  Tensor<T> New(Shape shape, double deviation = 1) { return NewRandom<T>(arena, shape, deviation); }
+  Tensor<Accum<T>> NewAccum(Shape shape) { return NewRandom<Accum<T>>(arena, shape); }
   Arena arena;
   MlpArgs<T> args;
   MlpGradArgs<T> grad;

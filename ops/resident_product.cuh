@@ -131,16 +131,6 @@ __device__ __forceinline__ void MultiplyStage(const Shared& shared, int stage, i
   }
 }
 
-template <int kPending>
-__device__ __forceinline__ void WaitForSums(Sums& c) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-#pragma unroll
-  for (int n = 0; n < 16; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[n][i])::"memory");
-  }
-}
-
 // ---- Work: the clusters of a pair of column blocks share its row tiles out.
 
 struct Work {
@@ -212,11 +202,11 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& share
     MultiplyStage<kTransposed>(shared, place.stage, k, c);
     CommitProducts();
     if (k > 0) {
-      WaitForSums<1>(c);
+      WaitForProducts<1>(c);
       release(Place(tile * stages + k - 1).stage);
     }
   }
-  WaitForSums<0>(c);
+  WaitForProducts<0>(c);
   release(Place(tile * stages + stages - 1).stage);
 }
 

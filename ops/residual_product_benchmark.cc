@@ -40,16 +40,8 @@ struct Bench {
     grad.forward = step;
     grad.forward.branch_scale = {};
   }
-  Tensor<T> New(Shape shape, double deviation = 1) {
-    const Tensor<T> tensor = arena.template New<T>(shape);
-    FillRandom(arena.device(), tensor, deviation);
-    return tensor;
-  }
-  Tensor<Accum<T>> NewAccum(Shape shape) {
-    const Tensor<Accum<T>> tensor = arena.template New<Accum<T>>(shape);
-    FillRandom(arena.device(), tensor);
-    return tensor;
-  }
+  Tensor<T> New(Shape shape, double deviation = 1) { return NewRandom<T>(arena, shape, deviation); }
+  Tensor<Accum<T>> NewAccum(Shape shape) { return NewRandom<Accum<T>>(arena, shape); }
   Arena arena;
   int64_t rows;
   Tensor<T> x, weight, weight_in, between;

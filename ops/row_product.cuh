@@ -116,11 +116,11 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, Warp& warp, Sums& c
     }
     CommitProducts();
     if (k > 0) {
-      WaitForSums<1>(c);
+      WaitForProducts<1>(c);
       warp.Release((stage + kStages - 1) % kStages);
     }
   }
-  WaitForSums<0>(c);
+  WaitForProducts<0>(c);
   warp.Release((warp.place.index - 1) % kStages);
 }
 

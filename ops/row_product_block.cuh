@@ -141,16 +141,6 @@ __device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sum
 }
 #undef HM_SUMS
 
-template <int kPending>
-__device__ __forceinline__ void WaitForSums(Sums& c) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-#pragma unroll
-  for (int n = 0; n < 32; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[n][i])::"memory");
-  }
-}
-
 // ---- Work: clusters take tiles of rows in turn.
 
 struct Work {

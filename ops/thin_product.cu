@@ -116,7 +116,7 @@ __device__ void ConsumeToWide(const Sizes& sizes, const Work& work, const Shared
       }
     }
     CommitProducts();
-    WaitForSums<1>(dx[0], dx[1]);
+    WaitForProducts<1>(dx[0], dx[1]);
     const auto slab = [&](int t) { return shared.Result(stage, first_tile + t) + lane.first_row * 128; };
 #pragma unroll
     for (int t = 0; t < kGroupTiles; ++t) PutSums<kAdds>(lane, slab(t), dx[t]);
@@ -128,7 +128,7 @@ __device__ void ConsumeToWide(const Sizes& sizes, const Work& work, const Shared
       }
       CommitStores();
     }
-    WaitForSums<0>(dweight[0], dweight[1]);
+    WaitForProducts<0>(dweight[0], dweight[1]);
     if (lane.lane == 0) WaitForStores<0>();
     Release(shared, lane, stage);
   }
@@ -211,7 +211,7 @@ __device__ __forceinline__ void ConsumeToThin(const Sizes& sizes, const Work& wo
         }
       }
       CommitProducts();
-      WaitForSums<0>(dx, dweight[part][0], dweight[part][1]);
+      WaitForProducts<0>(dx, dweight[part][0], dweight[part][1]);
       Release(shared, lane, stage);
       ++place.index;
     }

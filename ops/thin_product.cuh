@@ -235,21 +235,6 @@ __device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sum
 #undef HM_SUMS_32
 #undef HM_SUMS
 
-template <int kCount>
-__device__ __forceinline__ void ReadFromHere(float (&c)[kCount][4]) {
-#pragma unroll
-  for (int n = 0; n < kCount; ++n) {
-#pragma unroll
-    for (int i = 0; i < 4; ++i) asm volatile("" : "+f"(c[n][i])::"memory");
-  }
-}
-// Until at most kPending groups of products are under way; `c`: the sums that are read next.
-template <int kPending, typename... Arrays>
-__device__ __forceinline__ void WaitForSums(Arrays&... c) {
-  asm volatile("wgmma.wait_group.sync.aligned %0;" ::"n"(kPending) : "memory");
-  (ReadFromHere(c), ...);
-}
-
 // This lane's part of 64 columns of the wide operand times the thin one's: number (wide, thin) of dweight goes to
 // to[wide * wide_stride + thin * thin_stride].
 template <int kCount>

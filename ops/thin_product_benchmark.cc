@@ -12,24 +12,17 @@
 namespace hm11 {
 namespace {
 
-template <typename T>
-Tensor<T> Random(Arena& arena, Shape shape, double deviation = 1) {
-  const Tensor<T> tensor = arena.New<T>(shape);
-  FillRandom(arena.device(), tensor, deviation);
-  return tensor;
-}
-
 // The thin operand of `to_thin` is a range of the 96 columns that x_proj makes.
 template <typename T>
 MatmulGradArgs<T> Operands(Arena& arena, int64_t rows, int64_t out, int64_t in) {
   const bool to_thin = in < out;
   const int64_t x_cols = to_thin ? 3 * in : in;
-  return {.dy = Random<T>(arena, {rows, out}),
-          .x = Columns<T>(Random<T>(arena, {rows, x_cols})).Range(0, in),
-          .weight = Random<T>(arena, {out, in}, 0.05),
-          .dx = Columns<T>(Random<T>(arena, {rows, x_cols})).Range(0, in),
+  return {.dy = NewRandom<T>(arena, {rows, out}),
+          .x = Columns<T>(NewRandom<T>(arena, {rows, x_cols})).Range(0, in),
+          .weight = NewRandom<T>(arena, {out, in}, 0.05),
+          .dx = Columns<T>(NewRandom<T>(arena, {rows, x_cols})).Range(0, in),
           .add_to_dx = !to_thin,
-          .dweight = Random<Accum<T>>(arena, {out, in})};
+          .dweight = NewRandom<Accum<T>>(arena, {out, in})};
 }
 
 template <typename T, typename F>

@@ -17,6 +17,7 @@
 #include <algorithm>
 #include <cstdint>
 
+#include "core/arena.h"
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
@@ -55,6 +56,12 @@ void SetThroughput(benchmark::State& state, double bytes, double operations = 0)
 // for statistics).
 template <typename T>
 void FillRandom(const Device& device, Tensor<T> tensor, double deviation = 1);
+template <typename T>
+Tensor<T> NewRandom(Arena& arena, const Shape& shape, double deviation = 1) {
+  const Tensor<T> tensor = arena.New<T>(shape);
+  FillRandom(arena.device(), tensor, deviation);
+  return tensor;
+}
 
 }  // namespace hm11
 
