@@ -18,11 +18,14 @@
 #include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "core/rank_group.h"
+#include "data/shard.h"
+#include "data/token_stream.h"
 #include "model/safetensors.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
 #include "testing/rank_processes.h"
 #include "train/checkpoint.h"
+#include "train/rank_agreement.h"
 #include "train/run.h"
 #include "train/run_test_data.h"
 
@@ -53,6 +56,24 @@ TEST(RankBody, DISABLED_Trains) {
                    variable("SETTINGS"), variable(absl::StrCat("SETTINGS_OF_", ranks.rank)));
   ASSERT_THAT(ApplyOverrides(settings, &options.config), IsOk());
   std::_Exit((*group)->Finish(hm11::Run(options)));
+}
+
+TEST(StreamFingerprintTest, EveryTokenOfAShortTextCounts) {
+  const std::string path = testing::TempDir() + "/fingerprint_000000.bin";
+  const auto fingerprint = [&](const std::vector<uint16_t>& tokens) {
+    EXPECT_THAT(WriteShard(path, tokens), IsOk());
+    return StreamFingerprint(*TokenStream::Open(path, 300));
+  };
+  for (const size_t size : {2, 300, 64 * 256 + 5, 3'000'000}) {
+    std::vector<uint16_t> tokens(size, 7);
+    const std::string before = fingerprint(tokens);
+    for (const size_t place : {size_t{0}, size / 2, size - 1}) {
+      tokens[place] = 8;
+      EXPECT_NE(fingerprint(tokens), before) << place << " of " << size;
+      tokens[place] = 7;
+    }
+    EXPECT_EQ(fingerprint(tokens), before);
+  }
 }
 
 class RanksTest : public testing::Test {
