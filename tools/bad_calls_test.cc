@@ -51,6 +51,8 @@ TEST(BadCallsTest, TheTrainersAreOneLine) {
       {call({"--data=no/such_train_*.bin", "--tokenizer=none.model", out}), "none.model"},
       {call({"--device=tpu", out}), "'tpu'"},
       {call({"stray", out}), "'stray'"},
+      {call({"--rank_timeout=nan", out}), "--rank_timeout=nan"},
+      {call({"--rank_timeout=inf", out}), "--rank_timeout=inf"},
       {call({"--resume"}), "--out"},
       {call({"--overwrite"}), "--out"},
       {call({"--resume", "--overwrite", out}), "--resume excludes --overwrite"},

@@ -43,7 +43,8 @@ TEST(RankBody, DISABLED_Trains) {
     const char* value = getenv(name.c_str());
     return value == nullptr ? "" : value;
   };
-  const absl::StatusOr<std::shared_ptr<RankGroup>> group = RankGroup::Join(ranks, 20);
+  const absl::StatusOr<std::shared_ptr<RankGroup>> group =
+      RankGroup::Join(ranks, 20, [] { return interrupted != 0 ? 130 : 1; });
   ASSERT_THAT(group, IsOk());
   signal(SIGINT, [](int) { interrupted = 1; });
   RunOptions options = SmallRun(variable("DATA_FOLDER"), variable("RUN_NAME"));
@@ -215,7 +216,7 @@ TEST_F(RanksTest, AnInterruptStopsAllWithACheckpoint) {
                       For("interrupted", {{"SETTINGS", "max_steps=1000000,"}}));
   WaitForSteps(Folder("interrupted"));
   for (const int rank : {0, 1}) kill(ranks.pid(rank), SIGINT);
-  for (const int rank : {0, 1}) EXPECT_EQ(ranks.ExitOf(rank, 30), 1);
+  for (const int rank : {0, 1}) EXPECT_EQ(ranks.ExitOf(rank, 30), 130);
   const std::string errors = ranks.ErrorsOf(0) + ranks.ErrorsOf(1);
   EXPECT_THAT(errors, HasSubstr("interrupted; go on with --resume"));
   EXPECT_EQ(errors.find("error:"), errors.rfind("error:")) << errors;
