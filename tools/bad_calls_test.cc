@@ -107,6 +107,17 @@ TEST(BadCallsTest, ThePackagersAreOneLine) {
   ExpectOneLine({{"tools/submission/submission", "--name=a", "--author=b", "--github_id=c"}, "--run"}, 1);
 }
 
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// Sanitizers reserve terabytes themselves.
+TEST(BadCallsTest, AProgramWithLittleAddressSpaceEnds) {
+  const auto ended = RunToItsEnd(
+      {"/bin/sh", "-c", "ulimit -v 100000; exec timeout 20 train/hm11 --device=cpu --preset=big"});
+  ASSERT_THAT(ended, IsOk());
+  EXPECT_EQ(ended->exit_code, 1) << ended->output;  // 124: it had to be ended
+  EXPECT_THAT(ended->output, testing::HasSubstr("unknown preset 'big'"));
+}
+#endif
+
 TEST(BadCallsTest, EveryProgramTellsTheCommitItWasBuiltFrom) {
   for (const char* program :
        {"train/hm11", "eval/evaluate", "eval/audit", "tools/prepare_data", "tools/submission/submission"}) {
