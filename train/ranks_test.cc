@@ -52,6 +52,12 @@ TEST(RankBody, DISABLED_Trains) {
   options.use = variable("RESUME").empty() ? FolderUse::kNewRun : FolderUse::kResume;
   options.resume_anyway = options.resumes();  // with other limits, so that a run has a middle
   options.interrupted = [] { return interrupted != 0; };
+  for (const auto& [what, path] :
+       {std::pair("TRAIN", &options.train_pattern), std::pair("VAL", &options.val_pattern),
+        std::pair("TOKENIZER", &options.tokenizer_path)}) {
+    const std::string own = variable(absl::StrCat(what, "_OF_", ranks.rank));
+    if (!own.empty()) *path = own;
+  }
   const std::string settings =
       absl::StrCat("batch_tokens=768,micro_batch_tokens=32,max_steps=20,log_every=1000,",
                    variable("SETTINGS"), variable(absl::StrCat("SETTINGS_OF_", ranks.rank)));
@@ -241,6 +247,20 @@ TEST_F(RanksTest, BadInputIsNamedOnce) {
   refused(2, {{"SETTINGS_OF_1", "muon_lr=0.5,"}}, "has muon_lr=0.5, rank 0 has muon_lr=");
   refused(2, {{"SETTINGS", "micro_batch_tokens=768,"}},
           "batch_tokens=768: 2 ranks take a multiple of 1536 (a micro-batch each), the nearest is 1536");
+  // A token of the text, and a tokenizer that is the same but for a field that says nothing.
+  for (const auto& [split, name] :
+       {std::pair("train", "training data"), std::pair("val", "validation data")}) {
+    const TokenStream stream = *TokenStream::Open(absl::StrCat(*folder_, "/t_", split, "_*.bin"), 300);
+    std::vector<uint16_t> tokens = stream.Read(0, stream.size());
+    tokens[tokens.size() / 2] ^= 1;
+    const std::string other = absl::StrCat(*folder_, "/other_", split, ".bin");
+    ASSERT_THAT(WriteShard(other, tokens), IsOk());
+    refused(2, {{split == std::string("val") ? "VAL_OF_1" : "TRAIN_OF_1", other}},
+            absl::StrCat(" has ", name, "=", stream.size(), " tokens, "));
+  }
+  const std::string model = *ReadFile(*folder_ + "/tokenizer.model"), other = *folder_ + "/other_tokenizer";
+  ASSERT_THAT(WriteFile(other, absl::StrCat(model, absl::string_view("\xfa\x7f\0", 3))), IsOk());
+  refused(2, {{"TOKENIZER_OF_1", other}}, " has tokenizer=");
   EXPECT_FALSE(FileExists(Folder("refused"))) << "nothing is begun";
   // What only rank 0 sees, when the ranks are connected or about to be.
   Train(1, "held", {{"SETTINGS", "max_steps=1,"}});
