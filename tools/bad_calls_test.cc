@@ -111,9 +111,9 @@ TEST(BadCallsTest, ThePackagersAreOneLine) {
 // Sanitizers reserve terabytes themselves.
 TEST(BadCallsTest, AProgramWithLittleAddressSpaceEnds) {
   const auto ended = RunToItsEnd(
-      {"/bin/sh", "-c", "ulimit -v 100000; exec timeout 20 train/hm11 --device=cpu --preset=big"});
+      {"/bin/sh", "-c", "ulimit -v 100000; exec timeout -s KILL 20 train/hm11 --device=cpu --preset=big"});
   ASSERT_THAT(ended, IsOk());
-  EXPECT_EQ(ended->exit_code, 1) << ended->output;  // 124: it had to be ended
+  EXPECT_EQ(ended->exit_code, 1) << ended->output;  // 137: it had to be ended
   EXPECT_THAT(ended->output, testing::HasSubstr("unknown preset 'big'"));
 }
 #endif
