@@ -184,14 +184,16 @@ absl::StatusOr<int> RanksToStart(const Ranks& ranks, const RankFlags& flags) {
 
 absl::StatusOr<int> RunOrStart(char** argv, const RankFlags& flags,
                                const std::function<absl::Status(const std::shared_ptr<RankGroup>&)>& main) {
-  if (flags.rank_timeout <= 0) {
+  constexpr double kMostSeconds = 1e6;  // a poll's limit, in milliseconds, is an int
+  if (!(flags.rank_timeout > 0 && flags.rank_timeout <= kMostSeconds)) {
     return absl::InvalidArgumentError(
-        absl::StrCat("--rank_timeout=", flags.rank_timeout, ": must be above 0"));
+        absl::StrCat("--rank_timeout=", flags.rank_timeout, ": must be above 0 and at most ", kMostSeconds));
   }
   HM_ASSIGN_OR_RETURN(const Ranks ranks, RanksFromProcess());
   HM_ASSIGN_OR_RETURN(const int count, RanksToStart(ranks, flags));
   if (count > 1) return LaunchRanks(count, argv);
-  HM_ASSIGN_OR_RETURN(const std::shared_ptr<RankGroup> group, RankGroup::Join(ranks, flags.rank_timeout));
+  HM_ASSIGN_OR_RETURN(const std::shared_ptr<RankGroup> group,
+                      RankGroup::Join(ranks, flags.rank_timeout, flags.bad_code));
   return group->Finish(main(group));
 }
 
@@ -205,7 +207,7 @@ int RunRanks(char** argv, const RankFlags& flags,
   if (!code.status().message().empty()) {
     std::fprintf(stderr, "error: %s\n", std::string(code.status().message()).c_str());
   }
-  return 1;
+  return flags.bad_code();
 }
 
 absl::StatusOr<Device> DeviceOfRank(const Ranks& ranks, absl::string_view name) {

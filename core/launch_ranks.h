@@ -26,6 +26,8 @@ struct RankFlags {
   std::string gpus = "all";  // all, or how many of this host's, for a start by hand
   std::string device = "auto";
   double rank_timeout = 60;  // seconds, RankGroup::Join's
+  // Exit code of a bad end, RankGroup::Join's.
+  std::function<int()> bad_code = [] { return 1; };
 };
 
 // Runs `main` as the rank that this process is, or starts those that run it. Gives the exit code; an error is

@@ -1,6 +1,8 @@
 // --help, made of what flags say of themselves.
 #include "core/program_help.h"
 
+#include <fcntl.h>
+
 #include <cstdio>
 #include <cstdlib>
 
@@ -47,6 +49,14 @@ std::string Meaning(const absl::CommandLineFlag& flag) {
 
 bool IsHelp(absl::string_view argument) { return argument == "--help" || argument == "-help"; }
 
+// A standard stream that the caller closed stays unusable, and says so when it is used: else the next file that is
+// opened takes its number, and what is printed goes into that file.
+void HoldStandardStreams() {
+  for (const int stream : {0, 1, 2}) {
+    if (fcntl(stream, F_GETFD) < 0) (void)open("/dev/null", stream == 0 ? O_WRONLY : O_RDONLY);
+  }
+}
+
 }  // namespace
 
 std::string HelpText(const ProgramHelp& help) {
@@ -71,6 +81,7 @@ std::string HelpText(const ProgramHelp& help) {
 }
 
 std::vector<char*> ParseCommandLine(int argc, char** argv, const ProgramHelp& help) {
+  HoldStandardStreams();
   for (int i = 1; i < argc && absl::string_view(argv[i]) != "--"; ++i) {
     if (!IsHelp(argv[i])) continue;
     const std::string text = HelpText(help);

@@ -26,7 +26,8 @@ struct ProgramHelp {
 std::string HelpText(const ProgramHelp& help);
 
 // absl::ParseCommandLine, but --help prints the text above to standard output and ends the program with code
-// 0. Gives the words that are no flags, the program's name first.
+// 0. Gives the words that are no flags, the program's name first. Standard streams that are closed are held, so
+// that no file takes their numbers.
 std::vector<char*> ParseCommandLine(int argc, char** argv, const ProgramHelp& help);
 
 // The same for a program that takes flags alone: InvalidArgument names another word.

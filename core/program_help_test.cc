@@ -1,9 +1,11 @@
 // Help texts: flags speak for themselves, lines fit a terminal, --help is a success.
 #include "core/program_help.h"
 
+#include <fcntl.h>
 #include <gmock/gmock.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
+#include <unistd.h>
 
 #include <string>
 #include <vector>
@@ -46,6 +48,21 @@ TEST(ProgramHelpDeathTest, HelpEndsWithSuccessAndUnknownFlagsDoNot) {
   EXPECT_EXIT(parse("--help"), testing::ExitedWithCode(0), "");
   EXPECT_EXIT(parse("--apples=5"), testing::ExitedWithCode(7), "");
   EXPECT_EXIT(parse("--plums=5"), testing::ExitedWithCode(1), "plums");
+}
+
+TEST(ProgramHelpDeathTest, NoFileTakesTheNumberOfAClosedStream) {
+  const auto open_after = [](int stream) {
+    close(stream);
+    char* argv[] = {const_cast<char*>("count"), nullptr};
+    ParseCommandLine(1, argv, Help());
+    const int file = open("/dev/null", O_RDWR);
+    const char byte = 0;
+    const bool taken = file <= STDERR_FILENO || (stream != STDIN_FILENO && write(stream, &byte, 1) == 1);
+    _exit(taken ? 1 : 0);
+  };
+  for (const int stream : {STDIN_FILENO, STDOUT_FILENO, STDERR_FILENO}) {
+    EXPECT_EXIT(open_after(stream), testing::ExitedWithCode(0), "") << stream;
+  }
 }
 
 RC_GTEST_PROP(ProgramHelpTest, LinesAreShortAndNoWordIsLost, ()) {

@@ -87,8 +87,9 @@ class Arrivals {
 
 }  // namespace
 
-absl::StatusOr<std::shared_ptr<RankGroup>> RankGroup::Join(const Ranks& ranks, double seconds) {
-  std::shared_ptr<RankGroup> group(new RankGroup(ranks, seconds));
+absl::StatusOr<std::shared_ptr<RankGroup>> RankGroup::Join(const Ranks& ranks, double seconds,
+                                                           std::function<int()> bad_code) {
+  std::shared_ptr<RankGroup> group(new RankGroup(ranks, seconds, std::move(bad_code)));
   if (ranks.size == 1) {
     group->hosts_ = {HostName()};
     return group;
@@ -130,7 +131,7 @@ absl::Status RankGroup::Answer() {
     exchange_.push_back(std::move(arrivals.exchange[r]));
     peers.push_back({rank, hosts_[r], std::move(arrivals.watch[r])});
   }
-  watch_ = std::make_unique<RankWatch>(0, std::move(peers), seconds_);
+  watch_ = std::make_unique<RankWatch>(0, std::move(peers), seconds_, bad_code_);
   for (const Socket& socket : exchange_) Send(socket, absl::StrJoin(hosts_, "\n"));
   return absl::OkStatus();
 }
@@ -159,7 +160,7 @@ absl::Status RankGroup::Come() {
   exchange_.push_back(std::move(sockets[0]));
   std::vector<RankWatch::Peer> peers;
   peers.push_back({0, hosts_[0], std::move(sockets[1])});
-  watch_ = std::make_unique<RankWatch>(ranks_.rank, std::move(peers), seconds_);
+  watch_ = std::make_unique<RankWatch>(ranks_.rank, std::move(peers), seconds_, bad_code_);
   return absl::OkStatus();
 }
 
@@ -211,7 +212,7 @@ void RankGroup::Fail(absl::string_view why) {
     std::fprintf(stderr, "error: %.*s\n", static_cast<int>(why.size()), why.data());
   }
   std::fflush(stdout);
-  std::_Exit(1);
+  std::_Exit(bad_code_());
 }
 
 int RankGroup::Finish(const absl::Status& status) {
@@ -224,7 +225,7 @@ int RankGroup::Finish(const absl::Status& status) {
   } else {
     std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   }
-  return 1;
+  return bad_code_();
 }
 
 }  // namespace hm11

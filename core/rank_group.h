@@ -12,12 +12,15 @@
 //
 // Properties:
 //   1. AllGather gives every rank every rank's words, in rank order; Broadcast gives rank 0's.
-//   2. All ranks leave Finish with the same exit code: 0 when all came with OK.
+//   2. All ranks leave Finish with the same exit code: 0 when all came with OK, else rank 0's for a bad end, 1 where
+//      rank 0 is gone.
 #ifndef HM11_CORE_RANK_GROUP_H_
 #define HM11_CORE_RANK_GROUP_H_
 
+#include <functional>
 #include <memory>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/status/status.h"
@@ -33,8 +36,10 @@ class RankGroup {
  public:
   // Meets the other ranks; one rank is a group by itself. `seconds` is how long ranks are waited for, at the
   // start and when they are silent. Errors name the address that does not answer, the ranks that did not
-  // come, or the rank that two processes say they are.
-  static absl::StatusOr<std::shared_ptr<RankGroup>> Join(const Ranks& ranks, double seconds);
+  // come, or the rank that two processes say they are. `bad_code` gives the exit code of a bad end at the moment
+  // that it is asked, from any thread.
+  static absl::StatusOr<std::shared_ptr<RankGroup>> Join(
+      const Ranks& ranks, double seconds, std::function<int()> bad_code = [] { return 1; });
   RankGroup(const RankGroup&) = delete;
   RankGroup& operator=(const RankGroup&) = delete;
 
@@ -60,7 +65,8 @@ class RankGroup {
   int Finish(const absl::Status& status);
 
  private:
-  RankGroup(const Ranks& ranks, double seconds) : ranks_(ranks), seconds_(seconds) {}
+  RankGroup(const Ranks& ranks, double seconds, std::function<int()> bad_code)
+      : ranks_(ranks), seconds_(seconds), bad_code_(std::move(bad_code)) {}
   absl::Status Answer();  // rank 0
   absl::Status Come();    // the others
   void Send(const Socket& socket, absl::string_view words);
@@ -68,6 +74,7 @@ class RankGroup {
 
   const Ranks ranks_;
   const double seconds_;
+  const std::function<int()> bad_code_;
   std::vector<std::string> hosts_;
   std::vector<Socket> exchange_;      // rank 0's to the ranks from 1 on; another's to rank 0
   std::unique_ptr<RankWatch> watch_;  // none with one rank

@@ -1,5 +1,6 @@
 // RankWatch: messages are a letter, a length and a text. h: alive. k: finished well. e: cannot go on, and
-// why. x, from rank 0: all finished well. f, from rank 0: end at once, the reason was written.
+// why. x, from rank 0: all finished well. f, from rank 0: end at once with the code that the text
+// is, the reason was written.
 #include "core/rank_watch.h"
 
 #include <poll.h>
@@ -12,6 +13,7 @@
 #include <cstring>
 #include <utility>
 
+#include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_format.h"
 
@@ -26,15 +28,15 @@ void WriteError(absl::string_view why) {
   std::fflush(stderr);
 }
 
-[[noreturn]] void ExitAtOnce() {
+[[noreturn]] void ExitAtOnce(int code) {
   std::fflush(stdout);
-  std::_Exit(1);  // Other threads may be waiting for ever.
+  std::_Exit(code);  // Other threads may be waiting for ever.
 }
 
 }  // namespace
 
-RankWatch::RankWatch(int rank, std::vector<Peer> peers, double silence_seconds)
-    : rank_(rank), silence_seconds_(silence_seconds) {
+RankWatch::RankWatch(int rank, std::vector<Peer> peers, double silence_seconds, std::function<int()> bad_code)
+    : rank_(rank), silence_seconds_(silence_seconds), bad_code_(std::move(bad_code)) {
   for (Peer& peer : peers) {
     watched_.push_back({.peer = std::move(peer), .received = "", .heard = Clock::now()});
   }
@@ -63,24 +65,27 @@ void RankWatch::EndAll(absl::string_view why) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!ended_) WriteError(why);
   ended_ = true;
-  for (Watched& watched : watched_) Send(watched, 'f', "");
+  for (Watched& watched : watched_) Send(watched, 'f', absl::StrCat(bad_code_()));
 }
 
 void RankWatch::Gone(const Watched& watched, const std::string& how) {
   const std::string why = absl::StrCat("rank ", watched.peer.rank, " on ", watched.peer.host, " ", how);
   if (rank_ == 0) {
     EndAll(why);
-  } else if (rank_ == 1) {
-    WriteError(why);
+    ExitAtOnce(bad_code_());
   }
-  ExitAtOnce();
+  if (rank_ == 1) WriteError(why);
+  ExitAtOnce(1);
 }
 
 void RankWatch::Understand(Watched& watched, char kind, const std::string& text) {
-  if (kind == 'f') ExitAtOnce();
+  if (kind == 'f') {
+    int code = 1;
+    ExitAtOnce(absl::SimpleAtoi(text, &code) ? code : 1);
+  }
   if (kind == 'e') {
     EndAll(absl::StrCat("rank ", watched.peer.rank, " on ", watched.peer.host, ": ", text));
-    ExitAtOnce();
+    ExitAtOnce(bad_code_());
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   if (kind == 'k') watched.finished = true;
@@ -164,7 +169,7 @@ void RankWatch::FinishBadly(absl::string_view why) {
   }
   // Rank 0 writes the line and answers, which ends this process.
   std::this_thread::sleep_for(std::chrono::duration<double>(silence_seconds_));
-  ExitAtOnce();
+  ExitAtOnce(1);
 }
 
 }  // namespace hm11

@@ -5,6 +5,7 @@
 
 #include <chrono>
 #include <condition_variable>
+#include <functional>
 #include <mutex>
 #include <string>
 #include <thread>
@@ -18,13 +19,13 @@ namespace hm11 {
 class RankWatch {
  public:
   // One connection to each other rank at rank 0, one to rank 0 at the others. `silence_seconds`: how long a
-  // rank may be silent.
+  // rank may be silent. `bad_code`: the exit code of a bad end at this moment; rank 0's goes to all.
   struct Peer {
     int rank = 0;
     std::string host;
     Socket socket;
   };
-  RankWatch(int rank, std::vector<Peer> peers, double silence_seconds);
+  RankWatch(int rank, std::vector<Peer> peers, double silence_seconds, std::function<int()> bad_code);
   ~RankWatch();
 
   // Everything went well here: returns once it did everywhere.
@@ -52,6 +53,7 @@ class RankWatch {
 
   const int rank_;
   const double silence_seconds_;
+  const std::function<int()> bad_code_;
   std::vector<Watched> watched_;  // messages are sent under mutex_, received by the thread alone
   std::mutex mutex_;
   std::condition_variable changed_;

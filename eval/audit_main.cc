@@ -187,6 +187,7 @@ absl::StatusOr<bool> Main() {
   if (const std::string path = absl::GetFlag(FLAGS_json); !path.empty()) {
     HM_RETURN_IF_ERROR(WriteFile(path, report.Json()));
   }
+  if (std::fflush(stdout) != 0) return absl::UnknownError("cannot write the verdict to the standard output");
   return report.legal();
 }
 

@@ -233,6 +233,28 @@ TEST(SamplerTest, FrequenciesAreTheProbabilities) {
   }
 }
 
+TEST(SamplerTest, WhatTopKAndTopPLeaveKeepsItsProbabilities) {
+  const std::vector<double> log_probs = {std::log(0.4), std::log(0.3), std::log(0.2), std::log(0.1)};
+  const auto frequencies = [&](const SamplerOptions& options) {
+    constexpr int kDraws = 20000;
+    Sampler sampler(options);
+    std::vector<double> counts(4);
+    for (int draw = 0; draw < kDraws; ++draw)
+      counts[static_cast<size_t>(sampler.Draw<double>(log_probs))] += 1.0 / kDraws;
+    return counts;
+  };
+  const auto are_near = [](const std::vector<double>& expected) {
+    return testing::Pointwise(testing::DoubleNear(0.0142), expected);  // four deviations at most
+  };
+  EXPECT_THAT(frequencies({.temperature = 1, .top_k = 3}), are_near({4.0 / 9, 3.0 / 9, 2.0 / 9, 0}));
+  EXPECT_THAT(frequencies({.temperature = 1, .top_p = 0.8}), are_near({4.0 / 9, 3.0 / 9, 2.0 / 9, 0}));
+  EXPECT_THAT(frequencies({.temperature = 1, .top_p = 0.65}), are_near({4.0 / 7, 3.0 / 7, 0, 0}));
+  // Of the three that are left, two hold 7 of 9.
+  EXPECT_THAT(frequencies({.temperature = 1, .top_p = 0.7, .top_k = 3}), are_near({4.0 / 7, 3.0 / 7, 0, 0}));
+  // At half the temperature they weigh as their squares: 16, 9, 4, 1 of 30.
+  EXPECT_THAT(frequencies({.temperature = 0.5, .top_p = 0.8}), are_near({16.0 / 25, 9.0 / 25, 0, 0}));
+}
+
 TEST(SamplerTest, WhatCannotBeIsRefusedByName) {
   using absl::StatusCode;
   EXPECT_THAT(SamplerOptions().Validate(), IsOk());

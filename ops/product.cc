@@ -2,6 +2,8 @@
 #include "ops/product.h"
 
 #include <cblas.h>
+#include <sys/resource.h>
+#include <unistd.h>
 
 #include <algorithm>
 #include <cstdlib>
@@ -33,6 +35,17 @@ __attribute__((constructor(101))) void TellOpenBlasTheCpu() {
   const bool wide = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512dq") &&
                     __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512vl");
   if (wide || __builtin_cpu_supports("avx2")) setenv("OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell", 0);
+}
+
+// Each of OpenBLAS' threads maps a buffer, and tries for ever where it cannot: a program under `ulimit -v` would not
+// end. So where address space is too short for them there are none.
+__attribute__((constructor(101))) void LeaveOutThreadsWithoutRoom() {
+  constexpr rlim_t kThreadBytes = rlim_t{64} << 20, kProgramBytes = rlim_t{128} << 20;  // generously
+  rlimit limit = {};
+  const rlim_t cores = static_cast<rlim_t>(std::max(1l, sysconf(_SC_NPROCESSORS_ONLN)));
+  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur < kProgramBytes + cores * kThreadBytes) {
+    setenv("OPENBLAS_NUM_THREADS", "1", 0);
+  }
 }
 
 blasint Blas(int64_t value) {

@@ -139,6 +139,33 @@ RC_GTEST_PROP(RowQuantizerTest, TwiceAMatrixHasTheSameCodesAndTwiceTheScales, ()
   }
 }
 
+RC_GTEST_PROP(RowQuantizerTest, ColumnDeviationsDoNotSeeRowsOfScaleZero, ()) {
+  const int64_t rows = *rc::gen::inRange<int64_t>(1, 9), cols = *rc::gen::inRange<int64_t>(1, 9);
+  const uint64_t seed = *Seed();
+  const Matrix all = RandomMatrix(rows, cols, seed);
+  Matrix kept{.rows = 0, .cols = cols};
+  std::vector<float> scales, kept_scales;
+  for (int64_t r = 0; r < rows; ++r) {
+    scales.push_back(RandomIndex(seed, 3, static_cast<uint64_t>(r), 3) == 0 ? 0.0f
+                                                                            : static_cast<float>(r + 1));
+    if (scales.back() == 0) continue;
+    ++kept.rows;
+    kept_scales.push_back(scales.back());
+    kept.values.insert(kept.values.end(), all.values.begin() + r * cols, all.values.begin() + (r + 1) * cols);
+  }
+  const std::vector<double> deviations = ColumnDeviations(all.view(), scales);
+  RC_ASSERT(deviations == ColumnDeviations(kept.view(), kept_scales));
+  for (int64_t c = 0; c < cols && kept.rows > 0; ++c) {
+    double squares = 0;
+    for (int64_t r = 0; r < kept.rows; ++r) {
+      const double value = static_cast<double>(kept.values[static_cast<size_t>(r * cols + c)]) /
+                           kept_scales[static_cast<size_t>(r)];
+      squares += value * value / static_cast<double>(kept.rows);
+    }
+    RC_ASSERT(std::abs(deviations[static_cast<size_t>(c)] - std::sqrt(squares)) <= 1e-6 * std::sqrt(squares));
+  }
+}
+
 TEST(RowQuantizerTest, ARowOfZerosHasScaleZeroAndStaysZero) {
   const Matrix matrix{.rows = 2, .cols = 2, .values = {0, 0, 1, -1}};
   const QuantizedMatrix quantized = QuantizeRows(matrix.view(), Scales(matrix, 0.25), 6);

@@ -51,6 +51,8 @@ TEST(BadCallsTest, TheTrainersAreOneLine) {
       {call({"--data=no/such_train_*.bin", "--tokenizer=none.model", out}), "none.model"},
       {call({"--device=tpu", out}), "'tpu'"},
       {call({"stray", out}), "'stray'"},
+      {call({"--rank_timeout=nan", out}), "--rank_timeout=nan"},
+      {call({"--rank_timeout=inf", out}), "--rank_timeout=inf"},
       {call({"--resume"}), "--out"},
       {call({"--overwrite"}), "--out"},
       {call({"--resume", "--overwrite", out}), "--resume excludes --overwrite"},
@@ -104,6 +106,17 @@ TEST(BadCallsTest, ThePackagersAreOneLine) {
   ExpectOneLine({{"tools/submission/submission"}, "--name"}, 1);
   ExpectOneLine({{"tools/submission/submission", "--name=a", "--author=b", "--github_id=c"}, "--run"}, 1);
 }
+
+#if !defined(__SANITIZE_ADDRESS__) && !defined(__SANITIZE_THREAD__)
+// Sanitizers reserve terabytes themselves.
+TEST(BadCallsTest, AProgramWithLittleAddressSpaceEnds) {
+  const auto ended = RunToItsEnd(
+      {"/bin/sh", "-c", "ulimit -v 100000; exec timeout -s KILL 20 train/hm11 --device=cpu --preset=big"});
+  ASSERT_THAT(ended, IsOk());
+  EXPECT_EQ(ended->exit_code, 1) << ended->output;  // 137: it had to be ended
+  EXPECT_THAT(ended->output, testing::HasSubstr("unknown preset 'big'"));
+}
+#endif
 
 TEST(BadCallsTest, EveryProgramTellsTheCommitItWasBuiltFrom) {
   for (const char* program :

@@ -7,6 +7,7 @@
 #include <cstdlib>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 #include "absl/strings/str_cat.h"
@@ -77,6 +78,18 @@ TEST_F(ScoredTextTest, EveryTargetIsScoredOrToldToBeLeftOut) {
   EXPECT_EQ(NumberIn(sliding, "tokens:"), 1999);
   EXPECT_EQ(NumberIn(sliding, "unscored:"), 0);
   EXPECT_GT(NumberIn(sliding, "val_bpb:"), 0);
+}
+
+TEST_F(ScoredTextTest, WhatCannotBePrintedIsAnError) {
+  const std::string text = Text("printed", *tokens_);
+  for (const auto& [program, code] : {std::pair("eval/evaluate", 1), std::pair("eval/audit", 2)}) {
+    const auto ended = RunToItsEnd(
+        {"/bin/sh", "-c",
+         absl::StrCat(program, " --device=cpu --run=", *folder_, "/run --data=", text, " >/dev/full")});
+    ASSERT_THAT(ended, IsOk());
+    EXPECT_EQ(ended->exit_code, code) << program << ": " << ended->output;
+    EXPECT_THAT(ended->output, HasSubstr("to the standard output")) << program;
+  }
 }
 
 TEST_F(ScoredTextTest, BytesAreThoseOfTheText) {

@@ -266,10 +266,11 @@ int main(int argc, char** argv) {
     std::fputs(hm11::SettingsTable().c_str(), stdout);
     return 0;
   }
-  const int code = hm11::RunRanks(const_cast<char**>(arguments.data()),
-                                  {.gpus = absl::GetFlag(FLAGS_gpus),
-                                   .device = absl::GetFlag(FLAGS_device),
-                                   .rank_timeout = absl::GetFlag(FLAGS_rank_timeout)},
-                                  hm11::Main);
-  return code != 0 && hm11::interrupted != 0 ? hm11::ExitCodeOf(hm11::interrupted) : code;
+  return hm11::RunRanks(
+      const_cast<char**>(arguments.data()),
+      {.gpus = absl::GetFlag(FLAGS_gpus),
+       .device = absl::GetFlag(FLAGS_device),
+       .rank_timeout = absl::GetFlag(FLAGS_rank_timeout),
+       .bad_code = [] { return hm11::interrupted == 0 ? 1 : hm11::ExitCodeOf(hm11::interrupted); }},
+      hm11::Main);
 }

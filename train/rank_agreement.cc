@@ -21,10 +21,13 @@ AgreementFields ConfigFields(const RunConfig& config) {
 }
 
 std::string StreamFingerprint(const TokenStream& stream) {
-  constexpr int64_t kPlaces = 64, kTokens = 256;
+  constexpr int64_t kPlaces = 64, kTokens = kFingerprintTokens / kPlaces;
+  // So few are read whole: places then touch, and the last one reaches the end.
+  const int64_t apart = stream.size() <= kFingerprintTokens ? kTokens : stream.size() / kPlaces;
   uint64_t crc = 0;
-  for (int64_t place = 0; place < kPlaces; ++place) {
-    const std::vector<uint16_t> tokens = stream.Read(stream.size() / kPlaces * place, kTokens);
+  for (int64_t place = 0; place < kPlaces && place * apart < stream.size(); ++place) {
+    const int64_t begin = place * apart;
+    const std::vector<uint16_t> tokens = stream.Read(begin, std::min(kTokens, stream.size() - begin));
     crc = Crc64(absl::string_view(reinterpret_cast<const char*>(tokens.data()), 2 * tokens.size()), crc);
   }
   return absl::StrFormat("%d tokens, %016x", stream.size(), crc);

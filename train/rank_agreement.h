@@ -19,7 +19,9 @@ using AgreementFields = std::vector<std::pair<std::string, std::string>>;
 
 // The settings one by one.
 AgreementFields ConfigFields(const RunConfig& config);
-// Tokens of a stream by their number and a checksum of some thousands of them.
+// Tokens of a stream by their number and a checksum: of all where they are at most kFingerprintTokens, else of so
+// many of them, at 64 places from the first on.
+inline constexpr int64_t kFingerprintTokens = int64_t{1} << 26;
 std::string StreamFingerprint(const TokenStream& stream);
 
 // OK, or on every rank the same error, which names the first field that differs, the first rank where it does

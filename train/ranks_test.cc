@@ -18,11 +18,14 @@
 #include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "core/rank_group.h"
+#include "data/shard.h"
+#include "data/token_stream.h"
 #include "model/safetensors.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
 #include "testing/rank_processes.h"
 #include "train/checkpoint.h"
+#include "train/rank_agreement.h"
 #include "train/run.h"
 #include "train/run_test_data.h"
 
@@ -40,7 +43,8 @@ TEST(RankBody, DISABLED_Trains) {
     const char* value = getenv(name.c_str());
     return value == nullptr ? "" : value;
   };
-  const absl::StatusOr<std::shared_ptr<RankGroup>> group = RankGroup::Join(ranks, 20);
+  const absl::StatusOr<std::shared_ptr<RankGroup>> group =
+      RankGroup::Join(ranks, 20, [] { return interrupted != 0 ? 130 : 1; });
   ASSERT_THAT(group, IsOk());
   signal(SIGINT, [](int) { interrupted = 1; });
   RunOptions options = SmallRun(variable("DATA_FOLDER"), variable("RUN_NAME"));
@@ -48,11 +52,35 @@ TEST(RankBody, DISABLED_Trains) {
   options.use = variable("RESUME").empty() ? FolderUse::kNewRun : FolderUse::kResume;
   options.resume_anyway = options.resumes();  // with other limits, so that a run has a middle
   options.interrupted = [] { return interrupted != 0; };
+  for (const auto& [what, path] :
+       {std::pair("TRAIN", &options.train_pattern), std::pair("VAL", &options.val_pattern),
+        std::pair("TOKENIZER", &options.tokenizer_path)}) {
+    const std::string own = variable(absl::StrCat(what, "_OF_", ranks.rank));
+    if (!own.empty()) *path = own;
+  }
   const std::string settings =
       absl::StrCat("batch_tokens=768,micro_batch_tokens=32,max_steps=20,log_every=1000,",
                    variable("SETTINGS"), variable(absl::StrCat("SETTINGS_OF_", ranks.rank)));
   ASSERT_THAT(ApplyOverrides(settings, &options.config), IsOk());
   std::_Exit((*group)->Finish(hm11::Run(options)));
+}
+
+TEST(StreamFingerprintTest, EveryTokenOfAShortTextCounts) {
+  const std::string path = testing::TempDir() + "/fingerprint_000000.bin";
+  const auto fingerprint = [&](const std::vector<uint16_t>& tokens) {
+    EXPECT_THAT(WriteShard(path, tokens), IsOk());
+    return StreamFingerprint(*TokenStream::Open(path, 300));
+  };
+  for (const size_t size : {2, 300, 64 * 256 + 5, 3'000'000}) {
+    std::vector<uint16_t> tokens(size, 7);
+    const std::string before = fingerprint(tokens);
+    for (const size_t place : {size_t{0}, size / 2, size - 1}) {
+      tokens[place] = 8;
+      EXPECT_NE(fingerprint(tokens), before) << place << " of " << size;
+      tokens[place] = 7;
+    }
+    EXPECT_EQ(fingerprint(tokens), before);
+  }
 }
 
 class RanksTest : public testing::Test {
@@ -194,7 +222,7 @@ TEST_F(RanksTest, AnInterruptStopsAllWithACheckpoint) {
                       For("interrupted", {{"SETTINGS", "max_steps=1000000,"}}));
   WaitForSteps(Folder("interrupted"));
   for (const int rank : {0, 1}) kill(ranks.pid(rank), SIGINT);
-  for (const int rank : {0, 1}) EXPECT_EQ(ranks.ExitOf(rank, 30), 1);
+  for (const int rank : {0, 1}) EXPECT_EQ(ranks.ExitOf(rank, 30), 130);
   const std::string errors = ranks.ErrorsOf(0) + ranks.ErrorsOf(1);
   EXPECT_THAT(errors, HasSubstr("interrupted; go on with --resume"));
   EXPECT_EQ(errors.find("error:"), errors.rfind("error:")) << errors;
@@ -219,6 +247,20 @@ TEST_F(RanksTest, BadInputIsNamedOnce) {
   refused(2, {{"SETTINGS_OF_1", "muon_lr=0.5,"}}, "has muon_lr=0.5, rank 0 has muon_lr=");
   refused(2, {{"SETTINGS", "micro_batch_tokens=768,"}},
           "batch_tokens=768: 2 ranks take a multiple of 1536 (a micro-batch each), the nearest is 1536");
+  // A token of the text, and a tokenizer that is the same but for a field that says nothing.
+  for (const auto& [split, name] :
+       {std::pair("train", "training data"), std::pair("val", "validation data")}) {
+    const TokenStream stream = *TokenStream::Open(absl::StrCat(*folder_, "/t_", split, "_*.bin"), 300);
+    std::vector<uint16_t> tokens = stream.Read(0, stream.size());
+    tokens[tokens.size() / 2] ^= 1;
+    const std::string other = absl::StrCat(*folder_, "/other_", split, ".bin");
+    ASSERT_THAT(WriteShard(other, tokens), IsOk());
+    refused(2, {{split == std::string("val") ? "VAL_OF_1" : "TRAIN_OF_1", other}},
+            absl::StrCat(" has ", name, "=", stream.size(), " tokens, "));
+  }
+  const std::string model = *ReadFile(*folder_ + "/tokenizer.model"), other = *folder_ + "/other_tokenizer";
+  ASSERT_THAT(WriteFile(other, absl::StrCat(model, absl::string_view("\xfa\x7f\0", 3))), IsOk());
+  refused(2, {{"TOKENIZER_OF_1", other}}, " has tokenizer=");
   EXPECT_FALSE(FileExists(Folder("refused"))) << "nothing is begun";
   // What only rank 0 sees, when the ranks are connected or about to be.
   Train(1, "held", {{"SETTINGS", "max_steps=1,"}});

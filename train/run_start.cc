@@ -63,8 +63,11 @@ absl::StatusOr<std::optional<Checkpoint>> CheckpointToResume(const RunOptions& o
   RunConfig saved;
   HM_RETURN_IF_ERROR(ParseFields(checkpoint.config, &saved));
   if (FormatFields(saved.model) != FormatFields(options.config.model)) {
-    return absl::InvalidArgumentError(
-        absl::StrCat("cannot resume from ", path, ": its model is configured differently"));
+    RunConfig other_model = saved;
+    other_model.model = options.config.model;
+    const std::vector<std::string> differ = ChangesOf({.config = saved}, {.config = other_model});
+    return absl::InvalidArgumentError(absl::StrCat(
+        "cannot resume from ", path, ": its model is configured differently: ", absl::StrJoin(differ, "; ")));
   }
   HM_ASSIGN_OR_RETURN(*changes, ChangesSince(checkpoint, saved, options, inputs));
   if (!options.resume_anyway) HM_RETURN_IF_ERROR(CheckSameRun(options.folder, *changes));

@@ -336,8 +336,8 @@ TEST_F(RunTest, ARunThatCannotGoOnStaysAsItIs) {
   const std::string before = contents();
   options.use = FolderUse::kResume;
   options.config.model.state = 8;
-  EXPECT_THAT(hm11::Run(options),
-              StatusIs(absl::StatusCode::kInvalidArgument, "its model is configured differently"));
+  EXPECT_THAT(hm11::Run(options), StatusIs(absl::StatusCode::kInvalidArgument,
+                                           "its model is configured differently: state: 4 -> 8"));
   EXPECT_EQ(contents(), before);
   options.config.model.state = 4;
   const std::string path = options.folder + "/checkpoint.safetensors", checkpoint = *ReadFile(path);
