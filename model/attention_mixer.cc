@@ -7,6 +7,7 @@
 #include "ops/elementwise.h"
 #include "ops/exclusive_attention.h"
 #include "ops/head_gate.h"
+#include "ops/heads_product.h"
 #include "ops/matmul.h"
 
 namespace hm11 {
@@ -72,7 +73,7 @@ void StepForward(Arena& arena, const SequenceState<T>& sequence, const Attention
                                   .y = saved.y.Reshaped({heads, head_dim})});
 }
 
-// Fills q, k, v, y and log_sum_exp; returns v as rows of y.
+// Fills qkv, q, k, v, y and log_sum_exp; returns v as rows of y.
 template <typename T, typename W>
 Tensor<T> HeadsForward(Arena& arena, const ModelConfig& config, const AttentionLayerArgs<T, W>& args,
                        AttentionSaved<T>* saved) {
@@ -83,13 +84,25 @@ Tensor<T> HeadsForward(Arena& arena, const ModelConfig& config, const AttentionL
   const int64_t rope_length = alone ? args.time : sequence->windows.rope_length;
   const Shape q_shape = {sequences, length, config.heads, config.head_dim()};
   const Shape kv_shape = {sequences, length, config.kv_heads, config.head_dim()};
+  if (alone || steps) {
+    saved->qkv = arena.New<T>({args.input.dim(0), args.weights.qkv.dim(0)});
+  } else {
+    saved->qkv = ProjectChunk(arena, args.weights, args.input, *sequence,
+                              sequence->qkv[static_cast<size_t>(args.visit)]);
+  }
   saved->q = arena.New<T>(q_shape);
   saved->k = arena.New<T>(kv_shape);
   saved->v = arena.New<T>(kv_shape);
   saved->y = arena.New<T>(q_shape);
   saved->log_sum_exp = arena.New<Accum<T>>({sequences, config.heads, length});
-  AttentionHeadsForward<T>(arena, HeadsArgs(config, args.weights, args.sources, rope_length, *saved,
-                                            steps ? sequence->place : Tensor<const int32_t>()));
+  const AttentionHeadsArgs<T> heads = HeadsArgs(config, args.weights, args.sources, rope_length, *saved,
+                                                steps ? sequence->place : Tensor<const int32_t>());
+  if (alone || steps) {
+    MatmulThenAttentionHeads<T, W>(
+        arena, {.x = args.input, .weight = args.weights.qkv, .qkv = saved->qkv, .heads = heads});
+  } else {
+    AttentionHeadsForward<T>(arena, heads);
+  }
   if (steps) {
     StepForward(arena, *sequence, sequence->rings[static_cast<size_t>(args.visit)], *saved);
     return saved->v;
@@ -155,13 +168,6 @@ void AttentionLayerForward(Arena& arena, const ModelConfig& config, const Attent
   const AttentionWeights<W>& weights = args.weights;
   const int64_t rows = args.batch * args.time, dim = config.dim;
   const Shape rows_of_heads = {rows, config.heads, config.head_dim()};
-  if (args.sequence == nullptr || args.sequence->steps()) {
-    saved->qkv = arena.New<T>({rows, dim + 2 * config.kv_dim()});
-    MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.qkv, .y = saved->qkv});
-  } else {
-    saved->qkv = ProjectChunk(arena, weights, args.input, *args.sequence,
-                              args.sequence->qkv[static_cast<size_t>(args.visit)]);
-  }
   const Tensor<T> v = HeadsForward<T, W>(arena, config, args, saved);
   if (config.is_exclusive(config.layer_of(args.visit))) {
     saved->exclusive = arena.New<T>(saved->y.shape());

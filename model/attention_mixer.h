@@ -21,7 +21,7 @@ namespace hm11 {
 
 template <typename T>
 struct AttentionSaved {
-  Tensor<T> qkv;                 // [rows, dim + 2 kv_dim]
+  Tensor<T> qkv;                 // [rows, dim + 2 kv_dim], as backward of the heads reads it
   Tensor<T> q, k, v;             // [batch, time, heads or kv_heads, head_dim]
   Tensor<T> y;                   // attention's own output, [batch, time, heads, head_dim]
   Tensor<Accum<T>> log_sum_exp;  // [batch, heads, time]

@@ -3,6 +3,7 @@
 
 #include "ops/causal_conv.h"
 #include "ops/matmul.h"
+#include "ops/thin_product.h"
 
 namespace hm11 {
 namespace {
@@ -128,15 +129,15 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaGradArgs<
   scan.dd = grad.d;
   scan.ddelta_bias = grad.dt_bias;
   SelectiveScanBackward<T>(arena, scan);
-  MatmulBackward<T>(
+  ThinMatmulBackward<T>(
       arena,
       {.dy = ddelta, .x = parts.step, .weight = weights.dt_proj, .dx = dparts.step, .dweight = grad.dt_proj});
-  MatmulBackward<T>(arena, {.dy = ddbc,
-                            .x = saved.conv,
-                            .weight = weights.x_proj,
-                            .dx = dconv,
-                            .add_to_dx = true,
-                            .dweight = grad.x_proj});
+  ThinMatmulBackward<T>(arena, {.dy = ddbc,
+                                .x = saved.conv,
+                                .weight = weights.x_proj,
+                                .dx = dconv,
+                                .add_to_dx = true,
+                                .dweight = grad.x_proj});
   ConvBackward<T>(arena, config, args, dconv, Columns<T>(dxz).Range(0, inner));
   MatmulBackwardInto<T>(
       arena, {.dy = dxz, .x = args.input, .weight = weights.in_proj, .dweight = grad.in_proj}, args.dinput);

@@ -299,11 +299,7 @@ __global__ void __launch_bounds__(kThreads)
 template <typename T>
 Operands<T> Prepare(const Device& device, const AttentionHeadsArgs<T>& args, const Shape& q, const Shape& k,
                     Tensor<float> table) {
-  const int half = static_cast<int>(args.rope_dims / 2), time = static_cast<int>(args.time);
-  float* sines = table.data() + int64_t{time} * half;
-  const int64_t angles = int64_t{time} * half;
-  Launch(device, {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(angles, 128))), .threads = 128},
-         TableKernel, time, half, std::log2(args.rope_base), Data(args.place), table.data(), sines);
+  FillAngles(device, args, table);
   return {.qkv = args.qkv.data(),
           .q_gain = args.q_gain.data(),
           .value_embedding = args.value_embedding.data(),
@@ -312,13 +308,13 @@ Operands<T> Prepare(const Device& device, const AttentionHeadsArgs<T>& args, con
           .first_v = args.first_v.data(),
           .residual = args.residual.data(),
           .cosines = table.data(),
-          .sines = sines,
+          .sines = table.data() + table.size() / 2,
           .sizes = {.rows = args.batch * args.time,
-                    .time = time,
+                    .time = static_cast<int>(args.time),
                     .heads = static_cast<int>(q[2]),
                     .kv_heads = static_cast<int>(k[2]),
                     .head_dim = static_cast<int>(q[3]),
-                    .half = half}};
+                    .half = static_cast<int>(args.rope_dims / 2)}};
 }
 
 // Packs need whole packs of pairs too. (A null operand counts as aligned.)
@@ -329,6 +325,15 @@ bool IsPacked(const AttentionHeadsArgs<T>& args) {
 }
 
 }  // namespace
+
+template <typename T>
+void FillAngles(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table) {
+  const int half = static_cast<int>(args.rope_dims / 2), time = static_cast<int>(args.time);
+  const int64_t angles = int64_t{time} * half;
+  Launch(device, {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(angles, 128))), .threads = 128},
+         TableKernel, time, half, std::log2(args.rope_base), Data(args.place), table.data(),
+         table.data() + angles);
+}
 
 template <typename T>
 void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table) {
@@ -378,6 +383,7 @@ void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T
 }
 
 #define HM11_INSTANTIATE(T)                                                                            \
+  template void FillAngles(const Device&, const AttentionHeadsArgs<T>&, Tensor<float>);                \
   template void AttentionHeadsForward(const Device&, const AttentionHeadsArgs<T>&, Tensor<float>);     \
   template void AttentionHeadsBackward(const Device&, const AttentionHeadsGradArgs<T>&, Tensor<float>, \
                                        Tensor<float>)

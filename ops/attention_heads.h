@@ -73,7 +73,10 @@ template <typename T>
 void AttentionHeadsBackward(Arena& arena, const AttentionHeadsGradArgs<T>& args);
 
 namespace cuda {
-// `table`: scratch for cosines, then sines, [2, time, rope_dims / 2]. `partials`: NewPartials for heads + 3
+// Cosines, then sines, of the positions from args.place on. `table`: [2, time, rope_dims / 2].
+template <typename T>
+void FillAngles(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table);
+// `table`: scratch for FillAngles. `partials`: NewPartials for heads + 3
 // sums.
 template <typename T>
 void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table);

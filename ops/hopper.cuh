@@ -40,7 +40,8 @@ struct TileMap {
 };
 
 // A map of `rank` <= 5 axes, the innermost first: extents and boxes in numbers, strides in bytes, of all axes
-// but the innermost, whose box has 64 numbers. What lies outside of the extents reads as zeros.
+// but the innermost, whose box has 64 numbers, or 32 in the 64-byte swizzle. What lies outside of the extents
+// reads as zeros.
 inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* extents,
                              const cuuint64_t* strides, const cuuint32_t* box) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
@@ -58,11 +59,14 @@ inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* 
     return reinterpret_cast<Encode>(function);
   }();
   const cuuint32_t steps[] = {1, 1, 1, 1, 1};
+  const bool is_strip = box[0] == kTileCols / 2;
   TileMap map;
   const CUresult result =
       encode(&map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(data), extents, strides, box,
-             steps, CU_TENSOR_MAP_INTERLEAVE_NONE, CU_TENSOR_MAP_SWIZZLE_128B,
-             CU_TENSOR_MAP_L2_PROMOTION_L2_256B, CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+             steps, CU_TENSOR_MAP_INTERLEAVE_NONE,
+             is_strip ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+             is_strip ? CU_TENSOR_MAP_L2_PROMOTION_L2_64B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for %u axes,", static_cast<int>(result), rank);
     for (uint32_t axis = 0; axis < rank; ++axis) {

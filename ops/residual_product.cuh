@@ -9,8 +9,6 @@
 
 namespace hm11::cuda::rows {
 
-__device__ __forceinline__ float LowOf(uint32_t pair) { return __uint_as_float(pair << 16); }
-__device__ __forceinline__ float HighOf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 __device__ __forceinline__ float2 TwoFrom(const float* from) {
   return __ldg(reinterpret_cast<const float2*>(from));
 }

@@ -99,9 +99,10 @@ Terms AnyTerms() {
           .norm = *rc::gen::arbitrary<bool>()};
 }
 
+// Of rows long enough: 1 / rms of a few numbers near zero tells nothing of the precision of its terms.
 RC_GTEST_PROP(ResidualProductTest, DevicesAgree, ()) {
-  ExpectDevicesAgree(
-      On(RandomCase(*SizeAroundTile(64), *SizeAroundTile(64), *SizeAroundTile(64), *Seed(), AnyTerms())));
+  const int64_t dim = 15 + *SizeAroundTile(64);
+  ExpectDevicesAgree(On(RandomCase(*SizeAroundTile(64), dim, *SizeAroundTile(64), *Seed(), AnyTerms())));
 }
 
 struct Sizes {

@@ -69,6 +69,8 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
   asm("cvt.rn.bf16x2.f32 %0, %1, %2;" : "=r"(pair) : "f"(high), "f"(low));
   return pair;
 }
+__device__ __forceinline__ float LowOf(uint32_t pair) { return __uint_as_float(pair << 16); }
+__device__ __forceinline__ float HighOf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
 // 2^x, about two units of the last place off; zero for minus infinity.
 __device__ __forceinline__ float Exp2(float x) {
