@@ -120,8 +120,8 @@ int CountGpusApart() {
 namespace {
 
 // Starts `count` ranks and waits for all. The exit code: 0 when all ended with 0, and a shell's for a signal
-// where one asked for the end. A rank that ended without
-// having said why is named, with this host, on standard error.
+// where one asked for the end. A rank that ended without having said why is named, with this host, on standard
+// error.
 int LaunchRanks(int count, char** argv) {
   int port = 0;
   {

@@ -126,7 +126,7 @@ bool Socket::Receive(void* data, size_t size) const {
 
 bool Socket::SendWords(absl::string_view words) const {
   const uint64_t size = words.size();
-  // In one piece where it is small: a packet, not two.
+  // At once where it is small: a packet, not two.
   if (size <= 4096) {
     std::string packet(reinterpret_cast<const char*>(&size), sizeof(size));
     packet.append(words.data(), words.size());

@@ -1,4 +1,4 @@
-// StepGraph and Fence: the CPU half and the calls of CUDA's.
+// StepGraph and Fence: the CPU side and the calls of CUDA's.
 #include "core/step_graph.h"
 
 #include <utility>

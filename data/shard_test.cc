@@ -143,7 +143,8 @@ RC_GTEST_PROP(ShardWriterProperty, CutsAStreamIntoShardsThatListTheirHashes, ())
     RC_ASSERT(info.crc64 == Crc64(*ReadFile(info.path)));
     const Shard shard = *Shard::Open(info.path);
     RC_ASSERT(info.tokens == static_cast<int64_t>(shard.tokens().size()));
-    RC_ASSERT((i + 1 == infos->size() ? info.tokens > 0 : info.tokens == tokens_per_shard));
+    RC_ASSERT(info.tokens > 0 && info.tokens <= tokens_per_shard);
+    RC_ASSERT(i + 1 == infos->size() || info.tokens == tokens_per_shard);
     read.insert(read.end(), shard.tokens().begin(), shard.tokens().end());
   }
   RC_ASSERT(read == all);

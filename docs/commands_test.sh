@@ -1,6 +1,7 @@
 #!/bin/bash
-# The commands of the documents. Of all of them the program and its flags exist; those about books run one after the
-# other as they stand, on a made-up text and with a few steps of training by preset tiny on the CPU.
+# The commands of the documents. Of all of them, those within a sentence too, the program and its flags exist; those
+# about books run one after the other as they stand, on a made-up text and with a few steps of training by preset tiny
+# on the CPU.
 set -uo pipefail
 
 readonly root="$PWD"
@@ -21,6 +22,7 @@ PYTHON
 program_of() {
   case "$1" in
     //tools:report) echo train/report/report ;;
+    //tools:bench_track) echo tools/bench/bench_track ;;
     //tools:submission | //tools:compliance) echo "tools/${1#*:}/${1#*:}" ;;
     *) echo "${1#//}" | tr : / ;;
   esac
@@ -44,7 +46,7 @@ known=0
 ran=0
 while read -r document target arguments; do
   program="$(program_of "$target")"
-  [[ $program == tools/bundle || $program == train/step_benchmark ]] && continue
+  [[ $program == tools/bundle ]] && continue
   check "$document: $target $arguments" flags_exist "$program" "$arguments"
   known=$((known + 1))
   # Not run: the machine's own documentation, GPUs, placeholders, and what needs runs of several seeds or many trials.
@@ -66,4 +68,15 @@ done < <(
 )
 check "finds commands" test "$known" -ge 12
 check "runs commands" test "$ran" -ge 5
+
+known=0
+while IFS=: read -r document command; do
+  read -r target arguments <<<"$(sed -E 's,^`tools/bazel run ,,; s, -- , ,; s,`$,,' <<<"$command")"
+  program="$(program_of "$target")"
+  [[ $arguments == *--* ]] || continue
+  [[ $program == tools/bundle ]] && continue
+  check "$document: $target $arguments" flags_exist "$program" "$arguments"
+  known=$((known + 1))
+done < <(cd "$root" && grep -oE '`tools/bazel run [^`]+`' docs/*.md tools/compliance/README.md)
+check "finds commands within sentences" test "$known" -ge 4
 end_of_checks

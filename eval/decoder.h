@@ -7,8 +7,8 @@
 //
 // Properties
 //   1. After token t of a text no longer than the window, the log-probabilities are, but for rounding, those
-//   that a forward pass over the text has at t, with the RoPE base of sequences of the window's length and
-//   weights of W.
+//      that a forward pass over the text has at t, with the RoPE base of sequences of the window's length and
+//      weights of W.
 //   2. Past the window they are those of model/sequence_state.h's chunks of one token.
 //   3. After Forget it is a new one.
 #ifndef HM11_EVAL_DECODER_H_

@@ -6,7 +6,7 @@
 // Properties
 //   1. Temperature 0 and top_k = 1 give the likeliest token, of equals the first.
 //   2. No token outside the top_k likeliest is drawn, and none that top_p leaves out: one before which
-//   likelier ones already have top_p. The likeliest is always in.
+//      likelier ones already have top_p. The likeliest is always in.
 //   3. Draws are a function of seed and the draw's number; frequencies go to p.
 // Source: top_p is nucleus sampling, Holtzman et al. 2020, arXiv 1904.09751; top_k Fan et al. 2018, arXiv
 // 1805.04833.

@@ -19,7 +19,7 @@
 //   3. What is read later changes nothing that was read before.
 //   4. A state that has forgotten is a new one.
 //   5. Steps give, but for rounding, what chunks of one token with as much context give; within the first
-//   window what the sequence read at once gives.
+//      window what the sequence read at once gives.
 // Cost: a forward pass over the chunk, attention over count * length tokens, and copies of the projections of
 // what is kept: (dim + 2 kv_dim) numbers a token and attention layer. Of a step: a read of the weights and of
 // what is kept, 2 kv_dim numbers a token of the window and attention layer.

@@ -1,7 +1,7 @@
 // The flat layout of a weight set: every parameter of a model in one block of floats, in a fixed order.
 //
 // First all vectors and scalars that a 16-bit model reads as floats (WeightKind::kControl), then the matrices
-// and tables that it reads in 16 bits; within each half in the order of ForEachWeight. So what every rank of
+// and tables that it reads in 16 bits; within each part in the order of ForEachWeight. So what every rank of
 // a run updates by itself, and what ranks share out among them (train/sharding.h), are two ranges. Each
 // weight begins at a multiple of kGranule floats; the padding behind it is 0.
 //
@@ -34,7 +34,7 @@ struct PlacedWeight {
 
 struct WeightLayout {
   std::vector<PlacedWeight> weights;  // in the order of ForEachWeight
-  int64_t control_floats = 0;         // of the first half, padding included
+  int64_t control_floats = 0;         // of the first part, padding included
   int64_t floats = 0;                 // of the whole block
 };
 WeightLayout LayOutWeights(const ModelConfig& config);

@@ -79,18 +79,19 @@ struct ModelWeights {
   std::vector<Tensor<T>> mtp_heads;  // [vocab, dim] each
 };
 
-// One of the reference's parameters that stack one matrix of each attention layer: [matrices, rows, cols].
+// One of the reference's parameters that stack matrices of all attention layers: [matrices, rows, cols].
 struct Bank {
   const char* name;
+  std::vector<const char*> holds;  // in this order, each of all layers
   int64_t matrices, rows, cols;
 };
 
 inline std::vector<Bank> Banks(const ModelConfig& config) {
   const int64_t layers = config.attention_count(), dim = config.dim;
-  return {{"qo_bank", 2 * layers, dim, dim},
-          {"kv_bank", 2 * layers, config.kv_dim(), dim},
-          {"mlp_up_bank", layers, config.mlp_width, dim},
-          {"mlp_down_bank", layers, dim, config.mlp_width}};
+  return {{"qo_bank", {"q", "o"}, 2 * layers, dim, dim},
+          {"kv_bank", {"k", "v"}, 2 * layers, config.kv_dim(), dim},
+          {"mlp_up_bank", {"up"}, layers, config.mlp_width, dim},
+          {"mlp_down_bank", {"down"}, layers, dim, config.mlp_width}};
 }
 
 namespace weights_internal {

@@ -225,24 +225,24 @@ using Rows64 = uint32_t[4][4];  // what a lane has of a, when a is in registers:
 // says which block's it is, which an operand has no room for: it is always the block's own.
 __device__ __forceinline__ uint32_t OperandStart(uint32_t tile) { return tile >> 4 & 0x3fffu; }
 
+// An operand of its halves: where it starts and from which block of rows or columns to the next, in units of 16
+// bytes, and the bytes of eight rows with the swizzle.
+__device__ __forceinline__ uint64_t OperandOf(uint32_t start, uint32_t rows) {
+  uint64_t operand;
+  asm("mov.b64 %0, {%1, %2};" : "=l"(operand) : "r"(start), "r"(rows));
+  return operand;
+}
+
 // A tile as an operand: where it starts, with `offset` units of 16 bytes into it; the constants say that
 // eight rows are 1024 bytes, and the swizzle.
 __device__ __forceinline__ uint64_t Operand(uint32_t tile, uint32_t offset) {
-  uint64_t operand;
-  asm("mov.b64 %0, {%1, %2};"
-      : "=l"(operand)
-      : "r"((OperandStart(tile) | 1u << 16) + offset), "r"(1024u >> 4 | 1u << 30));
-  return operand;
+  return OperandOf((OperandStart(tile) | 1u << 16) + offset, 1024u >> 4 | 1u << 30);
 }
 
 // As Operand(), of several tiles side by side whose summed axis runs down them: 8192 bytes from one to the
 // other.
 __device__ __forceinline__ uint64_t TransposedOperand(uint32_t tiles, uint32_t offset) {
-  uint64_t operand;
-  asm("mov.b64 %0, {%1, %2};"
-      : "=l"(operand)
-      : "r"((OperandStart(tiles) | (kTileBytes >> 4) << 16) + offset), "r"(1024u >> 4 | 1u << 30));
-  return operand;
+  return OperandOf((OperandStart(tiles) | (kTileBytes >> 4) << 16) + offset, 1024u >> 4 | 1u << 30);
 }
 
 // Before a product that reads registers written by other instructions, accumulators included.

@@ -1,4 +1,4 @@
-// The CUDA half of the MLP: the work between its products, with one of them or by itself.
+// The CUDA side of the MLP: the work between its products, with one of them or by itself.
 #ifndef HM11_OPS_MLP_CUDA_H_
 #define HM11_OPS_MLP_CUDA_H_
 

@@ -159,19 +159,11 @@ struct Lane {
 
 // A strip as an operand, as Operand() is a tile: summed over its columns.
 __device__ __forceinline__ uint64_t StripOperand(uint32_t strip, uint32_t offset) {
-  uint64_t operand;
-  asm("mov.b64 %0, {%1, %2};"
-      : "=l"(operand)
-      : "r"((OperandStart(strip) | 1u << 16) + offset), "r"(512u >> 4 | 2u << 30));
-  return operand;
+  return OperandOf((OperandStart(strip) | 1u << 16) + offset, 512u >> 4 | 2u << 30);
 }
 // As TransposedOperand() is tiles side by side: summed over its rows.
 __device__ __forceinline__ uint64_t TransposedStripOperand(uint32_t strips, uint32_t offset) {
-  uint64_t operand;
-  asm("mov.b64 %0, {%1, %2};"
-      : "=l"(operand)
-      : "r"((OperandStart(strips) | (kStripBytes >> 4) << 16) + offset), "r"(512u >> 4 | 2u << 30));
-  return operand;
+  return OperandOf((OperandStart(strips) | (kStripBytes >> 4) << 16) + offset, 512u >> 4 | 2u << 30);
 }
 // Terms 16 step .. 16 step + 15 of them: 16 columns of a tile or a strip are 32 bytes, 16 rows 2048 and 1024.
 __device__ __forceinline__ uint64_t TileRowsAt(uint32_t tile, int step) { return Operand(tile, 2 * step); }

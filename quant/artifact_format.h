@@ -36,8 +36,8 @@ template <typename T, typename From>
 using ConstAs = std::conditional_t<std::is_const_v<From>, const T, T>;
 
 template <typename AnyArtifact>
-std::vector<BasicHalfMatrix<ConstAs<Fp16, AnyArtifact>>> ScalesOf(AnyArtifact& artifact) {
-  std::vector<BasicHalfMatrix<ConstAs<Fp16, AnyArtifact>>> matrices;
+std::vector<BasicFp16Matrix<ConstAs<Fp16, AnyArtifact>>> ScalesOf(AnyArtifact& artifact) {
+  std::vector<BasicFp16Matrix<ConstAs<Fp16, AnyArtifact>>> matrices;
   for (auto& tensor : artifact.tensors) {
     if (tensor.storage != Storage::kCodes) continue;
     matrices.push_back({tensor.codes.scales.data(), static_cast<int64_t>(tensor.codes.scales.size()), 1});
@@ -57,8 +57,8 @@ std::vector<std::span<ConstAs<int8_t, AnyArtifact>>> ColumnsOf(AnyArtifact& arti
 }
 
 template <typename AnyArtifact>
-std::vector<BasicHalfMatrix<ConstAs<Fp16, AnyArtifact>>> HalvesOf(AnyArtifact& artifact) {
-  std::vector<BasicHalfMatrix<ConstAs<Fp16, AnyArtifact>>> matrices;
+std::vector<BasicFp16Matrix<ConstAs<Fp16, AnyArtifact>>> Fp16TensorsOf(AnyArtifact& artifact) {
+  std::vector<BasicFp16Matrix<ConstAs<Fp16, AnyArtifact>>> matrices;
   for (auto& tensor : artifact.tensors) {
     if (tensor.storage != Storage::kFloat16) continue;
     const int64_t cols = tensor.shape.size() < 2 ? 1 : std::max<int64_t>(1, tensor.shape.back());

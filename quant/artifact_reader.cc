@@ -139,18 +139,18 @@ absl::Status ParseDirectory(const PackedSection& section, Artifact* artifact) {
   return absl::OkStatus();
 }
 
-absl::Status ReadHalves(const PackedSection& section, const std::vector<HalfMatrix>& matrices,
-                        absl::string_view what) {
+absl::Status ReadFp16s(const PackedSection& section, const std::vector<Fp16Matrix>& matrices,
+                       absl::string_view what) {
   if (section.coder == kRange || section.coder == kRangeGivenUpper) {
-    const absl::Status status = DecodeHalves(section.bytes, matrices, section.coder == kRangeGivenUpper);
+    const absl::Status status = DecodeFp16s(section.bytes, matrices, section.coder == kRangeGivenUpper);
     return status.ok() ? status : Damaged(status.message());
   }
   size_t size = 0;
-  for (const HalfMatrix& matrix : matrices) size += matrix.size * sizeof(Fp16);
+  for (const Fp16Matrix& matrix : matrices) size += matrix.size * sizeof(Fp16);
   HM_ASSIGN_OR_RETURN(const std::string planes, UnpackExactly(section, size, what));
   const std::string numbers = FromPlanes(planes, sizeof(Fp16));
   const char* next = numbers.data();
-  for (const HalfMatrix& matrix : matrices) {
+  for (const Fp16Matrix& matrix : matrices) {
     const size_t part = matrix.size * sizeof(Fp16);
     if (part > 0) std::memcpy(matrix.values, next, part);
     next += part;
@@ -250,9 +250,9 @@ absl::StatusOr<Artifact> Parse(absl::string_view bytes, SectionSizes* sizes) {
   }
   HM_ASSIGN_OR_RETURN(artifact.config_text, Unpack(sections[0], kMaxTextBytes, "configuration"));
   HM_RETURN_IF_ERROR(ParseDirectory(sections[1], &artifact));
-  HM_RETURN_IF_ERROR(ReadHalves(sections[2], ScalesOf(artifact), "scales"));
+  HM_RETURN_IF_ERROR(ReadFp16s(sections[2], ScalesOf(artifact), "scales"));
   HM_RETURN_IF_ERROR(ReadColumns(sections[3], ColumnsOf(artifact)));
-  HM_RETURN_IF_ERROR(ReadHalves(sections[4], HalvesOf(artifact), "float16 numbers"));
+  HM_RETURN_IF_ERROR(ReadFp16s(sections[4], Fp16TensorsOf(artifact), "float16 numbers"));
   HM_RETURN_IF_ERROR(ReadFloats(sections[5], &artifact));
   HM_RETURN_IF_ERROR(ReadCodes(sections[6], CodesOf(artifact)));
   return artifact;

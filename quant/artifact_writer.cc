@@ -84,9 +84,9 @@ std::string DirectoryOf(const Artifact& artifact) {
   return out;
 }
 
-std::string BytesOf(const std::vector<ConstHalfMatrix>& matrices) {
+std::string BytesOf(const std::vector<ConstFp16Matrix>& matrices) {
   std::string bytes;
-  for (const ConstHalfMatrix& matrix : matrices) {
+  for (const ConstFp16Matrix& matrix : matrices) {
     bytes.append(reinterpret_cast<const char*>(matrix.values), matrix.size * sizeof(Fp16));
   }
   return bytes;
@@ -99,13 +99,13 @@ absl::StatusOr<std::string> TextSection(const std::string& text) {
   return section.Finish();
 }
 
-absl::StatusOr<std::string> HalvesSection(const std::vector<ConstHalfMatrix>& matrices) {
+absl::StatusOr<std::string> Fp16Section(const std::vector<ConstFp16Matrix>& matrices) {
   Section section;
   const std::string planes = ToPlanes(BytesOf(matrices), sizeof(Fp16));
   section.Offer(kNone, planes);
   HM_RETURN_IF_ERROR(section.OfferLzma(planes, 0));
-  section.Offer(kRange, EncodeHalves(matrices, /*lower_given_upper=*/false));
-  section.Offer(kRangeGivenUpper, EncodeHalves(matrices, /*lower_given_upper=*/true));
+  section.Offer(kRange, EncodeFp16s(matrices, /*lower_given_upper=*/false));
+  section.Offer(kRangeGivenUpper, EncodeFp16s(matrices, /*lower_given_upper=*/true));
   return section.Finish();
 }
 
@@ -148,12 +148,12 @@ absl::StatusOr<std::string> SerializeArtifact(const Artifact& artifact, CodeCode
   KeptSections own;
   KeptSections& others = kept != nullptr ? *kept : own;
   if (others.float16.empty()) {
-    HM_ASSIGN_OR_RETURN(others.float16, HalvesSection(HalvesOf(artifact)));
+    HM_ASSIGN_OR_RETURN(others.float16, Fp16Section(Fp16TensorsOf(artifact)));
     HM_ASSIGN_OR_RETURN(others.float32, FloatsSection(artifact));
   }
   HM_ASSIGN_OR_RETURN(const std::string config, TextSection(artifact.config_text));
   HM_ASSIGN_OR_RETURN(const std::string directory, TextSection(DirectoryOf(artifact)));
-  HM_ASSIGN_OR_RETURN(const std::string scales, HalvesSection(ScalesOf(artifact)));
+  HM_ASSIGN_OR_RETURN(const std::string scales, Fp16Section(ScalesOf(artifact)));
   HM_ASSIGN_OR_RETURN(const std::string columns, ColumnsSection(ColumnsOf(artifact)));
   HM_ASSIGN_OR_RETURN(const std::string codes, CodesSection(CodesOf(artifact), coder));
 

@@ -202,16 +202,17 @@ void CodeExponents(Coder coder, std::span<const std::span<Exponent>> rows) {
   }
 }
 
-struct HalfModel {
+struct Fp16Model {
   std::array<AdaptiveBit, 2> same;
   std::array<std::array<AdaptiveBit, 256>, 256> upper;
   std::array<std::array<AdaptiveBit, 256>, 256> lower;
 };
 
-template <typename Coder, typename Half>
-void CodeHalfMatrices(Coder coder, std::span<const BasicHalfMatrix<Half>> matrices, bool lower_given_upper) {
-  std::vector<HalfModel> model(1);
-  HalfModel& m = model[0];
+template <typename Coder, typename AnyFp16>
+void CodeFp16Matrices(Coder coder, std::span<const BasicFp16Matrix<AnyFp16>> matrices,
+                      bool lower_given_upper) {
+  std::vector<Fp16Model> model(1);
+  Fp16Model& m = model[0];
   bool was_same = false;
   for (const auto& matrix : matrices) {
     if constexpr (Coder::kReads) {
@@ -264,16 +265,16 @@ absl::Status DecodeExponents(absl::string_view bytes, std::span<const std::span<
   return CheckEnd(decoder, "column exponents");
 }
 
-std::string EncodeHalves(std::span<const ConstHalfMatrix> matrices, bool lower_given_upper) {
+std::string EncodeFp16s(std::span<const ConstFp16Matrix> matrices, bool lower_given_upper) {
   RangeEncoder encoder;
-  CodeHalfMatrices(Writer{encoder}, matrices, lower_given_upper);
+  CodeFp16Matrices(Writer{encoder}, matrices, lower_given_upper);
   return encoder.Finish();
 }
 
-absl::Status DecodeHalves(absl::string_view bytes, std::span<const HalfMatrix> matrices,
-                          bool lower_given_upper) {
+absl::Status DecodeFp16s(absl::string_view bytes, std::span<const Fp16Matrix> matrices,
+                         bool lower_given_upper) {
   RangeDecoder decoder(bytes);
-  CodeHalfMatrices(Reader{decoder}, matrices, lower_given_upper);
+  CodeFp16Matrices(Reader{decoder}, matrices, lower_given_upper);
   return CheckEnd(decoder, "float16 numbers");
 }
 

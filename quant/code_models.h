@@ -46,20 +46,20 @@ std::string EncodeExponents(std::span<const std::span<const int8_t>> rows);
 absl::Status DecodeExponents(absl::string_view bytes, std::span<const std::span<int8_t>> rows);
 
 // A matrix of float16 numbers; "above" is `cols` numbers back, or the one before in the first row.
-template <typename Half>
-struct BasicHalfMatrix {
-  Half* values;
+template <typename AnyFp16>
+struct BasicFp16Matrix {
+  AnyFp16* values;
   int64_t size;
   int64_t cols;
 };
-using HalfMatrix = BasicHalfMatrix<Fp16>;
-using ConstHalfMatrix = BasicHalfMatrix<const Fp16>;
+using Fp16Matrix = BasicFp16Matrix<Fp16>;
+using ConstFp16Matrix = BasicFp16Matrix<const Fp16>;
 
 // `lower_given_upper`: the lower byte's distribution depends on the upper byte; better where few different
 // numbers occur.
-std::string EncodeHalves(std::span<const ConstHalfMatrix> matrices, bool lower_given_upper);
-absl::Status DecodeHalves(absl::string_view bytes, std::span<const HalfMatrix> matrices,
-                          bool lower_given_upper);
+std::string EncodeFp16s(std::span<const ConstFp16Matrix> matrices, bool lower_given_upper);
+absl::Status DecodeFp16s(absl::string_view bytes, std::span<const Fp16Matrix> matrices,
+                         bool lower_given_upper);
 
 }  // namespace hm11
 

@@ -195,7 +195,7 @@ RC_GTEST_PROP(CodeModelsTest, CutOrAlteredBytesAreAnErrorOrOtherCodesOfTheSameWi
   for (const int8_t code : matrices[0].codes) RC_ASSERT(std::abs(int{code}) <= LargestCode(5));
 }
 
-std::vector<Fp16> Halves(int64_t size, int64_t kinds, uint64_t seed) {
+std::vector<Fp16> Fp16s(int64_t size, int64_t kinds, uint64_t seed) {
   std::vector<Fp16> values;
   for (int64_t i = 0; i < size; ++i) {
     const int64_t kind = RandomIndex(seed, 1, static_cast<uint64_t>(i), kinds);
@@ -204,25 +204,25 @@ std::vector<Fp16> Halves(int64_t size, int64_t kinds, uint64_t seed) {
   return values;
 }
 
-RC_GTEST_PROP(CodeModelsTest, HalvesComeBack, ()) {
+RC_GTEST_PROP(CodeModelsTest, Fp16sComeBack, ()) {
   const int64_t size = *rc::gen::inRange<int64_t>(0, 700);
   const int64_t cols = *rc::gen::inRange<int64_t>(1, 40);
   const bool lower_given_upper = *rc::gen::arbitrary<bool>();
-  std::vector<Fp16> values = Halves(size, *rc::gen::inRange<int64_t>(1, 1000), *Seed());
-  const std::vector<ConstHalfMatrix> views = {{values.data(), size, cols}, {values.data(), size / 2, 1}};
-  const std::string bytes = EncodeHalves(views, lower_given_upper);
+  std::vector<Fp16> values = Fp16s(size, *rc::gen::inRange<int64_t>(1, 1000), *Seed());
+  const std::vector<ConstFp16Matrix> views = {{values.data(), size, cols}, {values.data(), size / 2, 1}};
+  const std::string bytes = EncodeFp16s(views, lower_given_upper);
   std::vector<Fp16> first(values.size());
   std::vector<Fp16> second(values.size() / 2);
-  const std::vector<HalfMatrix> targets = {{first.data(), size, cols}, {second.data(), size / 2, 1}};
-  RC_ASSERT(DecodeHalves(bytes, targets, lower_given_upper).ok());
+  const std::vector<Fp16Matrix> targets = {{first.data(), size, cols}, {second.data(), size / 2, 1}};
+  RC_ASSERT(DecodeFp16s(bytes, targets, lower_given_upper).ok());
   for (int64_t i = 0; i < size; ++i) RC_ASSERT(first[i].bits == values[i].bits);
   for (int64_t i = 0; i < size / 2; ++i) RC_ASSERT(second[i].bits == values[i].bits);
 }
 
-TEST(CodeModelsTest, FewDifferentHalvesCostTheirEntropy) {
-  const std::vector<Fp16> values = Halves(40000, 16, 5);
-  const std::vector<ConstHalfMatrix> views = {{values.data(), 40000, 1}};
-  EXPECT_LT(EncodeHalves(views, true).size() * 8.0 / 40000, 4.4);
+TEST(CodeModelsTest, FewDifferentFp16sCostTheirEntropy) {
+  const std::vector<Fp16> values = Fp16s(40000, 16, 5);
+  const std::vector<ConstFp16Matrix> views = {{values.data(), 40000, 1}};
+  EXPECT_LT(EncodeFp16s(views, true).size() * 8.0 / 40000, 4.4);
 }
 
 }  // namespace

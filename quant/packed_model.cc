@@ -99,10 +99,11 @@ absl::StatusOr<UnpackedModel> ReadModelOrWeights(const std::string& path) {
   absl::Status status = ConfigOfWeights(file, &model.config);
   if (!status.ok()) return WithSource(status, path);
   model.tensors = std::move(file.tensors);
-  // What is only for training.
+  for (const ReferenceParameter& parameter : ReferenceParameters(model.config.model)) {
+    if (parameter.storage != StorageClass::kTrainingOnly) continue;
+    std::erase_if(model.tensors, [&](const NamedTensor& tensor) { return tensor.name == parameter.name; });
+  }
   model.config.model.mtp_heads = 0;
-  std::erase_if(model.tensors,
-                [](const NamedTensor& tensor) { return absl::StartsWith(tensor.name, "mtp_heads."); });
   status = CheckTensors(model);
   if (!status.ok()) return WithSource(status, path);
   return model;

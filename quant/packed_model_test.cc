@@ -7,9 +7,11 @@
 #include <string>
 
 #include "absl/strings/str_cat.h"
+#include "core/fields.h"
 #include "core/file.h"
 #include "core/random.h"
 #include "model/placed_weights.h"
+#include "model/safetensors.h"
 #include "testing/matchers.h"
 
 namespace hm11 {
@@ -84,6 +86,21 @@ TEST_F(PackedModelTest, WhatIsReadIsWhatWasPackedWithoutTrainingHeads) {
   EXPECT_THAT(CheckTokenizer(*model, "whole.hm11", *tokenizer_, "mine.model"), IsOk());
   Arena arena = Arena::Cpu();
   EXPECT_THAT(PlaceWeights<float>(arena, model->config.model, model->tensors), IsOk());
+}
+
+TEST_F(PackedModelTest, WeightsAreReadWithoutTrainingHeadsAndWithoutAnythingUnknown) {
+  const std::string path = Path("model.safetensors");
+  Safetensors file = {.metadata = {{"config", FormatFields(Config())}},
+                      .tensors = InitialWeights(Config(), 3)};
+  ASSERT_THAT(WriteSafetensors(path, file), IsOk());
+  const auto model = ReadModelOrWeights(path);
+  ASSERT_THAT(model, IsOk());
+  EXPECT_EQ(model->config.model.mtp_heads, 0);
+  EXPECT_EQ(model->tensors.size() + 1, file.tensors.size());
+  // The configuration has one head.
+  file.tensors.push_back({"mtp_heads.1.weight", {1}, {0}});
+  ASSERT_THAT(WriteSafetensors(path, file), IsOk());
+  EXPECT_THAT(ReadModelOrWeights(path), StatusIs(StatusCode::kInvalidArgument, "mtp_heads.1.weight"));
 }
 
 TEST_F(PackedModelTest, AMissingFileIsNamed) {

@@ -13,7 +13,7 @@
 namespace hm11 {
 namespace {
 
-constexpr float kLargestHalf = 65504.0f;
+constexpr float kLargestFp16 = 65504.0f;
 
 int64_t RowsAChunk(int64_t cols) { return std::max<int64_t>(1, 65536 / std::max<int64_t>(1, cols)); }
 
@@ -108,7 +108,7 @@ std::vector<Fp16> DeviationScales(const std::vector<float>& deviations, double s
   std::vector<Fp16> scales(deviations.size());
   for (size_t r = 0; r < deviations.size(); ++r) {
     const double step = step_in_deviations * deviations[r];
-    scales[r] = Fp16(static_cast<float>(std::min<double>(step, kLargestHalf)));
+    scales[r] = Fp16(static_cast<float>(std::min<double>(step, kLargestFp16)));
   }
   return scales;
 }

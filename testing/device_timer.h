@@ -10,7 +10,7 @@
 
 namespace hm11 {
 
-// Any number of points, put between pieces of work without waiting for these.
+// Any number of points, put between parts of the work without waiting for these.
 class DeviceMarks {
  public:
   explicit DeviceMarks(Device device) : device_(std::move(device)) {}

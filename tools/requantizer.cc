@@ -23,6 +23,7 @@
 #include "eval/bits_per_byte.h"
 #include "model/placed_weights.h"
 #include "model/safetensors.h"
+#include "model/weights.h"
 #include "program/counted_program.h"
 #include "quant/packed_model.h"
 #include "train/calibration.h"
@@ -80,8 +81,7 @@ absl::StatusOr<FinishedRun> OpenRun(const RequantizeOptions& options) {
                      .val_tokens = val.Read(0, tokens)};
 }
 
-// Where a tensor's name stands for many: layers' numbers are taken out, and a bank's halves (queries and
-// outputs, keys and values) tell what they hold.
+// Where a tensor's name stands for many: layers' numbers are taken out.
 std::string KindOf(const std::string& name) {
   std::vector<std::string> parts = absl::StrSplit(name, '.');
   for (std::string& part : parts) {
@@ -90,25 +90,27 @@ std::string KindOf(const std::string& name) {
   return absl::StrJoin(parts, ".");
 }
 
-// The ranges of a tensor's numbers that differ between `before` and `after`, by kind.
+// The ranges of a tensor's numbers that differ between `before` and `after`, by kind; a bank's kinds are what it
+// holds.
 using Range = std::pair<size_t, size_t>;
 struct Change {
   size_t tensor;
   Range range;
 };
 
-std::map<std::string, std::vector<Change>> ChangesByKind(const std::vector<NamedTensor>& tensors) {
+std::map<std::string, std::vector<Change>> ChangesByKind(const ModelConfig& model,
+                                                         const std::vector<NamedTensor>& tensors) {
   std::map<std::string, std::vector<Change>> kinds;
+  const std::vector<Bank> banks = Banks(model);
   for (size_t i = 0; i < tensors.size(); ++i) {
     const size_t size = tensors[i].values.size();
-    const std::string kind = KindOf(tensors[i].name);
-    const bool halves = kind == "qo_bank" || kind == "kv_bank";
-    if (!halves) {
-      kinds[kind].push_back({i, {0, size}});
-      continue;
+    const auto bank = std::ranges::find(banks, tensors[i].name, &Bank::name);
+    const size_t parts = bank == banks.end() ? 1 : bank->holds.size();
+    for (size_t part = 0; part < parts; ++part) {
+      const std::string kind =
+          parts == 1 ? KindOf(tensors[i].name) : absl::StrCat(bank->name, " (", bank->holds[part], ")");
+      kinds[kind].push_back({i, {part * size / parts, (part + 1) * size / parts}});
     }
-    kinds[kind + (kind == "qo_bank" ? " (q)" : " (k)")].push_back({i, {0, size / 2}});
-    kinds[kind + (kind == "qo_bank" ? " (o)" : " (v)")].push_back({i, {size / 2, size}});
   }
   return kinds;
 }
@@ -207,7 +209,7 @@ class Requantizer {
     std::map<std::string, size_t> places;
     for (size_t i = 0; i < quantized.size(); ++i) places[quantized[i].name] = i;
     double sum = 0;
-    for (const auto& [kind, changes] : ChangesByKind(run_.tensors)) {
+    for (const auto& [kind, changes] : ChangesByKind(run_.config.model, run_.tensors)) {
       std::vector<NamedTensor> mixed = run_.tensors;
       int64_t numbers = 0;
       for (const Change& change : changes) {

@@ -15,8 +15,7 @@
 // Properties:
 //   1. ParseMetrics gives back what the lines were made of.
 //   2. Any text parses: lines that are cut off or no metrics are counted, not read.
-//   3. What MetricsUpTo leaves of a text, followed by what a run writes from that step on, has each step
-//   once.
+//   3. What MetricsUpTo leaves of a text, followed by what a run writes from that step on, has each step once.
 #ifndef HM11_TRAIN_METRICS_H_
 #define HM11_TRAIN_METRICS_H_
 

@@ -4,7 +4,7 @@
 // Properties:
 //   1. A file holds whole lines only, whenever the run is killed.
 //   2. A write that fails does not end the run: it is told once, what could not be written is kept and tried
-//   again with the next line, and the end says whether something is missing.
+//      again with the next line, and the end says whether something is missing.
 //   3. Going on, metrics.jsonl is cut to what the checkpoint knows of: no step stands there twice.
 #ifndef HM11_TRAIN_RUN_LOG_H_
 #define HM11_TRAIN_RUN_LOG_H_

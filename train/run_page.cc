@@ -119,7 +119,9 @@ class Examination {
     const std::span<const uint16_t> tokens = tokens_.first(
         std::min(tokens_.size(), std::max<size_t>(tokens_.size() / 4, static_cast<size_t>(window_ + 1))));
     std::vector<NamedTensor> exact = in_.exact;
-    std::erase_if(exact, [](const NamedTensor& tensor) { return tensor.name.starts_with("mtp_heads."); });
+    std::erase_if(exact, [&](const NamedTensor& tensor) {  // what is only for training
+      return std::ranges::find(in_.model.tensors, tensor.name, &NamedTensor::name) == in_.model.tensors.end();
+    });
     facts->tokens = static_cast<int64_t>(tokens.size());
     HM_ASSIGN_OR_RETURN(facts->exact_bpb, BitsPerByte(exact, tokens));
     HM_ASSIGN_OR_RETURN(facts->artifact_bpb, BitsPerByte(in_.model.tensors, tokens));

@@ -42,8 +42,8 @@ void TakeOfRankZero(const Communicator& ranks, N* value) {
   std::memcpy(value, bytes.data(), sizeof(*value));
 }
 
-// T: Bf16 on a GPU, float on the CPU. The members are in training_run.cc (before and while it trains) and
-// finished_training.cc (from the trained weights to the score).
+// T: Bf16 on a GPU, float on the CPU. The members are in training_run.cc (before and while it trains),
+// reported_training.cc (what it tells meanwhile) and finished_training.cc (from the trained weights to the score).
 template <typename T>
 class TrainingRun {
  public:

@@ -262,6 +262,31 @@ void JudgeTokens(const Case& subject, const LoggedRun& run, bool* whole, bool* p
   }
 }
 
+// Fails, unless something other than a wrong count explains the ratio.
+void JudgeRatioThatIsOff(const Case& subject, Condition* condition) {
+  const AuditNumbers& numbers = subject.numbers;
+  if (!AllSettled(numbers)) {
+    return condition->Add("without a count of val_tokens another vocabulary explains it");
+  }
+  if (MixesOverBytes(subject.folder)) {
+    return condition->Add(
+        "the program mixes over bytes: a score of the mixture beside a loss of the model alone explains it");
+  }
+  if (const auto right = CountsRightElsewhere(subject)) {
+    return condition->Add(
+        "another evaluation of the same run counts right: this one may be of a part of the text", {*right});
+  }
+  if (AllNearTheTextsBytes(numbers)) {
+    return condition->Add("some tokens that were left out, or drawn at random, explain it");
+  }
+  if (NoneIsOfTheClaim(numbers)) {
+    return condition->Add("these numbers are of another score than the claimed one");
+  }
+  condition->Add(
+      "tokens and bytes are not both those of the text: one of them is miscounted, or the text is another");
+  condition->SetBoth(Verdict::kFail);
+}
+
 }  // namespace
 
 Fingerprint FindFingerprint(double val_loss, int loss_decimals, double val_bpb, int bpb_decimals) {
@@ -344,28 +369,7 @@ void JudgeFingerprint(const Case& subject, Condition* condition) {
   const double worst = WorstOff(numbers);
   const std::string other_text = OtherText(subject);
   if (!other_text.empty()) return condition->Add(other_text);
-  if (worst > subject.practice.fingerprint_tolerance) {
-    if (!AllSettled(numbers))
-      return condition->Add("without a count of val_tokens another vocabulary explains it");
-    if (MixesOverBytes(subject.folder)) {
-      return condition->Add(
-          "the program mixes over bytes: a score of the mixture beside a loss of the model alone explains "
-          "it");
-    }
-    if (const auto right = CountsRightElsewhere(subject)) {
-      return condition->Add(
-          "another evaluation of the same run counts right: this one may be of a part of the text", {*right});
-    }
-    if (AllNearTheTextsBytes(numbers)) {
-      return condition->Add("some tokens that were left out, or drawn at random, explain it");
-    }
-    if (NoneIsOfTheClaim(numbers))
-      return condition->Add("these numbers are of another score than the claimed one");
-    condition->Add(
-        "tokens and bytes are not both those of the text: one of them is miscounted, or the text "
-        "is another");
-    return condition->SetBoth(Verdict::kFail);
-  }
+  if (worst > subject.practice.fingerprint_tolerance) return JudgeRatioThatIsOff(subject, condition);
   condition->practised = Verdict::kPass;
   if (worst <= kFingerprintWarns) condition->strict = Verdict::kPass;
 }

@@ -91,7 +91,7 @@ class LogReader {
 
  private:
   void CloseSection(bool at_rule) {
-    // A piece of a program behind a report leaves that as it is. Before a whole program it is an earlier run's
+    // A part of a program behind a report leaves that as it is. Before a whole program it is an earlier run's
     // or a console's.
     if (section_imports_) {
       run_ = before_section_;

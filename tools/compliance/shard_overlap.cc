@@ -123,65 +123,87 @@ absl::StatusOr<std::pair<int64_t, int64_t>> ForEachDocument(const std::vector<st
   return std::pair(documents, tokens);
 }
 
+// The validation documents, and which of them training text has: whole, or a passage. Of each the last whole passage
+// among its first 512 tokens stands for it.
+class ValDocuments {
+ public:
+  void AddToken(uint16_t token) {
+    if (token == kBosToken) {
+      window_.Clear();
+      last_passage_ = 0;
+      place_ = 0;
+    } else if (window_.Add(token) && ++place_ <= 512 - kPassage) {
+      last_passage_ = window_.hash();
+    }
+  }
+  // Comes before the next document's BOS.
+  void EndDocument(uint64_t hash, int64_t length) {
+    if (length < kShortestDocument || documents_.Has(hash)) return;
+    documents_.Add(hash, count());
+    if (last_passage_ != 0) passages_.Add(last_passage_, count());
+    document_found_.push_back(0);
+    passage_found_.push_back(0);
+  }
+
+  void ReadTrainingToken(uint16_t token) {
+    if (token == kBosToken) {
+      train_window_.Clear();
+    } else if (train_window_.Add(token)) {
+      const int64_t document = passages_.Find(train_window_.hash());
+      if (document >= 0) passage_found_[static_cast<size_t>(document)] = 1;
+    }
+  }
+  // Whether one of the validation documents is this one of the training text.
+  bool MeetTrainingDocument(uint64_t hash, int64_t length) {
+    const int64_t document = length < kShortestDocument ? -1 : documents_.Find(hash);
+    if (document >= 0) document_found_[static_cast<size_t>(document)] = 1;
+    return document >= 0;
+  }
+
+  int64_t count() const { return static_cast<int64_t>(document_found_.size()); }
+  int64_t shared() const { return std::ranges::count(document_found_, 1); }
+  int64_t shared_passages() const { return std::ranges::count(passage_found_, 1); }
+
+ private:
+  HashIndex documents_, passages_;
+  std::vector<uint8_t> document_found_, passage_found_;
+  Window window_, train_window_;
+  uint64_t last_passage_ = 0;
+  int64_t place_ = 0;
+};
+
 }  // namespace
 
 absl::StatusOr<ShardOverlap> FindShardOverlap(const std::vector<std::string>& train_shards,
                                               const std::vector<std::string>& val_shards) {
   ShardOverlap overlap;
-  HashIndex documents, passages;
-  std::vector<uint8_t> document_found, passage_found;
-  Window window;
-  uint64_t last_passage = 0;
-  // Of each document the last whole passage among its first 512 tokens stands for it.
-  int64_t place = 0;
-  int largest_val = 0, largest_train = 0;
+  ValDocuments documents;
+  uint16_t largest_val = 0, largest_train = 0;
   const auto of_val = [&](uint16_t token) {
-    largest_val = std::max<int>(largest_val, token);
-    if (token == kBosToken) {
-      window.Clear();
-      last_passage = 0;
-      place = 0;
-      return;
-    }
-    if (window.Add(token) && ++place <= 512 - kPassage) last_passage = window.hash();
+    largest_val = std::max(largest_val, token);
+    documents.AddToken(token);
   };
-  // Called at the next BOS before of_val sees it, so last_passage is still this document's.
   const auto end_of_val = [&](const std::string&, int64_t, uint64_t hash, int64_t length) {
-    if (length < kShortestDocument || documents.Has(hash)) return;
-    const auto document = static_cast<int64_t>(document_found.size());
-    documents.Add(hash, document);
-    if (last_passage != 0) passages.Add(last_passage, document);
-    document_found.push_back(0);
-    passage_found.push_back(0);
+    documents.EndDocument(hash, length);
   };
   HM_ASSIGN_OR_RETURN(const auto val_counts, ForEachDocument(val_shards, of_val, end_of_val));
   overlap.val_tokens = val_counts.second;
-  overlap.val_documents = static_cast<int64_t>(document_found.size());
+  overlap.val_documents = documents.count();
 
-  Window train_window;
   const auto of_train = [&](uint16_t token) {
-    largest_train = std::max<int>(largest_train, token);
-    if (token == kBosToken) {
-      train_window.Clear();
-    } else if (train_window.Add(token)) {
-      if (const int64_t document = passages.Find(train_window.hash()); document >= 0) {
-        passage_found[static_cast<size_t>(document)] = 1;
-      }
-    }
+    largest_train = std::max(largest_train, token);
+    documents.ReadTrainingToken(token);
   };
   const auto end_of_train = [&](const std::string& path, int64_t number, uint64_t hash, int64_t length) {
-    if (length < kShortestDocument) return;
-    const int64_t document = documents.Find(hash);
-    if (document < 0) return;
-    document_found[static_cast<size_t>(document)] = 1;
-    if (overlap.examples.size() < kMostExamples)
+    if (documents.MeetTrainingDocument(hash, length) && overlap.examples.size() < kMostExamples) {
       overlap.examples.push_back(absl::StrCat(path, ", document ", number));
+    }
   };
   HM_ASSIGN_OR_RETURN(const auto train_counts, ForEachDocument(train_shards, of_train, end_of_train));
   overlap.train_documents = train_counts.first;
   overlap.train_tokens = train_counts.second;
-  for (uint8_t found : document_found) overlap.shared_documents += found;
-  for (uint8_t found : passage_found) overlap.shared_passages += found;
+  overlap.shared_documents = documents.shared();
+  overlap.shared_passages = documents.shared_passages();
   // Tokenizers put single characters last, so that nearly any text reaches up to nearly the end of its
   // vocabulary.
   const auto [less, more] = std::minmax(largest_val, largest_train);

@@ -7,7 +7,6 @@
 #include <numeric>
 #include <optional>
 
-#include "absl/strings/match.h"
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
 #include "absl/strings/str_split.h"
@@ -34,21 +33,19 @@ int64_t Product(const std::vector<int64_t>& extents) {
   return std::accumulate(extents.begin(), extents.end(), int64_t{1}, std::multiplies<>());
 }
 
-bool IsTable(absl::string_view tensor) {
-  for (const char* prefix : {"tok_emb.", "bigram.", "ve_shared."}) {
-    if (absl::StartsWith(tensor, prefix)) return true;
-  }
-  return false;
+// A table, or what its rows are projected by.
+bool IsOfTables(const WeightInfo& info) {
+  return info.kind == WeightKind::kEmbedding || (info.kind == WeightKind::kSmallMatrix && info.layer < 0);
 }
 
 size_t PartOf(const ModelConfig& config, const WeightInfo& info) {
   const size_t layers = static_cast<size_t>(config.layer_count());
   if (info.layer >= 0) return static_cast<size_t>(info.layer);
-  return IsTable(info.name) || info.kind == WeightKind::kHead ? layers : layers + 1;
+  return IsOfTables(info) || info.kind == WeightKind::kHead ? layers : layers + 1;
 }
 
 Kind KindOf(const WeightInfo& info) {
-  if (IsTable(info.name)) return kEmbeddings;
+  if (IsOfTables(info)) return kEmbeddings;
   switch (info.kind) {
     case WeightKind::kBankMatrix:
       return info.mlp ? kMlp : kAttention;
