@@ -35,8 +35,14 @@ absl::StatusOr<RunInputs> OpenInputs(const RunOptions& options) {
   std::vector<uint16_t> val_tokens = val.Read(0, val.size());
   HM_RETURN_IF_ERROR(CheckScored(
       {.tokens = val.size() - 1, .bytes = tokenizer.byte_table().Count(val_tokens)}, options.val_pattern));
-  return RunInputs{std::move(program), std::move(train), std::move(val), std::move(tokenizer),
-                   std::move(val_tokens)};
+  std::string train_fingerprint = StreamFingerprint(train), val_fingerprint = StreamFingerprint(val);
+  return RunInputs{.program = std::move(program),
+                   .train = std::move(train),
+                   .val = std::move(val),
+                   .tokenizer = std::move(tokenizer),
+                   .val_tokens = std::move(val_tokens),
+                   .train_fingerprint = std::move(train_fingerprint),
+                   .val_fingerprint = std::move(val_fingerprint)};
 }
 
 absl::StatusOr<std::string> DescribeEstimatedSize(const RunConfig& config, const Program& program) {
@@ -62,8 +68,8 @@ absl::Status CompareRanks(const RunOptions& options, const RunInputs& inputs) {
   AgreementFields fields = ConfigFields(options.config);
   fields.emplace_back("program", absl::StrFormat("%016x", inputs.program.crc64()));
   fields.emplace_back("tokenizer", crc(inputs.tokenizer.model()));
-  fields.emplace_back("training data", StreamFingerprint(inputs.train));
-  fields.emplace_back("validation data", StreamFingerprint(inputs.val));
+  fields.emplace_back("training data", inputs.train_fingerprint);
+  fields.emplace_back("validation data", inputs.val_fingerprint);
   if (!options.init.empty()) {
     HM_ASSIGN_OR_RETURN(const std::string init, ReadFile(options.init));
     fields.emplace_back("--init", crc(init));

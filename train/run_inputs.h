@@ -23,6 +23,7 @@ struct RunInputs {
   TokenStream val;
   Tokenizer tokenizer;
   std::vector<uint16_t> val_tokens;
+  std::string train_fingerprint, val_fingerprint;  // train/rank_agreement.h
 };
 
 // Errors name the file that is missing, of another vocabulary, or shorter than one sequence.

@@ -17,7 +17,6 @@
 #include "eval/run_data.h"
 #include "model/weights.h"
 #include "train/metrics.h"
-#include "train/rank_agreement.h"
 #include "train/resume.h"
 
 namespace hm11 {
@@ -37,8 +36,8 @@ absl::StatusOr<std::vector<std::string>> ChangesSince(const Checkpoint& checkpoi
                     .val_text = data.val_fingerprint,
                     .device = checkpoint.device},
                    {.config = options.config,
-                    .train_text = StreamFingerprint(inputs.train),
-                    .val_text = StreamFingerprint(inputs.val),
+                    .train_text = inputs.train_fingerprint,
+                    .val_text = inputs.val_fingerprint,
                     .device = KindOf(options.device)});
 }
 
@@ -82,8 +81,8 @@ absl::StatusOr<RunFolder> OpenFolder(const RunOptions& options, const RunInputs&
   HM_ASSIGN_OR_RETURN(RunFolder folder, RunFolder::Open(options.folder, options.use));
   const RunData data = {.train_pattern = std::filesystem::absolute(options.train_pattern).string(),
                         .val_pattern = std::filesystem::absolute(options.val_pattern).string(),
-                        .train_fingerprint = StreamFingerprint(inputs.train),
-                        .val_fingerprint = StreamFingerprint(inputs.val)};
+                        .train_fingerprint = inputs.train_fingerprint,
+                        .val_fingerprint = inputs.val_fingerprint};
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/config.txt", FormatFields(options.config)));
   HM_RETURN_IF_ERROR(WriteFile(absl::StrCat(options.folder, "/", kRunDataName), FormatFields(data)));
   HM_RETURN_IF_ERROR(WriteFile(options.folder + "/tokenizer.model", inputs.tokenizer.model()));
