@@ -115,26 +115,6 @@ Sizes SizesOfTheKernels() {
           .in = *rc::gen::element<int64_t>(320, 384, 512)};
 }
 
-std::vector<Device> HopperGpus() {
-  std::vector<Device> gpus;
-  for (const Device& gpu : TestGpus()) {
-    if (gpu.compute_capability() == 90) gpus.push_back(gpu);
-  }
-  return gpus;
-}
-
-// run(device, number, by_kernel): the kernel's results are those of float on the same GPU but for rounding, and
-// the same bits twice.
-template <typename F>
-void ExpectKernelAgrees(F&& run) {
-  for (const Device& gpu : HopperGpus()) {
-    const Results got = run(gpu, Bf16(), true);
-    ExpectNear(got, run(gpu, float(), false), Tolerance<Bf16>(), "Bf16 on " + gpu.name());
-    const Results again = run(gpu, Bf16(), true);
-    for (const auto& [name, value] : got) EXPECT_EQ(value.values, again.at(name).values) << name;
-  }
-}
-
 auto ByKernel(const Case& c) {
   return [&c](const Device& device, auto number, bool by_kernel) {
     return RunForward(device, c, number, by_kernel);

@@ -108,14 +108,6 @@ RC_GTEST_PROP(ThinProductTest, DevicesAgree, ()) {
 
 // ---- The kernels.
 
-std::vector<Device> HopperGpus() {
-  std::vector<Device> gpus;
-  for (const Device& gpu : TestGpus()) {
-    if (gpu.compute_capability() == 90) gpus.push_back(gpu);
-  }
-  return gpus;
-}
-
 Sizes SizesOfTheKernels() {
   const bool to_wide = *rc::gen::arbitrary<bool>();
   const int64_t thin = 8 * *rc::gen::inRange<int64_t>(1, to_wide ? 13 : 5);
@@ -127,7 +119,7 @@ Sizes SizesOfTheKernels() {
 }
 
 // The kernel's results are those of products in double, however few the rows, and the same bits twice.
-void ExpectKernelAgrees(const Case& c) {
+void ExpectKernelSumsAgree(const Case& c) {
   const Results expected = RunOn(Device::Cpu(), c, double(), By::kProducts), squares = Squares(c);
   for (const Device& gpu : HopperGpus()) {
     const Results got = RunOn(gpu, c, Bf16(), By::kKernel);
@@ -144,14 +136,14 @@ RC_GTEST_PROP(ThinProductTest, TheKernelAgrees, ()) {
   const Sizes sizes = SizesOfTheKernels();
   RC_LOG() << sizes.rows << " rows, " << sizes.out << " out, " << sizes.in << " in, " << sizes.spare
            << " spare\n";
-  ExpectKernelAgrees(Case(sizes, *rc::gen::arbitrary<bool>(), *Seed()));
+  ExpectKernelSumsAgree(Case(sizes, *rc::gen::arbitrary<bool>(), *Seed()));
 }
 
 // The products of a Mamba mixer, with several tiles of rows for each multiprocessor.
 TEST(ThinProductTest, TheKernelAgreesOnManyRows) {
   if (HopperGpus().empty()) GTEST_SKIP() << "no Hopper GPU";
-  ExpectKernelAgrees(Case({.rows = 20000, .out = 96, .in = 1024}, /*add=*/true, 1));
-  ExpectKernelAgrees(Case({.rows = 20000, .out = 1024, .in = 32}, /*add=*/false, 2));
+  ExpectKernelSumsAgree(Case({.rows = 20000, .out = 96, .in = 1024}, /*add=*/true, 1));
+  ExpectKernelSumsAgree(Case({.rows = 20000, .out = 1024, .in = 32}, /*add=*/false, 2));
 }
 
 // The op of that many rows gives the kernel's bits, so it is the kernel that runs.

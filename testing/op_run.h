@@ -179,6 +179,25 @@ void ExpectSumsAgree(F&& run, const Results& squares) {
   }
 }
 
+// The GPU where it is of compute capability 9.0, for whose tensor cores ops have kernels of their own.
+inline std::vector<Device> HopperGpus() {
+  std::vector<Device> gpus = TestGpus();
+  std::erase_if(gpus, [](const Device& gpu) { return gpu.compute_capability() != 90; });
+  return gpus;
+}
+
+// A kernel for them, called by run(gpu, Bf16(), true): its results are those of run(gpu, float(), false) on the same
+// GPU but for rounding, and the same bits twice.
+template <typename F>
+void ExpectKernelAgrees(F&& run) {
+  for (const Device& gpu : HopperGpus()) {
+    const Results got = run(gpu, Bf16(), true);
+    ExpectNear(got, run(gpu, float(), false), Tolerance<Bf16>(), "Bf16 on " + gpu.name());
+    const Results again = run(gpu, Bf16(), true);
+    for (const auto& [name, value] : got) EXPECT_EQ(value.values, again.at(name).values) << name;
+  }
+}
+
 // The same call twice gives the same bits, on every device in every type.
 template <typename F>
 void ExpectSameBits(F&& run) {
