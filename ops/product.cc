@@ -6,6 +6,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <cstdio>
 #include <cstdlib>
 #include <type_traits>
 
@@ -38,14 +39,19 @@ __attribute__((constructor(101))) void TellOpenBlasTheCpu() {
 }
 
 // Each of OpenBLAS' threads maps a buffer, and tries for ever where it cannot: a program under `ulimit -v` would not
-// end. So where address space is too short for them there are none.
+// end. So where the address space that the program and its libraries leave is too short for them there are none.
 __attribute__((constructor(101))) void LeaveOutThreadsWithoutRoom() {
-  constexpr rlim_t kThreadBytes = rlim_t{64} << 20, kProgramBytes = rlim_t{128} << 20;  // generously
+  constexpr rlim_t kThreadBytes = rlim_t{64} << 20, kSpareBytes = rlim_t{128} << 20;  // generously
   rlimit limit = {};
-  const rlim_t cores = static_cast<rlim_t>(std::max(1l, sysconf(_SC_NPROCESSORS_ONLN)));
-  if (getrlimit(RLIMIT_AS, &limit) == 0 && limit.rlim_cur < kProgramBytes + cores * kThreadBytes) {
-    setenv("OPENBLAS_NUM_THREADS", "1", 0);
+  if (getrlimit(RLIMIT_AS, &limit) != 0 || limit.rlim_cur == RLIM_INFINITY) return;
+  unsigned long pages = 0;
+  if (std::FILE* const file = std::fopen("/proc/self/statm", "r")) {
+    if (std::fscanf(file, "%lu", &pages) != 1) pages = 0;
+    std::fclose(file);
   }
+  const rlim_t used = pages * static_cast<rlim_t>(sysconf(_SC_PAGESIZE));
+  const rlim_t cores = static_cast<rlim_t>(std::max(1l, sysconf(_SC_NPROCESSORS_ONLN)));
+  if (limit.rlim_cur < used + kSpareBytes + cores * kThreadBytes) setenv("OPENBLAS_NUM_THREADS", "1", 0);
 }
 
 blasint Blas(int64_t value) {
