@@ -84,7 +84,8 @@ std::string CpuMatmulKernels();
 
 // All choices of a device as text, and back: one line a shape, for a kind of GPU and one version of cuBLASLt.
 // SetMatmulTuning refuses text that is malformed or of another version (the message says which); choices for
-// another kind of GPU than the device are kept, and unused. Call it while no captured graph is being made.
+// another kind of GPU than the device are kept, and unused; empty text is none. Call it while no captured
+// graph is being made.
 std::string MatmulTuning(const Device& device);
 absl::Status SetMatmulTuning(const Device& device, absl::string_view text);
 

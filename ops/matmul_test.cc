@@ -267,6 +267,18 @@ TEST(MatmulTest, ChoicesAreOfADeviceAndItsCopies) {
   }
 }
 
+// As when a run begun on a CPU goes on on a GPU.
+TEST(MatmulTest, AGpuTakesTheTextOfACpu) {
+  for (const Device& gpu : TestGpus()) {
+    const Device device = *Device::FromName(gpu.name());
+    const std::string nothing = MatmulTuning(device);
+    TuneMatmuls(device, true);
+    RunOn<Bf16>(device, Case({777, 128, 96, 8}, 3));
+    EXPECT_THAT(SetMatmulTuning(device, MatmulTuning(Device::Cpu())), IsOk());
+    EXPECT_EQ(MatmulTuning(device), nothing);
+  }
+}
+
 TEST(MatmulTest, ACpuHasNothingToTune) {
   const Device cpu = Device::Cpu();
   TuneMatmuls(cpu, true);
@@ -291,7 +303,7 @@ TEST(MatmulTest, TuningTextThatIsNotOneIsRefused) {
                 StatusIs(absl::StatusCode::kFailedPrecondition, "cublaslt 7"));
     EXPECT_THAT(SetMatmulTuning(gpu, text + "gpu X\n1 2 many\n"),
                 StatusIs(absl::StatusCode::kInvalidArgument, "1 2 many"));
-    EXPECT_THAT(SetMatmulTuning(gpu, ""), Not(IsOk()));
+    EXPECT_THAT(SetMatmulTuning(gpu, "\n"), Not(IsOk()));
     EXPECT_EQ(MatmulTuning(gpu), text);
   }
 }
