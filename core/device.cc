@@ -6,6 +6,8 @@
 #include <cstdlib>
 #include <cstring>
 #include <fstream>
+#include <map>
+#include <mutex>
 #include <new>
 
 #include "absl/strings/numbers.h"
@@ -19,8 +21,14 @@ namespace hm11 {
 
 struct Device::CudaState {
   explicit CudaState(int index) : gpu(cuda::OpenGpu(index)) {}
-  ~CudaState() { cuda::CloseGpu(gpu); }
+  ~CudaState() {
+    attached.clear();
+    cuda::CloseGpu(gpu);
+  }
+
   cuda::Gpu* gpu;
+  std::mutex mutex;
+  std::map<std::type_index, std::unique_ptr<Attachment>> attached;  // guarded by mutex
 };
 
 Device Device::Cpu() { return Device(Kind::kCpu); }
@@ -170,6 +178,14 @@ int Device::multiprocessors() const {
 int Device::compute_capability() const {
   HM_CHECK(is_cuda());
   return cuda::ComputeCapability(cuda_->gpu);
+}
+
+Device::Attachment& Device::Attached(std::type_index type, std::unique_ptr<Attachment> (*make)()) const {
+  HM_CHECK(is_cuda());
+  const std::lock_guard<std::mutex> lock(cuda_->mutex);
+  std::unique_ptr<Attachment>& attached = cuda_->attached[type];
+  if (attached == nullptr) attached = make();
+  return *attached;
 }
 
 bool CudaIsRequired() {

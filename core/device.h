@@ -1,16 +1,19 @@
 // Device: where tensors live and work runs. The CPU, one GPU with its stream and cuBLASLt handle, or a plan.
 //
-// A Device is a small value; copies of a CUDA device share one stream and handle. Work on a GPU is queued on
-// that one stream in call order and nothing waits for it but Synchronize and the copies to the host. The plan
-// device runs nothing: an Arena on it hands out null tensors and counts bytes, so the memory of a step is
-// known before it is taken.
+// A Device is a small value; copies of a CUDA device share one stream and handle, and what higher floors
+// attach to it. Work on a GPU is queued on that one stream in call order and nothing waits for it but
+// Synchronize and the copies to the host. The plan device runs nothing: an Arena on it hands out null tensors
+// and counts bytes, so the memory of a step is known before it is taken.
 #ifndef HM11_CORE_DEVICE_H_
 #define HM11_CORE_DEVICE_H_
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <string>
+#include <typeindex>
+#include <typeinfo>
 
 #include "absl/status/statusor.h"
 #include "absl/strings/string_view.h"
@@ -67,10 +70,22 @@ class Device {
   int multiprocessors() const;
   int compute_capability() const;  // 90 for 9.0
 
+  // What a higher floor keeps for a GPU, one object of a type: made at the first call, the same for all copies
+  // of this device, and gone before their stream and handle are.
+  struct Attachment {
+    virtual ~Attachment() = default;
+  };
+  template <std::derived_from<Attachment> T>
+  T& Attached() const {
+    return static_cast<T&>(
+        Attached(typeid(T), []() -> std::unique_ptr<Attachment> { return std::make_unique<T>(); }));
+  }
+
  private:
   enum class Kind { kCpu, kCuda, kPlan };
   struct CudaState;
   explicit Device(Kind kind) : kind_(kind) {}
+  Attachment& Attached(std::type_index type, std::unique_ptr<Attachment> (*make)()) const;
 
   Kind kind_ = Kind::kCpu;
   bool plans_cpu_ = false;

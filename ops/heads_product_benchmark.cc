@@ -35,7 +35,7 @@ void Time(benchmark::State& state, const Device& device, int64_t batch, int64_t 
   }
   AttentionHeadsArgs<T> heads = args.heads;
   heads.qkv = args.qkv;
-  TuneMatmuls(true);
+  TuneMatmuls(device, true);
   TimeOnDevice(state, device, [&](int64_t) {
     if (apart) {
       MatmulForward<T>(arena, {.x = args.x, .weight = args.weight, .y = args.qkv});
@@ -44,7 +44,7 @@ void Time(benchmark::State& state, const Device& device, int64_t batch, int64_t 
       MatmulThenAttentionHeads<T>(arena, args);
     }
   });
-  TuneMatmuls(false);
+  TuneMatmuls(device, false);
   SetThroughput(state, 0, 2.0 * static_cast<double>(rows * kWidth * kIn));
 }
 

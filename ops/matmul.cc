@@ -128,17 +128,23 @@ void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args) {
 
 std::string CpuMatmulKernels() { return absl::StrCat("OpenBLAS ", BlasKernels()); }
 
-void TuneMatmuls(bool on) {
-  if constexpr (kHaveCuda) cuda::TuneMatmuls(on);
+void TuneMatmuls(const Device& device, bool on) {
+  if constexpr (kHaveCuda) {
+    if (device.is_cuda()) cuda::TuneMatmuls(device, on);
+  }
 }
 
-std::string MatmulTuning() {
-  if constexpr (kHaveCuda) return cuda::MatmulTuning();
+std::string MatmulTuning(const Device& device) {
+  if constexpr (kHaveCuda) {
+    if (device.is_cuda()) return cuda::MatmulTuning(device);
+  }
   return "";
 }
 
-absl::Status SetMatmulTuning(absl::string_view text) {
-  if constexpr (kHaveCuda) return cuda::SetMatmulTuning(text);
+absl::Status SetMatmulTuning(const Device& device, absl::string_view text) {
+  if constexpr (kHaveCuda) {
+    if (device.is_cuda()) return cuda::SetMatmulTuning(device, text);
+  }
   return absl::OkStatus();
 }
 

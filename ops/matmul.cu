@@ -1,4 +1,4 @@
-// Matrix products by cuBLASLt: descriptors and the choice of kernel are kept per product shape.
+// Matrix products by cuBLASLt: a device keeps descriptors and the choice of kernel per product shape.
 //
 // The library is column-major, so each row-major product c = a b is asked for as c^T = b^T a^T: its first
 // operand is our b. A product first met costs a few host microseconds for its plan; after that only the
@@ -195,17 +195,13 @@ class Plan {
 
 using Choices = std::map<ProductShape, Algorithm>;
 
-struct State {
+struct MatmulState : Device::Attachment {
   std::mutex mutex;
   bool tune = false;
-  std::map<cublasLtHandle_t, std::map<ProductShape, Plan>> plans;
-  std::map<std::string, Choices> choices;  // by the GPU's description: measured here or set as text
+  std::map<ProductShape, Plan> plans;
+  // By the GPU's description: measured here, or set as text, which may tell of other kinds of GPU too.
+  std::map<std::string, Choices> choices;
 };
-
-State& TheState() {
-  static State* const state = new State;  // Never destroyed: a device may outlive static objects.
-  return *state;
-}
 
 // Milliseconds of the best of a few short bursts; negative when the kernel refuses.
 float Measure(const Device& device, const Plan& plan, const Operands& operands, const Algorithm& algorithm,
@@ -267,9 +263,8 @@ bool IsCapturing(const Device& device) {
   return status != cudaStreamCaptureStatusNone;
 }
 
-Plan& FindPlan(State& state, const Device& device, const ProductShape& shape) {
-  std::map<ProductShape, Plan>& plans = state.plans[device.cublaslt()];
-  const auto [found, is_new] = plans.try_emplace(shape, shape);
+Plan& FindPlan(MatmulState& state, const Device& device, const ProductShape& shape) {
+  const auto [found, is_new] = state.plans.try_emplace(shape, shape);
   Plan& plan = found->second;
   if (!is_new) return plan;
   const Choices& choices = state.choices[device.description()];
@@ -289,7 +284,7 @@ template <typename T, typename C>
 void Multiply(const Device& device, const Product<T, C>& product) {
   const ProductShape shape = ShapeOf(product);
   const Operands operands = {product.a, product.b, Added(product), product.c, product.alpha, product.beta};
-  State& state = TheState();
+  MatmulState& state = device.Attached<MatmulState>();
   const std::lock_guard<std::mutex> lock(state.mutex);
   Plan& plan = FindPlan(state, device, shape);
   if (state.tune && !plan.measured && !IsCapturing(device)) {
@@ -303,16 +298,16 @@ template void Multiply(const Device&, const Product<float, float>&);
 template void Multiply(const Device&, const Product<Bf16, Bf16>&);
 template void Multiply(const Device&, const Product<Bf16, float>&);
 
-void TuneMatmuls(bool on) {
-  State& state = TheState();
+void TuneMatmuls(const Device& device, bool on) {
+  MatmulState& state = device.Attached<MatmulState>();
   const std::lock_guard<std::mutex> lock(state.mutex);
   state.tune = on;
 }
 
 // cublaslt <version>, then for each kind of GPU: gpu <description>, then a product a line: the fields of
 // ProductShape, and the choice in hexadecimal.
-std::string MatmulTuning() {
-  State& state = TheState();
+std::string MatmulTuning(const Device& device) {
+  MatmulState& state = device.Attached<MatmulState>();
   const std::lock_guard<std::mutex> lock(state.mutex);
   std::ostringstream text;
   text << "cublaslt " << cublasLtGetVersion() << '\n';
@@ -330,12 +325,12 @@ std::string MatmulTuning() {
   return text.str();
 }
 
-absl::Status SetMatmulTuning(absl::string_view text) {
+absl::Status SetMatmulTuning(const Device& device, absl::string_view text) {
   std::istringstream lines{std::string(text)};
   std::string line;
   std::getline(lines, line);
   const std::string expected = "cublaslt " + std::to_string(cublasLtGetVersion());
-  if (line != expected) {
+  if (!text.empty() && line != expected) {
     return absl::FailedPreconditionError("matmul tuning was measured with '" + line + "', this is '" +
                                          expected + "'");
   }
@@ -357,7 +352,7 @@ absl::Status SetMatmulTuning(absl::string_view text) {
     }
     (*choices)[shape] = algorithm;
   }
-  State& state = TheState();
+  MatmulState& state = device.Attached<MatmulState>();
   const std::lock_guard<std::mutex> lock(state.mutex);
   state.choices = std::move(all);
   state.plans.clear();

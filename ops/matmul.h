@@ -18,7 +18,7 @@
 //
 // Determinism: the same bits every run for the same shapes on the same machine. The GPU uses no split-K by
 // atomics: parts are added from workspace in order. With tuning the choice of kernel depends on measured
-// time, so runs repeat to the bit only when they start from the same MatmulTuning() text.
+// time, so runs repeat to the bit only when they start from the same MatmulTuning text.
 //
 // Cost: 2 rows in out operations each way.
 #ifndef HM11_OPS_MATMUL_H_
@@ -29,6 +29,7 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "core/arena.h"
+#include "core/device.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
 
@@ -72,20 +73,21 @@ struct BatchedMatmulArgs {
 template <typename T>
 void BatchedMatmul(Arena& arena, const BatchedMatmulArgs<T>& args);
 
-// Which of cuBLASLt's kernels runs a product is the library's first guess, unless tuning is on when the
-// product's shape is first met outside a graph capture: then its best guesses are timed on the spot, on the
-// operands given, and the fastest is kept. Off by default. Nothing here matters on a CPU.
-void TuneMatmuls(bool on);
+// Which of cuBLASLt's kernels runs a product is the library's first guess, unless the device's tuning is on
+// when the product's shape is first met outside a graph capture: then its best guesses are timed on the spot,
+// on the operands given, and the fastest is kept with the device. Off by default. Nothing here matters on a
+// CPU, whose text is empty.
+void TuneMatmuls(const Device& device, bool on);
 
 // What multiplies on the CPU, "OpenBLAS SkylakeX".
 std::string CpuMatmulKernels();
 
-// All measured choices as text, and back: one line a shape, for one kind of GPU and one version of cuBLASLt.
+// All choices of a device as text, and back: one line a shape, for a kind of GPU and one version of cuBLASLt.
 // SetMatmulTuning refuses text that is malformed or of another version (the message says which); choices for
-// another kind of GPU than the one a product runs on are left unused. Call it while no captured graph is
-// being made.
-std::string MatmulTuning();
-absl::Status SetMatmulTuning(absl::string_view text);
+// another kind of GPU than the device are kept, and unused; empty text is none. Call it while no captured
+// graph is being made.
+std::string MatmulTuning(const Device& device);
+absl::Status SetMatmulTuning(const Device& device, absl::string_view text);
 
 }  // namespace hm11
 

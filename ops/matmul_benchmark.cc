@@ -23,7 +23,7 @@ void Run(benchmark::State& state, const Device& device, int64_t rows, Pass pass)
   FillRandom(device, x);
   FillRandom(device, y);
   FillRandom(device, weight);
-  TuneMatmuls(true);
+  TuneMatmuls(device, true);
   TimeOnDevice(state, device, [&](int64_t i) {
     const Tensor<T> x_i = x.Slice(i % rotations, 1), y_i = y.Slice(i % rotations, 1);
     if (pass == Pass::kForward) {
@@ -34,7 +34,7 @@ void Run(benchmark::State& state, const Device& device, int64_t rows, Pass pass)
       MatmulBackward<T>(arena, {.dy = y_i, .x = x_i, .dweight = dweight});
     }
   });
-  TuneMatmuls(false);
+  TuneMatmuls(device, false);
   SetThroughput(state, static_cast<double>(bytes), 2.0 * static_cast<double>(rows * in * out));
 }
 
@@ -76,10 +76,10 @@ void RunBatched(benchmark::State& state, const Device& device) {
   Arena arena(device, bytes + 4096);
   const Tensor<T> a = arena.New<T>({batch, rows, inner}), c = arena.New<T>({batch, rows, rows});
   FillRandom(device, a);
-  TuneMatmuls(true);
+  TuneMatmuls(device, true);
   TimeOnDevice(state, device,
                [&](int64_t) { BatchedMatmul<T>(arena, {.a = a, .b = a, .transpose_b = true, .c = c}); });
-  TuneMatmuls(false);
+  TuneMatmuls(device, false);
   SetThroughput(state, static_cast<double>(bytes), 2.0 * static_cast<double>(batch * rows * rows * inner));
 }
 

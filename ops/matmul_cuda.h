@@ -15,9 +15,9 @@ namespace hm11::cuda {
 template <typename T, typename C>
 void Multiply(const Device& device, const Product<T, C>& product);
 
-void TuneMatmuls(bool on);
-std::string MatmulTuning();
-absl::Status SetMatmulTuning(absl::string_view text);
+void TuneMatmuls(const Device& device, bool on);
+std::string MatmulTuning(const Device& device);
+absl::Status SetMatmulTuning(const Device& device, absl::string_view text);
 
 }  // namespace hm11::cuda
 

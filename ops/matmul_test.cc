@@ -233,19 +233,58 @@ RC_GTEST_PROP(MatmulTest, BatchedProductsAreTheSums, ()) {
 TEST(MatmulTest, TuningChangesNoResultAndSurvivesText) {
   for (const Device& gpu : TestGpus()) {
     const Case c({777, 128, 96, 8}, 3);
-    const std::string before = MatmulTuning();
-    TuneMatmuls(true);
+    const std::string before = MatmulTuning(gpu);
+    TuneMatmuls(gpu, true);
     ExpectDefinition<Bf16>(gpu, c, /*add_to_dx=*/true);
-    TuneMatmuls(false);
-    const std::string measured = MatmulTuning();
+    TuneMatmuls(gpu, false);
+    const std::string measured = MatmulTuning(gpu);
     EXPECT_NE(measured, before);
     const Results tuned = RunOn<Bf16>(gpu, c);
-    ASSERT_THAT(SetMatmulTuning(before), IsOk());
-    EXPECT_EQ(MatmulTuning(), before);
-    ASSERT_THAT(SetMatmulTuning(measured), IsOk());
-    EXPECT_EQ(MatmulTuning(), measured);
+    ASSERT_THAT(SetMatmulTuning(gpu, before), IsOk());
+    EXPECT_EQ(MatmulTuning(gpu), before);
+    ASSERT_THAT(SetMatmulTuning(gpu, measured), IsOk());
+    EXPECT_EQ(MatmulTuning(gpu), measured);
     EXPECT_EQ(RunOn<Bf16>(gpu, c).dweight.values, tuned.dweight.values);
   }
+}
+
+TEST(MatmulTest, ChoicesAreOfADeviceAndItsCopies) {
+  for (const Device& gpu : TestGpus()) {
+    const Case c({777, 128, 96, 8}, 3);
+    const Device device = *Device::FromName(gpu.name()), copy = device;
+    const Device other = *Device::FromName(gpu.name());
+    const std::string nothing = MatmulTuning(other);
+    TuneMatmuls(copy, true);
+    const Results tuned = RunOn<Bf16>(device, c);
+    RunOn<Bf16>(other, c);
+    const std::string measured = MatmulTuning(copy);
+    EXPECT_NE(measured, nothing);
+    EXPECT_EQ(MatmulTuning(device), measured);
+    EXPECT_EQ(MatmulTuning(other), nothing);
+    ASSERT_THAT(SetMatmulTuning(other, measured), IsOk());
+    EXPECT_EQ(RunOn<Bf16>(other, c).dweight.values, tuned.dweight.values);
+    EXPECT_EQ(MatmulTuning(other), measured);
+  }
+}
+
+// As when a run begun on a CPU goes on on a GPU.
+TEST(MatmulTest, AGpuTakesTheTextOfACpu) {
+  for (const Device& gpu : TestGpus()) {
+    const Device device = *Device::FromName(gpu.name());
+    const std::string nothing = MatmulTuning(device);
+    TuneMatmuls(device, true);
+    RunOn<Bf16>(device, Case({777, 128, 96, 8}, 3));
+    EXPECT_THAT(SetMatmulTuning(device, MatmulTuning(Device::Cpu())), IsOk());
+    EXPECT_EQ(MatmulTuning(device), nothing);
+  }
+}
+
+TEST(MatmulTest, ACpuHasNothingToTune) {
+  const Device cpu = Device::Cpu();
+  TuneMatmuls(cpu, true);
+  RunOn<float>(cpu, Case({7, 5, 3, 0}, 1));
+  EXPECT_EQ(MatmulTuning(cpu), "");
+  EXPECT_THAT(SetMatmulTuning(cpu, ""), IsOk());
 }
 
 TEST(MatmulTest, TheKernelsOfTheCpuAreThoseItCanRun) {
@@ -258,12 +297,15 @@ TEST(MatmulTest, TheKernelsOfTheCpuAreThoseItCanRun) {
 }
 
 TEST(MatmulTest, TuningTextThatIsNotOneIsRefused) {
-  EXPECT_THAT(SetMatmulTuning(MatmulTuning()), IsOk());
-  if constexpr (!kHaveCuda) return;
-  EXPECT_THAT(SetMatmulTuning("cublaslt 7\n"), StatusIs(absl::StatusCode::kFailedPrecondition, "cublaslt 7"));
-  EXPECT_THAT(SetMatmulTuning(MatmulTuning() + "gpu X\n1 2 many\n"),
-              StatusIs(absl::StatusCode::kInvalidArgument, "1 2 many"));
-  EXPECT_THAT(SetMatmulTuning(""), Not(IsOk()));
+  for (const Device& gpu : TestGpus()) {
+    const std::string text = MatmulTuning(gpu);
+    EXPECT_THAT(SetMatmulTuning(gpu, "cublaslt 7\n"),
+                StatusIs(absl::StatusCode::kFailedPrecondition, "cublaslt 7"));
+    EXPECT_THAT(SetMatmulTuning(gpu, text + "gpu X\n1 2 many\n"),
+                StatusIs(absl::StatusCode::kInvalidArgument, "1 2 many"));
+    EXPECT_THAT(SetMatmulTuning(gpu, "\n"), Not(IsOk()));
+    EXPECT_EQ(MatmulTuning(gpu), text);
+  }
 }
 
 }  // namespace

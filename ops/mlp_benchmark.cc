@@ -45,9 +45,9 @@ void OnDevice(benchmark::State& state, double operations_a_weight, F&& run) {
   const int64_t rows = device.is_cuda() ? 65536 : 512;
   const auto time = [&](auto number) {
     Bench<decltype(number)> bench(device, rows, dim, width);
-    TuneMatmuls(true);
+    TuneMatmuls(device, true);
     TimeOnDevice(state, device, [&](int64_t) { run(bench); });
-    TuneMatmuls(false);
+    TuneMatmuls(device, false);
   };
   if (device.is_cuda()) {
     time(Bf16());

@@ -55,9 +55,9 @@ void OnDevice(benchmark::State& state, bool mix, F&& run) {
   const int64_t dim = state.range(0), in = state.range(1), rows = device.is_cuda() ? 65536 : 512;
   const auto time = [&](auto number) {
     Bench<decltype(number)> bench(device, rows, dim, in, mix);
-    TuneMatmuls(true);
+    TuneMatmuls(device, true);
     TimeOnDevice(state, device, [&](int64_t) { run(bench); });
-    TuneMatmuls(false);
+    TuneMatmuls(device, false);
   };
   if (device.is_cuda()) {
     time(Bf16());

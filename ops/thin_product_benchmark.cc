@@ -30,9 +30,9 @@ void Time(benchmark::State& state, const Device& device, int64_t rows, F&& run) 
   const int64_t out = state.range(0), in = state.range(1);
   Arena arena(device, 4 * rows * (out + in + 128) * static_cast<int64_t>(sizeof(T)) + (int64_t{64} << 20));
   const MatmulGradArgs<T> args = Operands<T>(arena, rows, out, in);
-  TuneMatmuls(true);
+  TuneMatmuls(device, true);
   TimeOnDevice(state, device, [&](int64_t) { run(arena, args); });
-  TuneMatmuls(false);
+  TuneMatmuls(device, false);
   const double wide = (args.add_to_dx ? 3.0 : 1.0) * static_cast<double>(rows * std::max(out, in));
   const double thin = (args.add_to_dx ? 1.0 : 2.0) * static_cast<double>(rows * std::min(out, in));
   SetThroughput(state, sizeof(T) * (wide + thin), 4.0 * static_cast<double>(rows * out * in));

@@ -39,9 +39,9 @@ void BM_Step(benchmark::State& benchmark, const std::string& preset, float avera
   State state(state_arena, config);
   FillRandom(device, state.gradients.flat);
   state.optimizer->Upload(scalars);
-  TuneMatmuls(true);
+  TuneMatmuls(device, true);
   state.optimizer->Step(work);
-  TuneMatmuls(false);
+  TuneMatmuls(device, false);
   StepGraph graph(device, [&] { state.optimizer->Step(work); });
   TimeOnDevice(benchmark, device, [&](int64_t) { graph.Launch(); });
   benchmark.counters["parameters"] = static_cast<double>(CountParameters(config.model));

@@ -337,7 +337,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   if (group->size() > 1) {
     return MeasureStepOverRanks(config, device, group, batch, repeats, absl::GetFlag(FLAGS_seconds));
   }
-  TuneMatmuls(absl::GetFlag(FLAGS_tune) && device.is_cuda());
+  TuneMatmuls(device, absl::GetFlag(FLAGS_tune));
   if (device.is_cuda()) return StepBenchmark<Bf16>(config, device, batch, repeats).Run();
   return StepBenchmark<float>(config, device, batch, repeats).Run();
 }

@@ -44,10 +44,10 @@ class RanksStep {
     const auto passes = [&] { Passes(); };
     const auto update = [&] { optimizer_->Step(arena_); };
     update();
-    TuneMatmuls(device_.is_cuda());
+    TuneMatmuls(device_, true);
     passes();
     device_.Synchronize();
-    TuneMatmuls(false);
+    TuneMatmuls(device_, false);
     passes_seconds_ = Seconds(passes);
     update_seconds_ = Seconds(update);
     Sustain(seconds);

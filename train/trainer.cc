@@ -191,11 +191,11 @@ void Trainer<T>::Step(int64_t step, const StepScalars& scalars, size_t phase) {
 template <typename T>
 void Trainer<T>::AgreeOnMatmulTuning() {
   if (ranks_.group() == nullptr || !device_.is_cuda()) return;
-  const std::vector<std::string> texts = ranks_.group()->AllGather(MatmulTuning());
+  const std::vector<std::string> texts = ranks_.group()->AllGather(MatmulTuning(device_));
   std::string all = texts[0].substr(0, texts[0].find('\n') + 1);  // the version
   // Later lines win.
   for (size_t rank = texts.size(); rank-- > 0;) all += texts[rank].substr(texts[rank].find('\n') + 1);
-  const absl::Status status = SetMatmulTuning(all);
+  const absl::Status status = SetMatmulTuning(device_, all);
   if (!status.ok()) ranks_.group()->Fail(status.message());
 }
 
@@ -219,11 +219,11 @@ int64_t Trainer<T>::WarmUp(int64_t steps, const std::function<bool(int64_t done)
     }
     const size_t phase = std::min(static_cast<size_t>(step), phases_.size() - 1);
     const bool first = phases_[phase].graph == nullptr;
-    if (device_.is_cuda() && first) TuneMatmuls(true);
+    if (first) TuneMatmuls(device_, true);
     Step(step, {}, phase);
     if (!first) continue;
     Synchronize();
-    TuneMatmuls(false);
+    TuneMatmuls(device_, false);
     AgreeOnMatmulTuning();
     phases_[phase].graph = std::make_unique<StepGraph>(device_, [this, phase] { QueueStep(phases_[phase]); });
   }

@@ -107,7 +107,7 @@ absl::Status TrainingRun<T>::WarmUp() {
 template <typename T>
 absl::Status TrainingRun<T>::Resume(Checkpoint checkpoint) {
   if (is_first()) {
-    HM_RETURN_IF_ERROR(SetMatmulTuning(checkpoint.matmul_tuning));
+    HM_RETURN_IF_ERROR(SetMatmulTuning(options_.device, checkpoint.matmul_tuning));
     const absl::Status loaded = snapshots_.Load(std::move(checkpoint.snapshots));
     if (!loaded.ok()) {
       return absl::InvalidArgumentError(
@@ -142,7 +142,7 @@ absl::Status TrainingRun<T>::WriteCheckpointNow() {
                                     .micro_batch_tokens = trainer_->plan().micro_batch_tokens},
                            .device = KindOf(options_.device),
                            .tokenizer_crc64 = absl::StrFormat("%016x", Crc64(inputs_.tokenizer.model())),
-                           .matmul_tuning = MatmulTuning(),
+                           .matmul_tuning = MatmulTuning(options_.device),
                            .state = trainer_->Save(),
                            .snapshots = snapshots_.Save()};
   if (is_first()) HM_RETURN_IF_ERROR(WriteCheckpoint(CheckpointPath(options_), checkpoint));
