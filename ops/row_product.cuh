@@ -112,7 +112,7 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, Warp& warp, Sums& c
 #pragma unroll
     for (int step = 0; step < kTileCols / 16; ++step) {
       const uint64_t operand = kTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
-      Multiply16<kTransposed>(Operand(a, 2 * step), operand, k > 0 || step > 0, c);
+      Multiply16<false, kTransposed>(Operand(a, 2 * step), operand, k > 0 || step > 0, c);
     }
     CommitProducts();
     if (k > 0) {

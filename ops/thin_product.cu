@@ -102,8 +102,8 @@ __device__ void ConsumeToWide(const Sizes& sizes, const Work& work, const Shared
     for (int t = 0; t < kGroupTiles; ++t) {
 #pragma unroll
       for (int step = 0; step < ToWide::kMaxThin / 16; ++step) {
-        Multiply16<false>(StripRowsAt(shared.Thin(stage, 0), step),
-                          TileColsAt(shared.Weight(first_tile + t), step), step > 0, dx[t]);
+        Multiply16<false, true>(StripRowsAt(shared.Thin(stage, 0), step),
+                                TileColsAt(shared.Weight(first_tile + t), step), step > 0, dx[t]);
       }
     }
     CommitProducts();
@@ -111,8 +111,8 @@ __device__ void ConsumeToWide(const Sizes& sizes, const Work& work, const Shared
     for (int t = 0; t < kGroupTiles; ++t) {
 #pragma unroll
       for (int step = 0; step < kTileRows / 16; ++step) {
-        Multiply16<true>(TileColsAt(shared.Wide(stage, first_tile + t), step),
-                         StripColsAt(shared.Thin(stage, 0), step), true, dweight[t]);
+        Multiply16<true, true>(TileColsAt(shared.Wide(stage, first_tile + t), step),
+                               StripColsAt(shared.Thin(stage, 0), step), true, dweight[t]);
       }
     }
     CommitProducts();
@@ -205,9 +205,9 @@ __device__ __forceinline__ void ConsumeToThin(const Sizes& sizes, const Work& wo
         const uint32_t weight = shared.Weight(part * kTiles + first_tile + t);
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
-          Multiply16<false>(TileRowsAt(dy, step), StripColsAt(weight, step), true, dx);
-          Multiply16<true>(TileColsAt(dy, step), StripColsAt(shared.Thin(stage, 0), step), true,
-                           dweight[part][t]);
+          Multiply16<false, true>(TileRowsAt(dy, step), StripColsAt(weight, step), true, dx);
+          Multiply16<true, true>(TileColsAt(dy, step), StripColsAt(shared.Thin(stage, 0), step), true,
+                                 dweight[part][t]);
         }
       }
       CommitProducts();
