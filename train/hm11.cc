@@ -5,6 +5,7 @@
 #include <unistd.h>
 
 #include <algorithm>
+#include <atomic>
 #include <csignal>
 #include <cstdio>
 #include <ctime>
@@ -212,7 +213,9 @@ absl::StatusOr<FolderUse> UseFromFlags() {
   return resume ? FolderUse::kResume : overwrite ? FolderUse::kOverwrite : FolderUse::kNewRun;
 }
 
-volatile std::sig_atomic_t interrupted = 0;  // the signal
+// The signal. Its handler runs on any thread, and the one that watches the other ranks reads it.
+std::atomic<int> interrupted = 0;
+static_assert(std::atomic<int>::is_always_lock_free);
 
 int ExitCodeOf(int number) { return 128 + number; }  // as a shell gives it
 

@@ -6,9 +6,9 @@
 #include <gtest/gtest.h>
 #include <signal.h>
 
+#include <atomic>
 #include <chrono>
 #include <cmath>
-#include <csignal>
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
@@ -36,7 +36,7 @@ namespace {
 
 using testing::HasSubstr;
 
-volatile std::sig_atomic_t interrupted = 0;
+std::atomic<int> interrupted = 0;
 
 // What each rank does: the run that the variables describe. Settings may differ for one rank.
 TEST(RankBody, DISABLED_Trains) {
