@@ -2,6 +2,8 @@
 #ifndef HM11_OPS_ATTENTION_CUDA_H_
 #define HM11_OPS_ATTENTION_CUDA_H_
 
+#include <array>
+
 #include "core/arena.h"
 #include "core/device.h"
 #include "core/tensor.h"
@@ -41,6 +43,19 @@ AttentionScratch NewBackwardScratch(Arena& arena, const AttentionArgs<T>& args) 
           .delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
 }
 
+// The rows that q, k and v were made of (ops/attention_heads.h), to which a backward pass takes their gradients on:
+// back through rotation, gain and norm.
+struct PackedHeadsGrad {
+  Tensor<const Bf16> qkv;      // [batch * time, (heads + 2 kv_heads) * 64]
+  Tensor<const float> q_gain;  // [heads]
+  Tensor<const float> angles;  // [2, time, rope_dims / 2]: cosines, then sines; rope_dims 16, 32 or 64
+  std::array<Tensor<const Bf16>, 2> dv_from_outside;  // as v, added to its gradient; may be absent
+  Tensor<Bf16> dqkv;                                  // as qkv
+  Tensor<float> gain_sums;  // [heads, GainSums()]; out: their sum over a row is the gradient of a gain
+};
+// One for 16 rows of a head; those of a batch row begin anew.
+inline int64_t GainSums(int64_t batch, int64_t time) { return batch * ((time + 63) / 64) * 4; }
+
 // Whether `kernel` takes this type, head_dim and device.
 template <typename T>
 bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim);
@@ -51,6 +66,11 @@ void AttentionForward(const Device& device, const AttentionArgs<T>& args, const 
 template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
                        const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
+
+// With kWarpgroup, which takes this head_dim and device: the gradients of q and k go to `heads` instead of args.dq
+// and args.dk, which are absent, and so does that of v where args.dv is.
+void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                             const PackedHeadsGrad& heads, const AttentionScratch& scratch);
 
 // The kernels, each in a file of its own: attention_simple.cu, attention_mma_*.cu, attention_wgmma_*.cu.
 // Backward ones find delta = dy . y in place.
@@ -64,7 +84,9 @@ void MmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& a
                           Tensor<const float> delta);
 void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args, Tensor<int32_t> counters);
 void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            Tensor<const float> delta, Tensor<int32_t> counters);
+                            const AttentionScratch& scratch);
+void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                                  const PackedHeadsGrad& heads, const AttentionScratch& scratch);
 
 }  // namespace hm11::cuda
 
