@@ -117,9 +117,9 @@ void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
 }
 
 void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                             const PackedHeadsGrad& heads, const AttentionScratch& scratch) {
+                             const PackedHeadsGrad& packed, const AttentionScratch& scratch) {
   Delta(device, args, scratch.delta);
-  WgmmaPackedAttentionBackward(device, args, heads, scratch);
+  WgmmaPackedAttentionBackward(device, args, packed, scratch);
 }
 
 #define HM11_INSTANTIATE(T)                                                                            \

@@ -8,6 +8,7 @@
 #include "core/device.h"
 #include "core/tensor.h"
 #include "ops/attention.h"
+#include "ops/attention_heads.h"
 
 namespace hm11::cuda {
 
@@ -43,18 +44,18 @@ AttentionScratch NewBackwardScratch(Arena& arena, const AttentionArgs<T>& args) 
           .delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
 }
 
-// The rows that q, k and v were made of (ops/attention_heads.h), to which a backward pass takes their gradients on:
-// back through rotation, gain and norm.
+// How a backward pass takes the gradients of q, k and v on to the rows that these were made of.
 struct PackedHeadsGrad {
-  Tensor<const Bf16> qkv;      // [batch * time, (heads + 2 kv_heads) * 64]
-  Tensor<const float> q_gain;  // [heads]
-  Tensor<const float> angles;  // [2, time, rope_dims / 2]: cosines, then sines; rope_dims 16, 32 or 64
+  const AttentionHeadsGradArgs<Bf16>& heads;  // without dq, dk, dv; RoPE on 16, 32 or 64 channels of 64
   std::array<Tensor<const Bf16>, 2> dv_from_outside;  // as v, added to its gradient; may be absent
-  Tensor<Bf16> dqkv;                                  // as qkv
-  Tensor<float> gain_sums;  // [heads, GainSums()]; out: their sum over a row is the gradient of a gain
+  Tensor<const float> angles;                         // FillAngles' table
+  // Of 16 rows of a head each, for whoever adds them up:
+  Tensor<float> gain_sums;   // [heads, WarpTiles()]; out: the gradient of a gain
+  Tensor<float> value_sums;  // [3, kv_heads WarpTiles()]; out: of dv with the value embedding, first_v and v
+                             // before it; absent where there is neither
 };
-// One for 16 rows of a head; those of a batch row begin anew.
-inline int64_t GainSums(int64_t batch, int64_t time) { return batch * ((time + 63) / 64) * 4; }
+// How often 16 rows there are of a head; those of a batch row begin anew, and fill whole tiles of 64.
+inline int64_t WarpTiles(int64_t batch, int64_t time) { return batch * ((time + 63) / 64) * 4; }
 
 // Whether `kernel` takes this type, head_dim and device.
 template <typename T>
@@ -67,10 +68,9 @@ template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
                        const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
 
-// With kWarpgroup, which takes this head_dim and device: the gradients of q and k go to `heads` instead of args.dq
-// and args.dk, which are absent, and so does that of v where args.dv is.
+// By kWarpgroup, which takes this head_dim and device; without args.dq, dk and dv.
 void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                             const PackedHeadsGrad& heads, const AttentionScratch& scratch);
+                             const PackedHeadsGrad& packed, const AttentionScratch& scratch);
 
 // The kernels, each in a file of its own: attention_simple.cu, attention_mma_*.cu, attention_wgmma_*.cu.
 // Backward ones find delta = dy . y in place.
@@ -86,7 +86,7 @@ void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args
 void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
                             const AttentionScratch& scratch);
 void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                                  const PackedHeadsGrad& heads, const AttentionScratch& scratch);
+                                  const PackedHeadsGrad& packed, const AttentionScratch& scratch);
 
 }  // namespace hm11::cuda
 

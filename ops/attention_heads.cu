@@ -22,13 +22,11 @@ constexpr float kEpsilon = 1e-6f;
 struct Sizes {
   int64_t rows;
   int time, heads, kv_heads, head_dim;
-  int half;            // pairs that RoPE turns
-  int first_slot = 0;  // that backward works on
+  int half;  // pairs that RoPE turns
 
   __host__ __device__ int slots() const { return heads + 2 * kv_heads; }
-  __host__ __device__ int worked_on() const { return slots() - first_slot; }
   // Slots that one block works on at once, and rows of them.
-  __host__ __device__ int block_slots() const { return worked_on() < kTeams ? worked_on() : kTeams; }
+  __host__ __device__ int block_slots() const { return slots() < kTeams ? slots() : kTeams; }
   __host__ __device__ int block_rows() const { return kTeams / block_slots(); }
 };
 
@@ -248,7 +246,7 @@ __global__ void __launch_bounds__(kThreads)
   if (block_row < block_rows) {
     for (int64_t row = int64_t{blockIdx.x} * block_rows + block_row; row < s.rows;
          row += int64_t{gridDim.x} * block_rows) {
-      for (int slot = s.first_slot + team % block_slots; slot < s.slots(); slot += block_slots) {
+      for (int slot = team % block_slots; slot < s.slots(); slot += block_slots) {
         SlotBackward<T, Team>(operands, gradients, row, slot, block_row, sums);
       }
     }
@@ -297,9 +295,11 @@ __global__ void __launch_bounds__(kThreads)
 
 // ---- Host.
 
-// `v`: the shape of its gradient too.
+// Fills the table, and says where everything is.
 template <typename T>
-Operands<T> OperandsOf(const AttentionHeadsArgs<T>& args, const Shape& v, Tensor<float> table) {
+Operands<T> Prepare(const Device& device, const AttentionHeadsArgs<T>& args, const Shape& q, const Shape& k,
+                    Tensor<float> table) {
+  FillAngles(device, args, table);
   return {.qkv = args.qkv.data(),
           .q_gain = args.q_gain.data(),
           .value_embedding = args.value_embedding.data(),
@@ -311,9 +311,9 @@ Operands<T> OperandsOf(const AttentionHeadsArgs<T>& args, const Shape& v, Tensor
           .sines = table.data() + table.size() / 2,
           .sizes = {.rows = args.batch * args.time,
                     .time = static_cast<int>(args.time),
-                    .heads = static_cast<int>(args.q_gain.dim(0)),
-                    .kv_heads = static_cast<int>(v[2]),
-                    .head_dim = static_cast<int>(v[3]),
+                    .heads = static_cast<int>(q[2]),
+                    .kv_heads = static_cast<int>(k[2]),
+                    .head_dim = static_cast<int>(q[3]),
                     .half = static_cast<int>(args.rope_dims / 2)}};
 }
 
@@ -337,8 +337,7 @@ void FillAngles(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<
 
 template <typename T>
 void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table) {
-  FillAngles(device, args, table);
-  const Operands<T> operands = OperandsOf(args, args.v.shape(), table);
+  const Operands<T> operands = Prepare(device, args, args.q.shape(), args.k.shape(), table);
   const Sizes& s = operands.sizes;
   const bool packed =
       IsPacked(args) && IsAligned(args.q.data()) && IsAligned(args.k.data()) && IsAligned(args.v.data());
@@ -353,13 +352,8 @@ template <typename T>
 void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T>& args, Tensor<float> table,
                             Tensor<float> partials) {
   const AttentionHeadsArgs<T>& forward = args.forward;
-  Operands<T> operands = OperandsOf(forward, args.dv.shape(), table);
-  Sizes& s = operands.sizes;
-  if (args.dq.empty()) {
-    s.first_slot = s.heads + s.kv_heads;
-  } else {
-    FillAngles(device, forward, table);
-  }
+  const Operands<T> operands = Prepare(device, forward, args.dq.shape(), args.dk.shape(), table);
+  const Sizes& s = operands.sizes;
   const Gradients<T> gradients = {.dq = args.dq.data(),
                                   .dk = args.dk.data(),
                                   .dv = args.dv.data(),

@@ -80,7 +80,6 @@ void FillAngles(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<
 // sums.
 template <typename T>
 void AttentionHeadsForward(const Device& device, const AttentionHeadsArgs<T>& args, Tensor<float> table);
-// Without dq and dk: only v's columns of dqkv and what else comes of dv; `table` may be absent then.
 template <typename T>
 void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T>& args, Tensor<float> table,
                             Tensor<float> partials);

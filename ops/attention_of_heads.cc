@@ -6,7 +6,6 @@
 #include "core/check.h"
 #include "core/dispatch.h"
 #include "ops/elementwise.h"
-#include "ops/sums.h"
 
 namespace hm11 {
 namespace {
@@ -75,14 +74,13 @@ namespace cuda {
 
 AttentionOfHeadsScratch NewAttentionOfHeadsScratch(Arena& arena, const AttentionOfHeadsGradArgs<Bf16>& args) {
   const AttentionHeadsArgs<Bf16>& heads = args.heads.forward;
-  const int64_t count = args.dy.dim(2);
-  AttentionOfHeadsScratch scratch = {
-      .attention = NewBackwardScratch(arena, args.attention),
-      .angles = arena.New<float>({2, heads.time, heads.rope_dims / 2}),
-      .gain_sums = arena.New<float>({count, GainSums(heads.batch, heads.time)})};
+  const int64_t count = WarpTiles(heads.batch, heads.time);
+  AttentionOfHeadsScratch scratch = {.attention = NewBackwardScratch(arena, args.attention),
+                                     .angles = arena.New<float>({2, heads.time, heads.rope_dims / 2}),
+                                     .gain_sums = arena.New<float>({args.dy.dim(2), count}),
+                                     .value_sums = {}};
   if (!heads.value_embedding.empty() || !heads.first_v.empty()) {
-    scratch.dv = arena.New<Bf16>(args.attention.v.shape());
-    scratch.partials = NewPartials<float>(arena, heads.batch * heads.time, count + 3);
+    scratch.value_sums = arena.New<float>({3, args.attention.k.dim(2) * count});
   }
   return scratch;
 }

@@ -2,15 +2,15 @@
 //
 //   dq, dk, dv = attention's gradients;  dv += dv_from_outside;  dqkv = the heads' gradient of q, k and v
 //
-// On a GPU of compute capability 9.0 attention's kernels take dq and dk on to dqkv before these leave the registers,
-// and dv where nothing was mixed into v, which saves writing and reading them (Bf16, heads of 64 channels, RoPE on 16,
-// 32 or 64 of them). Elsewhere by the ops apart.
+// On a GPU of compute capability 9.0 attention's kernels take dq, dk and dv on to dqkv before these leave the
+// multiprocessor, which saves writing and reading them (Bf16, heads of 64 channels, RoPE on 16, 32 or 64 of them).
+// Elsewhere by the ops apart.
 //
 // Properties
 //   1. The results are those of the ops apart; in one kernel they come from gradients that are not rounded to Bf16.
 //   2. Whatever the gains: norms are made of qkv again, nothing is divided by a gain.
-// Determinism: that of the ops apart; in one kernel a gain's gradient is summed in 16 rows of a head, then these in a
-// fixed order.
+// Determinism: that of the ops apart; in one kernel the gradients of gains and scales are summed in 16 rows of a head,
+// then these in a fixed order.
 // Cost: that of attention, and each operand and result once.
 #ifndef HM11_OPS_ATTENTION_OF_HEADS_H_
 #define HM11_OPS_ATTENTION_OF_HEADS_H_
@@ -41,10 +41,8 @@ namespace cuda {
 
 struct AttentionOfHeadsScratch {
   AttentionScratch attention;
-  Tensor<float> angles;     // [2, time, rope_dims / 2]
-  Tensor<float> gain_sums;  // [heads, GainSums()]
-  Tensor<Bf16> dv;          // as v where something was mixed into it, or absent
-  Tensor<float> partials;   // NewPartials of heads + 3 sums, with dv
+  Tensor<float> angles;                 // [2, time, rope_dims / 2]
+  Tensor<float> gain_sums, value_sums;  // as PackedHeadsGrad has them
 };
 AttentionOfHeadsScratch NewAttentionOfHeadsScratch(Arena& arena, const AttentionOfHeadsGradArgs<Bf16>& args);
 

@@ -193,29 +193,40 @@ __device__ __forceinline__ void Pack(const Product64& x, Rows64& rows) {
   }
 }
 
-// Writes a warpgroup's tile times a factor for each of a lane's two rows to rows [first, ...) of a head, by
-// way of `staging`, a tile of shared memory that all of the warpgroup is done with.
-__device__ __forceinline__ void StoreTile(const Product64& x, const float (&factor)[2], uint32_t staging,
-                                          Bf16* head, int64_t stride, int first, int time) {
-  char* tile = DynamicShared() + (staging - SharedAddress(DynamicShared()));
-  const auto chunk_at = [=](int row, int chunk) { return tile + row * 128 + (chunk ^ (row & 7)) * 16; };
+// Where chunk `chunk` of a row of a tile lies.
+__device__ __forceinline__ char* ChunkOf(uint32_t tile, int row, int chunk) {
+  return DynamicShared() + (tile - SharedAddress(DynamicShared())) + row * 128 + (chunk ^ (row & 7)) * 16;
+}
+
+// Writes a warp's 16 rows times a factor for each of a lane's two rows to a tile of shared memory that all of the
+// warpgroup is done with.
+__device__ __forceinline__ void StageTile(const Product64& x, const float (&factor)[2], uint32_t staging) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = WarpRow() + half * 8 + lane / 4;
-      *reinterpret_cast<uint32_t*>(chunk_at(row, n) + lane % 4 * 4) =
+      *reinterpret_cast<uint32_t*>(ChunkOf(staging, row, n) + lane % 4 * 4) =
           PackBf16(x[n][2 * half] * factor[half], x[n][2 * half + 1] * factor[half]);
     }
   }
   __syncwarp();
+}
+
+// Of a staged tile a lane has chunk lane % 8 of four of its warp's rows.
+__device__ __forceinline__ int StagedRow(int i) { return WarpRow() + i * 4 + threadIdx.x % 32 / 8; }
+
+// Writes a warpgroup's tile, by way of `staging`, to rows [first, ...) of a head.
+__device__ __forceinline__ void StoreTile(const Product64& x, const float (&factor)[2], uint32_t staging,
+                                          Bf16* head, int64_t stride, int first, int time) {
+  StageTile(x, factor, staging);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int row = WarpRow() + i * 4 + lane / 8, chunk = lane % 8;
+    const int row = StagedRow(i), chunk = threadIdx.x % 8;
     if (first + row < time) {
       *reinterpret_cast<uint4*>(head + (first + row) * stride + chunk * 8) =
-          *reinterpret_cast<const uint4*>(chunk_at(row, chunk));
+          *reinterpret_cast<const uint4*>(ChunkOf(staging, row, chunk));
     }
   }
 }

@@ -310,20 +310,34 @@ void Run(const Device& device, const AttentionGradArgs<Bf16>& args, const Attent
          WgmmaQueryGradientKernel<Gradients>, operands, gradients, counters + 1, sizes);
 }
 
+MixedValues MixedValuesOf(const PackedHeadsGrad& packed) {
+  const AttentionHeadsGradArgs<Bf16>& heads = packed.heads;
+  return {.qkv = heads.forward.qkv.data(),
+          .value_embedding = heads.forward.value_embedding.data(),
+          .ve_layer_scale = heads.forward.ve_layer_scale.data(),
+          .ve_scale = heads.forward.ve_scale.data(),
+          .first_v = heads.forward.first_v.data(),
+          .residual = heads.forward.residual.data(),
+          .dvalue_embedding = heads.dvalue_embedding.data(),
+          .dfirst_v = heads.dfirst_v.data(),
+          .sums = packed.value_sums.data()};
+}
+
 template <int kPairs>
-void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const PackedHeadsGrad& heads,
+void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const PackedHeadsGrad& packed,
                const AttentionScratch& scratch) {
+  const AttentionHeadsArgs<Bf16>& forward = packed.heads.forward;
   const int64_t slots = args.dy.dim(2) + 2 * args.forward.k.dim(2);
   Run(device, args, scratch,
       PackedGradients<kPairs>{
-          .qkv = MakeTileMap(heads.qkv.data(), args.dy.dim(0), args.dy.dim(1), slots),
-          .q_gain = heads.q_gain.data(),
-          .cosines = heads.angles.data(),
-          .sines = heads.angles.data() + heads.angles.size() / 2,
-          .dv_from_outside = {heads.dv_from_outside[0].data(), heads.dv_from_outside[1].data()},
-          .dqkv = heads.dqkv.data(),
-          .dv = args.dv.data(),
-          .gain_sums = heads.gain_sums.data()});
+          .qkv = MakeTileMap(forward.qkv.data(), forward.batch, forward.time, slots),
+          .q_gain = forward.q_gain.data(),
+          .cosines = packed.angles.data(),
+          .sines = packed.angles.data() + packed.angles.size() / 2,
+          .dv_from_outside = {packed.dv_from_outside[0].data(), packed.dv_from_outside[1].data()},
+          .mixed = MixedValuesOf(packed),
+          .dqkv = packed.heads.dqkv.data(),
+          .gain_sums = packed.gain_sums.data()});
 }
 
 }  // namespace
@@ -336,12 +350,12 @@ void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>&
 }
 
 void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                                  const PackedHeadsGrad& heads, const AttentionScratch& scratch) {
-  const int64_t rope_dims = 2 * heads.angles.dim(2);
+                                  const PackedHeadsGrad& packed, const AttentionScratch& scratch) {
+  const int64_t rope_dims = packed.heads.forward.rope_dims;
   HM_CHECK(rope_dims == 16 || rope_dims == 32 || rope_dims == 64);
-  if (rope_dims == 16) return wgmma::RunPacked<1>(device, args, heads, scratch);
-  if (rope_dims == 32) return wgmma::RunPacked<2>(device, args, heads, scratch);
-  wgmma::RunPacked<4>(device, args, heads, scratch);
+  if (rope_dims == 16) return wgmma::RunPacked<1>(device, args, packed, scratch);
+  if (rope_dims == 32) return wgmma::RunPacked<2>(device, args, packed, scratch);
+  wgmma::RunPacked<4>(device, args, packed, scratch);
 }
 
 }  // namespace hm11::cuda

@@ -9,6 +9,7 @@
 #define HM11_OPS_ATTENTION_WGMMA_GRADIENTS_CUH_
 
 #include "ops/attention_wgmma.cuh"
+#include "ops/packs.cuh"
 
 namespace hm11::cuda::wgmma {
 
@@ -16,6 +17,11 @@ namespace hm11::cuda::wgmma {
 struct TilePlace {
   int b, head, first;
 };
+
+// As WarpTiles().
+__device__ __forceinline__ int64_t WarpTilesOf(const Sizes& sizes) {
+  return int64_t{sizes.batch} * sizes.tiles() * 4;
+}
 
 // Sums of a tile's rows times `factor`, to a head of [batch, time, heads, 64].
 __device__ __forceinline__ void StoreHead(const Product64& sums, float factor, uint32_t staging, Bf16* to,
@@ -81,7 +87,6 @@ __device__ __forceinline__ void TurnBack(const float* cosines, const float* sine
 // the gain's gradient from the lane's two rows, the same in the four lanes of a row; zero where x is.
 __device__ __forceinline__ float NormBackward(uint32_t x_tile, float scale, float gain, Product64& c) {
   constexpr float kEpsilon = 1e-6f, kInverseDim = 1.0f / kTileCols;
-  const char* const tile = DynamicShared() + (x_tile - SharedAddress(DynamicShared()));
   float gain_gradient = 0;
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
@@ -90,8 +95,7 @@ __device__ __forceinline__ float NormBackward(uint32_t x_tile, float scale, floa
     float squares = 0, dot = 0;
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-      x[n] =
-          *reinterpret_cast<const uint32_t*>(tile + row * 128 + (n ^ (row & 7)) * 16 + threadIdx.x % 4 * 4);
+      x[n] = *reinterpret_cast<const uint32_t*>(ChunkOf(x_tile, row, n) + threadIdx.x % 4 * 4);
       squares = fmaf(LowOf(x[n]), LowOf(x[n]), fmaf(HighOf(x[n]), HighOf(x[n]), squares));
       dot = fmaf(c[n][2 * half], LowOf(x[n]), fmaf(c[n][2 * half + 1], HighOf(x[n]), dot));
     }
@@ -130,6 +134,92 @@ __device__ __forceinline__ void AddHead(const Bf16* from, int heads, const TileP
   }
 }
 
+// What was mixed into v, and where the gradients go; absent operands are null.
+struct MixedValues {
+  const Bf16* qkv;              // v's columns are read where there is first_v
+  const Bf16* value_embedding;  // [batch, time, kv_heads, 64], as all that follow but scalars
+  const float* ve_layer_scale;
+  const float* ve_scale;
+  const Bf16* first_v;
+  const float* residual;   // [2]
+  Bf16* dvalue_embedding;  // overwritten
+  Bf16* dfirst_v;          // adds
+  float* sums;             // [3, kv_heads, batch, tiles, 4]; null: nothing was mixed in
+};
+
+using EightNumbers = cuda::Pack<Bf16, 8>;
+
+__device__ __forceinline__ float Dot(const float (&a)[8], const float (&b)[8]) {
+  float sum = 0;
+#pragma unroll
+  for (int i = 0; i < 8; ++i) sum = fmaf(a[i], b[i], sum);
+  return sum;
+}
+
+// Stores a tile of dv as the gradient of v's columns of qkv and of what was mixed in.
+__device__ __forceinline__ void StoreMixedValues(const MixedValues& mixed, const Sizes& sizes,
+                                                 const TilePlace& place, int64_t sums_at, uint32_t staging,
+                                                 const Product64& dv_sums, Bf16* dqkv) {
+  const bool has_first = mixed.first_v != nullptr, has_embedding = mixed.value_embedding != nullptr;
+  const float one[2] = {1, 1};
+  StageTile(dv_sums, one, staging);
+  const int slots = sizes.heads + 2 * sizes.kv_heads, chunk = threadIdx.x % 8;
+  const auto head_at = [&](int i, int heads, int head) {
+    return ((int64_t{place.b} * sizes.time + place.first + StagedRow(i)) * heads + head) * kTileCols +
+           chunk * 8;
+  };
+  const auto at = [&](int i) { return head_at(i, sizes.kv_heads, place.head); };
+  const auto slot_at = [&](int i) { return head_at(i, slots, sizes.heads + sizes.kv_heads + place.head); };
+  const auto is_row = [&](int i) { return place.first + StagedRow(i) < sizes.time; };
+  EightNumbers embedding[4] = {}, first[4] = {}, own[4] = {}, dfirst[4] = {};  // all on their way at once
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (is_row(i) && has_embedding) embedding[i] = Fetch<8>(mixed.value_embedding + at(i));
+    if (is_row(i) && has_first) {
+      first[i] = Fetch<8>(mixed.first_v + at(i));
+      own[i] = Fetch<8>(mixed.qkv + slot_at(i));
+      dfirst[i] = Fetch<8>(mixed.dfirst_v + at(i));
+    }
+  }
+  const float scale = has_embedding ? *mixed.ve_layer_scale * *mixed.ve_scale : 0.0f;
+  const float of_first = has_first ? mixed.residual[0] : 0.0f, of_own = has_first ? mixed.residual[1] : 1.0f;
+  float sums[3] = {};
+#pragma unroll
+  for (int i = 0; i < 4; ++i) {
+    if (!is_row(i)) continue;
+    float dv[8], other[8], e[8];
+    Load(reinterpret_cast<const Bf16*>(ChunkOf(staging, StagedRow(i), chunk)), dv);
+    Unpack(embedding[i], e);
+    if (has_first) {
+      Unpack(first[i], other);
+      sums[1] += Dot(dv, other);
+      Unpack(own[i], other);
+#pragma unroll
+      for (int d = 0; d < 8; ++d) other[d] += scale * e[d];
+      sums[2] += Dot(dv, other);
+      Unpack(dfirst[i], other);
+#pragma unroll
+      for (int d = 0; d < 8; ++d) {
+        other[d] += of_first * dv[d];
+        dv[d] *= of_own;
+      }
+      Store(other, mixed.dfirst_v + at(i));
+    }
+    Store(dv, dqkv + slot_at(i));
+    if (has_embedding) {
+      sums[0] += Dot(dv, e);
+#pragma unroll
+      for (int d = 0; d < 8; ++d) dv[d] *= scale;
+      Store(dv, mixed.dvalue_embedding + at(i));
+    }
+  }
+#pragma unroll
+  for (int which = 0; which < 3; ++which) {
+    const float sum = WarpSum(sums[which]);
+    if (threadIdx.x % 32 == 0) mixed.sums[sums_at + which * sizes.kv_heads * WarpTilesOf(sizes)] = sum;
+  }
+}
+
 // kPairs: as TurnBack has it. No choice at run time: the branches would cost registers in the loop.
 template <int kPairs>
 struct PackedGradients {
@@ -140,24 +230,17 @@ struct PackedGradients {
   const float* cosines;            // [time, 8 kPairs]
   const float* sines;              // [time, 8 kPairs]
   const Bf16* dv_from_outside[2];  // [batch, time, kv_heads, 64], or null
-  Bf16* dqkv;                      // as qkv
-  Bf16* dv;                        // [batch, time, kv_heads, 64]; null: into dqkv
-  float* gain_sums;                // [heads, batch, tiles, 4]: of the gain's gradient, each of 16 rows
+  MixedValues mixed;
+  Bf16* dqkv;        // as qkv
+  float* gain_sums;  // [heads, batch, tiles, 4]: of the gain's gradient
 
   __device__ __forceinline__ const TileMap* source_map() const { return &qkv; }
 
   __device__ __forceinline__ void StoreQueries(const Sizes& sizes, const TilePlace& place, uint32_t q_tile,
                                                uint32_t source, Product64& sums) const {
-    float gain_sum = HeadBackward(sizes, place.first, source, __ldg(q_gain + place.head), sums);
-#pragma unroll
-    for (int offset = 4; offset < 32; offset *= 2) {
-      gain_sum += __shfl_xor_sync(0xffffffffu, gain_sum, offset);
-    }
-    if (threadIdx.x % 32 == 0) {
-      const int64_t tile =
-          (int64_t{place.head} * sizes.batch + place.b) * sizes.tiles() + place.first / kTileRows;
-      gain_sums[tile * 4 + threadIdx.x / 32 % 4] = gain_sum;
-    }
+    const float gain_sum = HeadBackward(sizes, place.first, source, __ldg(q_gain + place.head), sums);
+    const float of_warp = WarpSum(threadIdx.x % 4 == 0 ? gain_sum : 0.0f);
+    if (threadIdx.x % 32 == 0) gain_sums[SumsAt(sizes, place)] = of_warp;
     StoreHead(sums, 1, q_tile, dqkv, Slots(sizes), place, sizes.time);
   }
   __device__ __forceinline__ void StoreKeys(const Sizes& sizes, const TilePlace& place, uint32_t k_tile,
@@ -172,16 +255,21 @@ struct PackedGradients {
         AddHead(dv_from_outside[i], sizes.kv_heads, place, sizes.time, dv_sums);
       }
     }
-    if (dv != nullptr) {
-      StoreHead(dv_sums, 1, v_tile, dv, sizes.kv_heads, place, sizes.time);
-    } else {
-      slot.head += sizes.kv_heads;
-      StoreHead(dv_sums, 1, v_tile, dqkv, Slots(sizes), slot, sizes.time);
+    if (mixed.sums != nullptr) {
+      return StoreMixedValues(mixed, sizes, place, SumsAt(sizes, place), v_tile, dv_sums, dqkv);
     }
+    slot.head += sizes.kv_heads;
+    StoreHead(dv_sums, 1, v_tile, dqkv, Slots(sizes), slot, sizes.time);
   }
 
  private:
   __device__ __forceinline__ static int Slots(const Sizes& sizes) { return sizes.heads + 2 * sizes.kv_heads; }
+
+  // Where this warp's sums go.
+  __device__ __forceinline__ static int64_t SumsAt(const Sizes& sizes, const TilePlace& place) {
+    return place.head * WarpTilesOf(sizes) +
+           (int64_t{place.b} * sizes.tiles() + place.first / kTileRows) * 4 + threadIdx.x / 32 % 4;
+  }
 
   __device__ __forceinline__ float HeadBackward(const Sizes& sizes, int first, uint32_t source, float gain,
                                                 Product64& c) const {
