@@ -145,9 +145,45 @@ struct MixedValues {
   Bf16* dvalue_embedding;  // overwritten
   Bf16* dfirst_v;          // adds
   float* sums;             // [3, kv_heads, batch, tiles, 4]; null: nothing was mixed in
+
+  __device__ __forceinline__ bool has_first() const { return first_v != nullptr; }
+  __device__ __forceinline__ bool has_embedding() const { return value_embedding != nullptr; }
 };
 
-using EightNumbers = cuda::Pack<Bf16, 8>;
+// What a lane reads of a row, eight channels of each operand, and where they lie in v and in qkv.
+struct MixedRow {
+  bool is_there;
+  int64_t at, slot_at;
+  cuda::Pack<Bf16, 8> embedding = {}, first = {}, own = {}, dfirst = {};
+
+  // `row`: of its tile.
+  __device__ __forceinline__ MixedRow(const MixedValues& mixed, const Sizes& sizes, const TilePlace& place,
+                                      int row) {
+    const int slots = sizes.heads + 2 * sizes.kv_heads, slot = sizes.heads + sizes.kv_heads + place.head;
+    const int64_t position = int64_t{place.b} * sizes.time + place.first + row;
+    is_there = place.first + row < sizes.time;
+    at = (position * sizes.kv_heads + place.head) * kTileCols + threadIdx.x % 8 * 8;
+    slot_at = (position * slots + slot) * kTileCols + threadIdx.x % 8 * 8;
+    if (is_there && mixed.has_embedding()) embedding = Fetch<8>(mixed.value_embedding + at);
+    if (is_there && mixed.has_first()) {
+      first = Fetch<8>(mixed.first_v + at);
+      own = Fetch<8>(mixed.qkv + slot_at);
+      dfirst = Fetch<8>(mixed.dfirst_v + at);
+    }
+  }
+};
+
+struct MixedScales {
+  float embedding = 0, first = 0, own = 1;
+
+  __device__ __forceinline__ explicit MixedScales(const MixedValues& mixed) {
+    if (mixed.has_embedding()) embedding = *mixed.ve_layer_scale * *mixed.ve_scale;
+    if (mixed.has_first()) {
+      first = mixed.residual[0];
+      own = mixed.residual[1];
+    }
+  }
+};
 
 __device__ __forceinline__ float Dot(const float (&a)[8], const float (&b)[8]) {
   float sum = 0;
@@ -156,62 +192,54 @@ __device__ __forceinline__ float Dot(const float (&a)[8], const float (&b)[8]) {
   return sum;
 }
 
+// From a row of dv; adds to the sums.
+__device__ __forceinline__ void StoreMixedRow(const MixedValues& mixed, const MixedScales& scales,
+                                              const MixedRow& row, float (&dv)[8], Bf16* dqkv,
+                                              float (&sums)[3]) {
+  float other[8], embedding[8];
+  Unpack(row.embedding, embedding);
+  if (mixed.has_first()) {
+    Unpack(row.first, other);
+    sums[1] += Dot(dv, other);
+    Unpack(row.own, other);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) other[i] += scales.embedding * embedding[i];
+    sums[2] += Dot(dv, other);
+    Unpack(row.dfirst, other);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) {
+      other[i] += scales.first * dv[i];
+      dv[i] *= scales.own;
+    }
+    Store(other, mixed.dfirst_v + row.at);
+  }
+  Store(dv, dqkv + row.slot_at);
+  if (mixed.has_embedding()) {
+    sums[0] += Dot(dv, embedding);
+#pragma unroll
+    for (int i = 0; i < 8; ++i) dv[i] *= scales.embedding;
+    Store(dv, mixed.dvalue_embedding + row.at);
+  }
+}
+
 // Stores a tile of dv as the gradient of v's columns of qkv and of what was mixed in.
 __device__ __forceinline__ void StoreMixedValues(const MixedValues& mixed, const Sizes& sizes,
                                                  const TilePlace& place, int64_t sums_at, uint32_t staging,
                                                  const Product64& dv_sums, Bf16* dqkv) {
-  const bool has_first = mixed.first_v != nullptr, has_embedding = mixed.value_embedding != nullptr;
   const float one[2] = {1, 1};
   StageTile(dv_sums, one, staging);
-  const int slots = sizes.heads + 2 * sizes.kv_heads, chunk = threadIdx.x % 8;
-  const auto head_at = [&](int i, int heads, int head) {
-    return ((int64_t{place.b} * sizes.time + place.first + StagedRow(i)) * heads + head) * kTileCols +
-           chunk * 8;
-  };
-  const auto at = [&](int i) { return head_at(i, sizes.kv_heads, place.head); };
-  const auto slot_at = [&](int i) { return head_at(i, slots, sizes.heads + sizes.kv_heads + place.head); };
-  const auto is_row = [&](int i) { return place.first + StagedRow(i) < sizes.time; };
-  EightNumbers embedding[4] = {}, first[4] = {}, own[4] = {}, dfirst[4] = {};  // all on their way at once
-#pragma unroll
-  for (int i = 0; i < 4; ++i) {
-    if (is_row(i) && has_embedding) embedding[i] = Fetch<8>(mixed.value_embedding + at(i));
-    if (is_row(i) && has_first) {
-      first[i] = Fetch<8>(mixed.first_v + at(i));
-      own[i] = Fetch<8>(mixed.qkv + slot_at(i));
-      dfirst[i] = Fetch<8>(mixed.dfirst_v + at(i));
-    }
-  }
-  const float scale = has_embedding ? *mixed.ve_layer_scale * *mixed.ve_scale : 0.0f;
-  const float of_first = has_first ? mixed.residual[0] : 0.0f, of_own = has_first ? mixed.residual[1] : 1.0f;
+  const MixedRow rows[4] = {{mixed, sizes, place, StagedRow(0)},  // all on their way at once
+                            {mixed, sizes, place, StagedRow(1)},
+                            {mixed, sizes, place, StagedRow(2)},
+                            {mixed, sizes, place, StagedRow(3)}};
+  const MixedScales scales(mixed);
   float sums[3] = {};
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    if (!is_row(i)) continue;
-    float dv[8], other[8], e[8];
-    Load(reinterpret_cast<const Bf16*>(ChunkOf(staging, StagedRow(i), chunk)), dv);
-    Unpack(embedding[i], e);
-    if (has_first) {
-      Unpack(first[i], other);
-      sums[1] += Dot(dv, other);
-      Unpack(own[i], other);
-#pragma unroll
-      for (int d = 0; d < 8; ++d) other[d] += scale * e[d];
-      sums[2] += Dot(dv, other);
-      Unpack(dfirst[i], other);
-#pragma unroll
-      for (int d = 0; d < 8; ++d) {
-        other[d] += of_first * dv[d];
-        dv[d] *= of_own;
-      }
-      Store(other, mixed.dfirst_v + at(i));
-    }
-    Store(dv, dqkv + slot_at(i));
-    if (has_embedding) {
-      sums[0] += Dot(dv, e);
-#pragma unroll
-      for (int d = 0; d < 8; ++d) dv[d] *= scale;
-      Store(dv, mixed.dvalue_embedding + at(i));
-    }
+    if (!rows[i].is_there) continue;
+    float dv[8];
+    Load(reinterpret_cast<const Bf16*>(ChunkOf(staging, StagedRow(i), threadIdx.x % 8)), dv);
+    StoreMixedRow(mixed, scales, rows[i], dv, dqkv, sums);
   }
 #pragma unroll
   for (int which = 0; which < 3; ++which) {
