@@ -231,13 +231,17 @@ __device__ __forceinline__ void StoreTile(const Product64& x, const float (&fact
   }
 }
 
-// StoreTile in place of a tile of queries, to head h of row b of a tensor [batch, time, heads, head_dim].
-__device__ __forceinline__ void StoreQueryTile(const Product64& x, const float (&factor)[2], uint32_t staging,
-                                               Bf16* to, const Sizes& sizes, int b, int h, int first) {
-  const int64_t stride = int64_t{sizes.heads} * kTileCols;
-  StoreTile(x, factor, staging, to + int64_t{b} * sizes.time * stride + h * kTileCols, stride, first,
-            sizes.time);
-  FenceForUnits();
+// A tile of 64 rows of a query head or of a kv head.
+struct TilePlace {
+  int b, head, first;
+};
+
+// StoreTile to a head of a tensor [batch, time, heads, 64].
+__device__ __forceinline__ void StoreHead(const Product64& x, const float (&factor)[2], uint32_t staging,
+                                          Bf16* to, int heads, const TilePlace& place, int time) {
+  const int64_t stride = int64_t{heads} * kTileCols;
+  StoreTile(x, factor, staging, to + int64_t{place.b} * time * stride + place.head * kTileCols, stride,
+            place.first, time);
 }
 
 // On the tile where queries and keys are the same positions.

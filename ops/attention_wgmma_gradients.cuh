@@ -13,23 +13,9 @@
 
 namespace hm11::cuda::wgmma {
 
-// A tile of 64 rows of a query head or of a kv head.
-struct TilePlace {
-  int b, head, first;
-};
-
 // As WarpTiles().
 __device__ __forceinline__ int64_t WarpTilesOf(const Sizes& sizes) {
   return int64_t{sizes.batch} * sizes.tiles() * 4;
-}
-
-// Sums of a tile's rows times `factor`, to a head of [batch, time, heads, 64].
-__device__ __forceinline__ void StoreHead(const Product64& sums, float factor, uint32_t staging, Bf16* to,
-                                          int heads, const TilePlace& place, int time) {
-  const int64_t stride = int64_t{heads} * kTileCols;
-  const float factors[2] = {factor, factor};
-  StoreTile(sums, factors, staging, to + int64_t{place.b} * time * stride + place.head * kTileCols, stride,
-            place.first, time);
 }
 
 struct SeparateGradients {
@@ -42,13 +28,13 @@ struct SeparateGradients {
   // By a warpgroup that is done with its fixed tiles, which become staging.
   __device__ __forceinline__ void StoreQueries(const Sizes& sizes, const TilePlace& place, uint32_t q_tile,
                                                uint32_t, Product64& sums) const {
-    StoreHead(sums, sizes.scale, q_tile, dq, sizes.heads, place, sizes.time);
+    StoreHead(sums, {sizes.scale, sizes.scale}, q_tile, dq, sizes.heads, place, sizes.time);
   }
   __device__ __forceinline__ void StoreKeys(const Sizes& sizes, const TilePlace& place, uint32_t k_tile,
                                             uint32_t v_tile, uint32_t, Product64& dk_sums,
                                             Product64& dv_sums) const {
-    StoreHead(dk_sums, sizes.scale, k_tile, dk, sizes.kv_heads, place, sizes.time);
-    StoreHead(dv_sums, 1, v_tile, dv, sizes.kv_heads, place, sizes.time);
+    StoreHead(dk_sums, {sizes.scale, sizes.scale}, k_tile, dk, sizes.kv_heads, place, sizes.time);
+    StoreHead(dv_sums, {1, 1}, v_tile, dv, sizes.kv_heads, place, sizes.time);
   }
 };
 
@@ -226,8 +212,7 @@ __device__ __forceinline__ void StoreMixedRow(const MixedValues& mixed, const Mi
 __device__ __forceinline__ void StoreMixedValues(const MixedValues& mixed, const Sizes& sizes,
                                                  const TilePlace& place, int64_t sums_at, uint32_t staging,
                                                  const Product64& dv_sums, Bf16* dqkv) {
-  const float one[2] = {1, 1};
-  StageTile(dv_sums, one, staging);
+  StageTile(dv_sums, {1, 1}, staging);
   const MixedRow rows[4] = {{mixed, sizes, place, StagedRow(0)},  // all on their way at once
                             {mixed, sizes, place, StagedRow(1)},
                             {mixed, sizes, place, StagedRow(2)},
@@ -269,14 +254,14 @@ struct PackedGradients {
     const float gain_sum = HeadBackward(sizes, place.first, source, __ldg(q_gain + place.head), sums);
     const float of_warp = WarpSum(threadIdx.x % 4 == 0 ? gain_sum : 0.0f);
     if (threadIdx.x % 32 == 0) gain_sums[SumsAt(sizes, place)] = of_warp;
-    StoreHead(sums, 1, q_tile, dqkv, Slots(sizes), place, sizes.time);
+    StoreHead(sums, {1, 1}, q_tile, dqkv, Slots(sizes), place, sizes.time);
   }
   __device__ __forceinline__ void StoreKeys(const Sizes& sizes, const TilePlace& place, uint32_t k_tile,
                                             uint32_t v_tile, uint32_t source, Product64& dk_sums,
                                             Product64& dv_sums) const {
     HeadBackward(sizes, place.first, source, 1, dk_sums);
     TilePlace slot = {place.b, sizes.heads + place.head, place.first};
-    StoreHead(dk_sums, 1, k_tile, dqkv, Slots(sizes), slot, sizes.time);
+    StoreHead(dk_sums, {1, 1}, k_tile, dqkv, Slots(sizes), slot, sizes.time);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
       if (dv_from_outside[i] != nullptr) {
@@ -287,7 +272,7 @@ struct PackedGradients {
       return StoreMixedValues(mixed, sizes, place, SumsAt(sizes, place), v_tile, dv_sums, dqkv);
     }
     slot.head += sizes.kv_heads;
-    StoreHead(dv_sums, 1, v_tile, dqkv, Slots(sizes), slot, sizes.time);
+    StoreHead(dv_sums, {1, 1}, v_tile, dqkv, Slots(sizes), slot, sizes.time);
   }
 
  private:
