@@ -20,7 +20,7 @@ inline constexpr int kStripsABlock = 8;
 inline constexpr int kStripGroup = 4;  // Steps fetched at once.
 
 struct StripLayout {
-  int64_t strips;  // of all sequences
+  int strips;  // of all sequences
   int strips_a_sequence;
   int time;
   int channels;
@@ -35,14 +35,14 @@ struct Strip {
 };
 
 inline StripLayout MakeStripLayout(int64_t batch, int64_t time, int64_t channels) {
-  const int64_t strips = CeilDiv<int64_t>(time, kStripSteps);
-  return {batch * strips, static_cast<int>(strips), static_cast<int>(time), static_cast<int>(channels)};
+  const auto strips = static_cast<int>(CeilDiv<int64_t>(time, kStripSteps));
+  return {static_cast<int>(batch) * strips, strips, static_cast<int>(time), static_cast<int>(channels)};
 }
 
-__device__ __forceinline__ Strip StripAt(const StripLayout& layout, int64_t index) {
-  const int64_t sequence = index / layout.strips_a_sequence;
-  const int begin = static_cast<int>(index % layout.strips_a_sequence) * kStripSteps;
-  return {sequence * layout.time, sequence, begin, min(begin + kStripSteps, layout.time)};
+__device__ __forceinline__ Strip StripAt(const StripLayout& layout, int index) {
+  const int sequence = index / layout.strips_a_sequence;
+  const int begin = index % layout.strips_a_sequence * kStripSteps;
+  return {int64_t{sequence} * layout.time, sequence, begin, min(begin + kStripSteps, layout.time)};
 }
 
 // Blocks of 32 x kStripsABlock threads: x over the packs of channels, y over strips. `strip_blocks`, the y
@@ -59,21 +59,25 @@ inline int64_t AllStripBlocks(const StripLayout& layout) {
   return std::min<int64_t>(CeilDiv<int64_t>(layout.strips, kStripsABlock), 65535);
 }
 
-// Adds one number a channel over the strips of the block, in order, and stores the sums at to[channel].
-template <int N>
-__device__ __forceinline__ void StoreStripSums(const float (&sums)[N], int channel, int channels, float* to) {
-  __shared__ float shared[kStripsABlock][32 * N];
-  __syncthreads();
+// Adds kGroups numbers a channel over the strips of the block, in order, and stores the sums at
+// to[group * channels + channel]. Every thread of the block calls it, once.
+template <int kGroups, int N>
+__device__ __forceinline__ void StoreStripSums(const float (&sums)[kGroups][N], int channels, float* to) {
+  constexpr int kColumns = 32 * N;
+  __shared__ __align__(16) float shared[kStripsABlock][kGroups][kColumns];
 #pragma unroll
-  for (int i = 0; i < N; ++i) shared[threadIdx.y][threadIdx.x + 32 * i] = sums[i];
+  for (int group = 0; group < kGroups; ++group) {
+    Store<N>(sums[group], shared[threadIdx.y][group] + threadIdx.x * N);
+  }
   __syncthreads();
-  if (threadIdx.y != 0 || channel >= channels) return;
-#pragma unroll
-  for (int i = 0; i < N; ++i) {
+  for (int at = threadIdx.y * 32 + threadIdx.x; at < kGroups * kColumns; at += 32 * kStripsABlock) {
+    const int group = at / kColumns;
+    const int channel = blockIdx.x * kColumns + at % kColumns;
+    if (channel >= channels) continue;
     float sum = 0;
 #pragma unroll
-    for (int strip = 0; strip < kStripsABlock; ++strip) sum += shared[strip][threadIdx.x + 32 * i];
-    to[channel + i] = sum;
+    for (int strip = 0; strip < kStripsABlock; ++strip) sum += shared[strip][group][at % kColumns];
+    to[group * channels + channel] = sum;
   }
 }
 
