@@ -11,13 +11,12 @@ namespace {
 
 constexpr int kTaps = static_cast<int>(kMaxConvWidth);
 constexpr int kSums = kTaps + 1;  // over rows: of each tap, of the bias
-// A kernel has a pack of this many bytes of neighbouring channels a thread, fetches kGroup steps at once, and asks
-// for this many blocks on a multiprocessor at once, which sets its registers.
+// A thread has a pack of this many bytes of neighbouring channels, and kGroup steps on their way at once.
 constexpr int kPackBytes = 8;
 constexpr int kGroup = 4;
-constexpr int kForwardBlocks = 4;
-constexpr int kBackwardBlocks = 2;
-constexpr int kPartialBlocks = 8;  // of backward, on each multiprocessor, over all columns
+constexpr int kForwardBlocks = 3;   // on a multiprocessor at once: this sets the registers
+constexpr int kBackwardBlocks = 2;  // the same
+constexpr int kPartialBlocks = 8;   // of backward, on each multiprocessor, over all columns
 
 template <typename T>
 constexpr int kConvPack = kPackBytes / static_cast<int>(sizeof(T));
@@ -294,8 +293,8 @@ __global__ void __launch_bounds__(32 * kStripsABlock, kBackwardBlocks)
 }
 
 template <typename T>
-Operands<T> MakeOperands(const CausalConvArgs<T>& a) {
-  return {.layout = MakeStripLayout(a.batch, a.time, a.x.cols()),
+Operands<T> MakeOperands(const CausalConvArgs<T>& a, const StripLayout& layout) {
+  return {.layout = layout,
           .width = static_cast<int>(a.weight.dim(1)),
           .x_stride = a.x.stride(),
           .x = a.x.data(),
@@ -314,25 +313,27 @@ bool Packed(const T* data, int64_t stride, int64_t pack) {
 
 template <typename T>
 void CausalConvForward(const Device& device, const CausalConvArgs<T>& a) {
-  const Operands<T> p = MakeOperands(a);
   constexpr int kPack = kConvPack<T>;
   const int64_t channels = a.x.cols();
   const bool packed = channels % kPack == 0 && Packed(a.x.data(), a.x.stride(), kPack) &&
                       AllAligned(Data(a.tail), a.y.data(), Data(a.final_tail));
-  const LaunchShape shape = StripShape(p.layout, packed ? kPack : 1, AllStripBlocks(p.layout));
-  Launch(device, shape, packed ? ForwardKernel<T, kPack> : ForwardKernel<T, 1>, p, a.y.data(),
+  const int pack = packed ? kPack : 1;
+  const StripLayout layout = LongStripLayout(device, a.batch, a.time, channels, pack, kForwardBlocks);
+  Launch(device, StripShape(layout, pack, AllStripBlocks(layout)),
+         packed ? ForwardKernel<T, kPack> : ForwardKernel<T, 1>, MakeOperands(a, layout), a.y.data(),
          Data(a.final_tail));
 }
 
 template <typename T>
 void CausalConvBackward(const Device& device, const CausalConvGradArgs<T>& g, Tensor<float> partials) {
-  Operands<T> p = MakeOperands(g.forward);
-  p.tail = nullptr;
+  const CausalConvArgs<T>& f = g.forward;
   constexpr int kPack = kConvPack<T>;
-  const int64_t channels = p.layout.channels;
-  const bool packed = channels % kPack == 0 && Packed(p.x, p.x_stride, kPack) &&
+  const int64_t channels = f.x.cols();
+  const bool packed = channels % kPack == 0 && Packed(f.x.data(), f.x.stride(), kPack) &&
                       Packed(g.dx.data(), g.dx.stride(), kPack) && Packed(g.dy.data(), channels, kPack);
   const int pack = packed ? kPack : 1;
+  Operands<T> p = MakeOperands(f, LongStripLayout(device, f.batch, f.time, channels, pack, kBackwardBlocks));
+  p.tail = nullptr;
   const int64_t column_blocks = CeilDiv<int64_t>(channels, 32 * pack);
   const int64_t blocks =
       PartialBlocks(device, p.layout.strips, kStripsABlock, CeilDiv<int64_t>(kPartialBlocks, column_blocks));
