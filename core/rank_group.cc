@@ -212,8 +212,10 @@ void RankGroup::Fail(absl::string_view why) {
     std::fprintf(stderr, "error: %.*s\n", static_cast<int>(why.size()), why.data());
   }
   std::fflush(stdout);
-  std::_Exit(bad_code_());
+  std::_Exit(BadCode());
 }
+
+int RankGroup::BadCode() const { return watch_ != nullptr ? watch_->BadCode() : bad_code_(); }
 
 int RankGroup::Finish(const absl::Status& status) {
   if (status.ok()) {
@@ -225,7 +227,7 @@ int RankGroup::Finish(const absl::Status& status) {
   } else {
     std::fprintf(stderr, "error: %s\n", std::string(status.message()).c_str());
   }
-  return bad_code_();
+  return BadCode();
 }
 
 }  // namespace hm11

@@ -37,7 +37,7 @@ class RankGroup {
   // Meets the other ranks; one rank is a group by itself. `seconds` is how long ranks are waited for, at the
   // start and when they are silent. Errors name the address that does not answer, the ranks that did not
   // come, or the rank that two processes say they are. `bad_code` gives the exit code of a bad end at the moment
-  // that it is asked, from any thread.
+  // that it is asked, from any thread: 1, or another one once a signal has asked for the end.
   static absl::StatusOr<std::shared_ptr<RankGroup>> Join(
       const Ranks& ranks, double seconds, std::function<int()> bad_code = [] { return 1; });
   RankGroup(const RankGroup&) = delete;
@@ -51,6 +51,10 @@ class RankGroup {
   double seconds() const { return seconds_; }
   // This host's address, as other ranks' hosts reach it.
   std::string address() const;
+
+  // `bad_code` of this rank, and at rank 0 of any: what is not 1 anywhere is rank 0's a moment later, so that a
+  // signal to one rank asks for the end of all.
+  int BadCode() const;
 
   std::vector<std::string> AllGather(absl::string_view own);
   std::string Broadcast(absl::string_view rank_zeros);

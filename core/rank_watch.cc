@@ -1,4 +1,5 @@
-// RankWatch: messages are a letter, a length and a text. h: alive. k: finished well. e: cannot go on, and
+// RankWatch: messages are a letter, a length and a text. h: alive, and the
+// code of a bad end here. k: finished well. e: cannot go on, and
 // why. x, from rank 0: all finished well. f, from rank 0: end at once with the code that the text
 // is, the reason was written.
 #include "core/rank_watch.h"
@@ -51,6 +52,11 @@ RankWatch::~RankWatch() {
   thread_.join();
 }
 
+int RankWatch::BadCode() const {
+  const int own = bad_code_();
+  return own != 1 ? own : code_of_others_.load();
+}
+
 void RankWatch::Send(Watched& watched, char kind, absl::string_view text) {
   text = text.substr(0, kMostText);
   const uint32_t size = static_cast<uint32_t>(text.size());
@@ -65,14 +71,14 @@ void RankWatch::EndAll(absl::string_view why) {
   const std::lock_guard<std::mutex> lock(mutex_);
   if (!ended_) WriteError(why);
   ended_ = true;
-  for (Watched& watched : watched_) Send(watched, 'f', absl::StrCat(bad_code_()));
+  for (Watched& watched : watched_) Send(watched, 'f', absl::StrCat(BadCode()));
 }
 
 void RankWatch::Gone(const Watched& watched, const std::string& how) {
   const std::string why = absl::StrCat("rank ", watched.peer.rank, " on ", watched.peer.host, " ", how);
   if (rank_ == 0) {
     EndAll(why);
-    ExitAtOnce(bad_code_());
+    ExitAtOnce(BadCode());
   }
   if (rank_ == 1) WriteError(why);
   ExitAtOnce(1);
@@ -85,7 +91,12 @@ void RankWatch::Understand(Watched& watched, char kind, const std::string& text)
   }
   if (kind == 'e') {
     EndAll(absl::StrCat("rank ", watched.peer.rank, " on ", watched.peer.host, ": ", text));
-    ExitAtOnce(bad_code_());
+    ExitAtOnce(BadCode());
+  }
+  if (kind == 'h') {
+    int code = 1;
+    if (rank_ == 0 && absl::SimpleAtoi(text, &code) && code != 1) code_of_others_ = code;
+    return;
   }
   const std::lock_guard<std::mutex> lock(mutex_);
   if (kind == 'k') watched.finished = true;
@@ -118,6 +129,7 @@ void RankWatch::Listen(Watched& watched) {
 void RankWatch::Mind() {
   const double beat_seconds = std::min(1.0, silence_seconds_ / 4);
   Clock::time_point sent = Clock::now() - std::chrono::hours(1);
+  int said = 1;
   std::vector<pollfd> polled(watched_.size());
   while (true) {
     const auto since = [](Clock::time_point then) {
@@ -126,8 +138,10 @@ void RankWatch::Mind() {
     {
       const std::lock_guard<std::mutex> lock(mutex_);
       if (stop_) return;
-      if (since(sent) >= beat_seconds) {
-        for (Watched& watched : watched_) Send(watched, 'h', "");
+      const int code = bad_code_();
+      if (since(sent) >= beat_seconds || code != said) {
+        for (Watched& watched : watched_) Send(watched, 'h', absl::StrCat(code));
+        said = code;
         sent = Clock::now();
       }
     }

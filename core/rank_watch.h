@@ -3,6 +3,7 @@
 #ifndef HM11_CORE_RANK_WATCH_H_
 #define HM11_CORE_RANK_WATCH_H_
 
+#include <atomic>
 #include <chrono>
 #include <condition_variable>
 #include <functional>
@@ -19,7 +20,8 @@ namespace hm11 {
 class RankWatch {
  public:
   // One connection to each other rank at rank 0, one to rank 0 at the others. `silence_seconds`: how long a
-  // rank may be silent. `bad_code`: the exit code of a bad end at this moment; rank 0's goes to all.
+  // rank may be silent. `bad_code`: the exit code of a bad end at this moment, 1 as long as no signal asked for
+  // the end.
   struct Peer {
     int rank = 0;
     std::string host;
@@ -28,6 +30,9 @@ class RankWatch {
   RankWatch(int rank, std::vector<Peer> peers, double silence_seconds, std::function<int()> bad_code);
   ~RankWatch();
 
+  // The exit code of a bad end at this moment, which rank 0's makes everybody's. At rank 0 another rank's that
+  // is not 1 counts as its own, a moment after it became that.
+  int BadCode() const;
   // Everything went well here: returns once it did everywhere.
   void FinishWell();
   // Ends all with one line. Rank 0 returns, having said so; another rank's process exits here.
@@ -54,6 +59,7 @@ class RankWatch {
   const int rank_;
   const double silence_seconds_;
   const std::function<int()> bad_code_;
+  std::atomic<int> code_of_others_ = 1;
   std::vector<Watched> watched_;  // messages are sent under mutex_, received by the thread alone
   std::mutex mutex_;
   std::condition_variable changed_;

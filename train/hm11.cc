@@ -233,7 +233,7 @@ absl::Status Main(const std::shared_ptr<RankGroup>& group) {
   options.init = absl::GetFlag(FLAGS_init);
   options.quiet = absl::GetFlag(FLAGS_quiet);
   options.commit = BuiltFromCommit();
-  options.interrupted = [] { return interrupted != 0; };
+  options.interrupted = [group] { return group->BadCode() != 1; };
   HM_ASSIGN_OR_RETURN(options.device, DeviceOfRank(group->ranks(), absl::GetFlag(FLAGS_device)));
   HM_ASSIGN_OR_RETURN(options.config, ConfigFromFlags(*group, options.device));
   HM_RETURN_IF_ERROR(FindData(*group, &options));

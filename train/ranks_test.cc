@@ -12,9 +12,11 @@
 #include <nlohmann/json.hpp>
 #include <string>
 #include <thread>
+#include <vector>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
+#include "absl/strings/str_join.h"
 #include "absl/strings/str_split.h"
 #include "core/file.h"
 #include "core/rank_group.h"
@@ -51,7 +53,7 @@ TEST(RankBody, DISABLED_Trains) {
   options.group = *group;
   options.use = variable("RESUME").empty() ? FolderUse::kNewRun : FolderUse::kResume;
   options.resume_anyway = options.resumes();  // with other limits, so that a run has a middle
-  options.interrupted = [] { return interrupted != 0; };
+  options.interrupted = [group = *group] { return group->BadCode() != 1; };
   for (const auto& [what, path] :
        {std::pair("TRAIN", &options.train_pattern), std::pair("VAL", &options.val_pattern),
         std::pair("TOKENIZER", &options.tokenizer_path)}) {
@@ -217,19 +219,21 @@ TEST_F(RanksTest, AKilledRankEndsTheOtherAndTheFolderGoesOn) {
   }
 }
 
+// Whichever ranks the signal reaches: a terminal's reaches all, a scheduler's may reach those of one host.
 TEST_F(RanksTest, AnInterruptStopsAllWithACheckpoint) {
-  RankProcesses ranks("RankBody.DISABLED_Trains", 2,
-                      For("interrupted", {{"SETTINGS", "max_steps=1000000,"}}));
-  WaitForSteps(Folder("interrupted"));
-  for (const int rank : {0, 1}) kill(ranks.pid(rank), SIGINT);
-  for (const int rank : {0, 1}) EXPECT_EQ(ranks.ExitOf(rank, 30), 130);
-  const std::string errors = ranks.ErrorsOf(0) + ranks.ErrorsOf(1);
-  EXPECT_THAT(errors, HasSubstr("interrupted; go on with --resume"));
-  EXPECT_EQ(errors.find("error:"), errors.rfind("error:")) << errors;
-  const absl::StatusOr<Checkpoint> checkpoint =
-      ReadCheckpoint(Folder("interrupted") + "/checkpoint.safetensors");
-  ASSERT_TRUE(checkpoint.ok()) << checkpoint.status() << "\n" << errors << File("interrupted", "train.log");
-  EXPECT_GT(checkpoint->position.step, 0);
+  for (const std::vector<int>& reached : {std::vector<int>{0, 1}, {0}, {1}}) {
+    const std::string name = absl::StrCat("interrupted_", absl::StrJoin(reached, "_"));
+    RankProcesses ranks("RankBody.DISABLED_Trains", 2, For(name, {{"SETTINGS", "max_steps=1000000,"}}));
+    WaitForSteps(Folder(name));
+    for (const int rank : reached) kill(ranks.pid(rank), SIGINT);
+    for (const int rank : {0, 1}) EXPECT_EQ(ranks.ExitOf(rank, 30), 130) << name;
+    const std::string errors = ranks.ErrorsOf(0) + ranks.ErrorsOf(1);
+    EXPECT_THAT(errors, HasSubstr("interrupted; go on with --resume"));
+    EXPECT_EQ(errors.find("error:"), errors.rfind("error:")) << errors;
+    const absl::StatusOr<Checkpoint> checkpoint = ReadCheckpoint(Folder(name) + "/checkpoint.safetensors");
+    ASSERT_TRUE(checkpoint.ok()) << checkpoint.status() << "\n" << errors << File(name, "train.log");
+    EXPECT_GT(checkpoint->position.step, 0);
+  }
 }
 
 TEST_F(RanksTest, BadInputIsNamedOnce) {

@@ -173,8 +173,8 @@ void TrainingRun<T>::ReadClock() {
       options_.training_seconds ? options_.training_seconds(position_.step) : clock_.Seconds();
 }
 
-// Rank 0's clock and signals decide for all; the others learn both from it. It is a few steps ahead of the
-// device, as they are, so that nothing on a device waits for words between hosts.
+// Rank 0's clock, and signals as it knows them, decide for all; the others learn both from it. It is a few
+// steps ahead of the device, as they are, so that nothing on a device waits for words between hosts.
 template <typename T>
 StepDecision TrainingRun<T>::NextStep(const ScheduleConfig& schedule, const LastDone& last) {
   const bool interrupted = options_.interrupted && options_.interrupted();
