@@ -61,8 +61,13 @@ class RankTraining {
                               own_targets = RowsOf(targets, ranks_.rank(), ranks_.size());
     if (own.shape[0] > 0) {
       const float part = static_cast<float>(own.shape[0]) / static_cast<float>(ids.shape[0]);
-      LossAndGradient<float>(work_, model_, whole_.view, Upload(work_, own), Upload(work_, own_targets), part,
-                             gradients_.view, work_.New<float>({1}));
+      LossAndGradient<float>(work_, model_,
+                             {.weights = whole_.view,
+                              .ids = Upload(work_, own),
+                              .targets = Upload(work_, own_targets),
+                              .loss_scale = part,
+                              .grad = gradients_.view,
+                              .loss = work_.New<float>({1})});
     }
     optimizer_->Upload(scalars);
     optimizer_->Step(work_);

@@ -498,9 +498,12 @@ TEST(OptimizerTest, ThreeStepsAreTheReferences) {
       Arena& work = training.work_;
       work.Reset();
       const Tensor<float> loss = work.New<float>({1});
-      LossAndGradient<float>(
-          work, golden.model, training.weights_.view, Upload(work, golden.Ids(prefix + ".input_ids")),
-          Upload(work, golden.Ids(prefix + ".target_ids")), 1.0f, training.gradients_.view, loss);
+      LossAndGradient<float>(work, golden.model,
+                             {.weights = training.weights_.view,
+                              .ids = Upload(work, golden.Ids(prefix + ".input_ids")),
+                              .targets = Upload(work, golden.Ids(prefix + ".target_ids")),
+                              .grad = training.gradients_.view,
+                              .loss = loss});
       const size_t s = static_cast<size_t>(step);
       EXPECT_NEAR(Download(work, loss)[0], losses.values[s], 1e-4 * losses.values[s]) << prefix;
       training.optimizer_->Upload(GoldenScalars(config, step));
