@@ -148,7 +148,9 @@ int64_t ScorerWorkBytes(const ModelConfig& config, const ScorerOptions& options,
   const int64_t batch = std::max<int64_t>(1, std::min(options.ttt->batch, options.ttt->chunk / window));
   const Tensor<int32_t> ids = plan.New<int32_t>({batch, window}),
                         targets = plan.New<int32_t>({batch, window});
-  LossAndGradient<T>(plan, config, weights, ids, targets, 1, grad, plan.New<Accum<T>>({1}));
+  LossAndGradient<T>(
+      plan, config,
+      {.weights = weights, .ids = ids, .targets = targets, .grad = grad, .loss = plan.New<Accum<T>>({1})});
   // And the squares of the gradients, a float a tensor, with what summing them takes.
   return std::max(forward, plan.high_water_bytes() - trained) + (int64_t{16} << 20);
 }

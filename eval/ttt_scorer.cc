@@ -128,7 +128,12 @@ void TttScorer<T>::Step(std::span<const uint16_t> tokens, int64_t batch, double 
   const Tensor<int32_t> device_ids = UploadIds(work, ids, batch),
                         device_targets = UploadIds(work, targets, batch);
   const Tensor<float> loss = work.New<float>({1}), squares = work.New<float>({tensors});
-  LossAndGradient<T>(work, maker.config, this->weights, device_ids, device_targets, 1, this->grad, loss);
+  LossAndGradient<T>(work, maker.config,
+                     {.weights = this->weights,
+                      .ids = device_ids,
+                      .targets = device_targets,
+                      .grad = this->grad,
+                      .loss = loss});
   const float scale = ClipScale(squares);
   const float momentum_change = static_cast<float>(options_.momentum - 1);
   ForEachWeight(

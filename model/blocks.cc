@@ -21,17 +21,19 @@ void MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeig
                         ModelSaved<T>* saved) {
   const size_t v = static_cast<size_t>(visit);
   BlockSaved<T>& block = saved->blocks[v];
-  const MambaWeights<W>& mamba = weights.blocks[BlockOf(config, visit)].mamba;
+  MambaArgs<T, W> args = {.weights = weights.blocks[BlockOf(config, visit)].mamba,
+                          .input = block.normed,
+                          .batch = saved->batch,
+                          .time = saved->time,
+                          .step = step,
+                          .keep = options.keep};
   const SequenceState<T>* const sequence = options.sequence;
-  if (sequence == nullptr) {
-    return MambaForward<T, W>(arena, config, mamba, block.normed, saved->batch, saved->time, step,
-                              &block.mamba, {.keep = options.keep});
-  }
+  if (sequence == nullptr) return MambaForward<T, W>(arena, config, args, &block.mamba);
   const MambaState<T>& state = sequence->mamba[v];
   MambaState<T> after = NewMambaState<T>(arena, config);
-  MambaForward<T, W>(
-      arena, config, mamba, block.normed, 1, saved->time, step, &block.mamba,
-      {.keep = options.keep, .before = sequence->kept > 0 ? &state : nullptr, .after = &after});
+  if (sequence->kept > 0) args.before = &state;
+  args.after = &after;
+  MambaForward<T, W>(arena, config, args, &block.mamba);
   arena.device().CopyOnDevice(state.scan.data(), after.scan.data(), after.scan.size_bytes());
   arena.device().CopyOnDevice(state.tail.data(), after.tail.data(), after.tail.size_bytes());
 }

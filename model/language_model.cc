@@ -122,45 +122,44 @@ Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const
 }
 
 template <typename T>
-void LossAndGradient(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                     Tensor<const int32_t> ids, Tensor<const int32_t> targets, Accum<T> loss_scale,
-                     ModelWeights<Accum<T>>& grad, Tensor<Accum<T>> loss, Tensor<Accum<T>> total_loss) {
+void LossAndGradient(Arena& arena, const ModelConfig& config, const LossAndGradientArgs<T>& args) {
   using A = Accum<T>;
   Arena::Scope scope(arena);
-  const int64_t batch = ids.dim(0), time = ids.dim(1), rows = batch * time;
+  const ModelWeights<T>& weights = args.weights;
+  const int64_t batch = args.ids.dim(0), time = args.ids.dim(1), rows = batch * time;
   ModelSaved<T> saved;
-  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, ids, &saved);
+  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, args.ids, &saved);
   Tensor<T> dhidden = arena.New<T>({rows, config.dim});
   HeadLoss<T>(arena, config,
               {.hidden = hidden,
                .head = config.tied_embeddings ? weights.token_embedding : weights.lm_head,
-               .targets = targets.Reshaped({rows}),
+               .targets = args.targets.Reshaped({rows}),
                .counted = rows,
-               .scale = loss_scale,
+               .scale = args.loss_scale,
                .dhidden = dhidden,
-               .dhead = config.tied_embeddings ? grad.token_embedding : grad.lm_head,
-               .loss = loss});
-  if (!total_loss.empty()) {
-    arena.device().CopyOnDevice(total_loss.data(), loss.data(), loss.size_bytes());
+               .dhead = config.tied_embeddings ? args.grad.token_embedding : args.grad.lm_head,
+               .loss = args.loss});
+  if (!args.total_loss.empty()) {
+    arena.device().CopyOnDevice(args.total_loss.data(), args.loss.data(), args.loss.size_bytes());
   }
   for (int64_t head = 0; head < config.mtp_heads && head + 1 < time; ++head) {
     Tensor<int32_t> shifted = arena.New<int32_t>({batch, time});
     Tensor<A> head_loss = arena.New<A>({1});
     const A share = static_cast<A>(config.mtp_weight / static_cast<double>(config.mtp_heads));
-    ShiftTargets(arena, targets.Reshaped({batch, time}), head + 1, shifted);
+    ShiftTargets(arena, args.targets.Reshaped({batch, time}), head + 1, shifted);
     HeadLoss<T>(arena, config,
                 {.hidden = hidden,
                  .head = weights.mtp_heads[static_cast<size_t>(head)],
                  .targets = shifted.Reshaped({rows}),
                  .counted = batch * (time - 1 - head),
-                 .scale = loss_scale * share,
+                 .scale = args.loss_scale * share,
                  .add_to_dhidden = true,
                  .dhidden = dhidden,
-                 .dhead = grad.mtp_heads[static_cast<size_t>(head)],
+                 .dhead = args.grad.mtp_heads[static_cast<size_t>(head)],
                  .loss = head_loss});
-    if (!total_loss.empty()) AddTo<A>(arena, head_loss, share, total_loss);
+    if (!args.total_loss.empty()) AddTo<A>(arena, head_loss, share, args.total_loss);
   }
-  HiddenBackward<T>(arena, config, weights, saved, dhidden, grad);
+  HiddenBackward<T>(arena, config, weights, saved, dhidden, args.grad);
 }
 
 template <typename T>
@@ -194,9 +193,7 @@ Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const Mode
   template Tensor<T> Logits<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>);     \
   template Tensor<Accum<T>> LogProbabilities<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&,      \
                                                    Tensor<const T>);                                        \
-  template void LossAndGradient<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                      \
-                                   Tensor<const int32_t>, Tensor<const int32_t>, Accum<T>,                  \
-                                   ModelWeights<Accum<T>>&, Tensor<Accum<T>>, Tensor<Accum<T>>);            \
+  template void LossAndGradient<T>(Arena&, const ModelConfig&, const LossAndGradientArgs<T>&);              \
   template void TargetLosses<T>(Arena&, const ModelConfig&, const ModelWeights<T>&, Tensor<const T>,        \
                                 Tensor<const int32_t>, Tensor<Accum<T>>);                                   \
   template Tensor<Accum<T>> TokenLosses<T>(Arena&, const ModelConfig&, const ModelWeights<T>&,              \

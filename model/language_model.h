@@ -36,14 +36,20 @@ template <typename T, typename W = T>
 Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights,
                                   Tensor<const T> hidden);
 
-// Forward and backward of the training loss in one call: mean cross entropy in nats, plus mtp_weight times
-// the mean of the multi-token heads' losses. Adds loss_scale times the gradient to `grad`; writes the
-// unscaled mean cross entropy of the main head to loss [1] and, when there are such heads, the total to
-// total_loss [1] (may be absent).
 template <typename T>
-void LossAndGradient(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
-                     Tensor<const int32_t> ids, Tensor<const int32_t> targets, Accum<T> loss_scale,
-                     ModelWeights<Accum<T>>& grad, Tensor<Accum<T>> loss, Tensor<Accum<T>> total_loss = {});
+struct LossAndGradientArgs {
+  const ModelWeights<T>& weights;
+  Tensor<const int32_t> ids, targets;  // [batch, time]
+  Accum<T> loss_scale = 1;             // of the gradient alone
+  ModelWeights<Accum<T>>& grad;        // adds
+  Tensor<Accum<T>> loss;               // [1]: mean cross entropy of the main head; out
+  Tensor<Accum<T>> total_loss = {};    // [1]: with what the multi-token heads add; out, may be absent
+};
+
+// Forward and backward of the training loss in one call: mean cross entropy in nats, plus mtp_weight times
+// the mean of the multi-token heads' losses.
+template <typename T>
+void LossAndGradient(Arena& arena, const ModelConfig& config, const LossAndGradientArgs<T>& args);
 
 // Cross entropy of each target in nats, of hidden states [rows, dim]; losses: [rows]; out.
 template <typename T>

@@ -61,8 +61,13 @@ double LossAndGradients(const ModelConfig& config, Placed<T>& placed, const Host
                         const HostTensor<int32_t>& targets, std::vector<NamedTensor>* gradients) {
   Tensor<Accum<T>> loss = placed.state.template New<Accum<T>>({1});
   Tensor<Accum<T>> total = placed.state.template New<Accum<T>>({1});
-  LossAndGradient<T>(placed.work, config, placed.weights, Upload(placed.state, ids),
-                     Upload(placed.state, targets), 1, placed.grad, loss, total);
+  LossAndGradient<T>(placed.work, config,
+                     {.weights = placed.weights,
+                      .ids = Upload(placed.state, ids),
+                      .targets = Upload(placed.state, targets),
+                      .grad = placed.grad,
+                      .loss = loss,
+                      .total_loss = total});
   *gradients = ExportWeights<Accum<T>>(placed.state, config, placed.grad);
   return Download(placed.state, total)[0];
 }
@@ -146,8 +151,12 @@ void CheckFullModel(const Device& device, Bars bars) {
   const HostTensor<int32_t> ids = Tokens(golden.Ids("input_ids"), 1),
                             targets = Tokens(golden.Ids("target_ids"), 1);
   Tensor<float> loss = master.state.New<float>({1});
-  LossAndGradient<T>(master.work, golden.config, weights, Upload(master.state, ids),
-                     Upload(master.state, targets), 1, master.grad, loss);
+  LossAndGradient<T>(master.work, golden.config,
+                     {.weights = weights,
+                      .ids = Upload(master.state, ids),
+                      .targets = Upload(master.state, targets),
+                      .grad = master.grad,
+                      .loss = loss});
   EXPECT_NEAR(Download(master.state, loss)[0], golden.Values("loss")[0], bars.loss) << device.name();
   double largest = 0;
   for (const auto& [name, tensor] : golden.tensors) {
@@ -199,8 +208,13 @@ std::vector<NamedTensor> GradientsOf(const Device& device, const ModelConfig& co
                         targets = Upload(placed.state, RandomIds({batch, time}, 2, 0, config.vocab));
   const Tensor<float> loss = placed.state.New<float>({1});
   for (int64_t first = 0; first < batch; first += at_once) {
-    LossAndGradient<T>(placed.work, config, weights, ids.Slice(first, at_once), targets.Slice(first, at_once),
-                       static_cast<float>(at_once) / static_cast<float>(batch), placed.grad, loss);
+    LossAndGradient<T>(placed.work, config,
+                       {.weights = weights,
+                        .ids = ids.Slice(first, at_once),
+                        .targets = targets.Slice(first, at_once),
+                        .loss_scale = static_cast<float>(at_once) / static_cast<float>(batch),
+                        .grad = placed.grad,
+                        .loss = loss});
   }
   return ExportWeights<float>(placed.state, config, placed.grad);
 }
@@ -261,8 +275,13 @@ Draw AnyDraw() {
 double TotalLoss(const Draw& draw, Placed<double>& placed) {
   Tensor<double> loss = placed.state.New<double>({1}), total = placed.state.New<double>({1});
   ModelWeights<double> ignored = NewWeights<double>(placed.state, draw.config);
-  LossAndGradient<double>(placed.work, draw.config, placed.weights, Upload(placed.state, draw.ids),
-                          Upload(placed.state, draw.targets), 1, ignored, loss, total);
+  LossAndGradient<double>(placed.work, draw.config,
+                          {.weights = placed.weights,
+                           .ids = Upload(placed.state, draw.ids),
+                           .targets = Upload(placed.state, draw.targets),
+                           .grad = ignored,
+                           .loss = loss,
+                           .total_loss = total});
   return total[0];
 }
 
@@ -346,8 +365,12 @@ RC_GTEST_PROP(LanguageModelTest, ALoopedModelIsOneWhoseLayersShareWeights, ()) {
   const auto loss_of = [&](const ModelConfig& config, const ModelWeights<double>& weights,
                            ModelWeights<double>& grad) {
     Tensor<double> loss = placed.state.New<double>({1});
-    LossAndGradient<double>(placed.work, config, weights, Upload(placed.state, draw.ids),
-                            Upload(placed.state, draw.targets), 1, grad, loss);
+    LossAndGradient<double>(placed.work, config,
+                            {.weights = weights,
+                             .ids = Upload(placed.state, draw.ids),
+                             .targets = Upload(placed.state, draw.targets),
+                             .grad = grad,
+                             .loss = loss});
     return loss[0];
   };
   RC_ASSERT(loss_of(looped, placed.weights, placed.grad) ==
@@ -409,8 +432,12 @@ RC_GTEST_PROP(LanguageModelTest, KeepingNothingForBackwardChangesNoLoss, ()) {
   double sum = 0;
   for (double loss : Losses(draw, draw.ids)) sum += loss;
   Tensor<double> loss = placed.state.New<double>({1});
-  LossAndGradient<double>(placed.work, draw.config, placed.weights, Upload(placed.state, draw.ids),
-                          Upload(placed.state, draw.targets), 1, placed.grad, loss);
+  LossAndGradient<double>(placed.work, draw.config,
+                          {.weights = placed.weights,
+                           .ids = Upload(placed.state, draw.ids),
+                           .targets = Upload(placed.state, draw.targets),
+                           .grad = placed.grad,
+                           .loss = loss});
   RC_ASSERT(std::abs(sum / static_cast<double>(draw.ids.size()) - loss[0]) <=
             1e-12 * std::max(1.0, std::abs(sum)));
 }
@@ -571,7 +598,8 @@ std::vector<OpCall> OpsOfAPass(Arena& arena, const ModelConfig& config, Shape sh
   const Tensor<float> loss = arena.New<float>({1});
   OpList list;
   const ObservedOps observed(&list);
-  LossAndGradient<float>(arena, config, weights, ids, ids, 1, grad, loss);
+  LossAndGradient<float>(arena, config,
+                         {.weights = weights, .ids = ids, .targets = ids, .grad = grad, .loss = loss});
   return list.calls;
 }
 

@@ -71,31 +71,31 @@ MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config) {
 }
 
 template <typename T, typename W>
-void MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
-                  Tensor<const T> input, int64_t batch, int64_t time, const ResidualNormArgs<T>& step,
-                  MambaSaved<T>* saved, const MambaOptions<T>& options) {
-  const int64_t rows = batch * time, inner = config.inner();
+void MambaForward(Arena& arena, const ModelConfig& config, const MambaArgs<T, W>& args,
+                  MambaSaved<T>* saved) {
+  const MambaWeights<W>& weights = args.weights;
+  const int64_t batch = args.batch, time = args.time, rows = batch * time, inner = config.inner();
   saved->xz = arena.New<T>({rows, 2 * inner});
   saved->conv = arena.New<T>({batch, time, inner});
   saved->dbc = arena.New<T>({rows, config.dt_rank + 2 * config.state});
   saved->delta = arena.New<T>({batch, time, inner});
   saved->y = arena.New<T>({batch, time, inner});
-  if (options.keep) saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
+  if (args.keep) saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
 
-  MatmulForward<T, W>(arena, {.x = input, .weight = weights.in_proj, .y = saved->xz});
+  MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.in_proj, .y = saved->xz});
   CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);
-  if (options.before != nullptr) conv.tail = options.before->tail;
-  if (options.after != nullptr) conv.final_tail = options.after->tail;
+  if (args.before != nullptr) conv.tail = args.before->tail;
+  if (args.after != nullptr) conv.final_tail = args.after->tail;
   CausalConvForward<T>(arena, conv);
   MatmulForward<T, W>(arena, {.x = saved->conv, .weight = weights.x_proj, .y = saved->dbc});
   const Parts<T> parts(config, saved->dbc);
   MatmulForward<T, W>(arena, {.x = parts.step, .weight = weights.dt_proj, .y = saved->delta});
   SelectiveScanArgs<T> scan = ScanArgs(config, weights, *saved);
-  if (options.before != nullptr) scan.initial_state = options.before->scan;
-  if (options.after != nullptr) scan.final_state = options.after->scan;
+  if (args.before != nullptr) scan.initial_state = args.before->scan;
+  if (args.after != nullptr) scan.final_state = args.after->scan;
   SelectiveScanForward<T>(arena, scan);
   MatmulThenResidualNorm<T, W>(
-      arena, {.x = saved->y.Reshaped({rows, inner}), .weight = weights.out_proj, .step = step});
+      arena, {.x = saved->y.Reshaped({rows, inner}), .weight = weights.out_proj, .step = args.step});
 }
 
 template <typename T>
@@ -143,18 +143,15 @@ void MambaBackward(Arena& arena, const ModelConfig& config, const MambaGradArgs<
       arena, {.dy = dxz, .x = args.input, .weight = weights.in_proj, .dweight = grad.in_proj}, args.dinput);
 }
 
-#define HM11_INSTANTIATE(T)                                                                             \
-  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                                  \
-  template void MambaForward<T, T>(Arena&, const ModelConfig&, const MambaWeights<T>&, Tensor<const T>, \
-                                   int64_t, int64_t, const ResidualNormArgs<T>&, MambaSaved<T>*,        \
-                                   const MambaOptions<T>&);                                             \
+#define HM11_INSTANTIATE(T)                                                                          \
+  template MambaState<T> NewMambaState<T>(Arena&, const ModelConfig&);                               \
+  template void MambaForward<T, T>(Arena&, const ModelConfig&, const MambaArgs<T>&, MambaSaved<T>*); \
   template void MambaBackward<T>(Arena&, const ModelConfig&, const MambaGradArgs<T>&);
 HM11_INSTANTIATE(double)
 HM11_INSTANTIATE(float)
 HM11_INSTANTIATE(Bf16)
 #undef HM11_INSTANTIATE
-template void MambaForward<float, Fp16>(Arena&, const ModelConfig&, const MambaWeights<Fp16>&,
-                                        Tensor<const float>, int64_t, int64_t, const ResidualNormArgs<float>&,
-                                        MambaSaved<float>*, const MambaOptions<float>&);
+template void MambaForward<float, Fp16>(Arena&, const ModelConfig&, const MambaArgs<float, Fp16>&,
+                                        MambaSaved<float>*);
 
 }  // namespace hm11

@@ -39,19 +39,20 @@ struct MambaState {
 template <typename T>
 MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config);
 
-template <typename T>
-struct MambaOptions {
+// W: what the matrices are stored in, T but for a single token.
+template <typename T, typename W = T>
+struct MambaArgs {
+  const MambaWeights<W>& weights;
+  Tensor<const T> input;  // [batch * time, dim]
+  int64_t batch = 0, time = 0;
+  const ResidualNormArgs<T>& step;        // the output is its branch
   bool keep = true;                       // whether a backward pass will follow
   const MambaState<T>* before = nullptr;  // null: the sequence begins
   MambaState<T>* after = nullptr;         // if not null: the state after the last token, in other memory; out
 };
 
-// input: [batch * time, dim]; the output is the branch of `step`. W: what the matrices are stored in, T but
-// for a single token.
 template <typename T, typename W = T>
-void MambaForward(Arena& arena, const ModelConfig& config, const MambaWeights<W>& weights,
-                  Tensor<const T> input, int64_t batch, int64_t time, const ResidualNormArgs<T>& step,
-                  MambaSaved<T>* saved, const MambaOptions<T>& options = {});
+void MambaForward(Arena& arena, const ModelConfig& config, const MambaArgs<T, W>& args, MambaSaved<T>* saved);
 
 // Operands of backward, which is only for sequences that began in forward.
 template <typename T>

@@ -58,16 +58,11 @@ void Run(benchmark::State& state, const Device& device, bool backward) {
   SetThroughput(state, static_cast<double>(bytes) / 2, (backward ? 5 : 2) * product);
 }
 
-void RunOnDevice(benchmark::State& state, bool backward) {
-  const Device device = BenchmarkDevice();
-  if (device.is_cuda()) {
-    Run<Bf16>(state, device, backward);
-  } else {
-    Run<float>(state, device, backward);
-  }
+void RunAttention(benchmark::State& state, bool backward) {
+  OnDevice([&]<typename T>(T) { Run<T>(state, BenchmarkDevice(), backward); });
 }
-void BM_AttentionForward(benchmark::State& state) { RunOnDevice(state, false); }
-void BM_AttentionBackward(benchmark::State& state) { RunOnDevice(state, true); }
+void BM_AttentionForward(benchmark::State& state) { RunAttention(state, false); }
+void BM_AttentionBackward(benchmark::State& state) { RunAttention(state, true); }
 
 void Shapes(benchmark::internal::Benchmark* benchmark) {
   benchmark->ArgNames({"batch", "time", "kernel"})->UseManualTime()->Unit(benchmark::kMicrosecond);

@@ -80,6 +80,36 @@ __device__ __forceinline__ void CopyNumbers(const float* numbers, int first, int
   if (t < kMoving) CopyAsync4(to + t * 4, numbers + (first + t < time ? first + t : 0), first + t < time);
 }
 
+// Keys and values of a head as the moving side: two stages of a tile each.
+template <int kHeadDim>
+struct MovingKeys {
+  static constexpr uint32_t kTile = TileBytes<kHeadDim>(kMoving), kStage = 2 * kTile;
+
+  const Bf16 *k, *v;
+  int64_t stride;
+  int time;
+
+  __device__ __forceinline__ MovingKeys(const Bf16* keys, const Bf16* values, const Sizes& sizes, int b,
+                                        int kv_head)
+      : k(keys + sizes.Key<kHeadDim>(b, kv_head)),
+        v(values + sizes.Key<kHeadDim>(b, kv_head)),
+        stride(int64_t{sizes.kv_heads} * kHeadDim),
+        time(sizes.time) {}
+  // That of the tile which begins at `key`, and that of the next.
+  __device__ __forceinline__ uint32_t Stage(uint32_t stages, int key) const {
+    return stages + key / kMoving % 2 * kStage;
+  }
+  __device__ __forceinline__ uint32_t NextStage(uint32_t stages, int key) const {
+    return stages + (key / kMoving + 1) % 2 * kStage;
+  }
+  // Starts copying that tile, in one group with all that was asked for before.
+  __device__ __forceinline__ void Copy(int key, uint32_t stage) const {
+    CopyTile<kHeadDim, kMoving>(k, stride, key, time, stage);
+    CopyTile<kHeadDim, kMoving>(v, stride, key, time, stage + kTile);
+    CommitCopies();
+  }
+};
+
 // Fragment of rows [row, row + 16), channels [16 step, 16 step + 16): the first operand of a product.
 template <int kHeadDim>
 __device__ __forceinline__ void LoadRows(uint32_t (&to)[4], uint32_t tile, int row, int step) {
@@ -209,6 +239,16 @@ __device__ __forceinline__ void StoreResult(const Result<kHeadDim>& result,
           *reinterpret_cast<const uint4*>(staging + Swizzled<kHeadDim>(row, chunk));
     }
   }
+}
+
+// The same with one factor.
+template <int kHeadDim>
+__device__ __forceinline__ void StoreScaled(const Result<kHeadDim>& result, float scale, char* staging,
+                                            int warp_row, Bf16* head, int64_t stride, int first, int time) {
+  float factor[kRowTiles<kHeadDim>][2];
+#pragma unroll
+  for (int r = 0; r < kRowTiles<kHeadDim>; ++r) factor[r][0] = factor[r][1] = scale;
+  StoreResult<kHeadDim>(result, factor, staging, warp_row, head, stride, first, time);
 }
 
 // Sets scores of keys behind their query to `value`. Rows are queries from `query`, columns keys from `key`.

@@ -157,29 +157,35 @@ __device__ inline void BackwardScores(const BackwardTiles& tiles, const float* l
   }
 }
 
+// What both kernels of the backward pass read.
+template <typename T>
+struct GradOperands {
+  const T *q, *k, *v, *dy;
+  const float *log_sum_exp, *delta;
+};
+
 // Block (key tile, kv head, batch row): sums over the query heads that read the kv head and over query tiles,
 // in that order.
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    SimpleKeyGradientKernel(const T* q, const T* k, const T* v, const T* dy, const float* log_sum_exp,
-                            const float* delta, T* dk, T* dv, const Sizes sizes) {
+    SimpleKeyGradientKernel(const GradOperands<T> p, T* dk, T* dv, const Sizes sizes) {
   const int b = blockIdx.z, kv_head = blockIdx.y, key = blockIdx.x * kTile;
   const int group = sizes.heads / sizes.kv_heads;
   const int row0 = threadIdx.x / 32 * kRows, stride = sizes.tile_stride();
   float* shared = reinterpret_cast<float*>(DynamicShared());
   const BackwardTiles tiles(shared, stride);
-  LoadTile(k, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.k);
-  LoadTile(v, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.v);
+  LoadTile(p.k, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.k);
+  LoadTile(p.v, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.v);
 
   float dk_sums[kRows][kChannels] = {}, dv_sums[kRows][kChannels] = {};
   for (int h = kv_head * group; h < (kv_head + 1) * group; ++h) {
     for (int first = key; first < sizes.time; first += kTile) {
       __syncthreads();
-      LoadTile(q, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.q);
-      LoadTile(dy, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.dy);
+      LoadTile(p.q, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.q);
+      LoadTile(p.dy, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.dy);
       __syncthreads();
-      BackwardScores(tiles, log_sum_exp, delta, (int64_t{b} * sizes.heads + h) * sizes.time + first, first,
-                     key, sizes);
+      BackwardScores(tiles, p.log_sum_exp, p.delta, (int64_t{b} * sizes.heads + h) * sizes.time + first,
+                     first, key, sizes);
       __syncthreads();
 #pragma unroll
       for (int r = 0; r < kRows; ++r) {
@@ -203,24 +209,23 @@ __global__ void __launch_bounds__(kThreads)
 // Block (query tile, head, batch row).
 template <typename T>
 __global__ void __launch_bounds__(kThreads)
-    SimpleQueryGradientKernel(const T* q, const T* k, const T* v, const T* dy, const float* log_sum_exp,
-                              const float* delta, T* dq, const Sizes sizes) {
+    SimpleQueryGradientKernel(const GradOperands<T> p, T* dq, const Sizes sizes) {
   const int b = blockIdx.z, h = blockIdx.y, first = blockIdx.x * kTile;
   const int kv_head = h / (sizes.heads / sizes.kv_heads);
   const int row0 = threadIdx.x / 32 * kRows, stride = sizes.tile_stride();
   float* shared = reinterpret_cast<float*>(DynamicShared());
   const BackwardTiles tiles(shared, stride);
-  LoadTile(q, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.q);
-  LoadTile(dy, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.dy);
+  LoadTile(p.q, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.q);
+  LoadTile(p.dy, sizes.QueryRow(b, first, h), sizes.heads, first, sizes, tiles.dy);
 
   float dq_sums[kRows][kChannels] = {};
   for (int key = 0; key < first + kTile && key < sizes.time; key += kTile) {
     __syncthreads();
-    LoadTile(k, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.k);
-    LoadTile(v, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.v);
+    LoadTile(p.k, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.k);
+    LoadTile(p.v, sizes.KeyRow(b, key, kv_head), sizes.kv_heads, key, sizes, tiles.v);
     __syncthreads();
-    BackwardScores(tiles, log_sum_exp, delta, (int64_t{b} * sizes.heads + h) * sizes.time + first, first, key,
-                   sizes);
+    BackwardScores(tiles, p.log_sum_exp, p.delta, (int64_t{b} * sizes.heads + h) * sizes.time + first, first,
+                   key, sizes);
     __syncwarp();  // A warp reads the rows of ds that it wrote.
 #pragma unroll
     for (int r = 0; r < kRows; ++r) {
@@ -273,14 +278,14 @@ void SimpleAttentionBackward(const Device& device, const AttentionGradArgs<T>& a
   const AttentionArgs<T>& x = args.forward;
   const Sizes sizes = SizesOf(x);
   const int64_t shared_bytes = BackwardSharedBytes(sizes.head_dim), batch = x.q.dim(0);
+  const GradOperands<T> operands = {x.q.data(),     x.k.data(),           x.v.data(),
+                                    args.dy.data(), x.log_sum_exp.data(), delta.data()};
   Launch(device,
          {.blocks = Blocks(sizes, sizes.kv_heads, batch), .threads = kThreads, .shared_bytes = shared_bytes},
-         SimpleKeyGradientKernel<T>, x.q.data(), x.k.data(), x.v.data(), args.dy.data(), x.log_sum_exp.data(),
-         delta.data(), args.dk.data(), args.dv.data(), sizes);
+         SimpleKeyGradientKernel<T>, operands, args.dk.data(), args.dv.data(), sizes);
   Launch(device,
          {.blocks = Blocks(sizes, sizes.heads, batch), .threads = kThreads, .shared_bytes = shared_bytes},
-         SimpleQueryGradientKernel<T>, x.q.data(), x.k.data(), x.v.data(), args.dy.data(),
-         x.log_sum_exp.data(), delta.data(), args.dq.data(), sizes);
+         SimpleQueryGradientKernel<T>, operands, args.dq.data(), sizes);
 }
 
 #define HM11_INSTANTIATE(T)                                                     \

@@ -64,16 +64,6 @@ struct Bench {
   }
 };
 
-// Runs `run` in the type of the device: F is called with Bf16() on a GPU, float() on the CPU.
-template <typename F>
-void OnDevice(F&& run) {
-  if (BenchmarkDevice().is_cuda()) {
-    run(Bf16());
-  } else {
-    run(float());
-  }
-}
-
 // The step between two layers: x + branch (+ skip), mixed with x0 (or not), normed.
 template <typename T>
 struct ResidualNormOperands {

@@ -7,6 +7,7 @@
 #include "ops/attention_heads.h"
 #include "ops/heads_product.h"
 #include "ops/matmul.h"
+#include "ops/tuned_benchmark.h"
 #include "testing/device_benchmark.h"
 
 namespace hm11 {
@@ -35,8 +36,7 @@ void Time(benchmark::State& state, const Device& device, int64_t batch, int64_t 
   }
   AttentionHeadsArgs<T> heads = args.heads;
   heads.qkv = args.qkv;
-  TuneMatmuls(device, true);
-  TimeOnDevice(state, device, [&](int64_t) {
+  TimeTunedOnDevice(state, device, [&](int64_t) {
     if (apart) {
       MatmulForward<T>(arena, {.x = args.x, .weight = args.weight, .y = args.qkv});
       AttentionHeadsForward<T>(arena, heads);
@@ -44,7 +44,6 @@ void Time(benchmark::State& state, const Device& device, int64_t batch, int64_t 
       MatmulThenAttentionHeads<T>(arena, args);
     }
   });
-  TuneMatmuls(device, false);
   SetThroughput(state, 0, 2.0 * static_cast<double>(rows * kWidth * kIn));
 }
 

@@ -124,6 +124,13 @@ __device__ __forceinline__ void WaitBarrier(uint32_t barrier, uint32_t parity) {
       "r"(parity)
       : "memory");
 }
+// Where a ring of stages, each with a barrier, is at the `index`th stage of all: a stage, the parity of its phase.
+template <int kStages>
+struct RingPlace {
+  int index = 0;
+  __device__ int stage() const { return index % kStages; }
+  __device__ uint32_t parity() const { return index / kStages & 1; }
+};
 // All `threads` of those that name barrier `id` (1 to 15) wait for each other.
 __device__ __forceinline__ void SyncThreads(int id, int threads) {
   asm volatile("bar.sync %0, %1;" ::"r"(id), "r"(threads) : "memory");
@@ -209,6 +216,14 @@ __device__ __forceinline__ void WaitForStores() {
   asm volatile("cp.async.bulk.wait_group.read %0;" ::"n"(kPending) : "memory");
 }
 
+__device__ __forceinline__ float LoadShared(uint32_t address) {
+  float value;
+  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
+  return value;
+}
+__device__ __forceinline__ void StoreShared(uint32_t address, float value) {
+  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
+}
 // Four 8x8 matrices to shared memory, as LoadMatrices has them.
 __device__ __forceinline__ void StoreMatrices(uint32_t row_address, const uint32_t (&from)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address),
@@ -277,31 +292,57 @@ __device__ __forceinline__ void KeepUntilHere(Rows64& rows) {
   }
 }
 
-#define HM_PRODUCT_REGISTERS(c)                                                                            \
-  "+f"(c[0][0]), "+f"(c[0][1]), "+f"(c[0][2]), "+f"(c[0][3]), "+f"(c[1][0]), "+f"(c[1][1]), "+f"(c[1][2]), \
-      "+f"(c[1][3]), "+f"(c[2][0]), "+f"(c[2][1]), "+f"(c[2][2]), "+f"(c[2][3]), "+f"(c[3][0]),            \
-      "+f"(c[3][1]), "+f"(c[3][2]), "+f"(c[3][3]), "+f"(c[4][0]), "+f"(c[4][1]), "+f"(c[4][2]),            \
-      "+f"(c[4][3]), "+f"(c[5][0]), "+f"(c[5][1]), "+f"(c[5][2]), "+f"(c[5][3]), "+f"(c[6][0]),            \
-      "+f"(c[6][1]), "+f"(c[6][2]), "+f"(c[6][3]), "+f"(c[7][0]), "+f"(c[7][1]), "+f"(c[7][2]),            \
-      "+f"(c[7][3])
-#define HM_PRODUCT_TEXT                                                                             \
-  "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, "  \
-  "%10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, " \
-  "%29, %30, %31}, "
+// The sums of a product of 32, 64... columns, as an instruction's text and as its operands in the array c.
+#define HM_SUMS_TEXT_32 "%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15"
+#define HM_SUMS_TEXT_64 \
+  HM_SUMS_TEXT_32 ", %16, %17, %18, %19, %20, %21, %22, %23, %24, %25, %26, %27, %28, %29, %30, %31"
+#define HM_SUMS_TEXT_96 \
+  HM_SUMS_TEXT_64 ", %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, %42, %43, %44, %45, %46, %47"
+#define HM_SUMS_TEXT_128 \
+  HM_SUMS_TEXT_96 ", %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, %62, %63"
+#define HM_SUMS_TEXT_256                                                                              \
+  HM_SUMS_TEXT_128                                                                                    \
+  ", %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, %82, " \
+  "%83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, " \
+  "%102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, "  \
+  "%118, %119, %120, %121, %122, %123, %124, %125, %126, %127"
+#define HM_SUMS_8(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
+#define HM_SUMS_32(n) HM_SUMS_8(n), HM_SUMS_8(n + 1), HM_SUMS_8(n + 2), HM_SUMS_8(n + 3)
+#define HM_SUMS_64(n) HM_SUMS_32(n), HM_SUMS_32(n + 4)
+#define HM_SUMS_96(n) HM_SUMS_64(n), HM_SUMS_32(n + 8)
+#define HM_SUMS_128(n) HM_SUMS_64(n), HM_SUMS_64(n + 8)
+#define HM_SUMS_256(n) HM_SUMS_128(n), HM_SUMS_128(n + 16)
+
+// c = a b (+ c if `add`) for 16 terms, of as many columns as c has. The summed axis goes along an operand's
+// rows, or, when transposed, down its columns. `a_at`... are the operands' numbers, behind those of the sums.
+#define HM_MULTIPLY_16(columns, a_at, b_at, add_at, a_transposed_at, b_transposed_at)                        \
+  template <bool kATransposed, bool kBTransposed>                                                            \
+  __device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, float(&c)[columns / 8][4]) {  \
+    asm volatile(                                                                                            \
+        "{\n"                                                                                                \
+        ".reg .pred add;\n"                                                                                  \
+        "setp.ne.b32 add, %" #add_at                                                                         \
+        ", 0;\n"                                                                                             \
+        "wgmma.mma_async.sync.aligned.m64n" #columns "k16.f32.bf16.bf16 {" HM_SUMS_TEXT_##columns            \
+        "}, %" #a_at ", %" #b_at ", add, 1, 1, %" #a_transposed_at ", %" #b_transposed_at                    \
+        ";\n"                                                                                                \
+        "}"                                                                                                  \
+        : HM_SUMS_##columns(0)                                                                               \
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kATransposed ? 1 : 0), "n"(kBTransposed ? 1 : 0)); \
+  }
+HM_MULTIPLY_16(32, 16, 17, 18, 19, 20)
+HM_MULTIPLY_16(64, 32, 33, 34, 35, 36)
+HM_MULTIPLY_16(96, 48, 49, 50, 51, 52)
+HM_MULTIPLY_16(128, 64, 65, 66, 67, 68)
+HM_MULTIPLY_16(256, 128, 129, 130, 131, 132)
+#undef HM_MULTIPLY_16
 
 // c = a b^T (+ c with kAdd): both tiles, summed over their columns.
 template <bool kAdd>
 __device__ __forceinline__ void MultiplyTiles(uint32_t a, uint32_t b, Product64& c) {
 #pragma unroll
   for (int step = 0; step < kTileCols / 16; ++step) {  // 16 columns are 32 bytes.
-    asm volatile(
-        "{\n"
-        ".reg .pred add;\n"
-        "setp.ne.b32 add, %34, 0;\n" HM_PRODUCT_TEXT
-        "%32, %33, add, 1, 1, 0, 0;\n"
-        "}"
-        : HM_PRODUCT_REGISTERS(c)
-        : "l"(Operand(a, 2 * step)), "l"(Operand(b, 2 * step)), "r"(static_cast<int>(kAdd || step > 0)));
+    Multiply16<false, false>(Operand(a, 2 * step), Operand(b, 2 * step), kAdd || step > 0, c);
   }
 }
 
@@ -312,16 +353,26 @@ __device__ __forceinline__ void AddRowsTimesTile(const Rows64& a, uint32_t b, Pr
     asm volatile(
         "{\n"
         ".reg .pred add;\n"
-        "setp.ne.b32 add, 1, 0;\n" HM_PRODUCT_TEXT
-        "{%32, %33, %34, %35}, %36, add, 1, 1, 1;\n"
+        "setp.ne.b32 add, 1, 0;\n"
+        "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 {" HM_SUMS_TEXT_64
+        "}, {%32, %33, %34, %35}, %36, add, 1, 1, 1;\n"
         "}"
-        : HM_PRODUCT_REGISTERS(c)
+        : HM_SUMS_64(0)
         : "r"(a[step][0]), "r"(a[step][1]), "r"(a[step][2]), "r"(a[step][3]), "l"(Operand(b, 128 * step)));
   }
 }
 
-#undef HM_PRODUCT_REGISTERS
-#undef HM_PRODUCT_TEXT
+#undef HM_SUMS_TEXT_32
+#undef HM_SUMS_TEXT_64
+#undef HM_SUMS_TEXT_96
+#undef HM_SUMS_TEXT_128
+#undef HM_SUMS_TEXT_256
+#undef HM_SUMS_8
+#undef HM_SUMS_32
+#undef HM_SUMS_64
+#undef HM_SUMS_96
+#undef HM_SUMS_128
+#undef HM_SUMS_256
 
 }  // namespace hm11::cuda
 

@@ -4,6 +4,7 @@
 #include <benchmark/benchmark.h>
 
 #include "ops/matmul.h"
+#include "ops/tuned_benchmark.h"
 #include "testing/device_benchmark.h"
 
 namespace hm11 {
@@ -23,8 +24,7 @@ void Run(benchmark::State& state, const Device& device, int64_t rows, Pass pass)
   FillRandom(device, x);
   FillRandom(device, y);
   FillRandom(device, weight);
-  TuneMatmuls(device, true);
-  TimeOnDevice(state, device, [&](int64_t i) {
+  TimeTunedOnDevice(state, device, [&](int64_t i) {
     const Tensor<T> x_i = x.Slice(i % rotations, 1), y_i = y.Slice(i % rotations, 1);
     if (pass == Pass::kForward) {
       MatmulForward<T>(arena, {.x = x_i, .weight = weight, .y = y_i});
@@ -34,22 +34,17 @@ void Run(benchmark::State& state, const Device& device, int64_t rows, Pass pass)
       MatmulBackward<T>(arena, {.dy = y_i, .x = x_i, .dweight = dweight});
     }
   });
-  TuneMatmuls(device, false);
   SetThroughput(state, static_cast<double>(bytes), 2.0 * static_cast<double>(rows * in * out));
 }
 
-void RunOnDevice(benchmark::State& state, Pass pass) {
+void RunPass(benchmark::State& state, Pass pass) {
   const Device device = BenchmarkDevice();
-  if (device.is_cuda()) {
-    Run<Bf16>(state, device, 98304, pass);
-  } else {
-    Run<float>(state, device, 512, pass);
-  }
+  OnDevice([&]<typename T>(T) { Run<T>(state, device, device.is_cuda() ? 98304 : 512, pass); });
 }
 
-void BM_MatmulForward(benchmark::State& state) { RunOnDevice(state, Pass::kForward); }
-void BM_MatmulInputGradient(benchmark::State& state) { RunOnDevice(state, Pass::kInputGradient); }
-void BM_MatmulWeightGradient(benchmark::State& state) { RunOnDevice(state, Pass::kWeightGradient); }
+void BM_MatmulForward(benchmark::State& state) { RunPass(state, Pass::kForward); }
+void BM_MatmulInputGradient(benchmark::State& state) { RunPass(state, Pass::kInputGradient); }
+void BM_MatmulWeightGradient(benchmark::State& state) { RunPass(state, Pass::kWeightGradient); }
 
 void ModelShapes(benchmark::internal::Benchmark* benchmark) {
   benchmark->ArgNames({"in", "out"})->UseManualTime()->Unit(benchmark::kMicrosecond);
@@ -76,20 +71,13 @@ void RunBatched(benchmark::State& state, const Device& device) {
   Arena arena(device, bytes + 4096);
   const Tensor<T> a = arena.New<T>({batch, rows, inner}), c = arena.New<T>({batch, rows, rows});
   FillRandom(device, a);
-  TuneMatmuls(device, true);
-  TimeOnDevice(state, device,
-               [&](int64_t) { BatchedMatmul<T>(arena, {.a = a, .b = a, .transpose_b = true, .c = c}); });
-  TuneMatmuls(device, false);
+  TimeTunedOnDevice(state, device,
+                    [&](int64_t) { BatchedMatmul<T>(arena, {.a = a, .b = a, .transpose_b = true, .c = c}); });
   SetThroughput(state, static_cast<double>(bytes), 2.0 * static_cast<double>(batch * rows * rows * inner));
 }
 
 void BM_BatchedMatmul(benchmark::State& state) {
-  const Device device = BenchmarkDevice();
-  if (device.is_cuda()) {
-    RunBatched<Bf16>(state, device);
-  } else {
-    RunBatched<float>(state, device);
-  }
+  OnDevice([&]<typename T>(T) { RunBatched<T>(state, BenchmarkDevice()); });
 }
 BENCHMARK(BM_BatchedMatmul)
     ->ArgNames({"batch", "rows", "inner"})

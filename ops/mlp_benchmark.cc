@@ -6,6 +6,7 @@
 
 #include "ops/matmul.h"
 #include "ops/mlp.h"
+#include "ops/tuned_benchmark.h"
 #include "testing/device_benchmark.h"
 
 namespace hm11 {
@@ -39,38 +40,31 @@ struct Bench {
 };
 
 template <typename F>
-void OnDevice(benchmark::State& state, double operations_a_weight, F&& run) {
+void TimeBench(benchmark::State& state, double operations_a_weight, F&& run) {
   const Device device = BenchmarkDevice();
   const int64_t dim = state.range(0), width = state.range(1);
   const int64_t rows = device.is_cuda() ? 65536 : 512;
-  const auto time = [&](auto number) {
-    Bench<decltype(number)> bench(device, rows, dim, width);
-    TuneMatmuls(device, true);
-    TimeOnDevice(state, device, [&](int64_t) { run(bench); });
-    TuneMatmuls(device, false);
-  };
-  if (device.is_cuda()) {
-    time(Bf16());
-  } else {
-    time(float());
-  }
+  OnDevice([&]<typename T>(T) {
+    Bench<T> bench(device, rows, dim, width);
+    TimeTunedOnDevice(state, device, [&](int64_t) { run(bench); });
+  });
   SetThroughput(state, 0, operations_a_weight * static_cast<double>(rows * dim * width));
 }
 
 void BM_MlpForward(benchmark::State& state) {
-  OnDevice(state, 4, [](auto& b) { MlpForward(b.arena, b.args); });
+  TimeBench(state, 4, [](auto& b) { MlpForward(b.arena, b.args); });
 }
 void BM_ProductsOfForward(benchmark::State& state) {
-  OnDevice(state, 4, []<typename T>(Bench<T>& b) {
+  TimeBench(state, 4, []<typename T>(Bench<T>& b) {
     MatmulForward<T>(b.arena, {.x = b.args.x, .weight = b.args.up, .y = b.args.activated});
     MatmulForward<T>(b.arena, {.x = b.args.activated, .weight = b.args.down, .y = b.args.y});
   });
 }
 void BM_MlpBackward(benchmark::State& state) {
-  OnDevice(state, 8, [](auto& b) { MlpBackward(b.arena, b.grad); });
+  TimeBench(state, 8, [](auto& b) { MlpBackward(b.arena, b.grad); });
 }
 void BM_ProductsOfBackward(benchmark::State& state) {
-  OnDevice(state, 8, []<typename T>(Bench<T>& b) {
+  TimeBench(state, 8, []<typename T>(Bench<T>& b) {
     MatmulBackward<T>(
         b.arena,
         {.dy = b.grad.dy, .x = b.args.activated, .weight = b.args.down, .dx = b.dh, .dweight = b.grad.ddown});

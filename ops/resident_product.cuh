@@ -96,27 +96,6 @@ struct Shared {
 
 // ---- Products of 64 x 128 sums.
 
-#define HM_SUMS(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-
-// c = a b (+ c if `add`) for 16 terms.
-template <bool kTransposed>
-__device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sums& c) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %66, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n128k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63}, %64, %65, add, 1, 1, 0, %67;\n"
-      "}"
-      : HM_SUMS(0), HM_SUMS(1), HM_SUMS(2), HM_SUMS(3), HM_SUMS(4), HM_SUMS(5), HM_SUMS(6), HM_SUMS(7),
-        HM_SUMS(8), HM_SUMS(9), HM_SUMS(10), HM_SUMS(11), HM_SUMS(12), HM_SUMS(13), HM_SUMS(14), HM_SUMS(15)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kTransposed ? 1 : 0));
-}
-#undef HM_SUMS
-
 // One stage: 128 terms, of b those from 128 `k` on.
 template <bool kTransposed>
 __device__ __forceinline__ void MultiplyStage(const Shared& shared, int stage, int k, Sums& c) {
@@ -126,7 +105,7 @@ __device__ __forceinline__ void MultiplyStage(const Shared& shared, int stage, i
 #pragma unroll
     for (int step = 0; step < kTileCols / 16; ++step) {
       const uint64_t operand = kTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
-      Multiply16<kTransposed>(Operand(a, 2 * step), operand, k > 0 || half > 0 || step > 0, c);
+      Multiply16<false, kTransposed>(Operand(a, 2 * step), operand, k > 0 || half > 0 || step > 0, c);
     }
   }
 }
@@ -146,12 +125,7 @@ struct Work {
   __device__ int FirstCol() const { return pair * kPairCols + ClusterRank() * kBlockCols; }
 };
 
-// Where the ring is at the `index`th stage of all.
-struct Place {
-  int stage;
-  uint32_t parity;
-  __device__ explicit Place(int index) : stage(index % kStages), parity(index / kStages & 1) {}
-};
+using Place = RingPlace<kStages>;
 
 template <bool kTransposed>
 __device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shared, const TileMap& a_map,
@@ -174,10 +148,10 @@ __device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shar
   for (int tile = 0; work.Row(tile) < sizes.rows; ++tile) {
 #pragma unroll 1
     for (int k = 0; k < sizes.stages(); ++k, ++index) {
-      const Place place(index);
-      WaitBarrier(shared.StageEmpty(place.stage), place.parity ^ 1);
-      ArriveAndExpect(shared.StageFull(place.stage), Shared::kStageBytes);
-      CopyBoxTo(kBoth, shared.Stage(place.stage, rank), a_map, shared.StageFull(place.stage),
+      const Place place{index};
+      WaitBarrier(shared.StageEmpty(place.stage()), place.parity() ^ 1);
+      ArriveAndExpect(shared.StageFull(place.stage()), Shared::kStageBytes);
+      CopyBoxTo(kBoth, shared.Stage(place.stage(), rank), a_map, shared.StageFull(place.stage()),
                 k * kStageInner + rank * kTileCols, work.Row(tile));
     }
   }
@@ -195,19 +169,19 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& share
   if (tile > 0) WaitBarrier(shared.Turn(group), (tile - 1) / kGroups & 1);
 #pragma unroll 1
   for (int k = 0; k < stages; ++k) {
-    const Place place(tile * stages + k);
-    WaitBarrier(shared.StageFull(place.stage), place.parity);
+    const Place place{tile * stages + k};
+    WaitBarrier(shared.StageFull(place.stage()), place.parity());
     if (k == stages - 1 && lane == 0) Arrive(shared.Turn((group + 1) % kGroups));
     FenceProducts();
-    MultiplyStage<kTransposed>(shared, place.stage, k, c);
+    MultiplyStage<kTransposed>(shared, place.stage(), k, c);
     CommitProducts();
     if (k > 0) {
       WaitForProducts<1>(c);
-      release(Place(tile * stages + k - 1).stage);
+      release(Place{tile * stages + k - 1}.stage());
     }
   }
   WaitForProducts<0>(c);
-  release(Place(tile * stages + stages - 1).stage);
+  release(Place{tile * stages + stages - 1}.stage());
 }
 
 // The address of this lane's row of 8 numbers for LoadMatrices and StoreMatrices, of columns 8 n .. 8 n + 15

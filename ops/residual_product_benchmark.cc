@@ -7,6 +7,7 @@
 #include "ops/matmul.h"
 #include "ops/residual_norm.h"
 #include "ops/residual_product.h"
+#include "ops/tuned_benchmark.h"
 #include "testing/device_benchmark.h"
 
 namespace hm11 {
@@ -50,20 +51,13 @@ struct Bench {
 };
 
 template <typename F>
-void OnDevice(benchmark::State& state, bool mix, F&& run) {
+void TimeBench(benchmark::State& state, bool mix, F&& run) {
   const Device device = BenchmarkDevice();
   const int64_t dim = state.range(0), in = state.range(1), rows = device.is_cuda() ? 65536 : 512;
-  const auto time = [&](auto number) {
-    Bench<decltype(number)> bench(device, rows, dim, in, mix);
-    TuneMatmuls(device, true);
-    TimeOnDevice(state, device, [&](int64_t) { run(bench); });
-    TuneMatmuls(device, false);
-  };
-  if (device.is_cuda()) {
-    time(Bf16());
-  } else {
-    time(float());
-  }
+  OnDevice([&]<typename T>(T) {
+    Bench<T> bench(device, rows, dim, in, mix);
+    TimeTunedOnDevice(state, device, [&](int64_t) { run(bench); });
+  });
   SetThroughput(state, 0, 2.0 * static_cast<double>(rows * dim * in));
 }
 
@@ -91,28 +85,28 @@ void BackwardApart(Bench<T>& b) {
 }
 
 void BM_ToMlp(benchmark::State& state) {
-  OnDevice(state, false, [](auto& b) { Forward(b); });
+  TimeBench(state, false, [](auto& b) { Forward(b); });
 }
 void BM_ToMlpApart(benchmark::State& state) {
-  OnDevice(state, false, [](auto& b) { ForwardApart(b); });
+  TimeBench(state, false, [](auto& b) { ForwardApart(b); });
 }
 void BM_IntoLayer(benchmark::State& state) {
-  OnDevice(state, true, [](auto& b) { Forward(b); });
+  TimeBench(state, true, [](auto& b) { Forward(b); });
 }
 void BM_IntoLayerApart(benchmark::State& state) {
-  OnDevice(state, true, [](auto& b) { ForwardApart(b); });
+  TimeBench(state, true, [](auto& b) { ForwardApart(b); });
 }
 void BM_ToMlpBackward(benchmark::State& state) {
-  OnDevice(state, false, [](auto& b) { Backward(b); });
+  TimeBench(state, false, [](auto& b) { Backward(b); });
 }
 void BM_ToMlpBackwardApart(benchmark::State& state) {
-  OnDevice(state, false, [](auto& b) { BackwardApart(b); });
+  TimeBench(state, false, [](auto& b) { BackwardApart(b); });
 }
 void BM_IntoLayerBackward(benchmark::State& state) {
-  OnDevice(state, true, [](auto& b) { Backward(b); });
+  TimeBench(state, true, [](auto& b) { Backward(b); });
 }
 void BM_IntoLayerBackwardApart(benchmark::State& state) {
-  OnDevice(state, true, [](auto& b) { BackwardApart(b); });
+  TimeBench(state, true, [](auto& b) { BackwardApart(b); });
 }
 
 void Shapes(benchmark::internal::Benchmark* benchmark) {

@@ -112,7 +112,7 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, Warp& warp, Sums& c
 #pragma unroll
     for (int step = 0; step < kTileCols / 16; ++step) {
       const uint64_t operand = kTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
-      Multiply16<kTransposed>(Operand(a, 2 * step), operand, k > 0 || step > 0, c);
+      Multiply16<false, kTransposed>(Operand(a, 2 * step), operand, k > 0 || step > 0, c);
     }
     CommitProducts();
     if (k > 0) {
@@ -122,6 +122,28 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, Warp& warp, Sums& c
   }
   WaitForProducts<0>(c);
   warp.Release((warp.place.index - 1) % kStages);
+}
+
+// 16 columns of a pass, of which this lane has `col`, `col` + 1 and those 8 further on: their sums in c[0] and c[1].
+// `reads`: what is read of them, replaced by results.
+template <typename Pass, typename Epilogue>
+__device__ __forceinline__ void Apply16(Epilogue& epilogue, int col, float (*c)[4],
+                                        uint32_t (&reads)[kMaxReads][4]) {
+#pragma unroll
+  for (int right = 0; right < 2; ++right) {
+    const auto factors = Pass::Factors(epilogue, col + 8 * right);
+    float(&four)[4] = c[right];
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      const int m = 2 * right + half;
+      uint32_t pairs[kMaxReads];
+#pragma unroll
+      for (int i = 0; i < Pass::kReads; ++i) pairs[i] = reads[i][m];
+      Pass::Apply(epilogue, factors, half, four[2 * half], four[2 * half + 1], pairs);
+#pragma unroll
+      for (int i = 0; i < Pass::kResults; ++i) reads[Pass::PlaceOf(i)][m] = pairs[Pass::PlaceOf(i)];
+    }
+  }
 }
 
 // One of the two passes over the sums, by tiles of 64 columns. `row`: the warp's first.
@@ -148,22 +170,7 @@ __device__ __forceinline__ void GoOver(Warp& warp, const Maps& maps, int row, in
       uint32_t reads[kMaxReads][4];
 #pragma unroll
       for (int i = 0; i < Pass::kReads; ++i) LoadMatrices(reads[i], warp.MatrixRow(slab(i), n));
-#pragma unroll
-      for (int right = 0; right < 2; ++right) {
-        const auto factors =
-            Pass::Factors(epilogue, col + tile * kTileCols + 8 * (n + right) + warp.lane % 4 * 2);
-        float(&four)[4] = c[8 * tile + n + right];
-#pragma unroll
-        for (int half = 0; half < 2; ++half) {
-          const int m = 2 * right + half;
-          uint32_t pairs[kMaxReads];
-#pragma unroll
-          for (int i = 0; i < Pass::kReads; ++i) pairs[i] = reads[i][m];
-          Pass::Apply(epilogue, factors, half, four[2 * half], four[2 * half + 1], pairs);
-#pragma unroll
-          for (int i = 0; i < Pass::kResults; ++i) reads[Pass::PlaceOf(i)][m] = pairs[Pass::PlaceOf(i)];
-        }
-      }
+      Apply16<Pass>(epilogue, col + tile * kTileCols + 8 * n + warp.lane % 4 * 2, &c[8 * tile + n], reads);
 #pragma unroll
       for (int i = 0; i < Pass::kResults; ++i) {
         StoreMatrices(warp.MatrixRow(slab(Pass::PlaceOf(i)), n), reads[Pass::PlaceOf(i)]);

@@ -85,14 +85,7 @@ struct Shared {
   }
 };
 
-// Where the ring is: a stage, and the parity of its phase.
-struct Place {
-  int index = 0;
-  __device__ int stage() const { return index % kStages; }
-  __device__ uint32_t parity() const { return index / kStages & 1; }
-};
-
-// ---- Instructions.
+using Place = RingPlace<kStages>;
 
 // To `address` in block `rank`, where its 4 bytes count for `barrier`.
 __device__ __forceinline__ void SendTo(int rank, uint32_t address, uint32_t barrier, float value) {
@@ -106,40 +99,6 @@ __device__ __forceinline__ void SendTo(int rank, uint32_t address, uint32_t barr
       "r"(barrier), "r"(rank), "r"(__float_as_uint(value))
       : "memory");
 }
-__device__ __forceinline__ float LoadShared(uint32_t address) {
-  float value;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-  return value;
-}
-
-// ---- Products.
-
-#define HM_SUMS(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-
-// c = a b (+ c if `add`) for 16 terms.
-template <bool kTransposed>
-__device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sums& c) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %130, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n256k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47, %48, %49, %50, %51, %52, %53, %54, %55, %56, %57, %58, %59, %60, %61, "
-      "%62, %63, %64, %65, %66, %67, %68, %69, %70, %71, %72, %73, %74, %75, %76, %77, %78, %79, %80, %81, "
-      "%82, %83, %84, %85, %86, %87, %88, %89, %90, %91, %92, %93, %94, %95, %96, %97, %98, %99, %100, %101, "
-      "%102, %103, %104, %105, %106, %107, %108, %109, %110, %111, %112, %113, %114, %115, %116, %117, %118, "
-      "%119, %120, %121, %122, %123, %124, %125, %126, %127}, %128, %129, add, 1, 1, 0, %131;\n"
-      "}"
-      : HM_SUMS(0), HM_SUMS(1), HM_SUMS(2), HM_SUMS(3), HM_SUMS(4), HM_SUMS(5), HM_SUMS(6), HM_SUMS(7),
-        HM_SUMS(8), HM_SUMS(9), HM_SUMS(10), HM_SUMS(11), HM_SUMS(12), HM_SUMS(13), HM_SUMS(14), HM_SUMS(15),
-        HM_SUMS(16), HM_SUMS(17), HM_SUMS(18), HM_SUMS(19), HM_SUMS(20), HM_SUMS(21), HM_SUMS(22),
-        HM_SUMS(23), HM_SUMS(24), HM_SUMS(25), HM_SUMS(26), HM_SUMS(27), HM_SUMS(28), HM_SUMS(29),
-        HM_SUMS(30), HM_SUMS(31)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kTransposed ? 1 : 0));
-}
-#undef HM_SUMS
 
 // ---- Work: clusters take tiles of rows in turn.
 

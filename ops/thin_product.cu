@@ -83,6 +83,32 @@ __device__ __forceinline__ void PutSums(const Lane& lane, uint32_t slab, const S
   }
 }
 
+// Asks for the products of a stage's rows, a group each: dx = dy weight, and dweight += x^T dy. `first_tile`: of the
+// warpgroup's columns.
+__device__ __forceinline__ void MultiplyToWide(const Shared<ToWide>& shared, int stage, int first_tile,
+                                               Sums<kTileCols> (&dx)[kGroupTiles],
+                                               Sums<ToWide::kMaxThin> (&dweight)[kGroupTiles]) {
+  FenceProducts();
+#pragma unroll
+  for (int t = 0; t < kGroupTiles; ++t) {
+#pragma unroll
+    for (int step = 0; step < ToWide::kMaxThin / 16; ++step) {
+      Multiply16<false, true>(StripRowsAt(shared.Thin(stage, 0), step),
+                              TileColsAt(shared.Weight(first_tile + t), step), step > 0, dx[t]);
+    }
+  }
+  CommitProducts();
+#pragma unroll
+  for (int t = 0; t < kGroupTiles; ++t) {
+#pragma unroll
+    for (int step = 0; step < kTileRows / 16; ++step) {
+      Multiply16<true, true>(TileColsAt(shared.Wide(stage, first_tile + t), step),
+                             StripColsAt(shared.Thin(stage, 0), step), true, dweight[t]);
+    }
+  }
+  CommitProducts();
+}
+
 template <bool kAdds>
 __device__ void ConsumeToWide(const Sizes& sizes, const Work& work, const Shared<ToWide>& shared,
                               const Maps& maps, float* partials) {
@@ -97,25 +123,7 @@ __device__ void ConsumeToWide(const Sizes& sizes, const Work& work, const Shared
     const int stage = place.stage();
     WaitBarrier(shared.Full(stage), place.parity());
     Sums<kTileCols> dx[kGroupTiles];
-    FenceProducts();
-#pragma unroll
-    for (int t = 0; t < kGroupTiles; ++t) {
-#pragma unroll
-      for (int step = 0; step < ToWide::kMaxThin / 16; ++step) {
-        Multiply16<false>(StripRowsAt(shared.Thin(stage, 0), step),
-                          TileColsAt(shared.Weight(first_tile + t), step), step > 0, dx[t]);
-      }
-    }
-    CommitProducts();
-#pragma unroll
-    for (int t = 0; t < kGroupTiles; ++t) {
-#pragma unroll
-      for (int step = 0; step < kTileRows / 16; ++step) {
-        Multiply16<true>(TileColsAt(shared.Wide(stage, first_tile + t), step),
-                         StripColsAt(shared.Thin(stage, 0), step), true, dweight[t]);
-      }
-    }
-    CommitProducts();
+    MultiplyToWide(shared, stage, first_tile, dx, dweight);
     WaitForProducts<1>(dx[0], dx[1]);
     const auto slab = [&](int t) { return shared.Result(stage, first_tile + t) + lane.first_row * 128; };
 #pragma unroll
@@ -205,9 +213,9 @@ __device__ __forceinline__ void ConsumeToThin(const Sizes& sizes, const Work& wo
         const uint32_t weight = shared.Weight(part * kTiles + first_tile + t);
 #pragma unroll
         for (int step = 0; step < 4; ++step) {
-          Multiply16<false>(TileRowsAt(dy, step), StripColsAt(weight, step), true, dx);
-          Multiply16<true>(TileColsAt(dy, step), StripColsAt(shared.Thin(stage, 0), step), true,
-                           dweight[part][t]);
+          Multiply16<false, true>(TileRowsAt(dy, step), StripColsAt(weight, step), true, dx);
+          Multiply16<true, true>(TileColsAt(dy, step), StripColsAt(shared.Thin(stage, 0), step), true,
+                                 dweight[part][t]);
         }
       }
       CommitProducts();

@@ -115,22 +115,8 @@ struct Shared {
 };
 static_assert(Shared<ToWide>::kBytes <= 227 << 10 && Shared<ToThin>::kBytes <= 227 << 10);
 
-// Where the ring is: a stage, and the parity of its phase.
 template <typename Kind>
-struct Place {
-  int index = 0;
-  __device__ int stage() const { return index % Kind::kStages; }
-  __device__ uint32_t parity() const { return index / Kind::kStages & 1; }
-};
-
-__device__ __forceinline__ float LoadShared(uint32_t address) {
-  float value;
-  asm volatile("ld.shared.f32 %0, [%1];" : "=f"(value) : "r"(address) : "memory");
-  return value;
-}
-__device__ __forceinline__ void StoreShared(uint32_t address, float value) {
-  asm volatile("st.shared.f32 [%0], %1;" ::"r"(address), "f"(value) : "memory");
-}
+using Place = RingPlace<Kind::kStages>;
 
 // ---- Work: the blocks that have the same columns share the tiles of rows out.
 
@@ -180,52 +166,6 @@ __device__ __forceinline__ uint64_t StripColsAt(uint32_t strips, int step) {
 // Sums of a warpgroup: c[n][i] as in hopper.cuh.
 template <int kCols>
 using Sums = float[kCols / 8][4];
-
-#define HM_SUMS(n) "+f"(c[n][0]), "+f"(c[n][1]), "+f"(c[n][2]), "+f"(c[n][3])
-#define HM_SUMS_32(n) HM_SUMS(n), HM_SUMS(n + 1), HM_SUMS(n + 2), HM_SUMS(n + 3)
-
-// c = a b (+ c if `add`) for 16 terms: b is summed over its rows, and with kTransposed a too.
-template <bool kTransposed>
-__device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sums<32>& c) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %18, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n32k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15}, %16, %17, add, 1, 1, %19, 1;\n"
-      "}"
-      : HM_SUMS_32(0)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kTransposed ? 1 : 0));
-}
-template <bool kTransposed>
-__device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sums<64>& c) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %34, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n64k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31}, %32, %33, add, 1, 1, %35, 1;\n"
-      "}"
-      : HM_SUMS_32(0), HM_SUMS_32(4)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kTransposed ? 1 : 0));
-}
-template <bool kTransposed>
-__device__ __forceinline__ void Multiply16(uint64_t a, uint64_t b, bool add, Sums<96>& c) {
-  asm volatile(
-      "{\n"
-      ".reg .pred add;\n"
-      "setp.ne.b32 add, %50, 0;\n"
-      "wgmma.mma_async.sync.aligned.m64n96k16.f32.bf16.bf16 "
-      "{%0, %1, %2, %3, %4, %5, %6, %7, %8, %9, %10, %11, %12, %13, %14, %15, %16, %17, %18, %19, %20, %21, "
-      "%22, %23, %24, %25, %26, %27, %28, %29, %30, %31, %32, %33, %34, %35, %36, %37, %38, %39, %40, %41, "
-      "%42, %43, %44, %45, %46, %47}, %48, %49, add, 1, 1, %51, 1;\n"
-      "}"
-      : HM_SUMS_32(0), HM_SUMS_32(4), HM_SUMS_32(8)
-      : "l"(a), "l"(b), "r"(static_cast<int>(add)), "n"(kTransposed ? 1 : 0));
-}
-#undef HM_SUMS_32
-#undef HM_SUMS
 
 // This lane's part of 64 columns of the wide operand times the thin one's: number (wide, thin) of dweight goes to
 // to[wide * wide_stride + thin * thin_stride].

@@ -7,6 +7,7 @@
 
 #include "ops/matmul.h"
 #include "ops/thin_product.h"
+#include "ops/tuned_benchmark.h"
 #include "testing/device_benchmark.h"
 
 namespace hm11 {
@@ -30,32 +31,26 @@ void Time(benchmark::State& state, const Device& device, int64_t rows, F&& run) 
   const int64_t out = state.range(0), in = state.range(1);
   Arena arena(device, 4 * rows * (out + in + 128) * static_cast<int64_t>(sizeof(T)) + (int64_t{64} << 20));
   const MatmulGradArgs<T> args = Operands<T>(arena, rows, out, in);
-  TuneMatmuls(device, true);
-  TimeOnDevice(state, device, [&](int64_t) { run(arena, args); });
-  TuneMatmuls(device, false);
+  TimeTunedOnDevice(state, device, [&](int64_t) { run(arena, args); });
   const double wide = (args.add_to_dx ? 3.0 : 1.0) * static_cast<double>(rows * std::max(out, in));
   const double thin = (args.add_to_dx ? 1.0 : 2.0) * static_cast<double>(rows * std::min(out, in));
   SetThroughput(state, sizeof(T) * (wide + thin), 4.0 * static_cast<double>(rows * out * in));
 }
 
 template <typename F>
-void OnDevice(benchmark::State& state, F&& run) {
+void TimeBackward(benchmark::State& state, F&& run) {
   const Device device = BenchmarkDevice();
-  if (device.is_cuda()) {
-    Time<Bf16>(state, device, 65536, run);
-  } else {
-    Time<float>(state, device, 512, run);
-  }
+  OnDevice([&]<typename T>(T) { Time<T>(state, device, device.is_cuda() ? 65536 : 512, run); });
 }
 
 void BM_AtOnce(benchmark::State& state) {
-  OnDevice(state, []<typename T>(Arena& arena, const MatmulGradArgs<T>& args) {
+  TimeBackward(state, []<typename T>(Arena& arena, const MatmulGradArgs<T>& args) {
     ThinMatmulBackward<T>(arena, args);
   });
 }
 void BM_Apart(benchmark::State& state) {
-  OnDevice(state,
-           []<typename T>(Arena& arena, const MatmulGradArgs<T>& args) { MatmulBackward<T>(arena, args); });
+  TimeBackward(
+      state, []<typename T>(Arena& arena, const MatmulGradArgs<T>& args) { MatmulBackward<T>(arena, args); });
 }
 
 void Shapes(benchmark::internal::Benchmark* benchmark) {

@@ -66,19 +66,14 @@ __global__ void __launch_bounds__(kTeamThreads) ForwardKernel(Operands<T> p) {
   }
 }
 
-// Blocks stay and stride over the rows; two sums over the row, one of the gate and one of its gradient.
+// A thread's part of a row of the backward pass.
 template <typename T, int kWarps>
-__global__ void __launch_bounds__(kTeamThreads) BackwardKernel(Operands<T> p) {
+struct HeldRow {
   using Team = Team<T, kWarps>;
-  constexpr int N = Team::kSize;
-  __shared__ __align__(16) float shared[Team::kTeams * Team::kColumns];
-  float weight_sums[Team::kPacks][N] = {};
-  float bias_sum = 0;
-  for (int64_t base = static_cast<int64_t>(blockIdx.x) * Team::kTeams; base < p.rows;
-       base += static_cast<int64_t>(gridDim.x) * Team::kTeams) {
-    const int64_t row = base + Team::Index();
-    const bool active = row < p.rows;
-    Pack<T, N> u[Team::kPacks] = {}, x[Team::kPacks] = {}, dy[Team::kPacks] = {};
+  static constexpr int N = Team::kSize;
+  Pack<T, N> u[Team::kPacks] = {}, x[Team::kPacks] = {}, dy[Team::kPacks] = {};
+
+  __device__ __forceinline__ HeldRow(const Operands<T>& p, int64_t row, bool active) {
 #pragma unroll
     for (int k = 0; k < Team::kPacks; ++k) {
       const int column = Team::Column(k);
@@ -87,7 +82,10 @@ __global__ void __launch_bounds__(kTeamThreads) BackwardKernel(Operands<T> p) {
       x[k] = Fetch<N>(p.x + row * p.dim + column);
       dy[k] = Fetch<N>(p.dy + row * p.dim + column);
     }
-    float dot = 0, grad = 0;
+  }
+
+  // Its terms of the gate's product and of the gate's gradient.
+  __device__ __forceinline__ void AddTerms(const Operands<T>& p, bool active, float& dot, float& grad) const {
 #pragma unroll
     for (int k = 0; k < Team::kPacks; ++k) {
       const int column = Team::Column(k);
@@ -103,9 +101,11 @@ __global__ void __launch_bounds__(kTeamThreads) BackwardKernel(Operands<T> p) {
         grad = fmaf(dy_values[i], x_values[i] - u_values[i], grad);
       }
     }
-    const float g = Sigmoid(Team::Sum(dot, shared) + p.bias[0]);
-    grad = Team::Sum(grad, shared) * g * (1 - g);
-    bias_sum += grad;
+  }
+
+  // Stores du and dx for gate g, and adds the weight's gradient, `grad` times u.
+  __device__ __forceinline__ void Finish(const Operands<T>& p, int64_t row, bool active, float g, float grad,
+                                         float (&weight_sums)[Team::kPacks][N]) const {
 #pragma unroll
     for (int k = 0; k < Team::kPacks; ++k) {
       const int column = Team::Column(k);
@@ -123,6 +123,27 @@ __global__ void __launch_bounds__(kTeamThreads) BackwardKernel(Operands<T> p) {
       Store<N>(du, p.du + row * p.dim + column);
       Store<N>(values, p.dx + row * p.dim + column);
     }
+  }
+};
+
+// Blocks stay and stride over the rows; two sums over the row, one of the gate and one of its gradient.
+template <typename T, int kWarps>
+__global__ void __launch_bounds__(kTeamThreads) BackwardKernel(Operands<T> p) {
+  using Team = Team<T, kWarps>;
+  __shared__ __align__(16) float shared[Team::kTeams * Team::kColumns];
+  float weight_sums[Team::kPacks][Team::kSize] = {};
+  float bias_sum = 0;
+  for (int64_t base = static_cast<int64_t>(blockIdx.x) * Team::kTeams; base < p.rows;
+       base += static_cast<int64_t>(gridDim.x) * Team::kTeams) {
+    const int64_t row = base + Team::Index();
+    const bool active = row < p.rows;
+    const HeldRow<T, kWarps> held(p, row, active);
+    float dot = 0, grad = 0;
+    held.AddTerms(p, active, dot, grad);
+    const float g = Sigmoid(Team::Sum(dot, shared) + p.bias[0]);
+    grad = Team::Sum(grad, shared) * g * (1 - g);
+    bias_sum += grad;
+    held.Finish(p, row, active, g, grad, weight_sums);
   }
   Team::StoreSums(weight_sums, shared, p.dim, p.partials + static_cast<int64_t>(blockIdx.x) * p.dim);
   __syncthreads();

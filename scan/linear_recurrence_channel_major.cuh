@@ -114,7 +114,7 @@ struct ChannelMajorThread {
           sum[0] = fmaf(effect.x, sum[0], effect.y);
         }
       }
-      LookBack<1>(descriptors, rows, row, tile, 0, gain, sum, entering);
+      LookBack(PublishedLine<1, 1>{descriptors, rows, row, 0}, tile, gain, sum, entering);
     }
     return entering[0];
   }

@@ -27,61 +27,76 @@ __device__ __forceinline__ void StoreStatus(unsigned* status, unsigned value) {
   asm volatile("st.release.gpu.global.u32 [%0], %1;" ::"l"(status), "r"(value) : "memory");
 }
 
-// For kLanes lanes (1, or a whole warp) of kChannels neighbouring channels each: publishes the tile's
-// aggregate, finds what enters the tile, publishes what leaves it. `lane` is the calling thread's among them.
+// Where a line's tiles publish: of kLanes lanes (1, or a whole warp) of kChannels neighbouring channels each, among
+// which `lane` is the calling thread's.
 template <int kLanes, int kChannels>
-__device__ __forceinline__ void LookBack(const TileDescriptors& descriptors, int64_t lines, int64_t line,
-                                         int tile, int lane, const float (&gain)[kChannels],
-                                         const float (&sum)[kChannels], float (&entering)[kChannels]) {
-  constexpr int kLine = kLanes * kChannels;
-  const auto at = [&](int of_tile) { return (of_tile * lines + line) * kLine + lane * kChannels; };
-  const auto status = [&](int of_tile) { return descriptors.status + of_tile * lines + line; };
-  const auto sync = [] {
+struct PublishedLine {
+  const TileDescriptors& descriptors;
+  int64_t lines, line;
+  int lane;
+
+  __device__ __forceinline__ int64_t At(int tile) const {
+    return (tile * lines + line) * (kLanes * kChannels) + lane * kChannels;
+  }
+  __device__ __forceinline__ unsigned* Status(int tile) const {
+    return descriptors.status + tile * lines + line;
+  }
+  __device__ __forceinline__ void Sync() const {
     if constexpr (kLanes == 32) __syncwarp();
-  };
-  const auto await = [&](int of_tile) {
+  }
+  __device__ __forceinline__ unsigned Await(int tile) const {
     unsigned value = kInvalid;
     if (lane == 0) {
       do {
-        value = LoadStatus(status(of_tile));
+        value = LoadStatus(Status(tile));
       } while (value == kInvalid);
     }
     if constexpr (kLanes == 32) value = __shfl_sync(0xffffffffu, value, 0);
     return value;
-  };
-  const auto publish = [&](unsigned value) {
+  }
+  __device__ __forceinline__ void Publish(int tile, unsigned value) const {
     __threadfence();
-    sync();
-    if (lane == 0) StoreStatus(status(tile), value);
-  };
+    Sync();
+    if (lane == 0) StoreStatus(Status(tile), value);
+  }
+};
+
+// Publishes the tile's aggregate, finds what enters the tile, publishes what leaves it.
+template <int kLanes, int kChannels>
+__device__ __forceinline__ void LookBack(const PublishedLine<kLanes, kChannels>& published, int tile,
+                                         const float (&gain)[kChannels], const float (&sum)[kChannels],
+                                         float (&entering)[kChannels]) {
+  const TileDescriptors& descriptors = published.descriptors;
   if (tile > 0) {
     unsigned before = 0;
-    if (lane == 0) before = LoadStatus(status(tile - 1));
+    if (published.lane == 0) before = LoadStatus(published.Status(tile - 1));
     if constexpr (kLanes == 32) before = __shfl_sync(0xffffffffu, before, 0);
     int from = tile - 1;
     if (before != kPrefixAvailable) {
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) {
-        descriptors.gains[at(tile) + i] = gain[i];
-        descriptors.sums[at(tile) + i] = sum[i];
+        descriptors.gains[published.At(tile) + i] = gain[i];
+        descriptors.sums[published.At(tile) + i] = sum[i];
       }
-      publish(kAggregateAvailable);
-      while (await(from) != kPrefixAvailable) --from;
+      published.Publish(tile, kAggregateAvailable);
+      while (published.Await(from) != kPrefixAvailable) --from;
     }
-    sync();
+    published.Sync();
 #pragma unroll
-    for (int i = 0; i < kChannels; ++i) entering[i] = __ldcg(descriptors.carries + at(from) + i);
+    for (int i = 0; i < kChannels; ++i) entering[i] = __ldcg(descriptors.carries + published.At(from) + i);
     for (int between = from + 1; between < tile; ++between) {
 #pragma unroll
       for (int i = 0; i < kChannels; ++i) {
-        entering[i] = fmaf(__ldcg(descriptors.gains + at(between) + i), entering[i],
-                           __ldcg(descriptors.sums + at(between) + i));
+        entering[i] = fmaf(__ldcg(descriptors.gains + published.At(between) + i), entering[i],
+                           __ldcg(descriptors.sums + published.At(between) + i));
       }
     }
   }
 #pragma unroll
-  for (int i = 0; i < kChannels; ++i) descriptors.carries[at(tile) + i] = fmaf(gain[i], entering[i], sum[i]);
-  publish(kPrefixAvailable);
+  for (int i = 0; i < kChannels; ++i) {
+    descriptors.carries[published.At(tile) + i] = fmaf(gain[i], entering[i], sum[i]);
+  }
+  published.Publish(tile, kPrefixAvailable);
 }
 
 // The next tile of the whole grid: a block's dynamic ticket.

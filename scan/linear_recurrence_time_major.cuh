@@ -150,7 +150,8 @@ __global__ void __launch_bounds__(32 * kWarps)
   if (thread.warp == 0) {
     if (tiles > 1) {
       thread.ReduceWarps(effects);
-      LookBack<32>(descriptors, lines, line, tile, thread.lane, thread.gain, thread.sum, thread.carry);
+      LookBack(PublishedLine<32, kChannels>{descriptors, lines, line, thread.lane}, tile, thread.gain,
+               thread.sum, thread.carry);
     }
 #pragma unroll
     for (int k = 0; k < kChannels; ++k) carries[thread.lane * kChannels + k] = thread.carry[k];

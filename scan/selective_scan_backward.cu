@@ -84,7 +84,14 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
   scratch.cut.ClearChain(device);
   if (scratch.cut.parallel.count > 1) {
     Launch(device, shape, SelectiveScanSegmentGradientKernel<T, Shape>, p);
-    CombineSegments(device, p.effects, p.a_log, p.dfinal_state, p.segments, batch, inner, states, true);
+    CombineSegments(device, {.effects = p.effects,
+                             .a_log = p.a_log,
+                             .start = p.dfinal_state,
+                             .segments = p.segments,
+                             .batch = batch,
+                             .inner = inner,
+                             .states = states,
+                             .backward = true});
     p.dfinal_state = p.effects.states;
   }
   Launch(device, shape, SelectiveScanBackwardKernel<T, Shape>, p);

@@ -51,7 +51,14 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   cut.ClearChain(device);
   if (cut.parallel.count > 1) {
     Launch(device, shape, SelectiveScanForwardKernel<T, Shape, true>, p);
-    CombineSegments(device, p.effects, p.a_log, p.initial_state, p.segments, batch, inner, states, false);
+    CombineSegments(device, {.effects = p.effects,
+                             .a_log = p.a_log,
+                             .start = p.initial_state,
+                             .segments = p.segments,
+                             .batch = batch,
+                             .inner = inner,
+                             .states = states,
+                             .backward = false});
     p.initial_state = p.effects.states;
     shape.programmatic_launch = true;  // after CombineSegments
   }

@@ -89,11 +89,17 @@ struct CutScratch {
   int64_t counters = 0;  // of the chain
 };
 
-// states[k] becomes what enters segment k: from `start` (absent: 0), segments in order, or in reverse order
-// when the scan runs backward. One thread a state.
-void CombineSegments(const Device& device, const SegmentEffects& effects, const float* a_log,
-                     const float* start, int segments, int64_t batch, int64_t inner, int64_t states,
-                     bool backward);
+struct CombineSegmentsArgs {
+  SegmentEffects effects;
+  const float* a_log;  // [inner, states]
+  const float* start;  // [batch, inner, states]; may be absent: 0
+  int segments;
+  int64_t batch, inner, states;
+  bool backward;  // from the last segment to the first
+};
+
+// effects.states[k] becomes what enters segment k. One thread a state.
+void CombineSegments(const Device& device, const CombineSegmentsArgs& args);
 
 }  // namespace hm11::cuda
 

@@ -41,13 +41,12 @@ __global__ void __launch_bounds__(kCombineThreads)
 
 }  // namespace
 
-void CombineSegments(const Device& device, const SegmentEffects& effects, const float* a_log,
-                     const float* start, int segments, int64_t batch, int64_t inner, int64_t states,
-                     bool backward) {
-  const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(batch * inner * states, kCombineThreads));
+void CombineSegments(const Device& device, const CombineSegmentsArgs& args) {
+  const int64_t rows = args.batch * args.inner;
+  const auto blocks = static_cast<unsigned>(CeilDiv<int64_t>(rows * args.states, kCombineThreads));
   Launch(device, {.blocks = dim3(blocks), .threads = dim3(kCombineThreads), .programmatic_launch = true},
-         CombineSegmentsKernel, effects, a_log, start, segments, batch * inner, inner,
-         static_cast<int>(states), backward);
+         CombineSegmentsKernel, args.effects, args.a_log, args.start, args.segments, rows, args.inner,
+         static_cast<int>(args.states), args.backward);
 }
 
 }  // namespace hm11::cuda

@@ -28,6 +28,16 @@ namespace hm11 {
 // HM11_DEVICE, or else the first GPU where there is one and the CPU where not. Opened once.
 Device BenchmarkDevice();
 
+// Calls run with a number of the type that is benchmarked there: Bf16() on a GPU, float() on the CPU.
+template <typename F>
+void OnDevice(F&& run) {
+  if (BenchmarkDevice().is_cuda()) {
+    run(Bf16());
+  } else {
+    run(float());
+  }
+}
+
 // Times run(i) for i = 0, 1, ...: on a GPU ten calls between two events, so that launching hides behind
 // running. Two calls before the first timed one warm up.
 template <typename F>

@@ -184,7 +184,12 @@ int64_t CalibrationWorkBytes(const ModelConfig& config, int64_t batch, int64_t t
   plan.Reset();
   ModelWeights<Accum<T>> gradient = NewWeights<Accum<T>>(placed, config);
   const Tensor<int32_t> one = plan.New<int32_t>({1, time}), targets = plan.New<int32_t>({1, time});
-  LossAndGradient<T>(plan, config, weights, one, targets, 1, gradient, plan.New<Accum<T>>({1}));
+  LossAndGradient<T>(plan, config,
+                     {.weights = weights,
+                      .ids = one,
+                      .targets = targets,
+                      .grad = gradient,
+                      .loss = plan.New<Accum<T>>({1})});
   return plan.high_water_bytes();
 }
 
@@ -249,7 +254,9 @@ GradientMap CollectGradientSquares(Arena& arena, const ModelConfig& config, cons
     ForEachWeight(
         config, [&](const WeightInfo&, auto& tensor) { device.Zero(tensor.data(), tensor.size_bytes()); },
         gradient);
-    LossAndGradient<T>(arena, config, weights, device_ids, device_targets, 1, gradient, loss);
+    LossAndGradient<T>(
+        arena, config,
+        {.weights = weights, .ids = device_ids, .targets = device_targets, .grad = gradient, .loss = loss});
     AddSquares(device, config, gradient, &rows_of);
   }
   arena.Reset();

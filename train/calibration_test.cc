@@ -76,7 +76,9 @@ TEST_F(CalibrationTest, ASequencesRowsAreTheSquaresOfItsGradient) {
   BatchesOf(1).Fill(0, 0, 0, inputs, next);
   Arena own = Arena::Cpu();
   ModelWeights<float> gradient = NewWeights<float>(own, config_);
-  LossAndGradient<float>(work_, config_, weights_, inputs, next, 1, gradient, own.New<float>({1}));
+  LossAndGradient<float>(
+      work_, config_,
+      {.weights = weights_, .ids = inputs, .targets = next, .grad = gradient, .loss = own.New<float>({1})});
   const auto stored = SplitBanks(config_, ExportWeights<float>(work_, config_, gradient));
   ASSERT_THAT(stored, IsOk());
   for (const NamedTensor& tensor : *stored) {

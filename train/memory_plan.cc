@@ -11,8 +11,9 @@
 namespace hm11 {
 namespace {
 
-// Memory besides the arenas: library handles and workspaces, graphs, and what the driver keeps; on the CPU
-// data, copies of weights and second moments.
+// Memory besides the arenas: library handles and workspaces, graphs, and what the driver keeps. On the CPU 673 MiB of
+// it are the xz -9 that the run's score is held against, which takes them for the shortest text too; the rest are
+// data, copies of weights, second moments, and the address space of threads: 1.1 GB in all of the smallest run.
 constexpr int64_t kReserveBytes = int64_t{1} << 30;
 
 template <typename T>

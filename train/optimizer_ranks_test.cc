@@ -33,7 +33,7 @@ class RankTraining {
  public:
   RankTraining(const Device& device, const ModelConfig& model, const OptimizerConfig& config,
                const Communicator& ranks)
-      : model_(model), ranks_(ranks), arena_(TestArena(device)), work_(TestArena(device)) {
+      : model_(model), ranks_(ranks), arena_(TestArena(device, int64_t{1} << 29)), work_(TestArena(device)) {
     const WeightShare share(model, config, ranks.rank(), ranks.size());
     whole_ = NewFlatWeights(arena_, model);
     gradients_ = NewFlatWeights(arena_, model);
@@ -61,8 +61,13 @@ class RankTraining {
                               own_targets = RowsOf(targets, ranks_.rank(), ranks_.size());
     if (own.shape[0] > 0) {
       const float part = static_cast<float>(own.shape[0]) / static_cast<float>(ids.shape[0]);
-      LossAndGradient<float>(work_, model_, whole_.view, Upload(work_, own), Upload(work_, own_targets), part,
-                             gradients_.view, work_.New<float>({1}));
+      LossAndGradient<float>(work_, model_,
+                             {.weights = whole_.view,
+                              .ids = Upload(work_, own),
+                              .targets = Upload(work_, own_targets),
+                              .loss_scale = part,
+                              .grad = gradients_.view,
+                              .loss = work_.New<float>({1})});
     }
     optimizer_->Upload(scalars);
     optimizer_->Step(work_);

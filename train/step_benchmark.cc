@@ -161,7 +161,10 @@ class StepBenchmark {
     const Tensor<float> loss = arena_.New<float>({1});
     Optimizer optimizer(arena_, m_, config_.optimizer, weights, gradients, average, copy);
     optimizer.Upload({.lr_scale = 0.01f});
-    const auto passes = [&] { LossAndGradient<T>(arena_, m_, model, ids, ids, 1.0f, gradients.view, loss); };
+    const auto passes = [&] {
+      LossAndGradient<T>(
+          arena_, m_, {.weights = model, .ids = ids, .targets = ids, .grad = gradients.view, .loss = loss});
+    };
     const auto update = [&] { optimizer.Step(arena_); };
     update();
     OpTable table(device_);

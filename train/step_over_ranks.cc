@@ -154,8 +154,13 @@ class RanksStep {
   void Passes() {
     Arena::Scope scope(arena_);
     const Tensor<float> loss = arena_.New<float>({1});
-    LossAndGradient<T>(arena_, config_.model, model_, ids_, ids_, 1.0f / static_cast<float>(ranks_.size()),
-                       gradients_.view, loss);
+    LossAndGradient<T>(arena_, config_.model,
+                       {.weights = model_,
+                        .ids = ids_,
+                        .targets = ids_,
+                        .loss_scale = 1.0f / static_cast<float>(ranks_.size()),
+                        .grad = gradients_.view,
+                        .loss = loss});
     ranks_.AllReduce(device_, loss);
   }
 

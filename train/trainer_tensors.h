@@ -79,9 +79,13 @@ void QueuePasses(Arena& work, const Communicator& ranks, const ModelConfig& mode
   const Shape shape = {tokens / sequence, sequence};
   const float share = 1.0f / static_cast<float>(micro_batches * ranks.size());
   for (int64_t m = 0; m < micro_batches; ++m) {
-    LossAndGradient<T>(work, model, pass.weights, pass.ids.Slice(m * tokens, tokens).Reshaped(shape),
-                       pass.targets.Slice(m * tokens, tokens).Reshaped(shape), share, pass.gradients,
-                       pass.micro_losses.Slice(m, 1));
+    LossAndGradient<T>(work, model,
+                       {.weights = pass.weights,
+                        .ids = pass.ids.Slice(m * tokens, tokens).Reshaped(shape),
+                        .targets = pass.targets.Slice(m * tokens, tokens).Reshaped(shape),
+                        .loss_scale = share,
+                        .grad = pass.gradients,
+                        .loss = pass.micro_losses.Slice(m, 1)});
   }
   Sum<float>(work, pass.micro_losses, share, pass.loss);
   ranks.AllReduce(work.device(), pass.loss);
