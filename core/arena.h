@@ -75,6 +75,22 @@ class Arena {
     int64_t mark_;
   };
 
+  // Ops that take the arena run on `queue`, another queue of its device (core/step_graph.h: Fork), as long as
+  // this lives. What they took may be given back only behind what joins the queues.
+  class OnQueue {
+   public:
+    OnQueue(Arena& arena, const Device& queue) : arena_(arena), before_(arena.device_) {
+      arena.device_ = queue;
+    }
+    ~OnQueue() { arena_.device_ = before_; }
+    OnQueue(const OnQueue&) = delete;
+    OnQueue& operator=(const OnQueue&) = delete;
+
+   private:
+    Arena& arena_;
+    const Device before_;
+  };
+
  private:
   void* Take(int64_t size_bytes);
 

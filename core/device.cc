@@ -9,6 +9,7 @@
 #include <map>
 #include <mutex>
 #include <new>
+#include <utility>
 
 #include "absl/strings/numbers.h"
 #include "absl/strings/str_cat.h"
@@ -21,12 +22,18 @@ namespace hm11 {
 
 struct Device::CudaState {
   explicit CudaState(int index) : gpu(cuda::OpenGpu(index)) {}
+  // Another queue of `first`'s GPU.
+  CudaState(std::shared_ptr<CudaState> first, void* workspace)
+      : gpu(cuda::OpenQueue(first->gpu, workspace)), first(std::move(first)) {}
   ~CudaState() {
     attached.clear();
     cuda::CloseGpu(gpu);
   }
 
+  CudaState& shared() { return first == nullptr ? *this : *first; }
+
   cuda::Gpu* gpu;
+  const std::shared_ptr<CudaState> first;  // whose handle and attachments this queue has; null: its own
   std::mutex mutex;
   std::map<std::type_index, std::unique_ptr<Attachment>> attached;  // guarded by mutex
 };
@@ -65,6 +72,14 @@ absl::StatusOr<Device> Device::FromName(absl::string_view name) {
       return Cuda(index);
   }
   return absl::InvalidArgumentError(absl::StrCat("device '", name, "': expected auto, cpu, cuda or cuda:N"));
+}
+
+Device Device::NewQueue(void* cublaslt_workspace) const {
+  if (!is_cuda()) return *this;
+  Device queue(Kind::kCuda);
+  queue.cuda_ =
+      std::make_shared<CudaState>(cuda_->first == nullptr ? cuda_ : cuda_->first, cublaslt_workspace);
+  return queue;
 }
 
 std::string Device::name() const {
@@ -165,7 +180,7 @@ CUstream_st* Device::stream() const {
 }
 cublasLtContext* Device::cublaslt() const {
   HM_CHECK(is_cuda());
-  return cuda::CublasLt(cuda_->gpu);
+  return cuda::CublasLt(cuda_->shared().gpu);
 }
 void* Device::cublaslt_workspace() const {
   HM_CHECK(is_cuda());
@@ -182,8 +197,9 @@ int Device::compute_capability() const {
 
 Device::Attachment& Device::Attached(std::type_index type, std::unique_ptr<Attachment> (*make)()) const {
   HM_CHECK(is_cuda());
-  const std::lock_guard<std::mutex> lock(cuda_->mutex);
-  std::unique_ptr<Attachment>& attached = cuda_->attached[type];
+  CudaState& state = cuda_->shared();
+  const std::lock_guard<std::mutex> lock(state.mutex);
+  std::unique_ptr<Attachment>& attached = state.attached[type];
   if (attached == nullptr) attached = make();
   return *attached;
 }

@@ -16,6 +16,7 @@ struct Gpu {
   cudaStream_t stream = nullptr;
   cublasLtHandle_t cublaslt = nullptr;
   void* workspace = nullptr;
+  bool owns_workspace = true;
 };
 
 std::string CountGpus(int* count) {
@@ -34,10 +35,20 @@ Gpu* OpenGpu(int index) {
   return gpu;
 }
 
+Gpu* OpenQueue(const Gpu* of, void* workspace) {
+  Gpu* gpu = new Gpu;
+  gpu->index = of->index;
+  gpu->properties = of->properties;
+  gpu->workspace = workspace;
+  gpu->owns_workspace = workspace == nullptr;
+  HM_CHECK_CUDA(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking));
+  return gpu;
+}
+
 void CloseGpu(Gpu* gpu) {
   HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
   if (gpu->cublaslt != nullptr) cublasLtDestroy(gpu->cublaslt);
-  if (gpu->workspace != nullptr) HM_CHECK_CUDA(cudaFree(gpu->workspace));
+  if (gpu->workspace != nullptr && gpu->owns_workspace) HM_CHECK_CUDA(cudaFree(gpu->workspace));
   HM_CHECK_CUDA(cudaStreamDestroy(gpu->stream));
   delete gpu;
 }

@@ -2,7 +2,7 @@
 //
 // A Device is a small value; copies of a CUDA device share one stream and handle, and what higher floors
 // attach to it. Work on a GPU is queued on that one stream in call order and nothing waits for it but
-// Synchronize and the copies to the host. The plan device runs nothing: an Arena on it hands out null tensors
+// Synchronize and the copies to the host; NewQueue gives another stream, for work beside it. The plan device runs nothing: an Arena on it hands out null tensors
 // and counts bytes, so the memory of a step is known before it is taken.
 #ifndef HM11_CORE_DEVICE_H_
 #define HM11_CORE_DEVICE_H_
@@ -32,6 +32,10 @@ class Device {
   // GPU `index` in the driver's order, with a stream of its own each time. NotFound when there is no such
   // GPU, no driver, or hm11 was built without CUDA.
   static absl::StatusOr<Device> Cuda(int index);
+  // This GPU with another stream, whose work runs beside this one's (core/step_graph.h: Fence orders them).
+  // Handle and attachments are shared. `cublaslt_workspace` is the stream's: kCublasLtWorkspaceBytes that
+  // outlive it; null: its own, where it multiplies at all. The CPU and a plan have one queue: the same device.
+  Device NewQueue(void* cublaslt_workspace = nullptr) const;
   // "cpu", "cuda", "cuda:1", or "auto": the first GPU where there is one, else the CPU.
   static absl::StatusOr<Device> FromName(absl::string_view name);
   // 0 without a driver or a toolkit. The first call begins CUDA in this process.

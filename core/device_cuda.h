@@ -18,6 +18,8 @@ struct Gpu;  // One GPU with its stream, and its cuBLASLt handle once that is as
 // Empty when `count` was set, else why there is no GPU.
 std::string CountGpus(int* count);
 Gpu* OpenGpu(int index);
+// With a stream of its own; `workspace` stays its giver's, and may be null.
+Gpu* OpenQueue(const Gpu* gpu, void* workspace);
 void CloseGpu(Gpu* gpu);
 int Index(const Gpu* gpu);
 std::string BusId(const Gpu* gpu);
@@ -42,6 +44,7 @@ int ComputeCapability(const Gpu* gpu);
 
 inline std::string CountGpus(int*) { return "hm11 was built without a CUDA toolkit"; }
 inline Gpu* OpenGpu(int) { return nullptr; }
+inline Gpu* OpenQueue(const Gpu*, void*) { return nullptr; }
 inline void CloseGpu(Gpu*) {}
 inline int Index(const Gpu*) { return 0; }
 inline std::string BusId(const Gpu*) { return ""; }

@@ -41,4 +41,21 @@ void Fence::Wait() {
   if (device_.is_cuda()) cuda::WaitForEvent(event_);
 }
 
+Fork::Fork(const Device& device, const std::vector<void*>& cublaslt_workspaces) : queues_{device} {
+  for (void* workspace : cublaslt_workspaces) queues_.push_back(device.NewQueue(workspace));
+  for (const Device& queue : queues_) fences_.push_back(std::make_unique<Fence>(queue));
+}
+
+void Fork::Begin() {
+  fences_[0]->Record();
+  for (size_t i = 1; i < queues_.size(); ++i) fences_[0]->Hold(queues_[i]);
+}
+
+void Fork::End() {
+  for (size_t i = 1; i < queues_.size(); ++i) {
+    fences_[i]->Record();
+    fences_[i]->Hold(queues_[0]);
+  }
+}
+
 }  // namespace hm11

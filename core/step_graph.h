@@ -1,5 +1,6 @@
 // StepGraph: work recorded once and run many times; on a GPU one captured CUDA graph, on the CPU the work
-// itself. Fence: a point in a device's queue that the host can wait for.
+// itself. Fence: a point in a device's queue that the host, or another queue, can wait for. Fork: queues for
+// work at the same time.
 //
 //   work();  // once for real
 //   StepGraph step(device, work);
@@ -16,6 +17,7 @@
 
 #include <functional>
 #include <memory>
+#include <vector>
 
 #include "core/device.h"
 
@@ -57,6 +59,29 @@ class Fence {
  private:
   Device device_;
   CUevent_st* event_ = nullptr;
+};
+
+// Queues of one device between a fork and a join: what is queued on each runs beside what is queued on the
+// others. For work that leaves most of a GPU idle. Can be recorded in a StepGraph. On the CPU and a plan one
+// queue after the other, as they are called.
+//
+//   Fork queues(device, workspaces);
+//   queues.Begin();
+//   for (int i = 0; i < queues.size(); ++i) Work(i, queues[i]);
+//   queues.End();
+class Fork {
+ public:
+  // The device's own queue and one more for each of the workspaces (Device::NewQueue).
+  Fork(const Device& device, const std::vector<void*>& cublaslt_workspaces);
+
+  int size() const { return static_cast<int>(queues_.size()); }
+  const Device& operator[](int i) const { return queues_[static_cast<size_t>(i)]; }
+  void Begin();  // what is queued on them from now on begins after what is queued on the device
+  void End();    // what is queued on the device from now on begins after all of theirs
+
+ private:
+  std::vector<Device> queues_;  // the device first
+  std::vector<std::unique_ptr<Fence>> fences_;
 };
 
 }  // namespace hm11

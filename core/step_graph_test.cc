@@ -42,7 +42,7 @@ TEST(StepGraphTest, RecordedWorkRunsWhenItIsLaunchedAndAsOften) {
 
 TEST(FenceTest, AnotherQueueBeginsBehindIt) {
   for (const Device& device : TestDevices()) {
-    const Device other = device.is_cuda() ? *Device::FromName(device.name()) : device;
+    const Device other = device.NewQueue();
     Arena arena = TestArena(device);
     // Large, so that a queue that does not wait would read what is not there yet.
     const Tensor<float> first = arena.NewZero<float>({1 << 22}), second = arena.NewZero<float>({1 << 22}),
@@ -63,6 +63,63 @@ TEST(FenceTest, AnotherQueueBeginsBehindIt) {
           << device.name();
       device.Synchronize();
     }
+  }
+}
+
+// Each queue makes its tensor ready before the fork's last word, and reads what the device had before.
+TEST(ForkTest, QueuesBeginAfterTheForkAndEndBeforeTheJoin) {
+  for (const Device& device : TestDevices()) {
+    const int64_t size = device.is_cpu() ? 1024 : 1 << 22;
+    Arena arena = TestArena(device);
+    const Tensor<float> start = arena.NewZero<float>({size}), end = arena.NewZero<float>({size});
+    std::vector<Tensor<float>> rows;
+    for (int i = 0; i < 3; ++i) rows.push_back(arena.NewZero<float>({size}));
+    device.Synchronize();
+    Fork queues(device, {nullptr, nullptr});
+    ASSERT_EQ(queues.size(), 3);
+    const auto work = [&] {
+      // Long chains of copies, so that whoever does not wait reads what is not there yet.
+      for (int i = 0; i < 20; ++i) device.CopyOnDevice(end.data(), start.data(), start.size_bytes());
+      queues.Begin();
+      for (int i = 0; i < queues.size(); ++i) {
+        const Tensor<float>& row = rows[static_cast<size_t>(i)];
+        for (int j = 0; j < 20; ++j) queues[i].CopyOnDevice(row.data(), end.data(), end.size_bytes());
+      }
+      queues.End();
+      for (const Tensor<float>& row : rows) {
+        device.CopyOnDevice(end.data(), row.data(), row.size_bytes() / 2);
+        device.CopyOnDevice(start.data(), row.data(), row.size_bytes());
+      }
+    };
+    work();
+    StepGraph graph(device, work);
+    for (int turn = 1; turn <= 5; ++turn) {
+      const std::vector<float> values(static_cast<size_t>(size), static_cast<float>(turn));
+      device.CopyFromHost(start.data(), values.data(), start.size_bytes());
+      if (turn % 2 == 0) {
+        work();
+      } else {
+        graph.Launch();
+      }
+      for (const Tensor<float>& tensor : {start, end, rows[1], rows[2]}) {
+        EXPECT_EQ(OnHost(device, tensor.Slice(size - 1, 1)), std::vector<float>{static_cast<float>(turn)})
+            << device.name() << ", turn " << turn;
+      }
+    }
+  }
+}
+
+TEST(ForkTest, AnArenasOpsRunOnTheQueueThatItIsOn) {
+  for (const Device& gpu : TestGpus()) {
+    Arena arena = TestArena(gpu);
+    const Device queue = gpu.NewQueue();
+    {
+      const Arena::OnQueue on(arena, queue);
+      EXPECT_EQ(arena.device().stream(), queue.stream());
+      EXPECT_NE(arena.device().stream(), gpu.stream());
+      EXPECT_EQ(arena.device().cublaslt(), gpu.cublaslt());
+    }
+    EXPECT_EQ(arena.device().stream(), gpu.stream());
   }
 }
 

@@ -3,8 +3,8 @@
 
 #include "ops/attention.h"
 #include "ops/attention_heads.h"
+#include "ops/attention_of_heads.h"
 #include "ops/attention_step.h"
-#include "ops/elementwise.h"
 #include "ops/exclusive_attention.h"
 #include "ops/head_gate.h"
 #include "ops/heads_product.h"
@@ -136,16 +136,14 @@ Tensor<T> GatesBackward(Arena& arena, const ModelConfig& config, const Attention
   return dinput;
 }
 
-// From the gradients of q, k and v to that of qkv.
+// From the gradient of y to that of qkv.
 template <typename T>
 Tensor<T> HeadsBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args,
-                        const AttentionGradArgs<T>& attention) {
+                        Tensor<const T> dy, Tensor<const T> dv_exclusive) {
+  const AttentionSaved<T>& saved = args.saved;
   AttentionHeadsGradArgs<T> heads;
-  heads.forward = HeadsArgs(config, args.weights, args.sources, args.saved.q.dim(1), args.saved);
-  heads.dq = attention.dq;
-  heads.dk = attention.dk;
-  heads.dv = attention.dv;
-  heads.dqkv = arena.New<T>(args.saved.qkv.shape());
+  heads.forward = HeadsArgs(config, args.weights, args.sources, saved.q.dim(1), saved);
+  heads.dqkv = arena.New<T>(saved.qkv.shape());
   heads.dq_gain = args.grad.q_gain;
   heads.dvalue_embedding = args.source_grads.dvalue_embedding;
   if (!args.sources.value_embedding.empty()) {
@@ -156,7 +154,12 @@ Tensor<T> HeadsBackward(Arena& arena, const ModelConfig& config, const Attention
     heads.dfirst_v = args.source_grads.dfirst_v;
     heads.dresidual = args.grad.residual;
   }
-  AttentionHeadsBackward<T>(arena, heads);
+  AttentionOfHeadsBackward<T>(
+      arena, {.attention =
+                  {.q = saved.q, .k = saved.k, .v = saved.v, .y = saved.y, .log_sum_exp = saved.log_sum_exp},
+              .dy = dy,
+              .dv_from_outside = {dv_exclusive, args.dv_from_outside},
+              .heads = heads});
   return heads.dqkv;
 }
 
@@ -191,8 +194,8 @@ template <typename T>
 void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const AttentionLayerGradArgs<T>& args) {
   Arena::Scope scope(arena);
   const AttentionSaved<T>& saved = args.saved;
-  const Shape input_shape = args.input.shape(), kv_shape = saved.k.shape();
-  const Tensor<T> dmixed = arena.New<T>(saved.q.shape()), dv = arena.New<T>(kv_shape);
+  const Shape input_shape = args.input.shape();
+  const Tensor<T> dmixed = arena.New<T>(saved.q.shape());
   ScaledMatmulBackward<T>(arena, {.dy = args.doutput,
                                   .x = MixedHeads(saved).Reshaped(input_shape),
                                   .weight = args.weights.out,
@@ -206,22 +209,12 @@ void AttentionLayerBackward(Arena& arena, const ModelConfig& config, const Atten
   }
   Tensor<T> dv_exclusive;
   if (!saved.exclusive.empty()) {
-    dv_exclusive = arena.New<T>(kv_shape);
+    dv_exclusive = arena.New<T>(saved.v.shape());
     ExclusiveAttentionBackward<T>(
         arena, {.x = saved.y, .v = saved.v, .dy = dmixed, .dx = dmixed, .dv = dv_exclusive});
   }
-  AttentionGradArgs<T> attention;
-  attention.forward = {
-      .q = saved.q, .k = saved.k, .v = saved.v, .y = saved.y, .log_sum_exp = saved.log_sum_exp};
-  attention.dy = dmixed;
-  attention.dq = arena.New<T>(saved.q.shape());
-  attention.dk = arena.New<T>(kv_shape);
-  attention.dv = dv;
-  AttentionBackward<T>(arena, attention);
-  if (!dv_exclusive.empty()) AddTo<T>(arena, dv_exclusive, 1, dv);
-  if (!args.dv_from_outside.empty()) AddTo<T>(arena, args.dv_from_outside, 1, dv);
   MatmulBackwardInto<T>(arena,
-                        {.dy = HeadsBackward<T>(arena, config, args, attention),
+                        {.dy = HeadsBackward<T>(arena, config, args, dmixed, dv_exclusive),
                          .x = args.input,
                          .weight = args.weights.qkv,
                          .dweight = args.grad.qkv},

@@ -109,11 +109,17 @@ void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
   kernel = Choose<T>(device, kernel, args.dq.dim(3), AreAligned(args));
   if constexpr (std::is_same_v<T, Bf16>) {
     if (kernel == AttentionKernel::kWarpgroup) {
-      return WgmmaAttentionBackward(device, args, scratch.delta, scratch.counters);
+      return WgmmaAttentionBackward(device, args, scratch);
     }
     if (kernel == AttentionKernel::kTensorCore) return MmaAttentionBackward(device, args, scratch.delta);
   }
   SimpleAttentionBackward(device, args, Tensor<const float>(scratch.delta));
+}
+
+void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                             const PackedHeadsGrad& packed, const AttentionScratch& scratch) {
+  Delta(device, args, scratch.delta);
+  WgmmaPackedAttentionBackward(device, args, packed, scratch);
 }
 
 #define HM11_INSTANTIATE(T)                                                                            \

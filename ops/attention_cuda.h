@@ -2,10 +2,13 @@
 #ifndef HM11_OPS_ATTENTION_CUDA_H_
 #define HM11_OPS_ATTENTION_CUDA_H_
 
+#include <array>
+
 #include "core/arena.h"
 #include "core/device.h"
 #include "core/tensor.h"
 #include "ops/attention.h"
+#include "ops/attention_heads.h"
 
 namespace hm11::cuda {
 
@@ -41,6 +44,19 @@ AttentionScratch NewBackwardScratch(Arena& arena, const AttentionArgs<T>& args) 
           .delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
 }
 
+// How a backward pass takes the gradients of q, k and v on to the rows that these were made of.
+struct PackedHeadsGrad {
+  const AttentionHeadsGradArgs<Bf16>& heads;  // without dq, dk, dv; RoPE on 16, 32 or 64 channels of 64
+  std::array<Tensor<const Bf16>, 2> dv_from_outside;  // as v, added to its gradient; may be absent
+  Tensor<const float> angles;                         // FillAngles' table
+  // Of 16 rows of a head each, for whoever adds them up:
+  Tensor<float> gain_sums;   // [heads, WarpTiles()]; out: the gradient of a gain
+  Tensor<float> value_sums;  // [3, kv_heads WarpTiles()]; out: of dv with the value embedding, first_v and v
+                             // before it; absent where there is neither
+};
+// How often 16 rows there are of a head; those of a batch row begin anew, and fill whole tiles of 64.
+inline int64_t WarpTiles(int64_t batch, int64_t time) { return batch * ((time + 63) / 64) * 4; }
+
 // Whether `kernel` takes this type, head_dim and device.
 template <typename T>
 bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim);
@@ -51,6 +67,10 @@ void AttentionForward(const Device& device, const AttentionArgs<T>& args, const 
 template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
                        const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
+
+// By kWarpgroup, which takes this head_dim and device; without args.dq, dk and dv.
+void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                             const PackedHeadsGrad& packed, const AttentionScratch& scratch);
 
 // The kernels, each in a file of its own: attention_simple.cu, attention_mma_*.cu, attention_wgmma_*.cu.
 // Backward ones find delta = dy . y in place.
@@ -64,7 +84,9 @@ void MmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& a
                           Tensor<const float> delta);
 void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args, Tensor<int32_t> counters);
 void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            Tensor<const float> delta, Tensor<int32_t> counters);
+                            const AttentionScratch& scratch);
+void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                                  const PackedHeadsGrad& packed, const AttentionScratch& scratch);
 
 }  // namespace hm11::cuda
 

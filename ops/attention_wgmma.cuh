@@ -79,14 +79,15 @@ struct Work {
   __device__ int LastItem(const Task& task) const { return min(task.first_item + kGroups, items()) - 1; }
 };
 
-// Shared memory: two buffers of kFixed tiles a warpgroup, the ring of two tiles a stage, numbers that go with
-// a stage, barriers.
-template <int kGroups, int kFixed, int kStageNumbers>
+// Shared memory: two buffers of kFixed tiles a warpgroup, the ring of two tiles a stage, two buffers of kSources
+// (0 or 1) more tiles a warpgroup, which come and go with the fixed ones, numbers that go with a stage, barriers.
+template <int kGroups, int kFixed, int kStageNumbers, int kSources = 0>
 struct Shared {
   static constexpr uint32_t kFixedBytes = kGroups * kFixed * kTileBytes;
   static constexpr uint32_t kStageBytes = 2 * kTileBytes;
   static constexpr uint32_t kRing = 2 * kFixedBytes;
-  static constexpr uint32_t kNumbers = kRing + kStages * kStageBytes;
+  static constexpr uint32_t kSource = kRing + kStages * kStageBytes;
+  static constexpr uint32_t kNumbers = kSource + 2 * kGroups * kSources * kTileBytes;
   static constexpr uint32_t kBarriers = kNumbers + kStages * kStageNumbers * 4;
   static constexpr uint32_t kTasks = kBarriers + 8 * (2 * kStages + 4);
   static constexpr uint32_t kBytes = kTasks + 2 * 4;
@@ -98,6 +99,9 @@ struct Shared {
   }
   __device__ uint32_t Stage(int stage, int which) const {
     return base + kRing + stage * kStageBytes + which * kTileBytes;
+  }
+  __device__ uint32_t Source(int buffer, int group) const {
+    return base + kSource + (buffer * kGroups + group) * kTileBytes;
   }
   __device__ float* StageNumbers(int stage) const {
     return reinterpret_cast<float*>(DynamicShared() + kNumbers) + stage * kStageNumbers;
@@ -146,6 +150,13 @@ struct Cursor {
 // then computed once a warp.
 __device__ __forceinline__ int Uniform(int value) { return __shfl_sync(0xffffffffu, value, 0); }
 
+// Hides that the value is the same in all lanes: what is made from it after a loop then takes no uniform registers,
+// which the loop keeps for its operands.
+__device__ __forceinline__ int PerLane(int value) {
+  asm volatile("" : "+r"(value));
+  return value;
+}
+
 // One arrival for this warp, when all its lanes are here.
 __device__ __forceinline__ void ArriveWarp(uint32_t barrier) {
   __syncwarp();
@@ -182,40 +193,55 @@ __device__ __forceinline__ void Pack(const Product64& x, Rows64& rows) {
   }
 }
 
-// Writes a warpgroup's tile times a factor for each of a lane's two rows to rows [first, ...) of a head, by
-// way of `staging`, a tile of shared memory that all of the warpgroup is done with.
-__device__ __forceinline__ void StoreTile(const Product64& x, const float (&factor)[2], uint32_t staging,
-                                          Bf16* head, int64_t stride, int first, int time) {
-  char* tile = DynamicShared() + (staging - SharedAddress(DynamicShared()));
-  const auto chunk_at = [=](int row, int chunk) { return tile + row * 128 + (chunk ^ (row & 7)) * 16; };
+// Where chunk `chunk` of a row of a tile lies.
+__device__ __forceinline__ char* ChunkOf(uint32_t tile, int row, int chunk) {
+  return DynamicShared() + (tile - SharedAddress(DynamicShared())) + row * 128 + (chunk ^ (row & 7)) * 16;
+}
+
+// Writes a warp's 16 rows times a factor for each of a lane's two rows to a tile of shared memory that all of the
+// warpgroup is done with.
+__device__ __forceinline__ void StageTile(const Product64& x, const float (&factor)[2], uint32_t staging) {
   const int lane = threadIdx.x % 32;
 #pragma unroll
   for (int n = 0; n < 8; ++n) {
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
       const int row = WarpRow() + half * 8 + lane / 4;
-      *reinterpret_cast<uint32_t*>(chunk_at(row, n) + lane % 4 * 4) =
+      *reinterpret_cast<uint32_t*>(ChunkOf(staging, row, n) + lane % 4 * 4) =
           PackBf16(x[n][2 * half] * factor[half], x[n][2 * half + 1] * factor[half]);
     }
   }
   __syncwarp();
+}
+
+// Of a staged tile a lane has chunk lane % 8 of four of its warp's rows.
+__device__ __forceinline__ int StagedRow(int i) { return WarpRow() + i * 4 + threadIdx.x % 32 / 8; }
+
+// Writes a warpgroup's tile, by way of `staging`, to rows [first, ...) of a head.
+__device__ __forceinline__ void StoreTile(const Product64& x, const float (&factor)[2], uint32_t staging,
+                                          Bf16* head, int64_t stride, int first, int time) {
+  StageTile(x, factor, staging);
 #pragma unroll
   for (int i = 0; i < 4; ++i) {
-    const int row = WarpRow() + i * 4 + lane / 8, chunk = lane % 8;
+    const int row = StagedRow(i), chunk = threadIdx.x % 8;
     if (first + row < time) {
       *reinterpret_cast<uint4*>(head + (first + row) * stride + chunk * 8) =
-          *reinterpret_cast<const uint4*>(chunk_at(row, chunk));
+          *reinterpret_cast<const uint4*>(ChunkOf(staging, row, chunk));
     }
   }
 }
 
-// StoreTile in place of a tile of queries, to head h of row b of a tensor [batch, time, heads, head_dim].
-__device__ __forceinline__ void StoreQueryTile(const Product64& x, const float (&factor)[2], uint32_t staging,
-                                               Bf16* to, const Sizes& sizes, int b, int h, int first) {
-  const int64_t stride = int64_t{sizes.heads} * kTileCols;
-  StoreTile(x, factor, staging, to + int64_t{b} * sizes.time * stride + h * kTileCols, stride, first,
-            sizes.time);
-  FenceForUnits();
+// A tile of 64 rows of a query head or of a kv head.
+struct TilePlace {
+  int b, head, first;
+};
+
+// StoreTile to a head of a tensor [batch, time, heads, 64].
+__device__ __forceinline__ void StoreHead(const Product64& x, const float (&factor)[2], uint32_t staging,
+                                          Bf16* to, int heads, const TilePlace& place, int time) {
+  const int64_t stride = int64_t{heads} * kTileCols;
+  StoreTile(x, factor, staging, to + int64_t{place.b} * time * stride + place.head * kTileCols, stride,
+            place.first, time);
 }
 
 // On the tile where queries and keys are the same positions.
@@ -227,10 +253,12 @@ __device__ __forceinline__ void MaskDiagonal(Product64& scores) {
 
 // ---- The producer of forward and of the gradient of q: queries (and dy) stay, keys and values stream.
 
-template <int kGroups, int kFixed>
-__device__ void ProduceKeys(const Work<kGroups, false>& work, const Shared<kGroups, kFixed, 0>& shared,
+// source_map: where source tiles come from, if there are any.
+template <int kGroups, int kFixed, int kSources>
+__device__ void ProduceKeys(const Work<kGroups, false>& work,
+                            const Shared<kGroups, kFixed, 0, kSources>& shared,
                             const TileMap* const (&fixed_maps)[kFixed], const TileMap& k_map,
-                            const TileMap& v_map, int* counter) {
+                            const TileMap& v_map, int* counter, const TileMap* source_map = nullptr) {
   Cursor fixed, stage;
   for (;;) {
     const int index = atomicAdd(counter, 1);
@@ -243,11 +271,16 @@ __device__ void ProduceKeys(const Work<kGroups, false>& work, const Shared<kGrou
     shared.TaskIndex(fixed.index) = index;
     const Task task = work.At(index);
     const int last = work.LastItem(task);
-    ArriveAndExpect(shared.FixedFull(fixed.index), (last - task.first_item + 1) * kFixed * kTileBytes);
+    ArriveAndExpect(shared.FixedFull(fixed.index),
+                    (last - task.first_item + 1) * (kFixed + kSources) * kTileBytes);
 #pragma unroll 1
     for (int item = task.first_item; item <= last; ++item) {
       for (int which = 0; which < kFixed; ++which) {
         CopyTile(shared.Fixed(fixed.index, item - task.first_item, which), *fixed_maps[which],
+                 shared.FixedFull(fixed.index), work.Tile(item) * kTileRows, work.Head(task, item), task.b);
+      }
+      if constexpr (kSources > 0) {
+        CopyTile(shared.Source(fixed.index, item - task.first_item), *source_map,
                  shared.FixedFull(fixed.index), work.Tile(item) * kTileRows, work.Head(task, item), task.b);
       }
     }

@@ -1,5 +1,9 @@
 // Attention backward for compute capability 9.0: the gradient of q, then those of k and v.
+//
+// Gradients is SeparateGradients or PackedGradients: where they go.
+#include "core/check.h"
 #include "ops/attention_wgmma.cuh"
+#include "ops/attention_wgmma_gradients.cuh"
 
 namespace hm11::cuda {
 namespace wgmma {
@@ -8,10 +12,12 @@ namespace {
 // ---- The gradient of q.
 
 using QueryWork = Work<kBackwardGroups, false>;
-using QueryShared = Shared<kBackwardGroups, 2, 0>;
+template <typename Gradients>
+using QueryShared = Shared<kBackwardGroups, 2, 0, Gradients::kSources>;
 
 // One item's key tiles. The product of ds with the keys runs on while the next tile's scores are computed.
-__device__ __forceinline__ void QueryGradientItem(const QueryShared& shared, uint32_t q_tile,
+template <typename SharedMemory>
+__device__ __forceinline__ void QueryGradientItem(const SharedMemory& shared, uint32_t q_tile,
                                                   uint32_t dy_tile, int steps, float scale_log2,
                                                   const float (&shift)[2], const float (&delta)[2],
                                                   Cursor& stage, Product64& result) {
@@ -46,8 +52,10 @@ __device__ __forceinline__ void QueryGradientItem(const QueryShared& shared, uin
   ArriveWarp(shared.StageEmpty(before.index));
 }
 
-__device__ inline void ConsumeQueryGradient(const QueryWork& work, const QueryShared& shared,
-                                            const float* log_sum_exp, const float* delta, Bf16* dq) {
+template <typename Gradients>
+__device__ inline void ConsumeQueryGradient(const QueryWork& work, const QueryShared<Gradients>& shared,
+                                            const float* log_sum_exp, const float* delta,
+                                            const Gradients& gradients) {
   const Sizes& sizes = work.sizes;
   const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
   Cursor fixed, stage;
@@ -73,32 +81,40 @@ __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QuerySh
       SetZero(result);
       QueryGradientItem(shared, q_tile, dy_tile, steps, sizes.scale * kLog2E, shift, row_delta, stage,
                         result);
-      const float factor[2] = {sizes.scale, sizes.scale};
-      SyncThreads(1 + group, 128);
-      StoreQueryTile(result, factor, q_tile, dq, sizes, task.b, h, first);
+      SyncThreads(1 + group, 128);  // All of the warpgroup is done with q and dy.
+      gradients.StoreQueries(sizes, {task.b, h, PerLane(first)}, q_tile, shared.Source(fixed.index, group),
+                             result);
+      FenceForUnits();
     }
     SkipStages(shared, work.Tile(last) + 1 - steps, stage);
     ArriveWarp(shared.FixedEmpty(fixed.index));
   }
 }
 
+// What the kernels read.
+struct Operands {
+  TileMap q, k, v, dy;
+  const float* log_sum_exp;
+  const float* delta;
+};
+
+template <typename Gradients>
 __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
-    WgmmaQueryGradientKernel(const __grid_constant__ TileMap q_map, const __grid_constant__ TileMap k_map,
-                             const __grid_constant__ TileMap v_map, const __grid_constant__ TileMap dy_map,
-                             const float* log_sum_exp, const float* delta, Bf16* dq, int* counter,
-                             const Sizes sizes) {
+    WgmmaQueryGradientKernel(const __grid_constant__ Operands x, const __grid_constant__ Gradients gradients,
+                             int* counter, const Sizes sizes) {
   if constexpr (kIsHopper) {
     const QueryWork work = {sizes};
-    const QueryShared shared;
+    const QueryShared<Gradients> shared;
     shared.Init(1);
     if (threadIdx.x / 128 == kBackwardGroups) {
       ShrinkRegisters<kBackwardProducerRegisters>();
       if (threadIdx.x % 128 == 0) {
-        ProduceKeys<kBackwardGroups, 2>(work, shared, {&q_map, &dy_map}, k_map, v_map, counter);
+        ProduceKeys<kBackwardGroups, 2>(work, shared, {&x.q, &x.dy}, x.k, x.v, counter,
+                                        gradients.source_map());
       }
     } else {
       GrowRegisters<kBackwardRegisters>();
-      ConsumeQueryGradient(work, shared, log_sum_exp, delta, dq);
+      ConsumeQueryGradient(work, shared, x.log_sum_exp, x.delta, gradients);
     }
   }
 }
@@ -108,12 +124,13 @@ __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
 // stream too. Queries from `time` on have q = dy = 0 and numbers 0: p = 1, but no effect.
 
 using KeyWork = Work<kBackwardGroups, true>;
-using KeyShared = Shared<kBackwardGroups, 2, 2 * kTileRows>;
+template <typename Gradients>
+using KeyShared = Shared<kBackwardGroups, 2, 2 * kTileRows, Gradients::kSources>;
 
 // By all lanes of the producer's warp.
-__device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shared, const TileMap& q_map,
-                                      const TileMap& k_map, const TileMap& v_map, const TileMap& dy_map,
-                                      const float* log_sum_exp, const float* delta, int* counter) {
+template <typename Gradients>
+__device__ inline void ProduceQueries(const KeyWork& work, const KeyShared<Gradients>& shared,
+                                      const Operands& x, const Gradients& gradients, int* counter) {
   const Sizes& sizes = work.sizes;
   const int lane = threadIdx.x % 32;
   Cursor fixed, stage;
@@ -130,14 +147,17 @@ __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shar
     const Task task = work.At(index);
     if (lane == 0) {
       const int last = work.LastItem(task);
-      ArriveAndExpect(fixed_full, (last - task.first_item + 1) * 2 * kTileBytes);
+      ArriveAndExpect(fixed_full, (last - task.first_item + 1) * (2 + Gradients::kSources) * kTileBytes);
 #pragma unroll 1
       for (int item = task.first_item; item <= last; ++item) {
         const int group = item - task.first_item;
-        CopyTile(shared.Fixed(fixed.index, group, 0), k_map, fixed_full, item * kTileRows, task.kv_head,
-                 task.b);
-        CopyTile(shared.Fixed(fixed.index, group, 1), v_map, fixed_full, item * kTileRows, task.kv_head,
-                 task.b);
+        const int row = item * kTileRows;
+        CopyTile(shared.Fixed(fixed.index, group, 0), x.k, fixed_full, row, task.kv_head, task.b);
+        CopyTile(shared.Fixed(fixed.index, group, 1), x.v, fixed_full, row, task.kv_head, task.b);
+        if constexpr (Gradients::kSources > 0) {
+          CopyTile(shared.Source(fixed.index, group), *gradients.source_map(), fixed_full, row,
+                   sizes.heads + task.kv_head, task.b);
+        }
       }
     }
     for (int h = task.kv_head * sizes.group(); h < (task.kv_head + 1) * sizes.group(); ++h) {
@@ -148,8 +168,9 @@ __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shar
 #pragma unroll
         for (int i = 0; i < 4; ++i) {
           const int row = tile * kTileRows + i % 2 * 32 + lane;
-          values[i] =
-              row < sizes.time ? (i < 2 ? log_sum_exp[numbers + row] * kLog2E : delta[numbers + row]) : 0.0f;
+          values[i] = row >= sizes.time ? 0.0f
+                      : i < 2           ? x.log_sum_exp[numbers + row] * kLog2E
+                                        : x.delta[numbers + row];
         }
         WaitBarrier(shared.StageEmpty(stage.index), stage.parity ^ 1);
         const uint32_t full = shared.StageFull(stage.index);
@@ -157,8 +178,8 @@ __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shar
         for (int i = 0; i < 4; ++i) shared.StageNumbers(stage.index)[i * 32 + lane] = values[i];
         if (lane == 0) {
           ArriveAndExpect(full, 2 * kTileBytes);
-          CopyTile(shared.Stage(stage.index, 0), q_map, full, tile * kTileRows, h, task.b);
-          CopyTile(shared.Stage(stage.index, 1), dy_map, full, tile * kTileRows, h, task.b);
+          CopyTile(shared.Stage(stage.index, 0), x.q, full, tile * kTileRows, h, task.b);
+          CopyTile(shared.Stage(stage.index, 1), x.dy, full, tile * kTileRows, h, task.b);
         } else {
           Arrive(full);
         }
@@ -169,7 +190,8 @@ __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared& shar
 }
 
 // One tile of queries against one of keys.
-__device__ __forceinline__ void KeyGradientStep(const KeyShared& shared, uint32_t k_tile, uint32_t v_tile,
+template <typename SharedMemory>
+__device__ __forceinline__ void KeyGradientStep(const SharedMemory& shared, uint32_t k_tile, uint32_t v_tile,
                                                 bool diagonal, float scale_log2, const Cursor& stage,
                                                 Product64& dk, Product64& dv) {
   Product64 p, ds;
@@ -215,7 +237,9 @@ __device__ __forceinline__ void KeyGradientStep(const KeyShared& shared, uint32_
   KeepUntilHere(ds_rows);
 }
 
-__device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared& shared, Bf16* dk, Bf16* dv) {
+template <typename Gradients>
+__device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared<Gradients>& shared,
+                                          const Gradients& gradients) {
   const Sizes& sizes = work.sizes;
   const int group = Uniform(threadIdx.x / 128);
   Cursor fixed, stage;
@@ -239,58 +263,99 @@ __device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared& 
     }
     if (item <= work.LastItem(task)) {
       SyncThreads(1 + group, 128);  // All of the warpgroup is done with the keys and values.
-      const int64_t stride = int64_t{sizes.kv_heads} * kTileCols;
-      const int64_t head = int64_t{task.b} * sizes.time * stride + task.kv_head * kTileCols;
-      const float dk_factor[2] = {sizes.scale, sizes.scale}, dv_factor[2] = {1, 1};
-      StoreTile(dk_sum, dk_factor, k_tile, dk + head, stride, item * kTileRows, sizes.time);
-      StoreTile(dv_sum, dv_factor, v_tile, dv + head, stride, item * kTileRows, sizes.time);
+      gradients.StoreKeys(sizes, {task.b, task.kv_head, item * kTileRows}, k_tile, v_tile,
+                          shared.Source(fixed.index, group), dk_sum, dv_sum);
       FenceForUnits();
     }
     ArriveWarp(shared.FixedEmpty(fixed.index));
   }
 }
 
+template <typename Gradients>
 __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
-    WgmmaKeyGradientKernel(const __grid_constant__ TileMap q_map, const __grid_constant__ TileMap k_map,
-                           const __grid_constant__ TileMap v_map, const __grid_constant__ TileMap dy_map,
-                           const float* log_sum_exp, const float* delta, Bf16* dk, Bf16* dv, int* counter,
-                           const Sizes sizes) {
+    WgmmaKeyGradientKernel(const __grid_constant__ Operands x, const __grid_constant__ Gradients gradients,
+                           int* counter, const Sizes sizes) {
   if constexpr (kIsHopper) {
     const KeyWork work = {sizes};
-    const KeyShared shared;
+    const KeyShared<Gradients> shared;
     shared.Init(32);
     if (threadIdx.x / 128 == kBackwardGroups) {
       ShrinkRegisters<kBackwardProducerRegisters>();
       if (threadIdx.x % 128 < 32) {
-        ProduceQueries(work, shared, q_map, k_map, v_map, dy_map, log_sum_exp, delta, counter);
+        ProduceQueries(work, shared, x, gradients, counter);
       }
     } else {
       GrowRegisters<kBackwardRegisters>();
-      ConsumeKeyGradient(work, shared, dk, dv);
+      ConsumeKeyGradient(work, shared, gradients);
     }
   }
+}
+
+template <typename Gradients>
+void Run(const Device& device, const AttentionGradArgs<Bf16>& args, const AttentionScratch& scratch,
+         const Gradients& gradients) {
+  const AttentionArgs<Bf16>& x = args.forward;
+  const Sizes sizes = SizesOf(x);
+  const Operands operands = {.q = MapOf(x.q),
+                             .k = MapOf(x.k),
+                             .v = MapOf(x.v),
+                             .dy = MapOf(args.dy),
+                             .log_sum_exp = x.log_sum_exp.data(),
+                             .delta = scratch.delta.data()};
+  int32_t* const counters = scratch.counters.data();
+  device.Zero(counters, scratch.counters.size_bytes());
+  Launch(device, ShapeFor(device, kBackwardGroups, KeyWork{sizes}.tasks(), KeyShared<Gradients>::kBytes),
+         WgmmaKeyGradientKernel<Gradients>, operands, gradients, counters, sizes);
+  Launch(device, ShapeFor(device, kBackwardGroups, QueryWork{sizes}.tasks(), QueryShared<Gradients>::kBytes),
+         WgmmaQueryGradientKernel<Gradients>, operands, gradients, counters + 1, sizes);
+}
+
+MixedValues MixedValuesOf(const PackedHeadsGrad& packed) {
+  const AttentionHeadsGradArgs<Bf16>& heads = packed.heads;
+  return {.qkv = heads.forward.qkv.data(),
+          .value_embedding = heads.forward.value_embedding.data(),
+          .ve_layer_scale = heads.forward.ve_layer_scale.data(),
+          .ve_scale = heads.forward.ve_scale.data(),
+          .first_v = heads.forward.first_v.data(),
+          .residual = heads.forward.residual.data(),
+          .dvalue_embedding = heads.dvalue_embedding.data(),
+          .dfirst_v = heads.dfirst_v.data(),
+          .sums = packed.value_sums.data()};
+}
+
+template <int kPairs>
+void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const PackedHeadsGrad& packed,
+               const AttentionScratch& scratch) {
+  const AttentionHeadsArgs<Bf16>& forward = packed.heads.forward;
+  const int64_t slots = args.dy.dim(2) + 2 * args.forward.k.dim(2);
+  Run(device, args, scratch,
+      PackedGradients<kPairs>{
+          .qkv = MakeTileMap(forward.qkv.data(), forward.batch, forward.time, slots),
+          .q_gain = forward.q_gain.data(),
+          .cosines = packed.angles.data(),
+          .sines = packed.angles.data() + packed.angles.size() / 2,
+          .dv_from_outside = {packed.dv_from_outside[0].data(), packed.dv_from_outside[1].data()},
+          .mixed = MixedValuesOf(packed),
+          .dqkv = packed.heads.dqkv.data(),
+          .gain_sums = packed.gain_sums.data()});
 }
 
 }  // namespace
 }  // namespace wgmma
 
 void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            Tensor<const float> delta, Tensor<int32_t> counters) {
-  const AttentionArgs<Bf16>& x = args.forward;
-  const wgmma::Sizes sizes = wgmma::SizesOf(x);
-  const TileMap q = wgmma::MapOf(x.q), k = wgmma::MapOf(x.k), v = wgmma::MapOf(x.v),
-                dy = wgmma::MapOf(args.dy);
-  device.Zero(counters.data(), counters.size_bytes());
-  Launch(device,
-         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::KeyWork{sizes}.tasks(),
-                         wgmma::KeyShared::kBytes),
-         wgmma::WgmmaKeyGradientKernel, q, k, v, dy, x.log_sum_exp.data(), delta.data(), args.dk.data(),
-         args.dv.data(), counters.data(), sizes);
-  Launch(device,
-         wgmma::ShapeFor(device, wgmma::kBackwardGroups, wgmma::QueryWork{sizes}.tasks(),
-                         wgmma::QueryShared::kBytes),
-         wgmma::WgmmaQueryGradientKernel, q, k, v, dy, x.log_sum_exp.data(), delta.data(), args.dq.data(),
-         counters.data() + 1, sizes);
+                            const AttentionScratch& scratch) {
+  wgmma::Run(device, args, scratch,
+             wgmma::SeparateGradients{.dq = args.dq.data(), .dk = args.dk.data(), .dv = args.dv.data()});
+}
+
+void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
+                                  const PackedHeadsGrad& packed, const AttentionScratch& scratch) {
+  const int64_t rope_dims = packed.heads.forward.rope_dims;
+  HM_CHECK(rope_dims == 16 || rope_dims == 32 || rope_dims == 64);
+  if (rope_dims == 16) return wgmma::RunPacked<1>(device, args, packed, scratch);
+  if (rope_dims == 32) return wgmma::RunPacked<2>(device, args, packed, scratch);
+  wgmma::RunPacked<4>(device, args, packed, scratch);
 }
 
 }  // namespace hm11::cuda

@@ -134,7 +134,8 @@ __device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShar
         }
       }
       SyncThreads(1 + group, 128);  // All of the warpgroup is done with the queries.
-      StoreQueryTile(result, factor, q_tile, y, sizes, task.b, h, first);
+      StoreHead(result, factor, q_tile, y, sizes.heads, {task.b, h, first}, sizes.time);
+      FenceForUnits();
     }
     SkipStages(shared, work.Tile(last) + 1 - steps, stage);
     ArriveWarp(shared.FixedEmpty(fixed.index));

@@ -10,9 +10,25 @@ namespace hm11::cuda {
 namespace {
 
 constexpr int kTaps = static_cast<int>(kMaxConvWidth);
-constexpr int kGroups = kTaps + 1;  // sums over rows: of each tap, of the bias
-constexpr int kBackwardPack = 4;    // channels a thread: what registers allow
-constexpr int kBackwardBlocks = 8;  // on each multiprocessor, over all columns; two or more are there at once
+constexpr int kSums = kTaps + 1;  // over rows: of each tap, of the bias
+// A thread has a pack of this many bytes of neighbouring channels, and kGroup steps on their way at once.
+constexpr int kPackBytes = 8;
+constexpr int kGroup = 4;
+constexpr int kForwardBlocks = 3;   // on a multiprocessor at once: this sets the registers
+constexpr int kBackwardBlocks = 2;  // the same
+constexpr int kPartialBlocks = 8;   // of backward, on each multiprocessor, over all columns
+
+template <typename T>
+constexpr int kConvPack = kPackBytes / static_cast<int>(sizeof(T));
+
+__device__ __forceinline__ float Silu(float x) { return x * Sigmoid(x); }
+
+// The gradient of x, from that of Silu(x).
+__device__ __forceinline__ float SiluGradient(float x, float grad) {
+  const float sigmoid = Sigmoid(x);
+  const float passed = grad * sigmoid;
+  return fmaf(passed, fmaf(-x, sigmoid, x), passed);
+}
 
 template <typename T>
 struct Operands {
@@ -87,34 +103,61 @@ __device__ __forceinline__ void Convolve(const Weights<N>& w, const float (&wind
 }
 
 template <typename T, int N>
-__global__ void __launch_bounds__(32 * kStripsABlock) ForwardKernel(Operands<T> p, T* y, T* final_tail) {
+__device__ __forceinline__ void ForwardStep(const Weights<N>& w, const Pack<T, N>& x,
+                                            float (&window)[kTaps][N], T* y) {
+  float now[N], out[N];
+  Unpack(x, now);
+  Shift(window, now);
+  Convolve(w, window, out);
+#pragma unroll
+  for (int i = 0; i < N; ++i) out[i] = Silu(out[i]);
+  Store<N>(out, y);
+}
+
+// Every step fetches the input of the step a group later into the registers that its own leaves: a thread has
+// kGroup packs on their way at all times.
+template <typename T, int N>
+__device__ __forceinline__ void ForwardStrip(const Operands<T>& p, const Weights<N>& w, const Strip& strip,
+                                             int channel, T* y, float (&window)[kTaps][N]) {
+  const int channels = p.layout.channels;
+  const T* from = p.x + (strip.row + strip.begin) * p.x_stride + channel;
+  T* to = y + (strip.row + strip.begin) * channels + channel;
+  int left = strip.end - strip.begin;
+  Pack<T, N> ahead[kGroup] = {};
+#pragma unroll
+  for (int k = 0; k < kGroup; ++k, from += p.x_stride) {
+    if (k < left) ahead[k] = Fetch<N>(from);
+  }
+  LoadWindow<N>(p, strip, channel, window);
+  for (; left >= 2 * kGroup; left -= kGroup) {
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k, from += p.x_stride, to += channels) {
+      ForwardStep<T, N>(w, ahead[k], window, to);
+      ahead[k] = Fetch<N>(from);
+    }
+  }
+  for (; left > 0; left -= kGroup) {
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k, from += p.x_stride, to += channels) {
+      if (k >= left) break;
+      ForwardStep<T, N>(w, ahead[k], window, to);
+      if (k + kGroup < left) ahead[k] = Fetch<N>(from);
+    }
+  }
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(32 * kStripsABlock, kForwardBlocks)
+    ForwardKernel(Operands<T> p, T* y, T* final_tail) {
   const int channel = (blockIdx.x * 32 + threadIdx.x) * N;
   const int channels = p.layout.channels;
   if (channel >= channels) return;
   const Weights<N> w = LoadWeights<N>(p, channel);
-  for (int64_t index = static_cast<int64_t>(blockIdx.y) * kStripsABlock + threadIdx.y;
-       index < p.layout.strips; index += static_cast<int64_t>(gridDim.y) * kStripsABlock) {
+  for (int index = blockIdx.y * kStripsABlock + threadIdx.y; index < p.layout.strips;
+       index += gridDim.y * kStripsABlock) {
     const Strip strip = StripAt(p.layout, index);
     float window[kTaps][N];
-    LoadWindow<N>(p, strip, channel, window);
-    for (int t = strip.begin; t < strip.end; t += kStripGroup) {
-      Pack<T, N> group[kStripGroup] = {};
-#pragma unroll
-      for (int k = 0; k < kStripGroup; ++k) {
-        if (t + k < strip.end) group[k] = Fetch<N>(p.x + (strip.row + t + k) * p.x_stride + channel);
-      }
-#pragma unroll
-      for (int k = 0; k < kStripGroup; ++k) {
-        if (t + k >= strip.end) continue;
-        float now[N], out[N];
-        Unpack(group[k], now);
-        Shift(window, now);
-        Convolve(w, window, out);
-#pragma unroll
-        for (int i = 0; i < N; ++i) out[i] *= Sigmoid(out[i]);
-        Store<N>(out, y + (strip.row + t + k) * channels + channel);
-      }
-    }
+    ForwardStrip<T, N>(p, w, strip, channel, y, window);
     if (final_tail == nullptr || strip.end != p.layout.time) continue;
 #pragma unroll
     for (int k = 1; k < kTaps; ++k) {
@@ -125,74 +168,133 @@ __global__ void __launch_bounds__(32 * kStripsABlock) ForwardKernel(Operands<T> 
   }
 }
 
-// Walks kTaps - 1 steps past the strip's end, for what these say about the inputs inside. After step t the
-// gradient of input t - 3 is whole: it is the sum of the last four results' gradients times the taps.
-// Gradients of taps and bias take the steps inside the strip only.
+// What a thread carries along its strip, from its end to its begin, and its sums.
+template <int N>
+struct BackwardState {
+  float window[kTaps][N];  // inputs, up to that of the step
+  float grads[kTaps][N];   // of the results before SiLU, from that of the step on
+  float sums[kSums][N];
+};
+
+// Goes a step back: `x` is the input kTaps - 1 steps before it, `dy` the gradient of its result.
 template <typename T, int N>
-__global__ void __launch_bounds__(32 * kStripsABlock, 2)
-    BackwardKernel(Operands<T> p, const T* dy, T* dx, int64_t dx_stride, float* partials) {
-  const int channel = (blockIdx.x * 32 + threadIdx.x) * N;
-  const int channels = p.layout.channels;
-  const bool inside = channel < channels;
-  Weights<N> w = {};
-  if (inside) w = LoadWeights<N>(p, channel);
-  float tap_sums[kTaps][N] = {}, bias_sums[N] = {};
-  for (int64_t index = static_cast<int64_t>(blockIdx.y) * kStripsABlock + threadIdx.y;
-       inside && index < p.layout.strips; index += static_cast<int64_t>(gridDim.y) * kStripsABlock) {
-    const Strip strip = StripAt(p.layout, index);
-    float window[kTaps][N], grads[kTaps][N] = {};
-    LoadWindow<N>(p, strip, channel, window);
-    for (int t = strip.begin; t < strip.end + kTaps - 1; t += kStripGroup) {
-      Pack<T, N> x_group[kStripGroup] = {}, dy_group[kStripGroup] = {};
+__device__ __forceinline__ void StepBack(const Weights<N>& w, const Pack<T, N>& x, const Pack<T, N>& dy,
+                                         BackwardState<N>& state) {
+  float grad[N], out[N];
 #pragma unroll
-      for (int k = 0; k < kStripGroup; ++k) {
-        if (t + k >= min(strip.end + kTaps - 1, p.layout.time)) continue;
-        x_group[k] = Fetch<N>(p.x + (strip.row + t + k) * p.x_stride + channel);
-        dy_group[k] = Fetch<N>(dy + (strip.row + t + k) * channels + channel);
-      }
+  for (int i = 0; i < N; ++i) {
 #pragma unroll
-      for (int k = 0; k < kStripGroup; ++k) {
-        const int step = t + k;
-        if (step >= strip.end + kTaps - 1) continue;
-        float now[N], grad[N], out[N];
-        Unpack(x_group[k], now);
-        Unpack(dy_group[k], grad);  // Zero past the end of the sequence.
-        Shift(window, now);
-        Convolve(w, window, out);
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          const float sigmoid = Sigmoid(out[i]);
-          grad[i] *= sigmoid * fmaf(out[i], 1 - sigmoid, 1.0f);
-        }
-        Shift(grads, grad);
-        if (step < strip.end) {
-#pragma unroll
-          for (int i = 0; i < N; ++i) {
-            bias_sums[i] += grad[i];
-#pragma unroll
-            for (int j = 0; j < kTaps; ++j) tap_sums[j][i] = fmaf(grad[i], window[j][i], tap_sums[j][i]);
-          }
-        }
-        if (step - (kTaps - 1) < strip.begin) continue;
-#pragma unroll
-        for (int i = 0; i < N; ++i) {
-          out[i] = 0;
-#pragma unroll
-          for (int j = 0; j < kTaps; ++j) out[i] = fmaf(w.taps[kTaps - 1 - j][i], grads[j][i], out[i]);
-        }
-        Store<N>(out, dx + (strip.row + step - (kTaps - 1)) * dx_stride + channel);
-      }
+    for (int k = kTaps - 1; k > 0; --k) {
+      state.window[k][i] = state.window[k - 1][i];
+      state.grads[k][i] = state.grads[k - 1][i];
     }
   }
-  float* const to = partials + static_cast<int64_t>(blockIdx.y) * kGroups * channels;
+  Unpack(x, state.window[0]);
+  Unpack(dy, grad);
+  Convolve(w, state.window, out);
 #pragma unroll
-  for (int j = 0; j < kTaps; ++j) StoreStripSums<N>(tap_sums[j], channel, channels, to + j * channels);
-  StoreStripSums<N>(bias_sums, channel, channels, to + kTaps * channels);
+  for (int i = 0; i < N; ++i) state.grads[0][i] = SiluGradient(out[i], grad[i]);
+}
+
+// What a step inside the strip adds to the sums, and its input's gradient: the sum of the gradients of the
+// results that the input is part of, times its taps in these.
+template <typename T, int N>
+__device__ __forceinline__ void FinishStep(const Weights<N>& w, BackwardState<N>& state, T* dx) {
+  float out[N];
+#pragma unroll
+  for (int i = 0; i < N; ++i) {
+    state.sums[kTaps][i] += state.grads[0][i];
+    out[i] = w.taps[0][i] * state.grads[kTaps - 1][i];
+#pragma unroll
+    for (int k = 0; k < kTaps; ++k) {
+      state.sums[k][i] = fmaf(state.grads[0][i], state.window[k][i], state.sums[k][i]);
+      if (k > 0) out[i] = fmaf(w.taps[k][i], state.grads[kTaps - 1 - k][i], out[i]);
+    }
+  }
+  Store<N>(out, dx);
+}
+
+// The state before a strip's last step: of the kTaps - 1 steps behind the strip.
+template <typename T, int N>
+__device__ __forceinline__ void BeginBehind(const Operands<T>& p, const Weights<N>& w, const Strip& strip,
+                                            int channel, const T* dy, BackwardState<N>& state) {
+  constexpr int kBehind = kTaps - 1;
+  Pack<T, N> x[2 * kBehind] = {}, grads[kBehind] = {};
+#pragma unroll
+  for (int k = 0; k < 2 * kBehind; ++k) {
+    const int t = strip.end - kBehind + k;
+    if (t < 0 || t >= p.layout.time) continue;
+    x[k] = Fetch<N>(p.x + (strip.row + t) * p.x_stride + channel);
+    if (k >= kBehind) grads[k - kBehind] = Fetch<N>(dy + (strip.row + t) * p.layout.channels + channel);
+  }
+#pragma unroll
+  for (int k = 0; k < kBehind; ++k) Unpack(x[kBehind + k], state.window[k]);
+#pragma unroll
+  for (int k = kBehind - 1; k >= 0; --k) StepBack<T, N>(w, x[k], grads[k], state);
+}
+
+// Walks a strip from its end to its begin, so that what follows an input is known when it is met. Fetches a
+// group of steps ahead, as forward.
+template <typename T, int N>
+__device__ __forceinline__ void BackwardStrip(const Operands<T>& p, const Weights<N>& w, const Strip& strip,
+                                              int channel, const T* dy, T* dx, int64_t dx_stride,
+                                              BackwardState<N>& state) {
+  const int channels = p.layout.channels;
+  const int64_t last = strip.row + strip.end - 1;
+  const T* x_from = p.x + (last - (kTaps - 1)) * p.x_stride + channel;
+  const T* dy_from = dy + last * channels + channel;
+  T* to = dx + last * dx_stride + channel;
+  int left = strip.end - strip.begin;
+  // Inputs that are there: none before the sequence.
+  const int before = min(strip.begin, kTaps - 1) - (kTaps - 1);
+  Pack<T, N> x_ahead[kGroup], dy_ahead[kGroup];
+  const auto fetch = [&](int k, bool x_there, bool dy_there) {
+    x_ahead[k] = x_there ? Fetch<N>(x_from) : ZeroPack<T, N>();
+    dy_ahead[k] = dy_there ? Fetch<N>(dy_from) : ZeroPack<T, N>();
+    x_from -= p.x_stride;
+    dy_from -= channels;
+  };
+#pragma unroll
+  for (int k = 0; k < kGroup; ++k) fetch(k, k < left + before, k < left);
+  BeginBehind<T, N>(p, w, strip, channel, dy, state);
+  for (; left + before >= 2 * kGroup; left -= kGroup) {
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k, to -= dx_stride) {
+      StepBack<T, N>(w, x_ahead[k], dy_ahead[k], state);
+      fetch(k, true, true);
+      FinishStep<T, N>(w, state, to);
+    }
+  }
+  for (; left > 0; left -= kGroup) {
+#pragma unroll
+    for (int k = 0; k < kGroup; ++k, to -= dx_stride) {
+      if (k >= left) break;
+      StepBack<T, N>(w, x_ahead[k], dy_ahead[k], state);
+      fetch(k, k + kGroup < left + before, k + kGroup < left);
+      FinishStep<T, N>(w, state, to);
+    }
+  }
+}
+
+template <typename T, int N>
+__global__ void __launch_bounds__(32 * kStripsABlock, kBackwardBlocks)
+    BackwardKernel(Operands<T> p, const T* dy, T* dx, int64_t dx_stride, float* partials) {
+  const int channel = (blockIdx.x * 32 + threadIdx.x) * N;
+  const bool inside = channel < p.layout.channels;
+  Weights<N> w = {};
+  if (inside) w = LoadWeights<N>(p, channel);
+  BackwardState<N> state = {};
+  for (int index = blockIdx.y * kStripsABlock + threadIdx.y; inside && index < p.layout.strips;
+       index += gridDim.y * kStripsABlock) {
+    BackwardStrip<T, N>(p, w, StripAt(p.layout, index), channel, dy, dx, dx_stride, state);
+  }
+  StoreStripSums(state.sums, p.layout.channels,
+                 partials + static_cast<int64_t>(blockIdx.y) * kSums * p.layout.channels);
 }
 
 template <typename T>
-Operands<T> MakeOperands(const CausalConvArgs<T>& a) {
-  return {.layout = MakeStripLayout(a.batch, a.time, a.x.cols()),
+Operands<T> MakeOperands(const CausalConvArgs<T>& a, const StripLayout& layout) {
+  return {.layout = layout,
           .width = static_cast<int>(a.weight.dim(1)),
           .x_stride = a.x.stride(),
           .x = a.x.data(),
@@ -211,28 +313,30 @@ bool Packed(const T* data, int64_t stride, int64_t pack) {
 
 template <typename T>
 void CausalConvForward(const Device& device, const CausalConvArgs<T>& a) {
-  const Operands<T> p = MakeOperands(a);
-  constexpr int kPack = kPackSize<T>;
+  constexpr int kPack = kConvPack<T>;
   const int64_t channels = a.x.cols();
   const bool packed = channels % kPack == 0 && Packed(a.x.data(), a.x.stride(), kPack) &&
                       AllAligned(Data(a.tail), a.y.data(), Data(a.final_tail));
-  const LaunchShape shape = StripShape(p.layout, packed ? kPack : 1, AllStripBlocks(p.layout));
-  Launch(device, shape, packed ? ForwardKernel<T, kPack> : ForwardKernel<T, 1>, p, a.y.data(),
+  const int pack = packed ? kPack : 1;
+  const StripLayout layout = LongStripLayout(device, a.batch, a.time, channels, pack, kForwardBlocks);
+  Launch(device, StripShape(layout, pack, AllStripBlocks(layout)),
+         packed ? ForwardKernel<T, kPack> : ForwardKernel<T, 1>, MakeOperands(a, layout), a.y.data(),
          Data(a.final_tail));
 }
 
 template <typename T>
 void CausalConvBackward(const Device& device, const CausalConvGradArgs<T>& g, Tensor<float> partials) {
-  Operands<T> p = MakeOperands(g.forward);
-  p.tail = nullptr;
-  constexpr int kPack = kBackwardPack;
-  const int64_t channels = p.layout.channels;
-  const bool packed = channels % kPack == 0 && Packed(p.x, p.x_stride, kPack) &&
+  const CausalConvArgs<T>& f = g.forward;
+  constexpr int kPack = kConvPack<T>;
+  const int64_t channels = f.x.cols();
+  const bool packed = channels % kPack == 0 && Packed(f.x.data(), f.x.stride(), kPack) &&
                       Packed(g.dx.data(), g.dx.stride(), kPack) && Packed(g.dy.data(), channels, kPack);
   const int pack = packed ? kPack : 1;
+  Operands<T> p = MakeOperands(f, LongStripLayout(device, f.batch, f.time, channels, pack, kBackwardBlocks));
+  p.tail = nullptr;
   const int64_t column_blocks = CeilDiv<int64_t>(channels, 32 * pack);
   const int64_t blocks =
-      PartialBlocks(device, p.layout.strips, kStripsABlock, CeilDiv<int64_t>(kBackwardBlocks, column_blocks));
+      PartialBlocks(device, p.layout.strips, kStripsABlock, CeilDiv<int64_t>(kPartialBlocks, column_blocks));
   Launch(device, StripShape(p.layout, pack, blocks), packed ? BackwardKernel<T, kPack> : BackwardKernel<T, 1>,
          p, g.dy.data(), g.dx.data(), g.dx.stride(), partials.data());
   GroupDestinations to = {};
@@ -240,7 +344,7 @@ void CausalConvBackward(const Device& device, const CausalConvGradArgs<T>& g, Te
     to[tap] = {.to = g.dweight.data() + tap - (kTaps - p.width), .stride = p.width};
   }
   to[kTaps].to = g.dbias.data();
-  AddColumnSums(device, partials.data(), blocks, kGroups, channels, to);
+  AddColumnSums(device, partials.data(), blocks, kSums, channels, to);
 }
 
 template void CausalConvForward<float>(const Device&, const CausalConvArgs<float>&);

@@ -238,6 +238,7 @@ void Tune(const Device& device, const ProductShape& shape, Operands operands, Pl
     }
     operands.c = scratch;
   }
+  HM_CHECK_CUDA(cudaDeviceSynchronize());  // Nothing on another queue runs beside what is timed.
   cudaEvent_t start, stop;
   HM_CHECK_CUDA(cudaEventCreate(&start));
   HM_CHECK_CUDA(cudaEventCreate(&stop));

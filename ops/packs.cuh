@@ -70,10 +70,21 @@ __device__ __forceinline__ Pack<T, N> Fetch(const T* from) {
 
 template <typename T, int N>
 __device__ __forceinline__ void Unpack(const Pack<T, N>& pack, float (&to)[N]) {
-  T values[N];
-  memcpy(values, pack.words, sizeof(values));
+  if constexpr (std::is_same_v<T, Bf16> && N % 2 == 0) {
+    // A Bf16 is the upper half of a float: an instruction a number, which its own conversion is not.
+    uint32_t pairs[N / 2];
+    memcpy(pairs, pack.words, sizeof(pairs));
 #pragma unroll
-  for (int i = 0; i < N; ++i) to[i] = static_cast<float>(values[i]);
+    for (int i = 0; i < N / 2; ++i) {
+      to[2 * i] = __uint_as_float(pairs[i] << 16);
+      to[2 * i + 1] = __uint_as_float(pairs[i] & 0xffff0000u);
+    }
+  } else {
+    T values[N];
+    memcpy(values, pack.words, sizeof(values));
+#pragma unroll
+    for (int i = 0; i < N; ++i) to[i] = static_cast<float>(values[i]);
+  }
 }
 
 template <int N, typename T>
@@ -122,8 +133,15 @@ __device__ __forceinline__ float BlockSum(float value, float* scratch) {
   return value;
 }
 
-// 1 / (1 + exp(-x)).
-__device__ __forceinline__ float Sigmoid(float x) { return __fdividef(1.0f, 1.0f + __expf(-x)); }
+// 1 / (1 + exp(-x)) to a few units of float's last place. Four instructions: where exp(-x) is too small or too
+// large for a float the result is 1 or 0 as well, so that nothing looks for that.
+__device__ __forceinline__ float Sigmoid(float x) {
+  constexpr float kLog2E = 1.44269504088896341f;
+  float exponential, sigmoid;
+  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(exponential) : "f"(-kLog2E * x));
+  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(sigmoid) : "f"(1.0f + exponential));
+  return sigmoid;
+}
 
 // Null for an absent operand.
 template <typename T>

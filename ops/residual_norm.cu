@@ -171,6 +171,19 @@ __device__ __forceinline__ void TermBackward(const float* factors, int column, b
   Store<N>(factor, gradient);
 }
 
+// The sum over all columns and the block's rows, to *to: the gradient of a factor that all columns share.
+template <int kPacks, int N>
+__device__ __forceinline__ void StoreSumOfSums(const float (&sums)[kPacks][N], float* shared, float* to) {
+  float sum = 0;
+#pragma unroll
+  for (int k = 0; k < kPacks; ++k) {
+#pragma unroll
+    for (int i = 0; i < N; ++i) sum += sums[k][i];
+  }
+  sum = BlockSum<kTeamThreads>(sum, shared);
+  if (threadIdx.x == 0) *to = sum;
+}
+
 // Blocks stay and stride over the rows, a team a row: every operand is fetched before the one sum over the
 // row that the norm needs, every result is stored after it, and sums over rows stay in registers until the
 // end.
@@ -237,7 +250,11 @@ __global__ void __launch_bounds__(kTeamThreads, BackwardBlocks<T>(kMixed))
   }
 
   float* const to = p.partials + static_cast<int64_t>(blockIdx.x) * kResidualNormGroups * p.dim;
-  if (p.branch) Team::StoreSums(branch_sums, shared, p.dim, to + kBranchScaleGroup * p.dim);
+  if (p.branch && p.scalar_branch_scale) {
+    StoreSumOfSums(branch_sums, shared, to + kBranchScaleGroup * p.dim);
+  } else if (p.branch) {
+    Team::StoreSums(branch_sums, shared, p.dim, to + kBranchScaleGroup * p.dim);
+  }
   if (p.skip) Team::StoreSums(skip_sums, shared, p.dim, to + kSkipWeightGroup * p.dim);
   if constexpr (kMixed) {
     Team::StoreSums(mix0_sums, shared, p.dim, to + kMix0Group * p.dim);
@@ -338,8 +355,8 @@ void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& a
     AddColumnSums(device, p.partials, blocks, kResidualNormGroups, p.dim, to);
   }
   if (p.branch && p.scalar_branch_scale) {
-    AddGroupSum(device, p.partials, blocks, kResidualNormGroups, p.dim, kBranchScaleGroup,
-                args.dbranch_scale.data());
+    AddNumbers(device, p.partials + kBranchScaleGroup * p.dim, blocks, kResidualNormGroups * p.dim,
+               args.dbranch_scale.data());
   }
 }
 

@@ -43,7 +43,7 @@ struct ResidualNormGradOperands : ResidualNormTerms<T> {
   T* dbranch;
   T* dskip;
   T* dx0;
-  float* partials;  // [blocks, kResidualNormGroups, dim]
+  float* partials;  // [blocks, kResidualNormGroups, dim]; of a scalar branch_scale: one number a group
 };
 
 // In residual_norm_wide.cu: rows of any size and alignment, a block each. Backward returns how many blocks

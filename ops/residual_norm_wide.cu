@@ -54,7 +54,7 @@ __device__ __forceinline__ float KeptU(const ResidualNormGradOperands<T>& p, int
 }
 
 // The same backward, its sums over rows kept in the block's partials in memory, where each thread has its
-// columns.
+// columns; those of a factor that all columns share are added up at the end.
 template <typename T>
 __global__ void __launch_bounds__(kThreads) BackwardKernel(ResidualNormGradOperands<T> p) {
   __shared__ float shared[32];
@@ -101,6 +101,13 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(ResidualNormGradOpera
       }
     }
   }
+  if (p.branch == nullptr || !p.scalar_branch_scale) return;
+  float sum = 0;
+  for (int column = threadIdx.x; column < p.dim; column += kThreads) {
+    sum += sums[kBranchScaleGroup * p.dim + column];
+  }
+  sum = BlockSum<kThreads>(sum, shared);
+  if (threadIdx.x == 0) sums[kBranchScaleGroup * p.dim] = sum;
 }
 
 }  // namespace

@@ -24,8 +24,8 @@ __global__ void __launch_bounds__(32 * kStripsABlock)
   if (channel >= layout.channels) return;
   float g[N];
   LoadGates(gate + channel, g);
-  for (int64_t index = static_cast<int64_t>(blockIdx.y) * kStripsABlock + threadIdx.y; index < layout.strips;
-       index += static_cast<int64_t>(gridDim.y) * kStripsABlock) {
+  for (int index = blockIdx.y * kStripsABlock + threadIdx.y; index < layout.strips;
+       index += gridDim.y * kStripsABlock) {
     const Strip strip = StripAt(layout, index);
     const int64_t base = strip.row * layout.channels + channel;
     float before[N] = {};
@@ -62,10 +62,10 @@ __global__ void __launch_bounds__(32 * kStripsABlock)
     BackwardKernel(StripLayout layout, const T* x, const float* gate, const T* dy, T* dx, float* partials) {
   const int channel = (blockIdx.x * 32 + threadIdx.x) * N;
   const bool inside = channel < layout.channels;
-  float g[N] = {}, sums[N] = {};
+  float g[N] = {}, sums[1][N] = {};
   if (inside) LoadGates(gate + channel, g);
-  for (int64_t index = static_cast<int64_t>(blockIdx.y) * kStripsABlock + threadIdx.y;
-       inside && index < layout.strips; index += static_cast<int64_t>(gridDim.y) * kStripsABlock) {
+  for (int index = blockIdx.y * kStripsABlock + threadIdx.y; inside && index < layout.strips;
+       index += gridDim.y * kStripsABlock) {
     const Strip strip = StripAt(layout, index);
     const int64_t base = strip.row * layout.channels + channel;
     float before[N] = {}, dy_now[N];
@@ -87,7 +87,7 @@ __global__ void __launch_bounds__(32 * kStripsABlock)
         Unpack(dy_group[k], dy_next);
 #pragma unroll
         for (int i = 0; i < N; ++i) {
-          sums[i] = fmaf(dy_now[i], before[i] - now[i], sums[i]);
+          sums[0][i] = fmaf(dy_now[i], before[i] - now[i], sums[0][i]);
           out[i] = fmaf(g[i], dy_next[i] - dy_now[i], dy_now[i]);
           before[i] = now[i];
           dy_now[i] = dy_next[i];
@@ -97,9 +97,8 @@ __global__ void __launch_bounds__(32 * kStripsABlock)
     }
   }
 #pragma unroll
-  for (int i = 0; i < N; ++i) sums[i] *= g[i] * (1 - g[i]);
-  StoreStripSums<N>(sums, channel, layout.channels,
-                    partials + static_cast<int64_t>(blockIdx.y) * layout.channels);
+  for (int i = 0; i < N; ++i) sums[0][i] *= g[i] * (1 - g[i]);
+  StoreStripSums(sums, layout.channels, partials + static_cast<int64_t>(blockIdx.y) * layout.channels);
 }
 
 }  // namespace

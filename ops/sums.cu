@@ -41,17 +41,15 @@ __global__ void __launch_bounds__(kColumns* kSlices)
   }
 }
 
-constexpr int kGroupThreads = 1024;
+constexpr int kNumberThreads = 1024;
 
 // One block for all.
-__global__ void __launch_bounds__(kGroupThreads)
-    AddGroupSumKernel(const float* partials, int64_t count, int groups, int64_t cols, int group, float* to) {
+__global__ void __launch_bounds__(kNumberThreads)
+    AddNumbersKernel(const float* numbers, int64_t count, int64_t stride, float* to) {
   __shared__ float scratch[32];
   float sum = 0;
-  for (int64_t i = threadIdx.x; i < count * cols; i += kGroupThreads) {
-    sum += partials[(i / cols * groups + group) * cols + i % cols];
-  }
-  sum = BlockSum<kGroupThreads>(sum, scratch);
+  for (int64_t i = threadIdx.x; i < count; i += kNumberThreads) sum += numbers[i * stride];
+  sum = BlockSum<kNumberThreads>(sum, scratch);
   if (threadIdx.x == 0) to[0] += sum;
 }
 
@@ -72,10 +70,8 @@ void AddColumnSums(const Device& device, const float* partials, int64_t count, i
          groups, cols, parameter);
 }
 
-void AddGroupSum(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
-                 int group, float* to) {
-  Launch(device, {.blocks = 1, .threads = kGroupThreads}, AddGroupSumKernel, partials, count, groups, cols,
-         group, to);
+void AddNumbers(const Device& device, const float* numbers, int64_t count, int64_t stride, float* to) {
+  Launch(device, {.blocks = 1, .threads = kNumberThreads}, AddNumbersKernel, numbers, count, stride, to);
 }
 
 }  // namespace hm11::cuda

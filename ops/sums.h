@@ -86,9 +86,8 @@ using GroupDestinations = std::array<GroupDestination, kMaxGroups>;
 void AddColumnSums(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
                    const GroupDestinations& destinations);
 
-// to[0] += sum over the partials of all columns of group g.
-void AddGroupSum(const Device& device, const float* partials, int64_t count, int groups, int64_t cols,
-                 int group, float* to);
+// to[0] += the sum over i < count of numbers[i * stride]. A few thousand numbers at most: one block adds them.
+void AddNumbers(const Device& device, const float* numbers, int64_t count, int64_t stride, float* to);
 
 }  // namespace cuda
 

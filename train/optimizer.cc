@@ -3,7 +3,9 @@
 
 #include <algorithm>
 #include <map>
+#include <optional>
 #include <utility>
+#include <vector>
 
 #include "core/check.h"
 #include "core/parallel.h"
@@ -161,6 +163,12 @@ Optimizer::Optimizer(Arena& arena, const ModelConfig& model, const OptimizerConf
   scalars_ = arena.New<StepScalars>({1});
   norm_ = arena.NewZero<float>({1});
   MakeTables(arena, model);
+  std::vector<void*> workspaces(device_.is_for_cpu() ? 0 : kQueues - 1);
+  for (void*& workspace : workspaces) {
+    workspace = arena.New<uint8_t>({Device::kCublasLtWorkspaceBytes}).data();
+  }
+  queues_ = std::make_unique<Fork>(device_, workspaces);
+  ShareOutQueues();
   staging_ = static_cast<StepScalars*>(device_.AllocateHost(kUploads * sizeof(StepScalars)));
   for (std::unique_ptr<Fence>& fence : fences_) fence = std::make_unique<Fence>(device_);
   Upload({});
@@ -200,6 +208,28 @@ void Optimizer::MakeTables(Arena& arena, const ModelConfig& model) {
     muon_.push_back(batch);
   }
   device_.Synchronize();
+}
+
+// Longest batches first, each to the queue that is done earliest.
+void Optimizer::ShareOutQueues() {
+  // A product takes as long as a GPU needs for its operations, or to start it: microseconds on an H100.
+  const auto microseconds = [&](const MuonBatch& batch) {
+    const auto small = static_cast<double>(batch.small), large = static_cast<double>(batch.large);
+    const double operations =
+        static_cast<double>(batch.matrices.size()) * small * small * (4 * large + 2 * small);
+    return static_cast<double>(config_.newton_schulz_steps) * (30 + operations / 4e8);
+  };
+  std::vector<MuonBatch*> longest_first;
+  for (MuonBatch& batch : muon_) longest_first.push_back(&batch);
+  std::stable_sort(longest_first.begin(), longest_first.end(), [&](const MuonBatch* a, const MuonBatch* b) {
+    return microseconds(*a) > microseconds(*b);
+  });
+  std::vector<double> busy(static_cast<size_t>(queues_->size()));
+  for (MuonBatch* batch : longest_first) {
+    const auto earliest = std::min_element(busy.begin(), busy.end());
+    batch->queue = static_cast<int>(earliest - busy.begin());
+    *earliest += microseconds(*batch);
+  }
 }
 
 StepOperands Optimizer::Operands() const {
@@ -243,9 +273,12 @@ void Optimizer::Upload(const StepScalars& scalars) {
   fences_[slot]->Record();
 }
 
+// Scratch is the arena's until the queues meet again; on the CPU, which has one, the next batch takes it.
 template <typename T>
 void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
-  Arena::Scope scope(arena);
+  std::optional<Arena::Scope> scope;
+  if (device_.is_for_cpu()) scope.emplace(arena);
+  const Arena::OnQueue on(arena, (*queues_)[batch.queue]);
   const MuonShape shape = batch.shape();
   const Tensor<T> x = arena.New<T>({shape.count, shape.small, shape.large});
   const Tensor<float> partials = arena.New<float>({shape.count, cuda::MuonTiles(shape)});
@@ -254,8 +287,8 @@ void Optimizer::StepMuon(Arena& arena, const MuonBatch& batch) {
   };
   if constexpr (kHaveCuda) {
     if (device_.is_cuda()) {
-      cuda::GatherMuon<T>(device_, Operands(), shape, x, partials);
-      return cuda::ScatterMuon<T>(device_, Operands(), shape, orthogonalized());
+      cuda::GatherMuon<T>(arena.device(), Operands(), shape, x, partials);
+      return cuda::ScatterMuon<T>(arena.device(), Operands(), shape, orthogonalized());
     }
   }
   if constexpr (std::is_same_v<T, float>) {
@@ -293,6 +326,8 @@ void Optimizer::UpdateOwned(Arena& arena) {
   };
   forget(share_.controls(), share_.begin());
   forget(share_.end(), gradients_.flat.size());
+  Arena::Scope scope(arena);
+  queues_->Begin();
   if constexpr (kHaveCuda) {
     if (device_.is_cuda()) cuda::StepAdam(device_, Operands(), rules_);
   }
@@ -304,6 +339,7 @@ void Optimizer::UpdateOwned(Arena& arena) {
       StepMuon<float>(arena, batch);  // on the plan device too: the most that any device takes
     }
   }
+  queues_->End();
 }
 
 void Optimizer::Publish() {

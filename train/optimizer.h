@@ -96,18 +96,21 @@ class Optimizer {
 
  private:
   static constexpr int kUploads = 4;
+  static constexpr int kQueues = 4;
 
   // Matrices of one shape, orthogonalized together.
   struct MuonBatch {
     int64_t small = 0;
     int64_t large = 0;
     Tensor<MuonMatrix> matrices;  // [count], on the device
+    int queue = 0;                // of queues_
     MuonShape shape() const { return {matrices.size(), small, large, matrices.data()}; }
   };
 
   void MeasureGradient(Arena& arena);
   void UpdateOwned(Arena& arena);
   void MakeTables(Arena& arena, const ModelConfig& model);
+  void ShareOutQueues();
   StepOperands Operands() const;
   NewtonSchulzPolynomials Polynomials() const;
   template <typename T>
@@ -124,6 +127,7 @@ class Optimizer {
   Tensor<StepScalars> scalars_;  // [1]
   Tensor<float> norm_;           // [1]
   std::vector<MuonBatch> muon_;
+  std::unique_ptr<Fork> queues_;  // for batches of few matrices, whose products leave most of a GPU idle
   // Host memory that uploads are read from, in turn; a fence for each says when it may be written again.
   StepScalars* staging_ = nullptr;
   std::unique_ptr<Fence> fences_[kUploads];

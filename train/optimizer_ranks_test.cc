@@ -33,7 +33,7 @@ class RankTraining {
  public:
   RankTraining(const Device& device, const ModelConfig& model, const OptimizerConfig& config,
                const Communicator& ranks)
-      : model_(model), ranks_(ranks), arena_(TestArena(device)), work_(TestArena(device)) {
+      : model_(model), ranks_(ranks), arena_(TestArena(device, int64_t{1} << 29)), work_(TestArena(device)) {
     const WeightShare share(model, config, ranks.rank(), ranks.size());
     whole_ = NewFlatWeights(arena_, model);
     gradients_ = NewFlatWeights(arena_, model);

@@ -20,7 +20,7 @@ Trainer<T>::Trainer(const RunConfig& config, const MemoryPlan& plan, Device devi
       ranks_(ranks),
       state_(device, plan.state_bytes),
       work_(device, plan.work_bytes),
-      copies_(device.is_cuda() ? Device::FromName(device.name()).value() : device) {
+      copies_(device.NewQueue()) {
   for (const Phase& phase : config_.Phases()) {
     const BatchPlan batches = {
         .batch = plan.micro_batch_tokens / phase.sequence,
