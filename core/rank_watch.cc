@@ -1,7 +1,6 @@
-// RankWatch: messages are a letter, a length and a text. h: alive, and the
-// code of a bad end here. k: finished well. e: cannot go on, and
-// why. x, from rank 0: all finished well. f, from rank 0: end at once with the code that the text
-// is, the reason was written.
+// RankWatch: messages are a letter, a length and a text. h: alive, and the code of a bad end here. k: finished
+// well. e: cannot go on, and why. x, from rank 0: all finished well. f, from rank 0: end at once with the code that
+// the text is, the reason was written.
 #include "core/rank_watch.h"
 
 #include <poll.h>

@@ -9,6 +9,7 @@
 #include "core/launch.cuh"
 #include "ops/attention_heads.h"
 #include "ops/head_teams.cuh"
+#include "ops/head_totals.cuh"
 #include "ops/sums.h"
 
 namespace hm11::cuda {
@@ -263,34 +264,15 @@ __global__ void __launch_bounds__(kThreads)
   }
 }
 
-// Where the sums over all blocks go; null where the operand is absent.
-struct Totals {
-  float* dq_gain;
-  const float* ve_layer_scale;
-  const float* ve_scale;
-  float* dve_layer_scale;
-  float* dve_scale;
-  float* dresidual;
-};
-
 // A block a column of the partials.
 __global__ void __launch_bounds__(kThreads)
-    TotalsKernel(const float* partials, int64_t count, int heads, const Totals totals) {
+    TotalsKernel(const float* partials, int64_t count, int heads, const HeadTotals totals) {
   __shared__ float scratch[32];
   const int column = blockIdx.x;
   float sum = 0;
   for (int64_t p = threadIdx.x; p < count; p += kThreads) sum += partials[p * (heads + 3) + column];
   sum = BlockSum<kThreads>(sum, scratch);
-  if (threadIdx.x != 0) return;
-  if (column < heads) {
-    totals.dq_gain[column] += sum;
-  } else if (column == heads) {
-    if (totals.dve_scale == nullptr) return;
-    *totals.dve_layer_scale += sum * *totals.ve_scale;
-    *totals.dve_scale += sum * *totals.ve_layer_scale;
-  } else if (totals.dresidual != nullptr) {
-    totals.dresidual[column - heads - 1] += sum;
-  }
+  if (threadIdx.x == 0) totals.Add(column, heads, sum);
 }
 
 // ---- Host.
@@ -372,14 +354,8 @@ void AttentionHeadsBackward(const Device& device, const AttentionHeadsGradArgs<T
             .shared_bytes = BlockSumsBytes(s)},
            BackwardKernel<T, decltype(team)>, operands, gradients);
   });
-  const Totals totals = {.dq_gain = args.dq_gain.data(),
-                         .ve_layer_scale = forward.ve_layer_scale.data(),
-                         .ve_scale = forward.ve_scale.data(),
-                         .dve_layer_scale = args.dve_layer_scale.data(),
-                         .dve_scale = args.dve_scale.data(),
-                         .dresidual = args.dresidual.data()};
   Launch(device, {.blocks = dim3(static_cast<unsigned>(s.heads + 3)), .threads = kThreads}, TotalsKernel,
-         partials.data(), blocks, s.heads, totals);
+         partials.data(), blocks, s.heads, HeadTotalsOf(args));
 }
 
 #define HM11_INSTANTIATE(T)                                                                            \

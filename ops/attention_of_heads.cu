@@ -1,6 +1,7 @@
 // Backward of attention and its heads on compute capability 9.0: whether, and with which operands.
 #include "core/launch.cuh"
 #include "ops/attention_of_heads.h"
+#include "ops/head_totals.cuh"
 #include "ops/packs.cuh"
 
 namespace hm11::cuda {
@@ -17,18 +18,8 @@ struct Sums {
   int64_t value_count;
 };
 
-// What they are added to.
-struct Destinations {
-  float* dq_gain;
-  const float* ve_layer_scale;
-  const float* ve_scale;
-  float* dve_layer_scale;
-  float* dve_scale;
-  float* dresidual;
-};
-
 // A block a row, those of gains first.
-__global__ void __launch_bounds__(kThreads) AddSumsKernel(const Sums sums, const Destinations to) {
+__global__ void __launch_bounds__(kThreads) AddSumsKernel(const Sums sums, const HeadTotals totals) {
   __shared__ float scratch[32];
   const int row = blockIdx.x, value = row - sums.heads;
   const int64_t count = value < 0 ? sums.gain_count : sums.value_count;
@@ -37,15 +28,7 @@ __global__ void __launch_bounds__(kThreads) AddSumsKernel(const Sums sums, const
 #pragma unroll 4
   for (int64_t i = threadIdx.x; i < count; i += kThreads) sum += from[i];
   sum = BlockSum<kThreads>(sum, scratch);
-  if (threadIdx.x != 0) return;
-  if (value < 0) {
-    to.dq_gain[row] += sum;
-  } else if (value > 0) {
-    if (to.dresidual != nullptr) to.dresidual[value - 1] += sum;
-  } else if (to.dve_scale != nullptr) {
-    *to.dve_layer_scale += sum * *to.ve_scale;
-    *to.dve_scale += sum * *to.ve_layer_scale;
-  }
+  if (threadIdx.x == 0) totals.Add(row, sums.heads, sum);
 }
 
 void AddSums(const Device& device, const AttentionHeadsGradArgs<Bf16>& heads,
@@ -56,14 +39,9 @@ void AddSums(const Device& device, const AttentionHeadsGradArgs<Bf16>& heads,
                      .gain_count = gains.dim(1),
                      .values = values.data(),
                      .value_count = values.size() / 3};
-  const Destinations to = {.dq_gain = heads.dq_gain.data(),
-                           .ve_layer_scale = heads.forward.ve_layer_scale.data(),
-                           .ve_scale = heads.forward.ve_scale.data(),
-                           .dve_layer_scale = heads.dve_layer_scale.data(),
-                           .dve_scale = heads.dve_scale.data(),
-                           .dresidual = heads.dresidual.data()};
   const int rows = sums.heads + (values.empty() ? 0 : 3);
-  Launch(device, {.blocks = static_cast<unsigned>(rows), .threads = kThreads}, AddSumsKernel, sums, to);
+  Launch(device, {.blocks = static_cast<unsigned>(rows), .threads = kThreads}, AddSumsKernel, sums,
+         HeadTotalsOf(heads));
 }
 
 bool Takes(const Device& device, const AttentionOfHeadsGradArgs<Bf16>& args) {
