@@ -2,8 +2,9 @@
 //
 // A Device is a small value; copies of a CUDA device share one stream and handle, and what higher floors
 // attach to it. Work on a GPU is queued on that one stream in call order and nothing waits for it but
-// Synchronize and the copies to the host; NewQueue gives another stream, for work beside it. The plan device runs nothing: an Arena on it hands out null tensors
-// and counts bytes, so the memory of a step is known before it is taken.
+// Synchronize and the copies to the host; NewQueue gives another stream, for work beside it. The plan device
+// runs nothing: an Arena on it hands out null tensors and counts bytes, so the memory of a step is known before
+// it is taken.
 #ifndef HM11_CORE_DEVICE_H_
 #define HM11_CORE_DEVICE_H_
 
