@@ -20,8 +20,9 @@ using BackwardStates = float[2][Shape::kThreadStates];
 template <typename T>
 inline constexpr bool kOuterProducts = sizeof(T) == 2;
 
-// Where a thread reads of a tile, at the first of kHeld tokens or at one of them that is its lane's. Rows are
-// those of steps, with inputs and gradients kRows behind one another; columns those of b, with c behind it.
+// Where a thread reads of a tile, at the first of the kStateGroups tokens of an accumulator or at one behind
+// it that is its lane's. Rows are those of steps, with inputs and gradients kRows behind one another; columns
+// those of b, with c behind it.
 template <typename T, typename Shape>
 struct BackwardCursors {
   static constexpr int kRowStride = Shape::kChannelStride;
@@ -43,20 +44,21 @@ struct BackwardCursors {
         column(&tile.columns[kB][first][self.state_begin]),
         lane_row(&tile.rows[kStep][first + self.quad][self.warp * Shape::kWarpChannels + self.lane / 4]),
         lane_column(column + self.quad * kColumnStride),
-        group_row(row + self.state_group % kHeld * kRowStride),
+        group_row(row + self.state_group * kRowStride),
         sum_row(&tile.rows[kStep][first + sums.token][sums.in_block]),
         sum_x(reinterpret_cast<T*>(tile.outputs[stage].x) + (first + sums.token) * Shape::kBlockChannels +
               sums.channel) {}
 
-  // To the kHeld tokens before.
+  // To the kStateGroups tokens before.
   __device__ __forceinline__ void Back() {
-    row -= kHeld * kRowStride;
-    lane_row -= kHeld * kRowStride;
-    group_row -= kHeld * kRowStride;
-    sum_row -= kHeld * kRowStride;
-    column -= kHeld * kColumnStride;
-    lane_column -= kHeld * kColumnStride;
-    sum_x -= kHeld * Shape::kBlockChannels;
+    constexpr int kTokens = Shape::kStateGroups;
+    row -= kTokens * kRowStride;
+    lane_row -= kTokens * kRowStride;
+    group_row -= kTokens * kRowStride;
+    sum_row -= kTokens * kRowStride;
+    column -= kTokens * kColumnStride;
+    lane_column -= kTokens * kColumnStride;
+    sum_x -= kTokens * Shape::kBlockChannels;
   }
 };
 
@@ -117,26 +119,24 @@ struct OuterFactors {
   }
 };
 
-// step * x and dy of the token whose sums over channels are in the lane group's column of the accumulators,
-// where it is one of the kHeld tokens; else 0.
+// step * x and dy of the token, one of kStateGroups, whose sums over channels are in the lane group's column
+// of the accumulators.
 template <typename T, typename Shape>
 struct ColumnFactors {
   using States = BackwardStates<Shape>;
   float input[2], dy[2];
 
-  // `row` as BackwardCursors' group_row, of kHeld tokens from the tile's token `first` on.
-  __device__ __forceinline__ void Load(const ThreadPlace<Shape>& self, const float* row, int first) {
+  // `row` as BackwardCursors' group_row.
+  __device__ __forceinline__ void Load(const float* row) {
     constexpr int kRows = BackwardCursors<T, Shape>::kRows;
     LoadShared(row + kInput * kRows, input);
     LoadShared(row + kDy * kRows, dy);
-    const int turn = first / kHeld % (Shape::kStateGroups / kHeld);
-    if (Shape::kStateGroups > kHeld && self.state_group / kHeld != turn) *this = {};
   }
 
-  // db and dc of the kHeld tokens' t-th, summed over the warp's channels, into its column.
+  // db and dc of the t-th of the kStateGroups tokens, summed over the warp's channels, into its column.
   __device__ __forceinline__ void AddSums(const ThreadPlace<Shape>& self, int t, const States& dh,
                                           const States& h, BackwardAccumulators<Shape>& sums) const {
-    const bool own = self.state_group % kHeld == t;
+    const bool own = self.state_group == t;
     const float inputs[2] = {own ? input[0] : 0.0f, own ? input[1] : 0.0f};
     const float outputs[2] = {own ? dy[0] : 0.0f, own ? dy[1] : 0.0f};
 #pragma unroll

@@ -25,7 +25,6 @@ struct BackwardThread {
   const ThreadPlace<Shape> self;
   ChannelSums<T, Shape> sums;
   States rate, carry = {}, drate = {};
-  BackwardAccumulators<Shape> dcolumns = {};
   // The states that the next kHeld tokens begin with; on their way while those behind are worked on.
   Saved saved[2] = {};
   const T* next_saved;  // where the next ones are, those before the token next_token
@@ -69,25 +68,28 @@ struct BackwardThread {
     next_saved -= int64_t{p.inner} * states;
   }
 
-  // Decays and states of kHeld tokens from the tile's token `first` on, from the states they begin with.
-  __device__ __forceinline__ void Recompute(const Tile& tile, const Cursors& at, int first,
+  // Decays and states of kHeld tokens, from the states they begin with: from the token `place` behind the
+  // cursors' on, the tile's token `first`.
+  __device__ __forceinline__ void Recompute(const Tile& tile, const Cursors& at, int place, int first,
                                             const States& start, States (&decay)[kHeld],
                                             States (&h)[kHeld]) const {
     OuterFactors<T, Shape> factors;
-    if constexpr (kOuterProducts<T>)
-      factors.Load(self, at.lane_row + kInput * Cursors::kRows, at.lane_column);
+    if constexpr (kOuterProducts<T>) {
+      factors.Load(self, at.lane_row + kInput * Cursors::kRows + place * Cursors::kRowStride,
+                   at.lane_column + place * Cursors::kColumnStride);
+    }
 #pragma unroll
     for (int t = 0; t < kHeld; ++t) {
       float step[2];
-      LoadShared(at.row + t * Cursors::kRowStride, step);
+      LoadShared(at.row + (place + t) * Cursors::kRowStride, step);
       const bool forget = Shape::IsReset(tile.resets, first + t);
       States added = {};
       if constexpr (kOuterProducts<T>) {
         factors.Add(self, t, added, added);
       } else {
         float input[2], b[kStates];
-        LoadShared(at.row + kInput * Cursors::kRows + t * Cursors::kRowStride, input);
-        LoadShared(at.column + t * Cursors::kColumnStride, b);
+        LoadShared(at.row + kInput * Cursors::kRows + (place + t) * Cursors::kRowStride, input);
+        LoadShared(at.column + (place + t) * Cursors::kColumnStride, b);
         AddOuterProduct(b, input, added, added);
       }
 #pragma unroll
@@ -102,26 +104,26 @@ struct BackwardThread {
     }
   }
 
-  // dh: the gradient of the states that the kHeld tokens' t-th ends with.
-  __device__ __forceinline__ void AddOutput(const Cursors& at, int t, const OuterFactors<T, Shape>& factors,
-                                            States& dh) const {
+  // dh: the gradient of the states that the token `place` + t behind the cursors' ends with.
+  __device__ __forceinline__ void AddOutput(const Cursors& at, int place, int t,
+                                            const OuterFactors<T, Shape>& factors, States& dh) const {
     if constexpr (kOuterProducts<T>) {
       factors.Add(self, t, carry, dh);
     } else {
       float dy[2], c[kStates];
-      LoadShared(at.row + kDy * Cursors::kRows + t * Cursors::kRowStride, dy);
-      LoadShared(at.column + kC * Cursors::kColumns + t * Cursors::kColumnStride, c);
+      LoadShared(at.row + kDy * Cursors::kRows + (place + t) * Cursors::kRowStride, dy);
+      LoadShared(at.column + kC * Cursors::kColumns + (place + t) * Cursors::kColumnStride, c);
       AddOuterProduct(c, dy, carry, dh);
     }
   }
 
   // That token backward: `before` are the states that it begins with. The gradients of step and of step * x,
   // summed over the thread's states, go to tile.parts.
-  __device__ __forceinline__ void StepBack(const Cursors& at, int t, const States& before,
+  __device__ __forceinline__ void StepBack(const Cursors& at, int place, int t, const States& before,
                                            const States& decay, const States& dh, Tile& tile) {
     float dinput[2] = {}, dstep[2] = {}, step[2], b[kStates];
-    LoadShared(at.row + t * Cursors::kRowStride, step);
-    LoadShared(at.column + t * Cursors::kColumnStride, b);
+    LoadShared(at.row + (place + t) * Cursors::kRowStride, step);
+    LoadShared(at.column + (place + t) * Cursors::kColumnStride, b);
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -137,48 +139,65 @@ struct BackwardThread {
     StoreShared(&tile.parts[self.warp][t][self.state_group * Shape::kWarpChannels + self.in_warp].x, parts);
   }
 
-  // kHeld tokens from the token `first` of tile `index` on, forward from the saved states and back.
+  // The tokens of one accumulator, from the tile's token `first` on, kHeld at a time: forward from the saved
+  // states and back. The kHeld tokens behind are finished between those two, so that their sums are on their
+  // way meanwhile.
   __device__ __forceinline__ void Reverse(const Operands& p, const Cursors& at, int index, int first,
                                           Tile& tile) {
-    States start, h[kHeld], decay[kHeld];
-#pragma unroll
-    for (int i = 0; i < 2; ++i) {
-#pragma unroll
-      for (int j = 0; j < kStates; ++j) start[i][j] = saved[i][j];
-    }
-    Fetch(p);
-    Recompute(tile, at, first, start, decay, h);
-    OuterFactors<T, Shape> outputs;
-    if constexpr (kOuterProducts<T>) {
-      outputs.Load(self, at.lane_row + kDy * Cursors::kRows, at.lane_column + kC * Cursors::kColumns);
-    }
+    const auto finish = [&](int place) {
+      sums.Finish(p, index * Shape::kTile + first + place, at.sum_row + place * Cursors::kRowStride,
+                  at.sum_x + place * Shape::kBlockChannels, tile);
+    };
+    BackwardAccumulators<Shape> dcolumns = {};
     ColumnFactors<T, Shape> columns;
-    columns.Load(self, at.group_row, first);
+    columns.Load(at.group_row);
 #pragma unroll
-    for (int t = kHeld - 1; t >= 0; --t) {
-      States dh;
-      AddOutput(at, t, outputs, dh);
-      StepBack(at, t, t == 0 ? start : h[t - 1], decay[t], dh, tile);
-      columns.AddSums(self, t, dh, h[t], dcolumns);
+    for (int place = Shape::kStateGroups - kHeld; place >= 0; place -= kHeld) {
+      States start, h[kHeld], decay[kHeld];
+#pragma unroll
+      for (int i = 0; i < 2; ++i) {
+#pragma unroll
+        for (int j = 0; j < kStates; ++j) start[i][j] = saved[i][j];
+      }
+      Fetch(p);
+      Recompute(tile, at, place, first + place, start, decay, h);
+      OuterFactors<T, Shape> outputs;
+      if constexpr (kOuterProducts<T>) {
+        outputs.Load(self, at.lane_row + kDy * Cursors::kRows + place * Cursors::kRowStride,
+                     at.lane_column + kC * Cursors::kColumns + place * Cursors::kColumnStride);
+      }
+      if (place + kHeld < Shape::kStateGroups) {
+        finish(place + kHeld);
+        __syncwarp();  // the parts are written again
+      }
+#pragma unroll
+      for (int t = kHeld - 1; t >= 0; --t) {
+        States dh;
+        AddOutput(at, place, t, outputs, dh);
+        StepBack(at, place, t, t == 0 ? start : h[t - 1], decay[t], dh, tile);
+        columns.AddSums(self, place + t, dh, h[t], dcolumns);
+      }
+      __syncwarp();  // the parts are written
     }
-    sums.Finish(p, index * Shape::kTile + first, at.sum_row, at.sum_x, tile);
+    finish(0);
+    __syncwarp();
+    StoreAccumulators(self, first, dcolumns, tile);
   }
 
   // All of a tile that is in shared memory.
   __device__ __forceinline__ void ReverseTile(const Operands& p, const BackwardPlace& place, int index,
                                               Tile& tile) {
-    Cursors at(tile, self, sums, Shape::kTile - kHeld, index % 2);
+    Cursors at(tile, self, sums, Shape::kTile - Shape::kStateGroups, index % 2);
 #pragma unroll 1
-    for (int group = Shape::kTile - kGroup; group >= 0; group -= kGroup) {
+    for (int group = Shape::kTile - Shape::kGroup; group >= 0; group -= Shape::kGroup) {
 #pragma unroll 1
-      for (int in_group = kGroup - kHeld; in_group >= 0; in_group -= kHeld) {
+      for (int in_group = Shape::kGroup - Shape::kStateGroups; in_group >= 0;
+           in_group -= Shape::kStateGroups) {
         Reverse(p, at, index, group + in_group, tile);
         at.Back();
-        if (in_group % Shape::kStateGroups == 0) StoreAccumulators(self, in_group, dcolumns, tile);
       }
       __syncthreads();
-      StoreColumns(p, place, index * Shape::kTile + group, tile);
-      if (group > 0) __syncthreads();  // column_sums are written again
+      StoreColumns(p, place, index, group, tile);
     }
   }
 

@@ -37,10 +37,10 @@ struct ChannelSums {
   float dd[kChannels] = {}, ddelta_bias[kChannels] = {};
 
   // Sums over states of tokens from the sequence's token `first` on, from one number a lane group to one a
-  // channel, and from them the gradients of x and delta. Only this warp's shared memory is touched.
+  // channel, and from them the gradients of x and delta. Only this warp's shared memory is touched; the parts
+  // must have been written before a __syncwarp(), and may be written again behind another.
   __device__ __forceinline__ void Finish(const BackwardOperands<T>& p, int first, const float* row, T* x,
                                          const BackwardTile<T, Shape>& tile) {
-    __syncwarp();
     float totals[2 * kChannels] = {};
 #pragma unroll
     for (int g = 0; g < Shape::kStateGroups; ++g) {
@@ -70,7 +70,6 @@ struct ChannelSums {
       x[i] = FromFloat<T>(fmaf(step[i], dinput, d[i] * dout));
       ddelta[i] = FromFloat<T>(dstep);
     }
-    __syncwarp();
   }
 
   // The gradients of d and delta_bias.
@@ -91,17 +90,19 @@ struct ChannelSums {
   }
 };
 
-// The sums over a set's channels of kStateGroups tokens from the accumulators to shared memory. Row g of an
-// accumulator belongs to the set of lane group g, and so does column g: what lies in rows of one set and
-// columns of another is nothing. The stride makes the lanes of a store phase hit all 32 banks.
+// The sums over a set's channels of kStateGroups tokens, from the tile's token `first` on, out of the
+// accumulators into shared memory. Row g of an accumulator belongs to the set of lane group g, and so does
+// column g: what lies in rows of one set and columns of another is nothing. The stride makes the lanes of a
+// store phase hit all 32 banks.
 template <typename Shape, typename T>
-__device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int place_in_group,
-                                                  BackwardAccumulators<Shape>& sums,
+__device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int first,
+                                                  const BackwardAccumulators<Shape>& sums,
                                                   BackwardTile<T, Shape>& tile) {
   constexpr int kStates = Shape::kThreadStates;
   if (Shape::kSets == 1 || 2 * self.quad / Shape::kStateGroups == self.set) {
-    auto& columns = tile.column_sums[self.warp * Shape::kSets + self.set];
-    const int place = place_in_group + 2 * self.quad % Shape::kStateGroups;
+    auto& columns =
+        tile.column_sums[first / Shape::kGroup % Shape::kGroupBuffers][self.warp * Shape::kSets + self.set];
+    const int place = first % Shape::kGroup + 2 * self.quad % Shape::kStateGroups;
 #pragma unroll
     for (int which = 0; which < 2; ++which) {
 #pragma unroll
@@ -113,35 +114,29 @@ __device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self
       }
     }
   }
-#pragma unroll
-  for (int which = 0; which < 2; ++which) {
-#pragma unroll
-    for (int m = 0; m < Shape::kStatePairs; ++m) {
-#pragma unroll
-      for (int k = 0; k < 4; ++k) sums[which][m][k] = 0.0f;
-    }
-  }
 }
 
-// The sums over the block's channels of kGroup tokens from the sequence's token `first` on, out of those of
+// The sums over the block's channels of kGroup tokens from token `group` of tile `index` on, out of those of
 // its sets.
 template <typename Shape, typename T>
 __device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                             int first, const BackwardTile<T, Shape>& tile) {
+                                             int index, int group, const BackwardTile<T, Shape>& tile) {
   constexpr int kFours = 2 * Shape::kStates / 4;
+  const int first = index * Shape::kTile + group;
+  const auto& columns = tile.column_sums[group / Shape::kGroup % Shape::kGroupBuffers];
   const int64_t first_row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first;
   T* const rows = p.dcolumns + first_row * (2 * Shape::kStates);
 #pragma unroll
-  for (int i = 0; i < CeilDiv(kGroup * kFours, Shape::kThreads); ++i) {
+  for (int i = 0; i < CeilDiv(Shape::kGroup * kFours, Shape::kThreads); ++i) {
     const unsigned item = i * Shape::kThreads + threadIdx.x;
     const int t = static_cast<int>(item / kFours);
     const int column = static_cast<int>(item % kFours) * 4;
-    if (kGroup * kFours % Shape::kThreads != 0 && t >= kGroup) break;
+    if (Shape::kGroup * kFours % Shape::kThreads != 0 && t >= Shape::kGroup) break;
     float sum[4] = {};
 #pragma unroll
     for (int set = 0; set < Shape::kWarps * Shape::kSets; ++set) {
       float part[4];
-      LoadShared(&tile.column_sums[set][t][column], part);
+      LoadShared(&columns[set][t][column], part);
 #pragma unroll
       for (int k = 0; k < 4; ++k) sum[k] += part[k];
     }

@@ -12,7 +12,6 @@
 
 namespace hm11::cuda {
 
-inline constexpr int kGroup = 16;            // Tokens whose gradients of b and c leave the block together.
 inline constexpr int kHeld = kSavedSpacing;  // Tokens whose decays and states are in registers.
 inline constexpr float kLn2 = 0.6931471805599453f;
 
@@ -57,13 +56,17 @@ struct BackwardShape : OperandPolicy<kIsWhole> {
   static constexpr int kTile = kTileTokens;  // Tokens whose operands are in shared memory at a time.
   static constexpr int kSumChannels = kWarpChannels * kHeld / 32;  // a lane's
   static constexpr int kMinBlocks = kMinBlockCount;
+  // Tokens whose db and dc leave the block together; with two buffers, while those of the next are added.
+  static constexpr int kGroup = kStateGroups == 8 ? 8 : 16;
+  static constexpr int kGroupBuffers = kTile > kGroup ? 2 : 1;
   // Rows of shared memory, padded so that the lanes of an access hit different banks.
   static constexpr int kChannelStride = kBlockChannels + 8;
   static constexpr int kStateStride = kStates + 8;
   static constexpr int kPartStride = kStateGroups * kWarpChannels + 8;
   static constexpr int kColumnSumStride = 2 * kStates + 4;
   static_assert(kThreadStates % 2 == 0 && kSumChannels >= 1);
-  static_assert(kSelectiveScanChunk % kTile == 0 && kTile % kGroup == 0);
+  static_assert(kSelectiveScanChunk % kTile == 0 && kTile % (kGroupBuffers * kGroup) == 0);
+  static_assert(kGroup % kStateGroups == 0);
 };
 
 template <typename T, typename Shape>
@@ -100,7 +103,8 @@ struct alignas(16) BackwardTile {
   float columns[2][Shape::kTile][Shape::kStateStride];
   float2 parts[Shape::kWarps][kHeld][Shape::kPartStride];  // of the sums, one of each group of lanes
   // db and dc of kGroup tokens, summed over each set's channels.
-  float column_sums[Shape::kWarps * Shape::kSets][kGroup][Shape::kColumnSumStride];
+  float column_sums[Shape::kGroupBuffers][Shape::kWarps * Shape::kSets][Shape::kGroup]
+                   [Shape::kColumnSumStride];
   alignas(16) float delta_bias[Shape::kBlockChannels];  // in order
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
