@@ -84,8 +84,8 @@ __global__ void __launch_bounds__(Shape::kThreads)
 // block.
 //
 // A state and token cost one exponential and, at 32 states in Bf16, 17.5 issue slots by the instructions of
-// sm_90a, 2 of them in what is done once a channel. Warps issue in 61 of 100 cycles (3 a scheduler, as many as
-// registers allow), and wait for fixed latencies, for dispatch, for global and shared memory, in this order.
+// sm_90a, 2 of them in what is done once a channel. Warps issue in 61 of 100 cycles (3 a scheduler, as many
+// as registers allow), and wait for fixed latencies, for dispatch, for global and shared memory, in this order.
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanBackwardKernel(const __grid_constant__ BackwardOperands<T> p) {
