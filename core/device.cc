@@ -120,10 +120,10 @@ void* Device::Allocate(int64_t size_bytes) const {
   return data;
 }
 
-void Device::Free(void* data, int64_t) const {
+void Device::Free(void* data, int64_t size_bytes) const {
   if (data == nullptr) return;
   if (is_cuda()) {
-    cuda::Free(cuda_->gpu, data);
+    cuda::Free(cuda_->gpu, data, size_bytes);
   } else {
     std::free(data);
   }

@@ -13,11 +13,18 @@ namespace hm11::cuda {
 struct Gpu {
   int index = 0;
   cudaDeviceProp properties = {};
+  cudaMemPool_t pool = nullptr;
   cudaStream_t stream = nullptr;
   cublasLtHandle_t cublaslt = nullptr;
   void* workspace = nullptr;
+  int64_t workspace_bytes = 0;
   bool owns_workspace = true;
 };
+
+// Blocks of at most so many bytes come from the driver's stream-ordered pool, which keeps as many bytes of freed
+// ones: cudaMalloc and cudaFree take milliseconds, and much longer where processes share a GPU.
+constexpr int64_t kLargestPooledBytes = int64_t{1} << 29;
+constexpr uint64_t kPoolKeepsBytes = uint64_t{4} << 30;
 
 std::string CountGpus(int* count) {
   const cudaError_t error = cudaGetDeviceCount(count);
@@ -31,6 +38,9 @@ Gpu* OpenGpu(int index) {
   gpu->index = index;
   HM_CHECK_CUDA(cudaSetDevice(index));
   HM_CHECK_CUDA(cudaGetDeviceProperties(&gpu->properties, index));
+  HM_CHECK_CUDA(cudaDeviceGetDefaultMemPool(&gpu->pool, index));
+  uint64_t kept_bytes = kPoolKeepsBytes;
+  HM_CHECK_CUDA(cudaMemPoolSetAttribute(gpu->pool, cudaMemPoolAttrReleaseThreshold, &kept_bytes));
   HM_CHECK_CUDA(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking));
   return gpu;
 }
@@ -39,6 +49,7 @@ Gpu* OpenQueue(const Gpu* of, void* workspace) {
   Gpu* gpu = new Gpu;
   gpu->index = of->index;
   gpu->properties = of->properties;
+  gpu->pool = of->pool;
   gpu->workspace = workspace;
   gpu->owns_workspace = workspace == nullptr;
   HM_CHECK_CUDA(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking));
@@ -48,7 +59,7 @@ Gpu* OpenQueue(const Gpu* of, void* workspace) {
 void CloseGpu(Gpu* gpu) {
   HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
   if (gpu->cublaslt != nullptr) cublasLtDestroy(gpu->cublaslt);
-  if (gpu->workspace != nullptr && gpu->owns_workspace) HM_CHECK_CUDA(cudaFree(gpu->workspace));
+  if (gpu->workspace != nullptr && gpu->owns_workspace) Free(gpu, gpu->workspace, gpu->workspace_bytes);
   HM_CHECK_CUDA(cudaStreamDestroy(gpu->stream));
   delete gpu;
 }
@@ -69,15 +80,27 @@ std::string Description(const Gpu* gpu) {
   return text;
 }
 
-void* Allocate(Gpu*, int64_t size_bytes) {
+// Any stream may use the block, so it is there before this returns.
+void* Allocate(Gpu* gpu, int64_t size_bytes) {
   void* data = nullptr;
-  HM_CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(size_bytes)));
+  if (size_bytes > kLargestPooledBytes) {
+    HM_CHECK_CUDA(cudaMemPoolTrimTo(gpu->pool, 0));
+    HM_CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(size_bytes)));
+  } else {
+    HM_CHECK_CUDA(cudaMallocFromPoolAsync(&data, static_cast<size_t>(size_bytes), gpu->pool, gpu->stream));
+    HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
+  }
   return data;
 }
 
-void Free(Gpu* gpu, void* data) {
-  HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
-  HM_CHECK_CUDA(cudaFree(data));
+// As cudaFree, waits for all of the GPU's work first.
+void Free(Gpu* gpu, void* data, int64_t size_bytes) {
+  HM_CHECK_CUDA(cudaDeviceSynchronize());
+  if (size_bytes > kLargestPooledBytes) {
+    HM_CHECK_CUDA(cudaFree(data));
+  } else {
+    HM_CHECK_CUDA(cudaFreeAsync(data, gpu->stream));
+  }
 }
 
 void* AllocateHost(int64_t size_bytes) {
@@ -88,8 +111,10 @@ void* AllocateHost(int64_t size_bytes) {
 
 void FreeHost(void* data) { HM_CHECK_CUDA(cudaFreeHost(data)); }
 
-int64_t FreeMemoryBytes(Gpu*) {
+// Whatever the pool kept is given back first.
+int64_t FreeMemoryBytes(Gpu* gpu) {
   size_t free_bytes = 0, total_bytes = 0;
+  HM_CHECK_CUDA(cudaMemPoolTrimTo(gpu->pool, 0));
   HM_CHECK_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
   return static_cast<int64_t>(free_bytes);
 }
@@ -127,7 +152,10 @@ cublasLtContext* CublasLt(Gpu* gpu) {
 }
 
 void* CublasLtWorkspace(Gpu* gpu, int64_t size_bytes) {
-  if (gpu->workspace == nullptr) gpu->workspace = Allocate(gpu, size_bytes);
+  if (gpu->workspace == nullptr) {
+    gpu->workspace = Allocate(gpu, size_bytes);
+    gpu->workspace_bytes = size_bytes;
+  }
   return gpu->workspace;
 }
 

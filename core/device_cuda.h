@@ -25,7 +25,7 @@ int Index(const Gpu* gpu);
 std::string BusId(const Gpu* gpu);
 std::string Description(const Gpu* gpu);
 void* Allocate(Gpu* gpu, int64_t size_bytes);
-void Free(Gpu* gpu, void* data);
+void Free(Gpu* gpu, void* data, int64_t size_bytes);
 int64_t FreeMemoryBytes(Gpu* gpu);
 void* AllocateHost(int64_t size_bytes);
 void FreeHost(void* data);
@@ -50,7 +50,7 @@ inline int Index(const Gpu*) { return 0; }
 inline std::string BusId(const Gpu*) { return ""; }
 inline std::string Description(const Gpu*) { return ""; }
 inline void* Allocate(Gpu*, int64_t) { return nullptr; }
-inline void Free(Gpu*, void*) {}
+inline void Free(Gpu*, void*, int64_t) {}
 inline int64_t FreeMemoryBytes(Gpu*) { return 0; }
 inline void* AllocateHost(int64_t) { return nullptr; }
 inline void FreeHost(void*) {}

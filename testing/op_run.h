@@ -28,6 +28,7 @@
 #include "core/arena.h"
 #include "core/device.h"
 #include "core/dtype.h"
+#include "core/random.h"
 #include "core/tensor.h"
 #include "testing/devices.h"
 #include "testing/matchers.h"
@@ -36,6 +37,31 @@ namespace hm11 {
 
 // Outputs by name, in double.
 using Results = std::map<std::string, HostTensor<double>>;
+
+// As long as this lives, OpRun takes operands that are off at random by up to `relative` of themselves.
+class ShakenOperands {
+ public:
+  ShakenOperands(double relative, uint64_t seed) : relative_(relative), seed_(seed) { living_ = this; }
+  ~ShakenOperands() { living_ = nullptr; }
+  ShakenOperands(const ShakenOperands&) = delete;
+  ShakenOperands& operator=(const ShakenOperands&) = delete;
+
+  // The operand as it is where none lives.
+  static HostTensor<double> Of(HostTensor<double> operand) {
+    if (living_ == nullptr) return operand;
+    const uint64_t stream = ++living_->operands_;
+    for (int64_t i = 0; i < operand.size(); ++i) {
+      const double place = RandomUniform(living_->seed_, stream, static_cast<uint64_t>(i));
+      operand[i] *= 1 + living_->relative_ * (2 * place - 1);
+    }
+    return operand;
+  }
+
+ private:
+  inline static ShakenOperands* living_ = nullptr;
+  double relative_;
+  uint64_t seed_, operands_ = 0;
+};
 
 template <typename T>
 class OpRun {
@@ -46,7 +72,9 @@ class OpRun {
   bool on_gpu() const { return arena_.device().is_cuda(); }
 
   // Inputs; without a shape: absent operands.
-  Tensor<const T> In(const HostTensor<double>& host) { return Kept(UploadAs<T>(arena_, host)); }
+  Tensor<const T> In(const HostTensor<double>& host) {
+    return Kept(UploadAs<T>(arena_, ShakenOperands::Of(host)));
+  }
   Tensor<const Accum<T>> InAccum(const HostTensor<double>& host) {
     return Kept(UploadAs<Accum<T>>(arena_, host));
   }
@@ -56,7 +84,9 @@ class OpRun {
   Tensor<T> Out(const std::string& name, Shape shape) { return Guarded<T>(name, shape); }
   Tensor<Accum<T>> OutAccum(const std::string& name, Shape shape) { return Guarded<Accum<T>>(name, shape); }
   // Outputs that are added to, or inputs that are overwritten, starting as `host`.
-  Tensor<T> InOut(const std::string& name, const HostTensor<double>& host) { return Started<T>(name, host); }
+  Tensor<T> InOut(const std::string& name, const HostTensor<double>& host) {
+    return Started<T>(name, ShakenOperands::Of(host));
+  }
   Tensor<Accum<T>> InOutAccum(const std::string& name, const HostTensor<double>& host) {
     return Started<Accum<T>>(name, host);
   }
@@ -134,17 +164,65 @@ inline void ExpectNear(const Results& got, const Results& expected, double toler
   }
 }
 
+// The L2 distances between `exact`, what run() gives, and what it gives for operands that are off by up to `relative`:
+// the root mean squares of eight tries.
+template <typename F>
+std::map<std::string, double> Sensitivities(F&& run, const Results& exact, double relative) {
+  constexpr uint64_t kTries = 8;
+  std::map<std::string, double> squares;
+  for (uint64_t seed = 1; seed <= kTries; ++seed) {
+    const ShakenOperands shaken(relative, seed);
+    for (const auto& [name, value] : run()) {
+      const HostTensor<double>& expected = exact.at(name);
+      for (int64_t i = 0; i < value.size(); ++i) {
+        squares[name] += (value[i] - expected[i]) * (value[i] - expected[i]) / kTries;
+      }
+    }
+  }
+  for (auto& [name, square] : squares) square = std::sqrt(square);
+  return squares;
+}
+
+// That what an op gives in T is what run() gives in a wider type, but for T's rounding. Where results nearly cancel,
+// and are small beside the rounding of what they are made of, they may be off as they would be were the operands
+// rounded once more: four times as far, since results on the way are rounded too.
+template <typename T, typename F>
+void ExpectNearButForRounding(const Results& got, F&& run, const Results& expected, double tolerance,
+                              const std::string& where) {
+  ASSERT_EQ(got.size(), expected.size());
+  const double unit = sizeof(T) == 2 ? std::exp2(-8) : std::exp2(-23);
+  std::map<std::string, double> sensitivities;
+  for (const auto& [name, value] : expected) {
+    ASSERT_TRUE(got.count(name)) << name;
+    ASSERT_EQ(got.at(name).shape, value.shape) << name;
+    double distance = 0, size = 0;
+    for (int64_t i = 0; i < value.size(); ++i) {
+      distance += (got.at(name)[i] - value[i]) * (got.at(name)[i] - value[i]);
+      size += value[i] * value[i];
+    }
+    double bar = tolerance * (size > 0 ? std::sqrt(size) : 1);
+    if (std::sqrt(distance) <= bar) continue;
+    if (sensitivities.empty()) sensitivities = Sensitivities(run, expected, unit);
+    bar += 4 * sensitivities[name];
+    EXPECT_LE(std::sqrt(distance), bar) << name << ", " << where << "; its size is " << std::sqrt(size);
+  }
+}
+
 // Calls run(device, T()) for float on the CPU and for float and Bf16 on the GPU, where there is one, and
 // compares each with double on the CPU. Operands should be numbers that Bf16 holds (RandomOperand), so that
 // all start from the same.
 template <typename F>
 void ExpectDevicesAgree(F&& run, double float_tolerance = Tolerance<float>(),
                         double bf16_tolerance = Tolerance<Bf16>()) {
-  const Results expected = run(Device::Cpu(), double());
-  ExpectNear(run(Device::Cpu(), float()), expected, float_tolerance, "float on the CPU");
+  const auto exact = [&] { return run(Device::Cpu(), double()); };
+  const Results expected = exact();
+  ExpectNearButForRounding<float>(run(Device::Cpu(), float()), exact, expected, float_tolerance,
+                                  "float on the CPU");
   for (const Device& gpu : TestGpus()) {
-    ExpectNear(run(gpu, float()), expected, float_tolerance, "float on " + gpu.name());
-    ExpectNear(run(gpu, Bf16()), expected, bf16_tolerance, "Bf16 on " + gpu.name());
+    ExpectNearButForRounding<float>(run(gpu, float()), exact, expected, float_tolerance,
+                                    "float on " + gpu.name());
+    ExpectNearButForRounding<Bf16>(run(gpu, Bf16()), exact, expected, bf16_tolerance,
+                                   "Bf16 on " + gpu.name());
   }
 }
 
@@ -192,7 +270,8 @@ template <typename F>
 void ExpectKernelAgrees(F&& run) {
   for (const Device& gpu : HopperGpus()) {
     const Results got = run(gpu, Bf16(), true);
-    ExpectNear(got, run(gpu, float(), false), Tolerance<Bf16>(), "Bf16 on " + gpu.name());
+    const auto apart = [&] { return run(gpu, float(), false); };
+    ExpectNearButForRounding<Bf16>(got, apart, apart(), Tolerance<Bf16>(), "Bf16 on " + gpu.name());
     const Results again = run(gpu, Bf16(), true);
     for (const auto& [name, value] : got) EXPECT_EQ(value.values, again.at(name).values) << name;
   }

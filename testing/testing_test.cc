@@ -1,8 +1,10 @@
 // What tests stand on: uploads, guards, generators and matchers do what they say.
 #include <gmock/gmock.h>
+#include <gtest/gtest-spi.h>
 #include <gtest/gtest.h>
 #include <rapidcheck/gtest.h>
 
+#include <cmath>
 #include <cstdlib>
 #include <map>
 #include <set>
@@ -16,6 +18,7 @@
 #include "testing/generators.h"
 #include "testing/golden.h"
 #include "testing/matchers.h"
+#include "testing/op_run.h"
 #include "testing/op_table.h"
 
 namespace hm11 {
@@ -169,6 +172,49 @@ TEST(DeviceMarksTest, MarksAreInOrderAndCountFromZeroAgainAfterClear) {
       marks.Clear();
     }
   }
+}
+
+// y = x[0] + x[1] in double on the CPU.
+Results AddTwo(const HostTensor<double>& x) {
+  OpRun<double> run(Device::Cpu());
+  const Tensor<const double> in = run.In(x);
+  const Tensor<double> y = run.Out("y", {1});
+  y[0] = in[0] + in[1];
+  return run.Finish();
+}
+
+void ExpectBf16OfSum(double got, const HostTensor<double>& x) {
+  const auto exact = [&x] { return AddTwo(x); };
+  ExpectNearButForRounding<Bf16>({{"y", {{1}, {got}}}}, exact, exact(), Tolerance<Bf16>(), "here");
+}
+
+// 1000 and -999 are each off by up to 4 where they are rounded to 8 bits, by 2.3 on average.
+TEST(OpRunTest, OnlyWhatNearlyCancelsMayBeOffByTheRoundingOfItsTerms) {
+  static const HostTensor<double> cancels = {{2}, {1000, -999}}, adds = {{2}, {1000, 999}};
+  ExpectBf16OfSum(1, cancels);
+  ExpectBf16OfSum(5, cancels);
+  ExpectBf16OfSum(-3, cancels);
+  EXPECT_NONFATAL_FAILURE(ExpectBf16OfSum(25, cancels), "its size is 1");
+  EXPECT_NONFATAL_FAILURE(ExpectBf16OfSum(-23, cancels), "its size is 1");
+  EXPECT_NONFATAL_FAILURE(ExpectBf16OfSum(NAN, cancels), "its size is 1");
+  ExpectBf16OfSum(1990, adds);
+  EXPECT_NONFATAL_FAILURE(ExpectBf16OfSum(1900, adds), "its size is 1999");
+}
+
+TEST(OpRunTest, OperandsAreShakenWhereThatIsAskedForOnly) {
+  const HostTensor<double> x = {{2}, {1000, 1000}};
+  EXPECT_EQ(AddTwo(x).at("y")[0], 2000);
+  double first = 0;
+  {
+    const ShakenOperands shaken(0.01, 1);
+    first = AddTwo(x).at("y")[0];
+    EXPECT_NE(first, 2000);
+    EXPECT_NEAR(first, 2000, 20);
+    EXPECT_NE(AddTwo(x).at("y")[0], first);  // another operand
+  }
+  EXPECT_EQ(AddTwo(x).at("y")[0], 2000);
+  const ShakenOperands again(0.01, 1);
+  EXPECT_EQ(AddTwo(x).at("y")[0], first);
 }
 
 TEST(GoldenTest, TheFilesAreThere) {

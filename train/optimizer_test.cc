@@ -203,19 +203,24 @@ TEST(OptimizerTest, PaperExample) {
 // How far float's rounding takes Newton-Schulz from its formula, relative to its result. With u = 2^-24, step
 // k rounds a X + b G X + c G^2 X, terms that cancel, to within u (a + |b| s^2 + |c| s^4), s the largest
 // singular value: at most 1 before the first step, 1.02 behind one of Polar Express and 1.25 behind one of the
-// constant coefficients. What is lost lies in any direction, also where X has next to nothing, and is
-// stretched by all later steps as small singular values are: by a. Weights are no smaller than their updates
-// here, so this holds relative to them too.
-double NewtonSchulzRounding(const OptimizerConfig& config) {
+// constant coefficients. The products are sums of up to n terms, whose partial sums are rounded one after the
+// other, as in a random walk: to within u sqrt(n) / 2, n the longest side. What is lost lies in any direction,
+// also where X has next to nothing, and is stretched by all later steps as small singular values are: by a.
+// Weights are no smaller than their updates here, so this holds relative to them too.
+double NewtonSchulzRounding(const ModelConfig& model, const OptimizerConfig& config) {
   const auto polynomials =
       config.polar_express ? NewtonSchulzPolynomials::kPolarExpress : NewtonSchulzPolynomials::kJordan;
+  int64_t longest = 4;
+  for (const Part& part : PartsOf(model)) {
+    if (part.InMuon(config)) longest = std::max({longest, part.rows, part.cols});
+  }
   double lost = 0;
   for (int64_t step = 0; step < config.newton_schulz_steps; ++step) {
     const auto [a, b, c] = PolynomialOfStep(polynomials, step);
     const double s = step == 0 ? 1 : config.polar_express ? 1.02 : 1.25;
     lost = a * lost + a + std::abs(b) * s * s + std::abs(c) * s * s * s * s;
   }
-  return std::exp2(-24) * lost;
+  return std::exp2(-24) * std::sqrt(static_cast<double>(longest)) / 2 * lost;
 }
 
 RC_GTEST_PROP(OptimizerTest, StepsAreTheFormulasOnEveryDevice, ()) {
@@ -245,7 +250,7 @@ RC_GTEST_PROP(OptimizerTest, StepsAreTheFormulasOnEveryDevice, ()) {
       oracle.Step(model, config, gradient, scalars);
       training.Step(gradient, scalars);
     }
-    const double bar = NewtonSchulzRounding(config);
+    const double bar = NewtonSchulzRounding(model, config);
     EXPECT_THAT(training.weights(), IsNear(oracle.weights, bar)) << device.name();
     EXPECT_THAT(training.average(), IsNear(oracle.average, bar)) << device.name();
     EXPECT_THAT(training.first(), IsNear(oracle.first, 1e-5)) << device.name();
