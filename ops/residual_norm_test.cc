@@ -218,7 +218,10 @@ Results Bars(const Case& c, const Results& exact, Rounding rounding) {
       add("dbranch_scale", s, sum(branch, dy, dy_error));
       add("dskip_weight", d, sum(At(c.skip, i), dy, dy_error));
       if (c.mix.empty()) continue;
-      add("dmix", d, sum(y, du.value, du.error) + std::abs(du.value) * rounding.stored * std::abs(y));
+      const double y_terms = std::abs(c.x[i]) + std::abs(scale * branch) + std::abs(weight * At(c.skip, i));
+      add("dmix", d,
+          sum(y, du.value, du.error) +
+              std::abs(du.value) * (rounding.stored * std::abs(y) + rounding.sums * y_terms));
       add("dmix", dim + d, sum(c.x0[i], du.value, du.error));
     }
   }

@@ -82,8 +82,9 @@ void MuonDirections(const StepOperands& s, const MuonMatrix& matrix, int64_t row
     gradient[j] = 0;
   }
   if (!s.muon_equal_rows) return;
+  const float share = 1 / std::sqrt(static_cast<float>(rows));
   for (int64_t row = 0; row < rows; ++row) {
-    const float factor = MuonNormalizer(SumOfSquares(direction + row * cols, cols));
+    const float factor = share * MuonNormalizer(SumOfSquares(direction + row * cols, cols));
     for (int64_t col = 0; col < cols; ++col) direction[row * cols + col] *= factor;
   }
 }
@@ -95,7 +96,7 @@ void GatherMuon(const StepOperands& s, const MuonShape& shape, Tensor<float> x, 
       float* direction = scratch.data() + i * shape.size();
       float* to = x.data() + i * shape.size();
       MuonDirections(s, matrix, shape.rows(matrix), shape.cols(matrix), direction);
-      const float factor = MuonNormalizer(SumOfSquares(direction, shape.size()));
+      const float factor = s.muon_equal_rows ? 1 : MuonNormalizer(SumOfSquares(direction, shape.size()));
       if (matrix.transposed) {
         Transpose(direction, shape.large, shape.small, factor, to);
       } else {

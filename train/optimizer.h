@@ -11,8 +11,9 @@
 //
 // With decay 0 the average is the weights themselves: it is written and not read, so it follows whatever it
 // held. Matrices of one shape, or its transpose, are orthogonalized together, with the shorter side as rows.
-// With muon_equal_rows every row of g + mu m is divided by its norm first (MuonEq-R of the
-// challenge's pull request 1217).
+// newton_schulz divides by the Frobenius norm first; with muon_equal_rows every row is divided by its own norm
+// and by sqrt(rows) instead (MuonEq-R of the challenge's pull request 1217, but for rows of nearly nothing, which
+// do not make the others larger).
 //
 // With more than one rank controls are every rank's own, updated alike by the same bits, and the rest is
 // shared out (train/weight_share.h): gradients are summed over ranks, a matrix' where it is owned; the norm

@@ -137,10 +137,12 @@ struct Oracle {
     for (int64_t row = 0; config.muon_equal_rows && row < part.rows; ++row) {
       double norm = 0;
       for (int64_t col = 0; col < part.cols; ++col) norm += x.at(row, col) * x.at(row, col);
-      for (int64_t col = 0; col < part.cols; ++col) x.at(row, col) /= std::sqrt(norm) + 1e-7;
+      for (int64_t col = 0; col < part.cols; ++col) {
+        x.at(row, col) /= (std::sqrt(norm) + 1e-7) * std::sqrt(static_cast<double>(part.rows));
+      }
     }
     for (double value : x.values) squares += value * value;
-    for (double& value : x.values) value /= std::sqrt(squares) + 1e-7;
+    for (double& value : x.values) value /= config.muon_equal_rows ? 1 : std::sqrt(squares) + 1e-7;
     const bool tall = part.rows > part.cols;
     x = OracleNewtonSchulz(
         tall ? Transposed(x) : x, config.newton_schulz_steps,
