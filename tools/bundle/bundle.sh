@@ -106,7 +106,7 @@ echo "$commit" >"$stage/commit.txt"
 
 # The window reaches over the next programs: they hold the same libraries.
 tar -C "$work" --sort=name --owner=0 --group=0 --numeric-owner -cf - hm11_bundle |
-  xz -T1 --memlimit-compress=4GiB --lzma2=preset=6,dict=256MiB >"$work/archive"
+  xz -T1 --memlimit-compress=4GiB --lzma2=preset=1,dict=512MiB >"$work/archive"
 size="$(stat -c %s "$work/archive")"
 ((size <= max_mib << 20)) || fail "the archive has $size bytes, more than --max_mib=$max_mib"
 mkdir -p "$(dirname "$out")"
