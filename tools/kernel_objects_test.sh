@@ -7,7 +7,8 @@ set -uo pipefail
 (($#)) || { echo "error: no objects of kernels"; exit 1; }
 code=0
 for object in "$@"; do
-  nm --undefined-only "$object" | grep -qE ' (exit|_exit|quick_exit)$' || continue
+  # -c, not -q, which would end before nm does: pipefail takes that for no match.
+  [[ $(nm --undefined-only "$object" | grep -cE ' (exit|_exit|quick_exit)$') != 0 ]] || continue
   echo "$object: exit is called by"
   objdump -dr --no-show-raw-insn "$object" | awk '/^[0-9a-f]+ <.*>:$/ { of = $2 } /[ \t](exit|_exit|quick_exit)-0x/ { print "  " of }' | c++filt
   code=1

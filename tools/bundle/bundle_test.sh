@@ -55,6 +55,39 @@ check "the last line counts" test "$(tail -n 1 "$work/out")" == "2 passed, 0 fai
 check "a GPU can be made optional" lacks "$bundle/logs/ops.env_test.log" "HM11_REQUIRE_CUDA=1"
 check "no test is no success" code_is 1 "$bundle/run_tests.sh" nothing
 
+# A program of three cases, two GPUs.
+cat >"$bundle/ops/cases_test" <<'EOF'
+#!/bin/bash
+if [[ $* == --gtest_list_tests ]]; then
+  printf 'Running main()\nGood.\n  One\n  Two/0  # GetParam() = 1\nBad.\n  One\n'
+  exit
+fi
+[[ -n ${SLOW:-} && $* == *Two* ]] && sleep 20
+echo "$* on GPU ${CUDA_VISIBLE_DEVICES-any} under ${UNDER-nothing}"
+[[ $* != *Bad* ]]
+EOF
+mkdir "$work/bin"
+printf '#!/bin/bash\necho "GPU 0: one"\necho "GPU 1: other"\n' >"$work/bin/nvidia-smi"
+chmod +x "$bundle/ops/cases_test" "$work/bin/nvidia-smi"
+cp "$bundle/tests.txt" "$work/tests.txt"
+echo ops/cases_test >>"$bundle/tests.txt"
+PATH="$work/bin:$PATH" check "runs every case by itself" code_is 1 "$bundle/run_tests.sh" --each
+check "and counts them" test "$(tail -n 1 "$work/out")" == "2 passed, 1 failed"
+check "the table names the failed" grep -q '^FAILED .* ops/cases_test Bad.One' "$work/out"
+check "GPUs take turns" has "$bundle/logs/ops.cases_test.Good.One.log" "--gtest_filter=Good.One on GPU 0"
+check "each its own" has "$bundle/logs/ops.cases_test.Good.Two.0.log" "--gtest_filter=Good.Two/0 on GPU 1"
+check "runs the cases named, under a command" code_is 0 "$bundle/run_tests.sh" --each --under='env UNDER=x' Good.O
+check "and no others" test "$(tail -n 1 "$work/out")" == "1 passed, 0 failed"
+check "that command" has "$bundle/logs/ops.cases_test.Good.One.log" "under x"
+check "a command that is not there is an error" code_is 1 "$bundle/run_tests.sh" --under=no_such_tool
+check "in one line" one_line_error
+SLOW=1 check "stops when its time is over" code_is 1 "$bundle/run_tests.sh" --each --seconds=2
+check "ends what runs" grep -q '^TIMEOUT .* ops/cases_test Good.Two/0' "$work/out"
+check "and counts what never ran" has "$work/out" "1 not begun within --seconds"
+check "refuses a time that is none" code_is 1 "$bundle/run_tests.sh" --seconds=soon
+check "in one line" one_line_error
+mv "$work/tests.txt" "$bundle/tests.txt"
+
 check "runs benchmarks" code_is 0 "$bundle/run_benchmarks.sh" echo --benchmark_filter=scan
 check "with results in a file" has "$work/out" "--benchmark_out=$bundle/results/ops.echo_benchmark.json"
 check "with the caller's flags" has "$work/out" "--benchmark_filter=scan"
@@ -76,7 +109,8 @@ check "and found" has "$bundle/logs/ops.env_test.log" "LD_LIBRARY_PATH=$bundle/l
 nccl="$HOME/.local/lib/python3.11/site-packages/nvidia/nccl/lib"
 mkdir -p "$nccl" && touch "$nccl/libnccl.so.2"
 check "NCCL too" code_is 0 "$bundle/run_tests.sh" env_
-if ! PATH="$PATH:/sbin:/usr/sbin" ldconfig -p | grep -q -F "libnccl.so.2 "; then
+known="$(PATH="$PATH:/sbin:/usr/sbin" ldconfig -p)"  # not a pipe: grep -q ends before its writer does
+if ! grep -q -F "libnccl.so.2 " <<<"$known"; then
   check "where the loader does not" grep -q '^HM11_NCCL=/.*/libnccl.so.2$' "$bundle/logs/ops.env_test.log"
 fi
 
