@@ -3,6 +3,8 @@
 #include <cuda_runtime.h>
 
 #include <cstdio>
+#include <cstdlib>
+#include <cstring>
 #include <string>
 
 #include "core/device_cuda.h"
@@ -21,10 +23,26 @@ struct Gpu {
   bool owns_workspace = true;
 };
 
-// Blocks of at most so many bytes come from the driver's stream-ordered pool, which keeps as many bytes of freed
-// ones: cudaMalloc and cudaFree take milliseconds, and much longer where processes share a GPU.
+// With HM11_KEEP_FREED=1, as tests set it, blocks of at most so many bytes come from the driver's stream-ordered
+// pool, which keeps so many bytes of freed ones: cudaMalloc and cudaFree take milliseconds, and much longer where
+// processes share a GPU. A run takes its memory once, and has nothing of that.
 constexpr int64_t kLargestPooledBytes = int64_t{1} << 29;
 constexpr uint64_t kPoolKeepsBytes = uint64_t{4} << 30;
+
+// Null where nothing is kept.
+cudaMemPool_t PoolOf(int index) {
+  const char* const keep = std::getenv("HM11_KEEP_FREED");
+  if (keep == nullptr || std::strcmp(keep, "1") != 0) return nullptr;
+  cudaMemPool_t pool = nullptr;
+  HM_CHECK_CUDA(cudaDeviceGetDefaultMemPool(&pool, index));
+  uint64_t kept_bytes = kPoolKeepsBytes;
+  HM_CHECK_CUDA(cudaMemPoolSetAttribute(pool, cudaMemPoolAttrReleaseThreshold, &kept_bytes));
+  return pool;
+}
+
+bool IsPooled(const Gpu* gpu, int64_t size_bytes) {
+  return gpu->pool != nullptr && size_bytes <= kLargestPooledBytes;
+}
 
 std::string CountGpus(int* count) {
   const cudaError_t error = cudaGetDeviceCount(count);
@@ -38,9 +56,7 @@ Gpu* OpenGpu(int index) {
   gpu->index = index;
   HM_CHECK_CUDA(cudaSetDevice(index));
   HM_CHECK_CUDA(cudaGetDeviceProperties(&gpu->properties, index));
-  HM_CHECK_CUDA(cudaDeviceGetDefaultMemPool(&gpu->pool, index));
-  uint64_t kept_bytes = kPoolKeepsBytes;
-  HM_CHECK_CUDA(cudaMemPoolSetAttribute(gpu->pool, cudaMemPoolAttrReleaseThreshold, &kept_bytes));
+  gpu->pool = PoolOf(index);
   HM_CHECK_CUDA(cudaStreamCreateWithFlags(&gpu->stream, cudaStreamNonBlocking));
   return gpu;
 }
@@ -80,26 +96,24 @@ std::string Description(const Gpu* gpu) {
   return text;
 }
 
-// Any stream may use the block, so it is there before this returns.
 void* Allocate(Gpu* gpu, int64_t size_bytes) {
   void* data = nullptr;
-  if (size_bytes > kLargestPooledBytes) {
-    HM_CHECK_CUDA(cudaMemPoolTrimTo(gpu->pool, 0));
-    HM_CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(size_bytes)));
-  } else {
+  if (IsPooled(gpu, size_bytes)) {
     HM_CHECK_CUDA(cudaMallocFromPoolAsync(&data, static_cast<size_t>(size_bytes), gpu->pool, gpu->stream));
-    HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
+    HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));  // Any stream may use it from now on.
+  } else {
+    HM_CHECK_CUDA(cudaMalloc(&data, static_cast<size_t>(size_bytes)));
   }
   return data;
 }
 
-// As cudaFree, waits for all of the GPU's work first.
 void Free(Gpu* gpu, void* data, int64_t size_bytes) {
-  HM_CHECK_CUDA(cudaDeviceSynchronize());
-  if (size_bytes > kLargestPooledBytes) {
-    HM_CHECK_CUDA(cudaFree(data));
-  } else {
+  HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
+  if (IsPooled(gpu, size_bytes)) {
+    HM_CHECK_CUDA(cudaDeviceSynchronize());  // as cudaFree does
     HM_CHECK_CUDA(cudaFreeAsync(data, gpu->stream));
+  } else {
+    HM_CHECK_CUDA(cudaFree(data));
   }
 }
 
@@ -111,10 +125,9 @@ void* AllocateHost(int64_t size_bytes) {
 
 void FreeHost(void* data) { HM_CHECK_CUDA(cudaFreeHost(data)); }
 
-// Whatever the pool kept is given back first.
 int64_t FreeMemoryBytes(Gpu* gpu) {
   size_t free_bytes = 0, total_bytes = 0;
-  HM_CHECK_CUDA(cudaMemPoolTrimTo(gpu->pool, 0));
+  if (gpu->pool != nullptr) HM_CHECK_CUDA(cudaMemPoolTrimTo(gpu->pool, 0));
   HM_CHECK_CUDA(cudaMemGetInfo(&free_bytes, &total_bytes));
   return static_cast<int64_t>(free_bytes);
 }

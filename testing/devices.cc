@@ -3,10 +3,16 @@
 
 #include <gtest/gtest.h>
 
+#include <cstdlib>
+
 namespace hm11 {
 
 std::vector<Device> TestGpus() {
-  static const absl::StatusOr<Device>* const gpu = new absl::StatusOr<Device>(Device::Cuda(0));
+  static const absl::StatusOr<Device>* const gpu = [] {
+    // Tests take and free many arenas, which core/device.cu then has at hand.
+    setenv("HM11_KEEP_FREED", "1", /*overwrite=*/0);
+    return new absl::StatusOr<Device>(Device::Cuda(0));
+  }();
   if (gpu->ok()) return {**gpu};
   if (CudaIsRequired()) ADD_FAILURE() << "HM11_REQUIRE_CUDA is set: " << gpu->status().message();
   return {};
