@@ -184,7 +184,7 @@ cublasLtContext* Device::cublaslt() const {
 }
 void* Device::cublaslt_workspace() const {
   HM_CHECK(is_cuda());
-  return cuda::CublasLtWorkspace(cuda_->gpu, kCublasLtWorkspaceBytes);
+  return cuda::CublasLtWorkspace(cuda_->gpu);
 }
 int Device::multiprocessors() const {
   HM_CHECK(is_cuda());

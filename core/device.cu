@@ -19,7 +19,6 @@ struct Gpu {
   cudaStream_t stream = nullptr;
   cublasLtHandle_t cublaslt = nullptr;
   void* workspace = nullptr;
-  int64_t workspace_bytes = 0;
   bool owns_workspace = true;
 };
 
@@ -75,7 +74,9 @@ Gpu* OpenQueue(const Gpu* of, void* workspace) {
 void CloseGpu(Gpu* gpu) {
   HM_CHECK_CUDA(cudaStreamSynchronize(gpu->stream));
   if (gpu->cublaslt != nullptr) cublasLtDestroy(gpu->cublaslt);
-  if (gpu->workspace != nullptr && gpu->owns_workspace) Free(gpu, gpu->workspace, gpu->workspace_bytes);
+  if (gpu->workspace != nullptr && gpu->owns_workspace) {
+    Free(gpu, gpu->workspace, Device::kCublasLtWorkspaceBytes);
+  }
   HM_CHECK_CUDA(cudaStreamDestroy(gpu->stream));
   delete gpu;
 }
@@ -164,11 +165,8 @@ cublasLtContext* CublasLt(Gpu* gpu) {
   return gpu->cublaslt;
 }
 
-void* CublasLtWorkspace(Gpu* gpu, int64_t size_bytes) {
-  if (gpu->workspace == nullptr) {
-    gpu->workspace = Allocate(gpu, size_bytes);
-    gpu->workspace_bytes = size_bytes;
-  }
+void* CublasLtWorkspace(Gpu* gpu) {
+  if (gpu->workspace == nullptr) gpu->workspace = Allocate(gpu, Device::kCublasLtWorkspaceBytes);
   return gpu->workspace;
 }
 

@@ -36,7 +36,7 @@ void Zero(Gpu* gpu, void* data, int64_t size_bytes);
 void Synchronize(Gpu* gpu);
 CUstream_st* Stream(Gpu* gpu);
 cublasLtContext* CublasLt(Gpu* gpu);
-void* CublasLtWorkspace(Gpu* gpu, int64_t size_bytes);
+void* CublasLtWorkspace(Gpu* gpu);  // Device::kCublasLtWorkspaceBytes
 int Multiprocessors(const Gpu* gpu);
 int ComputeCapability(const Gpu* gpu);
 
@@ -61,7 +61,7 @@ inline void Zero(Gpu*, void*, int64_t) {}
 inline void Synchronize(Gpu*) {}
 inline CUstream_st* Stream(Gpu*) { return nullptr; }
 inline cublasLtContext* CublasLt(Gpu*) { return nullptr; }
-inline void* CublasLtWorkspace(Gpu*, int64_t) { return nullptr; }
+inline void* CublasLtWorkspace(Gpu*) { return nullptr; }
 inline int Multiprocessors(const Gpu*) { return 0; }
 inline int ComputeCapability(const Gpu*) { return 0; }
 

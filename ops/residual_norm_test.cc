@@ -138,6 +138,17 @@ double At(const HostTensor<double>& tensor, int64_t index, double absent = 0) {
   return tensor.empty() ? absent : tensor[index];
 }
 
+double BranchScale(const Case& c, int64_t d) {
+  return c.branch_scale.size() == 1 ? c.branch_scale[0] : At(c.branch_scale, d);
+}
+
+// What the terms of y's number i add up to without their signs.
+double YTerms(const Case& c, int64_t i) {
+  const int64_t d = i % c.dim;
+  return std::abs(c.x[i]) + std::abs(BranchScale(c, d) * At(c.branch, i)) +
+         std::abs(At(c.skip_weight, d) * At(c.skip, i));
+}
+
 // What reaches u of a row through norm and du: scale (g - shrink u) + du, where u comes from the rounded y.
 // What of g lies along u cancels, so the error is not small beside the result but beside its terms.
 std::vector<Bounded> ReachesU(const Case& c, const Results& exact, int64_t row, Rounding rounding) {
@@ -147,11 +158,8 @@ std::vector<Bounded> ReachesU(const Case& c, const Results& exact, int64_t row, 
   Bounded dot, squares;
   for (int64_t d = 0; d < dim; ++d) {
     const double x0 = At(c.x0, at + d), mix0 = At(c.mix, d, 1), mix1 = c.mix.empty() ? 0 : c.mix[dim + d];
-    const double y = exact.at("y")[at + d],
-                 scale = c.branch_scale.size() == 1 ? c.branch_scale[0] : At(c.branch_scale, d);
-    const double y_terms = std::abs(c.x[at + d]) + std::abs(scale * At(c.branch, at + d)) +
-                           std::abs(At(c.skip_weight, d) * At(c.skip, at + d));
-    const double by_float = rounding.sums * (std::abs(mix0) * y_terms + std::abs(mix1 * x0));
+    const double y = exact.at("y")[at + d];
+    const double by_float = rounding.sums * (std::abs(mix0) * YTerms(c, at + d) + std::abs(mix1 * x0));
     u[static_cast<size_t>(d)] = {mix0 * y + mix1 * x0, rounding.stored * std::abs(mix0 * y) + by_float};
     const Bounded& here = u[static_cast<size_t>(d)];
     const double g = At(c.dnormed, at + d);
@@ -218,10 +226,9 @@ Results Bars(const Case& c, const Results& exact, Rounding rounding) {
       add("dbranch_scale", s, sum(branch, dy, dy_error));
       add("dskip_weight", d, sum(At(c.skip, i), dy, dy_error));
       if (c.mix.empty()) continue;
-      const double y_terms = std::abs(c.x[i]) + std::abs(scale * branch) + std::abs(weight * At(c.skip, i));
       add("dmix", d,
           sum(y, du.value, du.error) +
-              std::abs(du.value) * (rounding.stored * std::abs(y) + rounding.sums * y_terms));
+              std::abs(du.value) * (rounding.stored * std::abs(y) + rounding.sums * YTerms(c, i)));
       add("dmix", dim + d, sum(c.x0[i], du.value, du.error));
     }
   }

@@ -10,7 +10,7 @@
 #include "ops/attention_step.h"
 #include "ops/matvec.h"
 #include "testing/devices.h"
-#include "testing/matchers.h"
+#include "testing/op_run.h"
 
 namespace hm11 {
 namespace {
@@ -99,12 +99,8 @@ void CheckSteps(const Device& device, int64_t time, int64_t window, int64_t kv_h
     };
     const HostTensor<double> expected = last(v), sizes = last(absolute_v);
     const HostTensor<double> y = DownloadAs<double>(arena, step.y);
-    double distance = 0, size = 0;
-    for (int64_t i = 0; i < y.size(); ++i) {
-      distance += (y[i] - expected[i]) * (y[i] - expected[i]);
-      size += sizes[i] * sizes[i];
-    }
-    RC_ASSERT(std::sqrt(distance) <= Tolerance<T>() * std::sqrt(size));
+    const double size = std::sqrt(SquaredDistance(sizes, ZeroHostTensor<double>(sizes.shape)));
+    RC_ASSERT(std::sqrt(SquaredDistance(y, expected)) <= Tolerance<T>() * size);
   }
 }
 

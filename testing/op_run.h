@@ -164,6 +164,12 @@ inline void ExpectNear(const Results& got, const Results& expected, double toler
   }
 }
 
+inline double SquaredDistance(const HostTensor<double>& a, const HostTensor<double>& b) {
+  double sum = 0;
+  for (int64_t i = 0; i < b.size(); ++i) sum += (a[i] - b[i]) * (a[i] - b[i]);
+  return sum;
+}
+
 // The L2 distances between `exact`, what run() gives, and what it gives for operands that are off by up to `relative`:
 // the root mean squares of eight tries.
 template <typename F>
@@ -173,10 +179,7 @@ std::map<std::string, double> Sensitivities(F&& run, const Results& exact, doubl
   for (uint64_t seed = 1; seed <= kTries; ++seed) {
     const ShakenOperands shaken(relative, seed);
     for (const auto& [name, value] : run()) {
-      const HostTensor<double>& expected = exact.at(name);
-      for (int64_t i = 0; i < value.size(); ++i) {
-        squares[name] += (value[i] - expected[i]) * (value[i] - expected[i]) / kTries;
-      }
+      squares[name] += SquaredDistance(value, exact.at(name)) / kTries;
     }
   }
   for (auto& [name, square] : squares) square = std::sqrt(square);
@@ -195,16 +198,12 @@ void ExpectNearButForRounding(const Results& got, F&& run, const Results& expect
   for (const auto& [name, value] : expected) {
     ASSERT_TRUE(got.count(name)) << name;
     ASSERT_EQ(got.at(name).shape, value.shape) << name;
-    double distance = 0, size = 0;
-    for (int64_t i = 0; i < value.size(); ++i) {
-      distance += (got.at(name)[i] - value[i]) * (got.at(name)[i] - value[i]);
-      size += value[i] * value[i];
-    }
-    double bar = tolerance * (size > 0 ? std::sqrt(size) : 1);
-    if (std::sqrt(distance) <= bar) continue;
+    if (RelativeL2(got.at(name), value) <= tolerance) continue;
     if (sensitivities.empty()) sensitivities = Sensitivities(run, expected, unit);
-    bar += 4 * sensitivities[name];
-    EXPECT_LE(std::sqrt(distance), bar) << name << ", " << where << "; its size is " << std::sqrt(size);
+    const double size = std::sqrt(SquaredDistance(value, ZeroHostTensor<double>(value.shape)));
+    const double bar = tolerance * (size > 0 ? size : 1) + 4 * sensitivities[name];
+    EXPECT_LE(std::sqrt(SquaredDistance(got.at(name), value)), bar)
+        << name << ", " << where << "; its size is " << size;
   }
 }
 
@@ -232,12 +231,9 @@ void ExpectDevicesAgree(F&& run, double float_tolerance = Tolerance<float>(),
 inline void ExpectSumsNear(const HostTensor<double>& got, const HostTensor<double>& sums,
                            const HostTensor<double>& squares, double tolerance, const std::string& where) {
   ASSERT_EQ(got.shape, sums.shape) << where;
-  double distance = 0, size = 0;
-  for (int64_t i = 0; i < sums.size(); ++i) {
-    distance += (got[i] - sums[i]) * (got[i] - sums[i]);
-    size += squares[i];
-  }
-  EXPECT_LE(std::sqrt(distance), tolerance * std::sqrt(size)) << where;  // false for NaN
+  double size = 0;
+  for (int64_t i = 0; i < sums.size(); ++i) size += squares[i];
+  EXPECT_LE(std::sqrt(SquaredDistance(got, sums)), tolerance * std::sqrt(size)) << where;  // false for NaN
 }
 
 // As ExpectDevicesAgree, for an op whose results are such sums. `squares`: what run gives for squared operands.

@@ -127,22 +127,24 @@ struct Oracle {
   void StepMuon(const OptimizerConfig& config, const HostTensor<float>& gradient, const StepScalars& scalars,
                 double factor, const Part& part) {
     Matrix x(part.rows, part.cols);
-    double squares = 0;
     for (int64_t i = 0; i < part.size(); ++i) {
       const double g = gradient[part.offset + i] * factor;
       double& m = first[part.offset + i];
       m = scalars.muon_momentum * m + g;
       x.values[static_cast<size_t>(i)] = g + scalars.muon_momentum * m;
     }
-    for (int64_t row = 0; config.muon_equal_rows && row < part.rows; ++row) {
-      double norm = 0;
-      for (int64_t col = 0; col < part.cols; ++col) norm += x.at(row, col) * x.at(row, col);
-      for (int64_t col = 0; col < part.cols; ++col) {
-        x.at(row, col) /= (std::sqrt(norm) + 1e-7) * std::sqrt(static_cast<double>(part.rows));
+    if (config.muon_equal_rows) {
+      for (int64_t row = 0; row < part.rows; ++row) {
+        double squares = 0;
+        for (int64_t col = 0; col < part.cols; ++col) squares += x.at(row, col) * x.at(row, col);
+        const double norm = (std::sqrt(squares) + 1e-7) * std::sqrt(static_cast<double>(part.rows));
+        for (int64_t col = 0; col < part.cols; ++col) x.at(row, col) /= norm;
       }
+    } else {
+      double squares = 0;
+      for (double value : x.values) squares += value * value;
+      for (double& value : x.values) value /= std::sqrt(squares) + 1e-7;
     }
-    for (double value : x.values) squares += value * value;
-    for (double& value : x.values) value /= config.muon_equal_rows ? 1 : std::sqrt(squares) + 1e-7;
     const bool tall = part.rows > part.cols;
     x = OracleNewtonSchulz(
         tall ? Transposed(x) : x, config.newton_schulz_steps,
