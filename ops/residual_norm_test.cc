@@ -341,6 +341,21 @@ TEST(ResidualNormTest, DevicesAgreeOnManyRows) {
   }
 }
 
+TEST(ResidualNormTest, WhatGradientsAreAddedToIsRoundedOnce) {
+  // Rows in many chunks, whose sums are far less than half of 2^20's last bit; all together they are not.
+  Case c = MakeCase(4096, 64, 9, {.norm = false, .dy = false});
+  for (double& value : c.du.values) value = 0x1p-13;
+  for (double& value : c.skip.values) value = 1;
+  for (double& value : c.dweight.values) value = 0x1p20;
+  for (int64_t d = 0; d < c.dim; ++d) c.mix[d] = 1;
+  for (const Device& device : TestDevices()) {
+    const Results results = Call<float>(device, c);
+    for (const double weight : results.at("dskip_weight").values) {
+      EXPECT_EQ(weight, 0x1p20 + 0.5) << device.name();
+    }
+  }
+}
+
 TEST(ResidualNormTest, RepeatsToTheBit) {
   const Case c = MakeCase(1000, 96, 7);
   ExpectSameBits([&](const Device& device, auto number) { return Call<decltype(number)>(device, c); });

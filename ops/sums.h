@@ -43,11 +43,18 @@ void ForChunks(int64_t count, int64_t min_chunk, F&& function) {
 // Rows that make a chunk worth a thread's while, for `work` numbers a row.
 inline int64_t MinRows(int64_t work) { return std::max<int64_t>(1, 8192 / std::max<int64_t>(work, 1)); }
 
-// to[c] += sum over p of partials[p * stride + c], p in order.
+// to[c] += sum over p of partials[p * stride + c], p in order. What was there, large beside each partial where
+// gradients have gathered, is rounded once.
 template <typename A>
 void AddPartials(const A* partials, int64_t count, int64_t stride, int64_t cols, A* to) {
-  for (int64_t p = 0; p < count; ++p) {
-    for (int64_t c = 0; c < cols; ++c) to[c] += partials[p * stride + c];
+  constexpr int64_t kStrip = 64;
+  for (int64_t begin = 0; begin < cols; begin += kStrip) {
+    const int64_t width = std::min(kStrip, cols - begin);
+    A sums[kStrip] = {};
+    for (int64_t p = 0; p < count; ++p) {
+      for (int64_t c = 0; c < width; ++c) sums[c] += partials[p * stride + begin + c];
+    }
+    for (int64_t c = 0; c < width; ++c) to[begin + c] += sums[c];
   }
 }
 
