@@ -23,7 +23,6 @@ namespace hm11::cuda::mma {
 
 inline constexpr int kThreads = 128;
 inline constexpr int kMoving = 64;  // rows of a stage
-inline constexpr float kLog2E = 1.4426950408889634f;
 
 template <int kHeadDim>
 inline constexpr int kRowTiles = kHeadDim <= 64 ? 2 : 1;

@@ -1,6 +1,7 @@
 // Attention backward by mma.sync.
 //
 // Scores are computed again in steps of 32 columns, which leaves registers for two results.
+#include "core/special_functions.cuh"
 #include "ops/attention_mma.cuh"
 
 namespace hm11::cuda {

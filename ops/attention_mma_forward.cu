@@ -1,4 +1,5 @@
 // Attention forward by mma.sync.
+#include "core/special_functions.cuh"
 #include "ops/attention_mma.cuh"
 
 namespace hm11::cuda {

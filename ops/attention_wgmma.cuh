@@ -28,7 +28,6 @@ inline constexpr int kBackwardGroups = 3;
 inline constexpr int kStages = 4;
 // Heads worked on at once: their keys and values should lie in the L2 cache together (0.5 MB each at 2048).
 inline constexpr int kSection = 32;
-inline constexpr float kLog2E = 1.4426950408889634f;
 
 // A warpgroup is launched for the producer too, so that registers can be moved: it needs few. Totals are what
 // the launch takes: 640 threads of 96, 512 of 128.

@@ -2,6 +2,7 @@
 //
 // Gradients is SeparateGradients or PackedGradients: where they go.
 #include "core/check.h"
+#include "core/special_functions.cuh"
 #include "ops/attention_wgmma.cuh"
 #include "ops/attention_wgmma_gradients.cuh"
 

@@ -1,4 +1,5 @@
 // Attention forward for compute capability 9.0.
+#include "core/special_functions.cuh"
 #include "ops/attention_wgmma.cuh"
 
 namespace hm11::cuda {

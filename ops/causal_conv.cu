@@ -1,6 +1,7 @@
 // Causal convolution on a GPU, laid out in time strips, with the last inputs and the weights of a thread's
 // channels in its registers. Widths under 4 are width 4 with leading weights of zero.
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "ops/causal_conv.h"
 #include "ops/packs.cuh"
 #include "ops/sums.h"

@@ -4,6 +4,7 @@
 #include <numeric>
 
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "ops/head_gate.h"
 #include "ops/packs.cuh"
 #include "ops/sums.h"

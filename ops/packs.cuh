@@ -133,16 +133,6 @@ __device__ __forceinline__ float BlockSum(float value, float* scratch) {
   return value;
 }
 
-// 1 / (1 + exp(-x)) to a few units of float's last place. Four instructions: where exp(-x) is too small or too
-// large for a float the result is 1 or 0 as well, so that nothing looks for that.
-__device__ __forceinline__ float Sigmoid(float x) {
-  constexpr float kLog2E = 1.44269504088896341f;
-  float exponential, sigmoid;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(exponential) : "f"(-kLog2E * x));
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(sigmoid) : "f"(1.0f + exponential));
-  return sigmoid;
-}
-
 // Null for an absent operand.
 template <typename T>
 T* Data(const Tensor<T>& tensor) {

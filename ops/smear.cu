@@ -1,5 +1,6 @@
 // Smear gate on a GPU, laid out in time strips: every number is read from memory about once and written once.
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "ops/packs.cuh"
 #include "ops/smear.h"
 #include "ops/sums.h"

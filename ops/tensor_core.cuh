@@ -72,13 +72,6 @@ __device__ __forceinline__ uint32_t PackBf16(float low, float high) {
 __device__ __forceinline__ float LowOf(uint32_t pair) { return __uint_as_float(pair << 16); }
 __device__ __forceinline__ float HighOf(uint32_t pair) { return __uint_as_float(pair & 0xffff0000u); }
 
-// 2^x, about two units of the last place off; zero for minus infinity.
-__device__ __forceinline__ float Exp2(float x) {
-  float y;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(y) : "f"(x));
-  return y;
-}
-
 }  // namespace hm11::cuda
 
 #endif  // HM11_OPS_TENSOR_CORE_CUH_

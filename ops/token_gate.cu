@@ -1,5 +1,6 @@
 // Token gate on a GPU, a team of warps a row; rows that do not fit teams go to a block each.
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "ops/packs.cuh"
 #include "ops/row_teams.cuh"
 #include "ops/sums.h"

@@ -10,10 +10,9 @@
 #include <type_traits>
 
 #include "core/dtype.h"
+#include "core/special_functions.cuh"
 
 namespace hm11::cuda {
-
-inline constexpr float kLog2E = 1.4426950408889634f;
 
 template <typename T>
 inline constexpr int kVectorSize = 16 / static_cast<int>(sizeof(T));
@@ -120,19 +119,6 @@ struct RowVector {
   }
 };
 
-// 2^x on the special-function unit: a quarter of the rate of an addition. Results under 2^-126 are 0.
-__device__ __forceinline__ float Exp2(float x) {
-  float result;
-  asm("ex2.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
-__device__ __forceinline__ float Reciprocal(float x) {
-  float result;
-  asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));
-  return result;
-}
-
 inline constexpr float kLongestExponent = 125.0f;
 
 // 2^(x y) for |x y| <= kLongestExponent on the ordinary pipes: x y = whole + part with |part| <= 1/2, 2^part
@@ -177,8 +163,6 @@ __device__ __forceinline__ float Softplus(float x) {
   series = fmaf(series, w, 2.0f);
   return fmaf(s, series, fmaxf(x, 0.0f));
 }
-
-__device__ __forceinline__ float Sigmoid(float x) { return Reciprocal(1.0f + Exp2(-kLog2E * x)); }
 
 }  // namespace hm11::cuda
 

@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_backward_recurrence.cuh"
 #include "scan/selective_scan_backward_tile.cuh"

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_backward_factors.cuh"
 #include "scan/selective_scan_backward_sums.cuh"

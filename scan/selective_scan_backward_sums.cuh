@@ -7,6 +7,7 @@
 
 #include "core/device.h"
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_backward_tile.cuh"
 #include "scan/selective_scan_tiles.cuh"

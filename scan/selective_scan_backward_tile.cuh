@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_chain.cuh"
 #include "scan/selective_scan_operands.cuh"

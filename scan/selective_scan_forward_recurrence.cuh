@@ -6,6 +6,7 @@
 #include <type_traits>
 
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_forward_tile.cuh"
 

@@ -4,6 +4,7 @@
 
 #include <cstdint>
 
+#include "core/special_functions.cuh"
 #include "scan/selective_scan_operands.cuh"
 #include "scan/selective_scan_plan.cuh"
 #include "scan/selective_scan_tiles.cuh"

@@ -1,5 +1,6 @@
 // What enters each of the segments that are scanned side by side.
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_plan.cuh"
 

@@ -8,6 +8,7 @@
 #include <cstdint>
 
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan.h"
 
