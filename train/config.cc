@@ -76,6 +76,7 @@ RunConfig TinyPreset() {
   RunConfig config;
   config.preset = "tiny";
   config.model.zero_init_outputs = true;
+  config.model.vocab = 4096;
   config.model.layers = "MAMA";
   config.model.dim = 128;
   config.model.heads = 4;
