@@ -5,6 +5,10 @@
 #include <rapidcheck/gtest.h>
 #include <stdlib.h>
 
+#include <chrono>
+#include <ctime>
+#include <thread>
+
 #include "absl/strings/str_cat.h"
 #include "testing/devices.h"
 #include "testing/generators.h"
@@ -294,6 +298,13 @@ TEST(MatmulTest, TheKernelsOfTheCpuAreThoseItCanRun) {
     GTEST_SKIP() << "no CPU that OpenBLAS was told of";
   }
   EXPECT_EQ(CpuMatmulKernels(), absl::StrCat("OpenBLAS ", getenv("OPENBLAS_CORETYPE")));
+}
+
+TEST(MatmulTest, OpenBlasThreadsLeaveTheCoresToWhatFollows) {
+  RunOn<float>(Device::Cpu(), Case({512, 512, 512, 0}, 1));  // by all of its threads
+  const std::clock_t before = std::clock();                  // of all threads
+  std::this_thread::sleep_for(std::chrono::milliseconds(20));
+  EXPECT_LT(static_cast<double>(std::clock() - before) / CLOCKS_PER_SEC, 0.01);
 }
 
 TEST(MatmulTest, TuningTextThatIsNotOneIsRefused) {

@@ -38,6 +38,13 @@ __attribute__((constructor(101))) void TellOpenBlasTheCpu() {
   if (wide || __builtin_cpu_supports("avx2")) setenv("OPENBLAS_CORETYPE", wide ? "SkylakeX" : "Haswell", 0);
 }
 
+// OpenBLAS' threads look for more work for 2^26 cycles, some 25 ms, after a product before they sleep: longer than what
+// comes between products, whose loops run on the same cores with threads of ours. 2^10 leaves them to those; the
+// variable stays what the user made it.
+__attribute__((constructor(101))) void LetOpenBlasThreadsSleep() {
+  setenv("OPENBLAS_THREAD_TIMEOUT", "10", 0);
+}
+
 // Each of OpenBLAS' threads maps a buffer, and tries for ever where it cannot: a program under `ulimit -v` would not
 // end. So where the address space that the program and its libraries leave is too short for them there are none.
 __attribute__((constructor(101))) void LeaveOutThreadsWithoutRoom() {
