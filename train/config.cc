@@ -84,7 +84,7 @@ RunConfig TinyPreset() {
   config.model.mlp_width = 384;
   config.model.state = 8;
   config.model.dt_rank = 8;
-  config.model.bigram_rows = 1024;
+  config.model.bigram_rows = 4096;
   config.model.bigram_dim = 32;
   config.model.value_embedding_layers = 1;
   config.model.value_embedding_dim = 32;
@@ -97,8 +97,8 @@ RunConfig TinyPreset() {
   config.optimizer.muon_equal_rows = true;
   config.optimizer.polar_express = true;
   config.schedule.momentum_end = 0.95;
-  config.optimizer.embedding_lr = 0.01;
-  config.optimizer.control_lr = 0.005;
+  config.optimizer.embedding_lr = 0.02;
+  config.optimizer.control_lr = 0.01;
   config.warmup_steps = 2;
   config.log_every = 20;
   config.validation_seconds = 20;
