@@ -57,11 +57,9 @@ void CpuBackward(const SmearGradArgs<T>& a, Tensor<T> scratch, Tensor<T> partial
         for (int64_t d = 0; d < dim; ++d) sums[d] += dy[d] * before[d];
       }
     }
+    for (int64_t d = 0; d < dim; ++d) sums[d] *= g[d] * (1 - g[d]);
   });
-  const int64_t chunks = ChunkCount(rows, MinRows(dim));
-  for (int64_t p = 0; p < chunks; ++p) {
-    for (int64_t d = 0; d < dim; ++d) a.dgate[d] += g[d] * (1 - g[d]) * partials[p * dim + d];
-  }
+  AddPartials(partials.data(), ChunkCount(rows, MinRows(dim)), dim, dim, a.dgate.data());
 }
 
 }  // namespace
