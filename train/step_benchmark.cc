@@ -60,15 +60,17 @@ ABSL_FLAG(bool, tune, true, "choose matrix product algorithms by measurement fir
 namespace hm11 {
 namespace {
 
-// What --set changes besides what the names of shapes have: "/set:state=8", or nothing. Figures of different models
-// must not be compared.
-std::string OtherSettings() {
+// What differs from the preset besides what the names of shapes have: "/set:state=8", or nothing. Figures of different
+// models must not be compared.
+absl::StatusOr<std::string> OtherSettings(const RunConfig& config) {
   constexpr absl::string_view kNamed[] = {"layers", "vocab", "sequence", "sequence_stages", "batch_tokens"};
+  HM_ASSIGN_OR_RETURN(const std::vector<std::string> flags, TrainingFlags(config));
   std::vector<absl::string_view> others;
-  const std::string text = absl::StrJoin(absl::GetFlag(FLAGS_set), ",");
-  for (const absl::string_view setting : absl::StrSplit(text, ',', absl::SkipEmpty())) {
+  for (const absl::string_view setting : absl::StrSplit(absl::StripPrefix(flags.back(), "--set="), ',')) {
     const absl::string_view key = setting.substr(0, setting.find('='));
-    if (std::find(std::begin(kNamed), std::end(kNamed), key) == std::end(kNamed)) others.push_back(setting);
+    if (key != "--preset" && std::find(std::begin(kNamed), std::end(kNamed), key) == std::end(kNamed)) {
+      others.push_back(setting);
+    }
   }
   return others.empty() ? "" : absl::StrCat("/set:", absl::StrJoin(others, "+"));
 }
@@ -312,9 +314,10 @@ class StepBenchmark {
     Json root = {{"context", {{"executable", "step_benchmark"}}}, {"benchmarks", Json::array()}};
     root["context"][device_.is_cuda() ? "gpu" : "cpu"] = description.substr(0, description.find(','));
     if (device_.is_cpu()) root["context"]["cores"] = absl::StrCat(ThreadCount(), " cores");
-    const std::string shape = absl::StrCat(
-        "/", device_.is_cuda() ? "cuda" : "cpu", "/preset:", config_.preset, "/layers:", m_.layers,
-        "/vocab:", m_.vocab, "/batch:", batch_, "/length:", time_, OtherSettings());
+    HM_ASSIGN_OR_RETURN(const std::string others, OtherSettings(config_));
+    const std::string shape = absl::StrCat("/", device_.is_cuda() ? "cuda" : "cpu",
+                                           "/preset:", config_.preset, "/layers:", m_.layers,
+                                           "/vocab:", m_.vocab, "/batch:", batch_, "/length:", time_, others);
     const auto add = [&](const std::string& what, double seconds, double floor) {
       root["benchmarks"].push_back({{"name", absl::StrCat("BM_Step/", what, shape, "/manual_time")},
                                     {"real_time", seconds * 1e3},
