@@ -52,6 +52,7 @@ BackwardOperands<T> ReadBackwardOperands(const SelectiveScanGradArgs<T>& args,
   p.ddelta_bias = scratch.ddelta_bias;
   p.dinitial_state = args.dinitial_state.data();
   p.dz_stride = args.dz.stride();
+  p.saved_stride = args.dy.dim(2) * forward.a_log.dim(1);
   for (const void* rows :
        {static_cast<const void*>(p.dy), static_cast<const void*>(p.dx), static_cast<const void*>(p.ddelta)}) {
     p.channel_vectors = p.channel_vectors && RowsAreVectors<T>(rows, p.inner, p.inner);

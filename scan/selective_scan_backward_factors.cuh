@@ -3,6 +3,7 @@
 #define HM11_SCAN_SELECTIVE_SCAN_BACKWARD_FACTORS_CUH_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "scan/scan_math.cuh"
 #include "scan/selective_scan_backward_sums.cuh"
@@ -15,10 +16,12 @@ namespace hm11::cuda {
 template <typename Shape>
 using BackwardStates = float[2][Shape::kThreadStates];
 
-// Whether rank-one products go to the tensor cores: b and c as 16 bits hold them lose nothing there, step * x
-// and dy are rounded to 11 bits (RoundedFactor).
-template <typename T>
-inline constexpr bool kOuterProducts = sizeof(T) == 2;
+template <typename T, typename Shape>
+struct ColumnFactors;
+template <typename T, typename Shape>
+struct PairFactors;
+template <typename T, typename Shape>
+using SumFactors = std::conditional_t<kPairSums<T, Shape>, PairFactors<T, Shape>, ColumnFactors<T, Shape>>;
 
 // Where a thread reads of a tile, at the first of the kStateGroups tokens of an accumulator or at one behind
 // it that is its lane's. Rows are those of steps, with inputs and gradients kRows behind one another; columns
@@ -34,7 +37,7 @@ struct BackwardCursors {
   const float* column;       // its states
   const float* lane_row;     // of the quad-th token, the channel of the lane group
   const float* lane_column;  // of the quad-th token, the thread's states
-  const float* group_row;    // of the lane group's token, the thread's channels
+  const float* group_row;    // what the factors of sums over channels are read from
   const float* sum_row;      // what ChannelSums reads
   T* sum_x;                  // likewise
 
@@ -44,7 +47,7 @@ struct BackwardCursors {
         column(&tile.columns[kB][first][self.state_begin]),
         lane_row(&tile.rows[kStep][first + self.quad][self.warp * Shape::kWarpChannels + self.lane / 4]),
         lane_column(column + self.quad * kColumnStride),
-        group_row(row + self.state_group * kRowStride),
+        group_row(row + SumFactors<T, Shape>::PlaceOf(self, kRowStride)),
         sum_row(&tile.rows[kStep][first + sums.token][sums.in_block]),
         sum_x(reinterpret_cast<T*>(tile.outputs[stage].x) + (first + sums.token) * Shape::kBlockChannels +
               sums.channel) {}
@@ -126,6 +129,11 @@ struct ColumnFactors {
   using States = BackwardStates<Shape>;
   float input[2], dy[2];
 
+  // From the thread's channels of the first token to what it loads, its channels of the lane group's token.
+  static __device__ __forceinline__ int PlaceOf(const ThreadPlace<Shape>& self, int row_stride) {
+    return self.state_group * row_stride;
+  }
+
   // `row` as BackwardCursors' group_row.
   __device__ __forceinline__ void Load(const float* row) {
     constexpr int kRows = BackwardCursors<T, Shape>::kRows;
@@ -145,6 +153,45 @@ struct ColumnFactors {
       const float dc[4] = {h[0][j], h[0][j + 1], h[1][j], h[1][j + 1]};
       MultiplyTilesFor<T>(sums[0][j / 2], db, inputs);
       MultiplyTilesFor<T>(sums[1][j / 2], dc, outputs);
+    }
+  }
+};
+
+// The same where kPairSums, for two tokens at a time: here the tensor cores take the gradients of the states
+// in the registers where OuterFactors leaves them, which spares moving them. Rows g and g + 8 of the left
+// factor are the lanes' first and second channels, its inner dimension is an even state of lane group g and
+// then the odd one behind. So column 4 u + 2 s + i of the right factor is for the u-th of the two tokens, the
+// state of parity s and the i-th channels, 0 for all others; and a lane's sum is the accumulator's first
+// number (of first channels) and its last (of second ones).
+template <typename T, typename Shape>
+struct PairFactors {
+  using States = BackwardStates<Shape>;
+  float input, dy;  // of the lane group's column
+
+  // From the thread's channels of the first token to what it loads, its column's channel and token.
+  static __device__ __forceinline__ int PlaceOf(const ThreadPlace<Shape>& self, int row_stride) {
+    return self.state_group / 4 * row_stride + self.state_group % 2;
+  }
+
+  // `row` as BackwardCursors' group_row, of the first token of two.
+  __device__ __forceinline__ void Load(const float* row) {
+    constexpr int kRows = BackwardCursors<T, Shape>::kRows;
+    input = row[kInput * kRows];
+    dy = row[kDy * kRows];
+  }
+
+  // db and dc of the t-th of the two tokens, summed over the warp's channels, into its columns.
+  __device__ __forceinline__ void AddSums(const ThreadPlace<Shape>& self, int t, const States& dh,
+                                          const States& h, BackwardAccumulators<Shape>& sums) const {
+    const bool even = self.state_group / 2 == 2 * t, odd = self.state_group / 2 == 2 * t + 1;
+    const float inputs[2] = {even ? input : 0.0f, odd ? input : 0.0f};
+    const float outputs[2] = {even ? dy : 0.0f, odd ? dy : 0.0f};
+#pragma unroll
+    for (int j = 0; j < Shape::kThreadStates; j += 2) {
+      const float db[4] = {dh[0][j], dh[1][j], dh[0][j + 1], dh[1][j + 1]};
+      const float dc[4] = {h[0][j], h[1][j], h[0][j + 1], h[1][j + 1]};
+      MultiplyTiles(sums[0][j / 2], db, inputs);
+      MultiplyTiles(sums[1][j / 2], dc, outputs);
     }
   }
 };

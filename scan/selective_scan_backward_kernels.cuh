@@ -84,7 +84,7 @@ __global__ void __launch_bounds__(Shape::kThreads)
 // tokens fill one accumulator. What of them is left to sum over sets and blocks is written once for every
 // block.
 //
-// A state and token cost one exponential and, at 32 states in Bf16, 17.5 issue slots by the instructions of
+// A state and token cost one exponential and, at 32 states in Bf16, 15.8 issue slots by the instructions of
 // sm_90a, 2 of them in what is done once a channel. Warps issue in 61 of 100 cycles (3 a scheduler, as many
 // as registers allow), and wait for fixed latencies, for dispatch, for global and shared memory, in this order.
 template <typename T, typename Shape>
@@ -94,7 +94,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   extern __shared__ uint4 shared_memory[];
   auto& tile = *reinterpret_cast<BackwardTile<T, Shape>*>(shared_memory);
   const BackwardPlace place = PlaceOfBackwardBlock<Shape>(p, TakeBlockTicket(p.chain, &tile.block));
-  BackwardThread<T, Shape> thread;
+  BackwardThread<T, Shape> thread(p, place, tile);
   LoadThreadRates(p, place.channel_begin, thread.self, thread.rate);
   if (place.tile_end > place.tile_begin) CopyBackwardTile<false>(p, place, place.tile_end - 1, tile);
   LoadBackwardChannels(p, place, tile);
@@ -106,8 +106,9 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   thread.LoadStart(p, place, is_chained, first_row, chain_row);
 
   thread.BeginFetch(p, place);
-  thread.Fetch(p);
+  if (place.tile_end > place.tile_begin) thread.Fetch(p);
   __syncthreads();
+  thread.sums.LoadChannels(tile);
   for (int index = place.tile_end - 1; index >= place.tile_begin; --index) {
     AwaitCopies();
     PrepareBackwardTile<false>(p, place, index, tile);
@@ -116,7 +117,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
       PrefetchSavedStates<Shape>(p, place, index - 1);
     }
     __syncthreads();
-    thread.ReverseTile(p, place, index, tile);
+    thread.ReverseTile(p, index, tile);
     StoreBackwardTile(p, place, index, tile);
   }
 

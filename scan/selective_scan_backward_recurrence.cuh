@@ -25,11 +25,26 @@ struct BackwardThread {
 
   const ThreadPlace<Shape> self;
   ChannelSums<T, Shape> sums;
+  ColumnSums<T, Shape> columns;
   States rate, carry = {}, drate = {};
   // The states that the next kHeld tokens begin with; on their way while those behind are worked on.
   Saved saved[2] = {};
-  const T* next_saved;  // where the next ones are, those before the token next_token
-  int next_token, first_token, channels_left;
+  const T* next_saved;  // where the next ones are
+  // The token before those that they are for, from the segment's first one on; how many of such tokens have
+  // states before them that next_saved goes to.
+  int before_next;
+  unsigned moves;
+  int channels_left;
+  // Where the thread's parts of the sums go, behind those of the last of kHeld tokens: without an offset the
+  // compiler would store four numbers one by one.
+  float* behind_parts;
+
+  __device__ __forceinline__ BackwardThread(const Operands& p, const BackwardPlace& place, Tile& tile)
+      : sums(tile),
+        columns(p, place, self, tile),
+        behind_parts(
+            KeptAddress(&tile.parts[self.warp][0][self.state_group * Shape::kWarpChannels + self.in_warp].x +
+                        2 * kHeld * Shape::kPartStride)) {}
 
   // The gradient of the state behind the segment: from the segment behind where segments are chained, else
   // from the operands.
@@ -47,26 +62,30 @@ struct BackwardThread {
 
   // Where Fetch begins: at the segment's end.
   __device__ __forceinline__ void BeginFetch(const Operands& p, const BackwardPlace& place) {
-    first_token = place.tile_begin * Shape::kTile;
-    next_token = place.tile_end * Shape::kTile - kHeld;
-    const int step = place.batch * CeilDiv(p.time, kSavedSpacing) + next_token / kSavedSpacing;
-    next_saved = p.saved_states + (int64_t{step} * p.inner + place.channel_begin + self.channel_begin) *
-                                      (Shape::kWhole ? Shape::kStates : p.states);
+    const int states = Shape::kWhole ? Shape::kStates : p.states;
+    const int first = place.tile_begin * Shape::kTile, last = place.tile_end * Shape::kTile - kHeld;
+    const int last_saved = (p.time - 1) / kSavedSpacing;
+    const int step = place.batch * (last_saved + 1) + min(last / kSavedSpacing, last_saved);
+    next_saved = p.saved_states +
+                 (int64_t{step} * p.inner + place.channel_begin + self.channel_begin) * states +
+                 self.state_begin;
+    before_next = last - kHeld - first;
+    moves = static_cast<unsigned>(max(min(p.time, last + kHeld) - kHeld - first, 0));
     channels_left = p.inner - place.channel_begin - self.channel_begin;
   }
 
-  // Sets the states on their way that the kHeld tokens before those of the last call begin with.
+  // Sets the states on their way that the kHeld tokens before those of the last call begin with. There is
+  // always something to load: tokens past the end of time get the last states, of which they make nothing,
+  // and of what comes at the segment's begin nobody makes anything.
   __device__ __forceinline__ void Fetch(const Operands& p) {
     const int states = Shape::kWhole ? Shape::kStates : p.states;
-    if (next_token >= first_token && next_token < p.time) {
 #pragma unroll
-      for (int i = 0; i < 2; ++i) {
-        saved[i] = Saved::Load(next_saved + i * states, self.state_begin,
-                               Shape::kWhole || i < channels_left ? states : 0, Shape::StateVectors(p));
-      }
+    for (int i = 0; i < 2; ++i) {
+      const int count = Shape::kWhole ? states : (i < channels_left ? states : 0) - self.state_begin;
+      saved[i] = Saved::Load(next_saved + i * states, 0, count, Shape::StateVectors(p));
     }
-    next_token -= kHeld;
-    next_saved -= int64_t{p.inner} * states;
+    next_saved -= static_cast<unsigned>(before_next) < moves ? p.saved_stride : 0;
+    before_next -= kHeld;
   }
 
   // Decays and states of kHeld tokens, from the states they begin with: from the token `place` behind the
@@ -119,9 +138,9 @@ struct BackwardThread {
   }
 
   // That token backward: `before` are the states that it begins with. The gradients of step and of step * x,
-  // summed over the thread's states, go to tile.parts.
+  // summed over the thread's states, go to the tile's parts.
   __device__ __forceinline__ void StepBack(const Cursors& at, int place, int t, const States& before,
-                                           const States& decay, const States& dh, Tile& tile) {
+                                           const States& decay, const States& dh) {
     float dinput[2] = {}, dstep[2] = {}, step[2], b[kStates];
     LoadShared(at.row + (place + t) * Cursors::kRowStride, step);
     LoadShared(at.column + (place + t) * Cursors::kColumnStride, b);
@@ -137,21 +156,21 @@ struct BackwardThread {
       }
     }
     const float parts[4] = {dstep[0], dinput[0], dstep[1], dinput[1]};
-    StoreShared(&tile.parts[self.warp][t][self.state_group * Shape::kWarpChannels + self.in_warp].x, parts);
+    StoreShared(behind_parts - 2 * (kHeld - t) * Shape::kPartStride, parts);
   }
 
   // The tokens of one accumulator, from the tile's token `first` on, kHeld at a time: forward from the saved
   // states and back. The kHeld tokens behind are finished between those two, so that their sums are on their
   // way meanwhile.
-  __device__ __forceinline__ void Reverse(const Operands& p, const Cursors& at, int index, int first,
-                                          Tile& tile) {
+  __device__ __forceinline__ void Reverse(const Operands& p, const Cursors& at, int begin, int first,
+                                          const Tile& tile) {
     const auto finish = [&](int place) {
-      sums.Finish(p, index * Shape::kTile + first + place, at.sum_row + place * Cursors::kRowStride,
-                  at.sum_x + place * Shape::kBlockChannels, tile);
+      sums.Finish(p, begin + first + place, at.sum_row + place * Cursors::kRowStride,
+                  at.sum_x + place * Shape::kBlockChannels);
     };
     BackwardAccumulators<Shape> dcolumns = {};
-    ColumnFactors<T, Shape> columns;
-    columns.Load(at.group_row);
+    SumFactors<T, Shape> factors;
+    if constexpr (!kPairSums<T, Shape>) factors.Load(at.group_row);
 #pragma unroll
     for (int place = Shape::kStateGroups - kHeld; place >= 0; place -= kHeld) {
       States start, h[kHeld], decay[kHeld];
@@ -175,30 +194,39 @@ struct BackwardThread {
       for (int t = kHeld - 1; t >= 0; --t) {
         States dh;
         AddOutput(at, place, t, outputs, dh);
-        StepBack(at, place, t, t == 0 ? start : h[t - 1], decay[t], dh, tile);
-        columns.AddSums(self, place + t, dh, h[t], dcolumns);
+        StepBack(at, place, t, t == 0 ? start : h[t - 1], decay[t], dh);
+        if constexpr (!kPairSums<T, Shape>) {
+          factors.AddSums(self, place + t, dh, h[t], dcolumns);
+        } else if (t % 2 == 1) {
+          factors.Load(at.group_row + (place + t - 1) * Cursors::kRowStride);
+          Clear(dcolumns);
+          factors.AddSums(self, 1, dh, h[t], dcolumns);
+        } else {
+          factors.AddSums(self, 0, dh, h[t], dcolumns);
+          columns.AddPair(first % Shape::kGroup + place + t, dcolumns);
+        }
       }
       __syncwarp();  // the parts are written
     }
     finish(0);
     __syncwarp();
-    StoreAccumulators(self, first, dcolumns, tile);
+    if constexpr (!kPairSums<T, Shape>) columns.Add(self, first % Shape::kGroup, dcolumns);
   }
 
   // All of a tile that is in shared memory.
-  __device__ __forceinline__ void ReverseTile(const Operands& p, const BackwardPlace& place, int index,
-                                              Tile& tile) {
+  __device__ __forceinline__ void ReverseTile(const Operands& p, int index, Tile& tile) {
     Cursors at(tile, self, sums, Shape::kTile - Shape::kStateGroups, index % 2);
+    const int begin = index * Shape::kTile;
 #pragma unroll 1
     for (int group = Shape::kTile - Shape::kGroup; group >= 0; group -= Shape::kGroup) {
 #pragma unroll 1
       for (int in_group = Shape::kGroup - Shape::kStateGroups; in_group >= 0;
            in_group -= Shape::kStateGroups) {
-        Reverse(p, at, index, group + in_group, tile);
+        Reverse(p, at, begin, group + in_group, tile);
         at.Back();
       }
       __syncthreads();
-      StoreColumns(p, place, index, group, tile);
+      columns.Store(p, begin + group);
     }
   }
 

@@ -29,32 +29,41 @@ __device__ __forceinline__ float SigmoidOfSoftplus(float softplus) {
 template <typename T, typename Shape>
 struct ChannelSums {
   static constexpr int kChannels = Shape::kSumChannels;
-  static constexpr int kLanes = 32 / kHeld;
   const ThreadPlace<Shape> self;
-  const int token = self.lane / kLanes;
-  const int in_warp = self.lane % kLanes * kChannels;  // the first channel's place
+  // The lanes of a lane group have one token each, as in OuterFactors: with a channel a lane the addresses are
+  // those, too.
+  const int token = self.lane % kHeld;
+  const int in_warp = self.lane / kHeld * kChannels;  // the first channel's place
   const int in_block = self.warp * Shape::kWarpChannels + in_warp;
   const int channel = in_warp / 2 * 8 + self.warp * 2 + in_warp % 2;  // in the block
-  float dd[kChannels] = {}, ddelta_bias[kChannels] = {};
+  float d[kChannels], dd[kChannels] = {}, ddelta_bias[kChannels] = {};
+  const float* parts;  // the first lane group's, of the lane's token and channels
+
+  __device__ __forceinline__ explicit ChannelSums(BackwardTile<T, Shape>& tile)
+      : parts(KeptAddress(&tile.parts[self.warp][token][in_warp].x)) {}
+
+  // Once the block's d is in shared memory.
+  __device__ __forceinline__ void LoadChannels(const BackwardTile<T, Shape>& tile) {
+    LoadShared(&tile.d[channel], d);
+  }
 
   // Sums over states of tokens from the sequence's token `first` on, from one number a lane group to one a
   // channel, and from them the gradients of x and delta. Only this warp's shared memory is touched; the parts
   // must have been written before a __syncwarp(), and may be written again behind another.
-  __device__ __forceinline__ void Finish(const BackwardOperands<T>& p, int first, const float* row, T* x,
-                                         const BackwardTile<T, Shape>& tile) {
-    float totals[2 * kChannels] = {};
+  __device__ __forceinline__ void Finish(const BackwardOperands<T>& p, int first, const float* row, T* x) {
+    float totals[2 * kChannels];
+    LoadShared(parts, totals);
 #pragma unroll
-    for (int g = 0; g < Shape::kStateGroups; ++g) {
+    for (int g = 1; g < Shape::kStateGroups; ++g) {
       float part[2 * kChannels];
-      LoadShared(&tile.parts[self.warp][token][g * Shape::kWarpChannels + in_warp].x, part);
+      LoadShared(parts + 2 * g * Shape::kWarpChannels, part);
 #pragma unroll
       for (int i = 0; i < 2 * kChannels; ++i) totals[i] += part[i];
     }
     constexpr int kRows = Shape::kTile * Shape::kChannelStride;
-    float step[kChannels], dy[kChannels], d[kChannels];
+    float step[kChannels], dy[kChannels];
     LoadShared(row, step);
     LoadShared(row + kDy * kRows, dy);
-    LoadShared(&tile.d[channel], d);
     T* const ddelta = x + Shape::kTile * Shape::kBlockChannels;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
@@ -78,7 +87,7 @@ struct ChannelSums {
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
 #pragma unroll
-      for (int lanes = kLanes; lanes < 32; lanes *= 2) {
+      for (int lanes = 1; lanes < kHeld; lanes *= 2) {
         dd[i] += __shfl_xor_sync(0xffffffffu, dd[i], lanes);
         ddelta_bias[i] += __shfl_xor_sync(0xffffffffu, ddelta_bias[i], lanes);
       }
@@ -91,59 +100,97 @@ struct ChannelSums {
   }
 };
 
-// The sums over a set's channels of kStateGroups tokens, from the tile's token `first` on, out of the
-// accumulators into shared memory. Row g of an accumulator belongs to the set of lane group g, and so does
-// column g: what lies in rows of one set and columns of another is nothing. The stride makes the lanes of a
-// store phase hit all 32 banks.
-template <typename Shape, typename T>
-__device__ __forceinline__ void StoreAccumulators(const ThreadPlace<Shape>& self, int first,
-                                                  const BackwardAccumulators<Shape>& sums,
-                                                  BackwardTile<T, Shape>& tile) {
-  constexpr int kStates = Shape::kThreadStates;
-  if (Shape::kSets == 1 || 2 * self.quad / Shape::kStateGroups == self.set) {
-    auto& columns =
-        tile.column_sums[first / Shape::kGroup % Shape::kGroupBuffers][self.warp * Shape::kSets + self.set];
-    const int place = first % Shape::kGroup + 2 * self.quad % Shape::kStateGroups;
+// The sums over channels, from the accumulators through shared memory to a row for every token and block.
+template <typename T, typename Shape>
+struct ColumnSums {
+  static constexpr bool kPairs = kPairSums<T, Shape>;
+  static constexpr int kFours = 2 * Shape::kStates / 4;
+  static constexpr int kBuffer =
+      Shape::kWarps * Shape::kSets * Shape::kGroup * Shape::kColumnSumStride;  // numbers of a group's buffer
+  float* from_accumulators;  // where the thread's numbers of the group's first tokens go
+  const float* of_sets;      // those that the thread sums over sets
+  T* rows;                   // where they go
+  int other = kBuffer;       // from the group's buffer to the other one
+
+  __device__ __forceinline__ ColumnSums(const BackwardOperands<T>& p, const BackwardPlace& place,
+                                        const ThreadPlace<Shape>& self, BackwardTile<T, Shape>& tile)
+      : from_accumulators(
+            KeptAddress(&tile.column_sums[0][self.warp * Shape::kSets + self.set]
+                                         [kPairs ? self.quad / 2 : 2 * self.quad % Shape::kStateGroups]
+                                         [self.state_begin + (kPairs ? self.quad % 2 * 2 : 0)])),
+        of_sets(KeptAddress(&tile.column_sums[0][0][threadIdx.x / kFours][threadIdx.x % kFours * 4])) {
+    const int token = place.tile_end * Shape::kTile - Shape::kGroup;
+    const int64_t row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + token;
+    rows = p.dcolumns + row * (2 * Shape::kStates) + threadIdx.x * 4;
+  }
+
+  // The sums over a set's channels of kStateGroups tokens, from the group's token `first` on, out of the
+  // accumulators into shared memory. Row g of an accumulator belongs to the set of lane group g, and so does
+  // column g: what lies in rows of one set and columns of another is nothing. The stride makes the lanes of a
+  // store phase hit all 32 banks.
+  __device__ __forceinline__ void Add(const ThreadPlace<Shape>& self, int first,
+                                      const BackwardAccumulators<Shape>& sums) const {
+    constexpr int kStates = Shape::kThreadStates;
+    if (Shape::kSets == 1 || 2 * self.quad / Shape::kStateGroups == self.set) {
 #pragma unroll
-    for (int which = 0; which < 2; ++which) {
+      for (int which = 0; which < 2; ++which) {
 #pragma unroll
-      for (int odd = 0; odd < 2; ++odd) {
-        float values[kStates];
+        for (int odd = 0; odd < 2; ++odd) {
+          float values[kStates];
 #pragma unroll
-        for (int j = 0; j < kStates; ++j) values[j] = sums[which][j / 2][j % 2 * 2 + odd];
-        StoreShared(&columns[place + odd][which * Shape::kStates + self.state_begin], values);
+          for (int j = 0; j < kStates; ++j) values[j] = sums[which][j / 2][j % 2 * 2 + odd];
+          StoreShared(from_accumulators + (first + odd) * Shape::kColumnSumStride + which * Shape::kStates,
+                      values);
+        }
       }
     }
   }
-}
 
-// The sums over the block's channels of kGroup tokens from token `group` of tile `index` on, out of those of
-// its sets.
-template <typename Shape, typename T>
-__device__ __forceinline__ void StoreColumns(const BackwardOperands<T>& p, const BackwardPlace& place,
-                                             int index, int group, const BackwardTile<T, Shape>& tile) {
-  constexpr int kFours = 2 * Shape::kStates / 4;
-  const int first = index * Shape::kTile + group;
-  const auto& columns = tile.column_sums[group / Shape::kGroup % Shape::kGroupBuffers];
-  const int64_t first_row = (int64_t{place.channel_block} * p.batch + place.batch) * p.time + first;
-  T* const rows = p.dcolumns + first_row * (2 * Shape::kStates);
+  // The same of two tokens, the group's `first` and the one behind, out of what PairFactors has added up. Of
+  // four states the second and the third change places.
+  __device__ __forceinline__ void AddPair(int first, const BackwardAccumulators<Shape>& sums) const {
 #pragma unroll
-  for (int i = 0; i < CeilDiv(Shape::kGroup * kFours, Shape::kThreads); ++i) {
-    const unsigned item = i * Shape::kThreads + threadIdx.x;
-    const int t = static_cast<int>(item / kFours);
-    const int column = static_cast<int>(item % kFours) * 4;
-    if (Shape::kGroup * kFours % Shape::kThreads != 0 && t >= Shape::kGroup) break;
-    float sum[4] = {};
+    for (int which = 0; which < 2; ++which) {
 #pragma unroll
-    for (int set = 0; set < Shape::kWarps * Shape::kSets; ++set) {
-      float part[4];
-      LoadShared(&columns[set][t][column], part);
-#pragma unroll
-      for (int k = 0; k < 4; ++k) sum[k] += part[k];
+      for (int j = 0; j < Shape::kStatePairs; j += 2) {
+        const float values[2] = {sums[which][j][0] + sums[which][j][3],
+                                 sums[which][j + 1][0] + sums[which][j + 1][3]};
+        StoreShared(from_accumulators + first * Shape::kColumnSumStride + which * Shape::kStates + 2 * j,
+                    values);
+      }
     }
-    if (first + t < p.time) StateVector<T, 4>::Of(sum).Store(rows + item * 4, 0, 4, true);
   }
-}
+
+  // The sums over the block's channels of the group, whose first token is the sequence's token `first`, out
+  // of those of its sets. Then to the group before.
+  __device__ __forceinline__ void Store(const BackwardOperands<T>& p, int first) {
+#pragma unroll
+    for (int i = 0; i < CeilDiv(Shape::kGroup * kFours, Shape::kThreads); ++i) {
+      const unsigned item = i * Shape::kThreads + threadIdx.x;
+      const int t = static_cast<int>(item / kFours);
+      if (Shape::kGroup * kFours % Shape::kThreads != 0 && t >= Shape::kGroup) break;
+      constexpr int kItemTokens = Shape::kThreads / kFours;
+      float sum[4];
+      LoadShared(of_sets + i * kItemTokens * Shape::kColumnSumStride, sum);
+#pragma unroll
+      for (int set = 1; set < Shape::kWarps * Shape::kSets; ++set) {
+        float part[4];
+        LoadShared(of_sets + (set * Shape::kGroup + i * kItemTokens) * Shape::kColumnSumStride, part);
+#pragma unroll
+        for (int k = 0; k < 4; ++k) sum[k] += part[k];
+      }
+      const float in_order[4] = {sum[0], sum[kPairs ? 2 : 1], sum[kPairs ? 1 : 2], sum[3]};
+      if (first + t < p.time)
+        StateVector<T, 4>::Of(in_order).Store(rows + i * Shape::kThreads * 4, 0, 4, true);
+    }
+    rows -= Shape::kGroup * 2 * Shape::kStates;
+    if (Shape::kGroupBuffers == 2) {
+      from_accumulators += other;
+      of_sets += other;
+      other = -other;
+    }
+  }
+};
 
 // db and dc of a token: the sum over blocks of channels, in order. A thread has 16 bytes of a row.
 template <typename T>

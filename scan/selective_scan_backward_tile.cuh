@@ -31,6 +31,7 @@ struct BackwardOperands : SelectiveScanOperands<T> {
   float* ddelta_bias;  // [segments, batch, inner]
   float* dinitial_state;
   int64_t dz_stride;
+  int64_t saved_stride;  // of saved_states, from one token's to the next's
 };
 
 // Where a block keeps a channel's numbers in a row of shared memory. A lane of the phases that read and write
@@ -63,12 +64,21 @@ struct BackwardShape : OperandPolicy<kIsWhole> {
   // Rows of shared memory, padded so that the lanes of an access hit different banks.
   static constexpr int kChannelStride = kBlockChannels + 8;
   static constexpr int kStateStride = kStates + 8;
-  static constexpr int kPartStride = kStateGroups * kWarpChannels + 8;
+  static constexpr int kPartStride = kStateGroups * kWarpChannels + 4;
   static constexpr int kColumnSumStride = 2 * kStates + 4;
   static_assert(kThreadStates % 2 == 0 && kSumChannels >= 1);
   static_assert(kSelectiveScanChunk % kTile == 0 && kTile % (kGroupBuffers * kGroup) == 0);
   static_assert(kGroup % kStateGroups == 0);
 };
+
+// Whether rank-one products go to the tensor cores: b and c as 16 bits hold them lose nothing there, step * x
+// and dy are rounded to 11 bits (RoundedFactor).
+template <typename T>
+inline constexpr bool kOuterProducts = sizeof(T) == 2;
+
+// Whether sums over channels come from PairFactors, two tokens at a time.
+template <typename T, typename Shape>
+inline constexpr bool kPairSums = kOuterProducts<T>&& Shape::kSets == 1;
 
 template <typename T, typename Shape>
 struct BackwardItems {
@@ -148,9 +158,19 @@ __device__ __forceinline__ BackwardPlace PlaceOfBackwardBlock(const BackwardOper
   return place;
 }
 
-// The sums over channels of kStateGroups tokens on the tensor cores, db and dc: of a pair of states a tile.
+// The sums over channels of kStateGroups tokens (two where kPairSums) on the tensor cores, db and dc: of a
+// pair of states a tile.
 template <typename Shape>
 using BackwardAccumulators = float[2][Shape::kStatePairs][4];
+
+template <int kPairs>
+__device__ __forceinline__ void Clear(float (&accumulators)[2][kPairs][4]) {
+#pragma unroll
+  for (int pair = 0; pair < kPairs; ++pair) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) accumulators[0][pair][i] = accumulators[1][pair][i] = 0.0f;
+  }
+}
 
 // Where a thread's items of a tile lie in global memory: a vector of channels of one token each.
 template <typename T, typename Shape>

@@ -186,6 +186,15 @@ __device__ __forceinline__ void LoadRates(const float* a_log_row, int begin, int
   for (int i = 0; i < kCount; ++i) rate[i] = begin + i < count ? -kLog2E * expf(rate[i]) : 0.0f;
 }
 
+// A pointer into shared memory that stays in a register: the compiler would compute it anew at each use where
+// registers are short, and cannot look through a shuffle. For whole warps.
+template <typename T>
+__device__ __forceinline__ T* KeptAddress(T* pointer) {
+  const uint32_t address = static_cast<uint32_t>(__cvta_generic_to_shared(pointer));
+  const uint32_t kept = __shfl_sync(0xffffffffu, address, static_cast<int>(threadIdx.x % 32));
+  return static_cast<T*>(__cvta_shared_to_generic(kept));
+}
+
 // kCount consecutive floats of shared memory, aligned to their own size up to 16 bytes.
 template <int kCount>
 __device__ __forceinline__ void LoadShared(const float* from, float (&to)[kCount]) {
