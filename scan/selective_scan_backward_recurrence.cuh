@@ -139,11 +139,9 @@ struct BackwardThread {
 
   // That token backward: `before` are the states that it begins with. The gradients of step and of step * x,
   // summed over the thread's states, go to the tile's parts.
-  __device__ __forceinline__ void StepBack(const Cursors& at, int place, int t, const States& before,
-                                           const States& decay, const States& dh) {
-    float dinput[2] = {}, dstep[2] = {}, step[2], b[kStates];
-    LoadShared(at.row + (place + t) * Cursors::kRowStride, step);
-    LoadShared(at.column + (place + t) * Cursors::kColumnStride, b);
+  __device__ __forceinline__ void StepBack(int t, const float (&step)[2], const float (&b)[kStates],
+                                           const States& before, const States& decay, const States& dh) {
+    float dinput[2] = {}, dstep[2] = {};
 #pragma unroll
     for (int i = 0; i < 2; ++i) {
 #pragma unroll
@@ -190,11 +188,19 @@ struct BackwardThread {
         finish(place + kHeld);
         __syncwarp();  // the parts are written again
       }
+      float step[kHeld][2], b[kHeld][kStates];
+      const auto load = [&](int t) {
+        LoadShared(at.row + (place + t) * Cursors::kRowStride, step[t]);
+        LoadShared(at.column + (place + t) * Cursors::kColumnStride, b[t]);
+      };
+      load(kHeld - 1);
 #pragma unroll
       for (int t = kHeld - 1; t >= 0; --t) {
         States dh;
         AddOutput(at, place, t, outputs, dh);
-        StepBack(at, place, t, t == 0 ? start : h[t - 1], decay[t], dh);
+        // Before the parts are stored, behind which the compiler would wait for what it loads.
+        if (t > 0) load(t - 1);
+        StepBack(t, step[t], b[t], t == 0 ? start : h[t - 1], decay[t], dh);
         if constexpr (!kPairSums<T, Shape>) {
           factors.AddSums(self, place + t, dh, h[t], dcolumns);
         } else if (t % 2 == 1) {
