@@ -167,8 +167,8 @@ struct BackwardThread {
                   at.sum_x + place * Shape::kBlockChannels);
     };
     BackwardAccumulators<Shape> dcolumns = {};
-    SumFactors<T, Shape> factors;
-    if constexpr (!kPairSums<T, Shape>) factors.Load(at.group_row);
+    SumFactors<T, Shape> factors[kPairSums<T, Shape> ? kHeld / 2 : 1];  // of each two tokens, or of all
+    if constexpr (!kPairSums<T, Shape>) factors[0].Load(at.group_row);
 #pragma unroll
     for (int place = Shape::kStateGroups - kHeld; place >= 0; place -= kHeld) {
       States start, h[kHeld], decay[kHeld];
@@ -184,31 +184,34 @@ struct BackwardThread {
         outputs.Load(self, at.lane_row + kDy * Cursors::kRows + place * Cursors::kRowStride,
                      at.lane_column + kC * Cursors::kColumns + place * Cursors::kColumnStride);
       }
-      if (place + kHeld < Shape::kStateGroups) {
-        finish(place + kHeld);
-        __syncwarp();  // the parts are written again
-      }
+      // What a token reads of shared memory is loaded before the parts of the one behind are stored, or x and
+      // ddelta finished: the compiler keeps loads behind stores, and would wait for them there.
       float step[kHeld][2], b[kHeld][kStates];
       const auto load = [&](int t) {
         LoadShared(at.row + (place + t) * Cursors::kRowStride, step[t]);
         LoadShared(at.column + (place + t) * Cursors::kColumnStride, b[t]);
+        if constexpr (kPairSums<T, Shape>) {
+          if (t % 2 == 1) factors[t / 2].Load(at.group_row + (place + t - 1) * Cursors::kRowStride);
+        }
       };
       load(kHeld - 1);
+      if (place + kHeld < Shape::kStateGroups) {
+        finish(place + kHeld);
+        __syncwarp();  // the parts are written again
+      }
 #pragma unroll
       for (int t = kHeld - 1; t >= 0; --t) {
         States dh;
         AddOutput(at, place, t, outputs, dh);
-        // Before the parts are stored, behind which the compiler would wait for what it loads.
         if (t > 0) load(t - 1);
         StepBack(t, step[t], b[t], t == 0 ? start : h[t - 1], decay[t], dh);
         if constexpr (!kPairSums<T, Shape>) {
-          factors.AddSums(self, place + t, dh, h[t], dcolumns);
+          factors[0].AddSums(self, place + t, dh, h[t], dcolumns);
         } else if (t % 2 == 1) {
-          factors.Load(at.group_row + (place + t - 1) * Cursors::kRowStride);
           Clear(dcolumns);
-          factors.AddSums(self, 1, dh, h[t], dcolumns);
+          factors[t / 2].AddSums(self, 1, dh, h[t], dcolumns);
         } else {
-          factors.AddSums(self, 0, dh, h[t], dcolumns);
+          factors[t / 2].AddSums(self, 0, dh, h[t], dcolumns);
           columns.AddPair(first % Shape::kGroup + place + t, dcolumns);
         }
       }
