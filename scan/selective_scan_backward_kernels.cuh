@@ -81,8 +81,8 @@ __global__ void __launch_bounds__(Shape::kThreads)
 // cores add. Sums over states, which the gradients of x and step need, go through shared memory inside a
 // warp. Sums over channels, which those of b and c need, are products with step * x and dy: the tensor cores
 // take them, with a set's channels as inner dimension and the token's place as column, so that kStateGroups
-// tokens fill one accumulator. What of them is left to sum over sets and blocks is written once for every
-// block.
+// tokens fill one accumulator (ColumnFactors), or two of them do (PairFactors). What of them is left to sum
+// over sets and blocks is written once for every block.
 //
 // A state and token cost one exponential and, at 32 states in Bf16, 15.8 issue slots by the instructions of
 // sm_90a, 2 of them in what is done once a channel. Warps issue in 61 of 100 cycles (3 a scheduler, as many

@@ -157,9 +157,9 @@ struct BackwardThread {
     StoreShared(behind_parts - 2 * (kHeld - t) * Shape::kPartStride, parts);
   }
 
-  // The tokens of one accumulator, from the tile's token `first` on, kHeld at a time: forward from the saved
-  // states and back. The kHeld tokens behind are finished between those two, so that their sums are on their
-  // way meanwhile.
+  // kStateGroups tokens, from the tile's token `first` on, kHeld at a time: forward from the saved states and
+  // back. The kHeld tokens behind are finished between those two, so that their sums are on their way
+  // meanwhile.
   __device__ __forceinline__ void Reverse(const Operands& p, const Cursors& at, int begin, int first,
                                           const Tile& tile) {
     const auto finish = [&](int place) {

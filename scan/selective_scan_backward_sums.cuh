@@ -104,9 +104,10 @@ struct ChannelSums {
 template <typename T, typename Shape>
 struct ColumnSums {
   static constexpr bool kPairs = kPairSums<T, Shape>;
+  static constexpr int kStride = kColumnSumStride<T, Shape>;
   static constexpr int kFours = 2 * Shape::kStates / 4;
   static constexpr int kBuffer =
-      Shape::kWarps * Shape::kSets * Shape::kGroup * Shape::kColumnSumStride;  // numbers of a group's buffer
+      Shape::kWarps * Shape::kSets * Shape::kGroup * kStride;  // numbers of a group's buffer
   float* from_accumulators;  // where the thread's numbers of the group's first tokens go
   const float* of_sets;      // those that the thread sums over sets
   T* rows;                   // where they go
@@ -126,8 +127,7 @@ struct ColumnSums {
 
   // The sums over a set's channels of kStateGroups tokens, from the group's token `first` on, out of the
   // accumulators into shared memory. Row g of an accumulator belongs to the set of lane group g, and so does
-  // column g: what lies in rows of one set and columns of another is nothing. The stride makes the lanes of a
-  // store phase hit all 32 banks.
+  // column g: what lies in rows of one set and columns of another is nothing.
   __device__ __forceinline__ void Add(const ThreadPlace<Shape>& self, int first,
                                       const BackwardAccumulators<Shape>& sums) const {
     constexpr int kStates = Shape::kThreadStates;
@@ -139,8 +139,7 @@ struct ColumnSums {
           float values[kStates];
 #pragma unroll
           for (int j = 0; j < kStates; ++j) values[j] = sums[which][j / 2][j % 2 * 2 + odd];
-          StoreShared(from_accumulators + (first + odd) * Shape::kColumnSumStride + which * Shape::kStates,
-                      values);
+          StoreShared(from_accumulators + (first + odd) * kStride + which * Shape::kStates, values);
         }
       }
     }
@@ -155,8 +154,7 @@ struct ColumnSums {
       for (int j = 0; j < Shape::kStatePairs; j += 2) {
         const float values[2] = {sums[which][j][0] + sums[which][j][3],
                                  sums[which][j + 1][0] + sums[which][j + 1][3]};
-        StoreShared(from_accumulators + first * Shape::kColumnSumStride + which * Shape::kStates + 2 * j,
-                    values);
+        StoreShared(from_accumulators + first * kStride + which * Shape::kStates + 2 * j, values);
       }
     }
   }
@@ -171,17 +169,18 @@ struct ColumnSums {
       if (Shape::kGroup * kFours % Shape::kThreads != 0 && t >= Shape::kGroup) break;
       constexpr int kItemTokens = Shape::kThreads / kFours;
       float sum[4];
-      LoadShared(of_sets + i * kItemTokens * Shape::kColumnSumStride, sum);
+      LoadShared(of_sets + i * kItemTokens * kStride, sum);
 #pragma unroll
       for (int set = 1; set < Shape::kWarps * Shape::kSets; ++set) {
         float part[4];
-        LoadShared(of_sets + (set * Shape::kGroup + i * kItemTokens) * Shape::kColumnSumStride, part);
+        LoadShared(of_sets + (set * Shape::kGroup + i * kItemTokens) * kStride, part);
 #pragma unroll
         for (int k = 0; k < 4; ++k) sum[k] += part[k];
       }
       const float in_order[4] = {sum[0], sum[kPairs ? 2 : 1], sum[kPairs ? 1 : 2], sum[3]};
-      if (first + t < p.time)
+      if (first + t < p.time) {
         StateVector<T, 4>::Of(in_order).Store(rows + i * Shape::kThreads * 4, 0, 4, true);
+      }
     }
     rows -= Shape::kGroup * 2 * Shape::kStates;
     if (Shape::kGroupBuffers == 2) {

@@ -65,7 +65,6 @@ struct BackwardShape : OperandPolicy<kIsWhole> {
   static constexpr int kChannelStride = kBlockChannels + 8;
   static constexpr int kStateStride = kStates + 8;
   static constexpr int kPartStride = kStateGroups * kWarpChannels + 4;
-  static constexpr int kColumnSumStride = 2 * kStates + 4;
   static_assert(kThreadStates % 2 == 0 && kSumChannels >= 1);
   static_assert(kSelectiveScanChunk % kTile == 0 && kTile % (kGroupBuffers * kGroup) == 0);
   static_assert(kGroup % kStateGroups == 0);
@@ -78,7 +77,13 @@ inline constexpr bool kOuterProducts = sizeof(T) == 2;
 
 // Whether sums over channels come from PairFactors, two tokens at a time.
 template <typename T, typename Shape>
-inline constexpr bool kPairSums = kOuterProducts<T>&& Shape::kSets == 1;
+inline constexpr bool kPairSums = Shape::kSets == 1 && kOuterProducts<T>;
+
+// Of db and dc of a token in shared memory. The lanes of a phase that stores accumulators there hit different
+// banks: with PairFactors two tokens' numbers, half of kThreadStates a lane; else eight tokens', of all.
+template <typename T, typename Shape>
+inline constexpr int kColumnSumStride = 2 * Shape::kStates +
+                                        (kPairSums<T, Shape> && Shape::kThreadStates == 4 ? 16 : 4);
 
 template <typename T, typename Shape>
 struct BackwardItems {
@@ -115,7 +120,7 @@ struct alignas(16) BackwardTile {
   float2 parts[Shape::kWarps][kHeld][Shape::kPartStride];  // of the sums, one of each group of lanes
   // db and dc of kGroup tokens, summed over each set's channels.
   float column_sums[Shape::kGroupBuffers][Shape::kWarps * Shape::kSets][Shape::kGroup]
-                   [Shape::kColumnSumStride];
+                   [kColumnSumStride<T, Shape>];
   alignas(16) float delta_bias[Shape::kBlockChannels];  // in order
   float d[Shape::kBlockChannels];
   unsigned resets;  // bit t: the tile's token t begins from zero
