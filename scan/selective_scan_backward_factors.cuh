@@ -77,8 +77,7 @@ __device__ __forceinline__ void AddOuterProduct(const float (&states)[kStates], 
   }
 }
 
-// Of kHeld tokens, numbers of states (b or c) and of channels (step * x or dy), a lane's of one token, whose
-// outer products the states or their gradients take up.
+// Of kHeld tokens b and step * x, a lane's of one token, whose outer products the states take up.
 template <typename T, typename Shape>
 struct OuterFactors {
   using States = BackwardStates<Shape>;
@@ -139,6 +138,8 @@ struct ColumnFactors {
     constexpr int kRows = BackwardCursors<T, Shape>::kRows;
     LoadShared(row + kInput * kRows, input);
     LoadShared(row + kDy * kRows, dy);
+#pragma unroll
+    for (int i = 0; i < 2; ++i) dy[i] = RoundedFactor<T>(dy[i]);
   }
 
   // db and dc of the t-th of the kStateGroups tokens, summed over the warp's channels, into its column.
@@ -177,7 +178,7 @@ struct PairFactors {
   __device__ __forceinline__ void Load(const float* row) {
     constexpr int kRows = BackwardCursors<T, Shape>::kRows;
     input = row[kInput * kRows];
-    dy = row[kDy * kRows];
+    dy = RoundedFactor<T>(row[kDy * kRows]);
   }
 
   // db and dc of the t-th of the two tokens, summed over the warp's channels, into its columns.

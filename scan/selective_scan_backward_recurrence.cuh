@@ -124,19 +124,6 @@ struct BackwardThread {
     }
   }
 
-  // dh: the gradient of the states that the token `place` + t behind the cursors' ends with.
-  __device__ __forceinline__ void AddOutput(const Cursors& at, int place, int t,
-                                            const OuterFactors<T, Shape>& factors, States& dh) const {
-    if constexpr (kOuterProducts<T>) {
-      factors.Add(self, t, carry, dh);
-    } else {
-      float dy[2], c[kStates];
-      LoadShared(at.row + kDy * Cursors::kRows + (place + t) * Cursors::kRowStride, dy);
-      LoadShared(at.column + kC * Cursors::kColumns + (place + t) * Cursors::kColumnStride, c);
-      AddOuterProduct(c, dy, carry, dh);
-    }
-  }
-
   // That token backward: `before` are the states that it begins with. The gradients of step and of step * x,
   // summed over the thread's states, go to the tile's parts.
   __device__ __forceinline__ void StepBack(int t, const float (&step)[2], const float (&b)[kStates],
@@ -179,17 +166,14 @@ struct BackwardThread {
       }
       Fetch(p);
       Recompute(tile, at, place, first + place, start, decay, h);
-      OuterFactors<T, Shape> outputs;
-      if constexpr (kOuterProducts<T>) {
-        outputs.Load(self, at.lane_row + kDy * Cursors::kRows + place * Cursors::kRowStride,
-                     at.lane_column + kC * Cursors::kColumns + place * Cursors::kColumnStride);
-      }
       // What a token reads of shared memory is loaded before the parts of the one behind are stored, or x and
       // ddelta finished: the compiler keeps loads behind stores, and would wait for them there.
-      float step[kHeld][2], b[kHeld][kStates];
+      float step[kHeld][2], b[kHeld][kStates], c[kHeld][kStates], dy[kHeld][2];
       const auto load = [&](int t) {
         LoadShared(at.row + (place + t) * Cursors::kRowStride, step[t]);
         LoadShared(at.column + (place + t) * Cursors::kColumnStride, b[t]);
+        LoadShared(at.row + kDy * Cursors::kRows + (place + t) * Cursors::kRowStride, dy[t]);
+        LoadShared(at.column + kC * Cursors::kColumns + (place + t) * Cursors::kColumnStride, c[t]);
         if constexpr (kPairSums<T, Shape>) {
           if (t % 2 == 1) factors[t / 2].Load(at.group_row + (place + t - 1) * Cursors::kRowStride);
         }
@@ -202,7 +186,7 @@ struct BackwardThread {
 #pragma unroll
       for (int t = kHeld - 1; t >= 0; --t) {
         States dh;
-        AddOutput(at, place, t, outputs, dh);
+        AddOuterProduct(c[t], dy[t], carry, dh);
         if (t > 0) load(t - 1);
         StepBack(t, step[t], b[t], t == 0 ? start : h[t - 1], decay[t], dh);
         if constexpr (!kPairSums<T, Shape>) {

@@ -67,7 +67,7 @@ struct ChannelSums {
     T* const ddelta = x + Shape::kTile * Shape::kBlockChannels;
 #pragma unroll
     for (int i = 0; i < kChannels; ++i) {
-      const float dinput = totals[2 * i + 1], from = ToFloat(x[i]), dout = UnroundedFactor<T>(dy[i]);
+      const float dinput = totals[2 * i + 1], from = ToFloat(x[i]), dout = dy[i];
       float dstep = fmaf(from, dinput, totals[2 * i] * kLn2);
       // Past the end of time a step of 0 has a gradient too, of which softplus makes 0.
       if (Shape::HasSoftplus(p)) {

@@ -70,8 +70,9 @@ struct BackwardShape : OperandPolicy<kIsWhole> {
   static_assert(kGroup % kStateGroups == 0);
 };
 
-// Whether rank-one products go to the tensor cores: b and c as 16 bits hold them lose nothing there, step * x
-// and dy are rounded to 11 bits (RoundedFactor).
+// Whether what enters the states goes to the tensor cores: b as 16 bits hold it loses nothing there, step * x is
+// rounded to 11 bits (RoundedFactor). The gradients of the states do not: each waits for the one behind it, and a
+// product takes longer than an addition.
 template <typename T>
 inline constexpr bool kOuterProducts = sizeof(T) == 2;
 
@@ -269,7 +270,6 @@ __device__ __forceinline__ void PrepareBackwardRows(const BackwardOperands<T>& p
           dgate[j] = dy[m] * ungated[m] * fmaf(gate, 1.0f - sigmoid, sigmoid);
           dout[j] *= gate;
         }
-        dout[j] = RoundedFactor<T>(dout[j]);
       }
       const int place_in_row = PlaceOfChannel<Shape::kBlockChannels>(at.column + k);
       StoreShared(&tile.rows[kStep][at.t][place_in_row], step);

@@ -259,14 +259,10 @@ __device__ __forceinline__ void MultiplyHalfTiles(float (&d)[4], const float (&a
 }
 
 // A factor of MultiplyTiles rounded to the bits that count where products of T are left to it, those behind
-// them still there: UnroundedFactor gives it back as it was.
+// them still there.
 template <typename T>
 __device__ __forceinline__ float RoundedFactor(float value) {
   return sizeof(T) == 4 ? value : __uint_as_float(__float_as_uint(value) + 0x1000u);
-}
-template <typename T>
-__device__ __forceinline__ float UnroundedFactor(float value) {
-  return sizeof(T) == 4 ? value : __uint_as_float(__float_as_uint(value) - 0x1000u);
 }
 
 __device__ __forceinline__ float LeadingBits(float value) {
