@@ -105,11 +105,11 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
          {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(threads, 256))), .threads = dim3(256)},
          SumColumnsKernel<T>, p.dcolumns, p.channel_blocks, rows, Shape::kStates, static_cast<int>(states),
          args.db.data(), args.db.stride(), args.dc.data(), args.dc.stride(), vectors);
-  AddParts(device, p.da_log, scratch.parts, inner * states, args.da_log.data());
-  if (!args.dd.empty()) AddParts(device, p.dd, scratch.parts, inner, args.dd.data());
-  if (!args.ddelta_bias.empty()) {
-    AddParts(device, p.ddelta_bias, scratch.parts, inner, args.ddelta_bias.data());
-  }
+  AddParts(device,
+           {{{p.da_log, inner * states, args.da_log.data()},
+             {p.dd, args.dd.size(), args.dd.data()},
+             {p.ddelta_bias, args.ddelta_bias.size(), args.ddelta_bias.data()}}},
+           scratch.parts);
 }
 
 // <states, state groups, tokens of a tile, blocks of an SM>, for so many states.

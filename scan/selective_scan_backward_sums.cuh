@@ -220,20 +220,54 @@ __global__ void __launch_bounds__(256)
   }
 }
 
-// to[i] += the sum over parts of from[part][i], in order.
-static __global__ void __launch_bounds__(128)
-    AddPartsKernel(const float* __restrict__ from, int64_t parts, int64_t size, float* to) {
-  const int64_t index = int64_t{blockIdx.x} * blockDim.x + threadIdx.x;
-  if (index >= size) return;
-  float sum = 0.0f;
-#pragma unroll 8
-  for (int64_t part = 0; part < parts; ++part) sum += from[part * size + index];
-  to[index] += sum;
+// A gradient that is a sum over segments and batch rows: to[i] += the sum over parts of from[part * size + i].
+struct PartSums {
+  const float* from;  // [parts, size]
+  int64_t size;       // 0: nobody asks for it
+  float* to;          // [size]
+};
+struct AllPartSums {
+  PartSums of[3];  // da_log, dd, ddelta_bias
+};
+
+constexpr int kPartColumns = 32;
+constexpr int kPartSlices = 4;
+
+__host__ __device__ __forceinline__ int64_t PartBlocks(const PartSums& sums) {
+  return CeilDiv<int64_t>(sums.size, kPartColumns);
 }
 
-inline void AddParts(const Device& device, const float* from, int64_t parts, int64_t size, float* to) {
-  Launch(device, {.blocks = dim3(static_cast<unsigned>(CeilDiv<int64_t>(size, 128))), .threads = dim3(128)},
-         AddPartsKernel, from, parts, size, to);
+// A block owns kPartColumns columns of one gradient; its warps take every kPartSlices-th part each, and the warps'
+// sums are added in order.
+static __global__ void __launch_bounds__(kPartColumns* kPartSlices)
+    AddPartsKernel(const __grid_constant__ AllPartSums all, int64_t parts) {
+  __shared__ float slices[kPartSlices][kPartColumns];
+  int64_t block = blockIdx.x;
+  int which = 0;
+  while (block >= PartBlocks(all.of[which])) block -= PartBlocks(all.of[which++]);
+  const PartSums& sums = all.of[which];
+  const int64_t column = block * kPartColumns + threadIdx.x;
+  float sum = 0.0f;
+  if (column < sums.size) {
+#pragma unroll 8
+    for (int64_t part = threadIdx.y; part < parts; part += kPartSlices) {
+      sum += sums.from[part * sums.size + column];
+    }
+  }
+  slices[threadIdx.y][threadIdx.x] = sum;
+  __syncthreads();
+  if (threadIdx.y > 0 || column >= sums.size) return;
+#pragma unroll
+  for (int slice = 1; slice < kPartSlices; ++slice) sum += slices[slice][threadIdx.x];
+  sums.to[column] += sum;
+}
+
+// In one launch: dd and ddelta_bias are a few blocks, which would leave most of a GPU idle.
+inline void AddParts(const Device& device, const AllPartSums& all, int64_t parts) {
+  int64_t blocks = 0;
+  for (const PartSums& sums : all.of) blocks += PartBlocks(sums);
+  Launch(device, {.blocks = dim3(static_cast<unsigned>(blocks)), .threads = dim3(kPartColumns, kPartSlices)},
+         AddPartsKernel, all, parts);
 }
 
 }  // namespace hm11::cuda
