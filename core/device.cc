@@ -186,6 +186,10 @@ void* Device::cublaslt_workspace() const {
   HM_CHECK(is_cuda());
   return cuda::CublasLtWorkspace(cuda_->gpu);
 }
+unsigned* Device::counters() const {
+  HM_CHECK(is_cuda());
+  return cuda::Counters(cuda_->gpu);
+}
 int Device::multiprocessors() const {
   HM_CHECK(is_cuda());
   return cuda::Multiprocessors(cuda_->gpu);

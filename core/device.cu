@@ -20,7 +20,10 @@ struct Gpu {
   cublasLtHandle_t cublaslt = nullptr;
   void* workspace = nullptr;
   bool owns_workspace = true;
+  unsigned* counters = nullptr;
 };
+
+constexpr int64_t kCounterBytes = Device::kCounters * static_cast<int64_t>(sizeof(unsigned));
 
 // With HM11_KEEP_FREED=1, as tests set it, blocks of at most so many bytes come from the driver's stream-ordered
 // pool, which keeps so many bytes of freed ones: cudaMalloc and cudaFree take milliseconds, and much longer where
@@ -77,6 +80,7 @@ void CloseGpu(Gpu* gpu) {
   if (gpu->workspace != nullptr && gpu->owns_workspace) {
     Free(gpu, gpu->workspace, Device::kCublasLtWorkspaceBytes);
   }
+  if (gpu->counters != nullptr) Free(gpu, gpu->counters, kCounterBytes);
   HM_CHECK_CUDA(cudaStreamDestroy(gpu->stream));
   delete gpu;
 }
@@ -168,6 +172,14 @@ cublasLtContext* CublasLt(Gpu* gpu) {
 void* CublasLtWorkspace(Gpu* gpu) {
   if (gpu->workspace == nullptr) gpu->workspace = Allocate(gpu, Device::kCublasLtWorkspaceBytes);
   return gpu->workspace;
+}
+
+unsigned* Counters(Gpu* gpu) {
+  if (gpu->counters == nullptr) {
+    gpu->counters = static_cast<unsigned*>(Allocate(gpu, kCounterBytes));
+    Zero(gpu, gpu->counters, kCounterBytes);
+  }
+  return gpu->counters;
 }
 
 int Multiprocessors(const Gpu* gpu) { return gpu->properties.multiProcessorCount; }

@@ -37,6 +37,7 @@ void Synchronize(Gpu* gpu);
 CUstream_st* Stream(Gpu* gpu);
 cublasLtContext* CublasLt(Gpu* gpu);
 void* CublasLtWorkspace(Gpu* gpu);  // Device::kCublasLtWorkspaceBytes
+unsigned* Counters(Gpu* gpu);       // Device::kCounters
 int Multiprocessors(const Gpu* gpu);
 int ComputeCapability(const Gpu* gpu);
 
@@ -62,6 +63,7 @@ inline void Synchronize(Gpu*) {}
 inline CUstream_st* Stream(Gpu*) { return nullptr; }
 inline cublasLtContext* CublasLt(Gpu*) { return nullptr; }
 inline void* CublasLtWorkspace(Gpu*) { return nullptr; }
+inline unsigned* Counters(Gpu*) { return nullptr; }
 inline int Multiprocessors(const Gpu*) { return 0; }
 inline int ComputeCapability(const Gpu*) { return 0; }
 

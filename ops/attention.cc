@@ -275,8 +275,7 @@ void AttentionForward(Arena& arena, const AttentionArgs<T>& args) {
   DispatchWithPlan<T>(
       "AttentionForward", device, [&]<typename U>() { CpuForward<U>(arena, args); },
       [&]<typename U>() {
-        const cuda::AttentionScratch scratch = cuda::NewForwardScratch<U>(arena, args);
-        if (!device.is_plan()) cuda::AttentionForward<U>(device, args, scratch);
+        if (!device.is_plan()) cuda::AttentionForward<U>(device, args);
       });
 }
 
@@ -296,8 +295,8 @@ void AttentionBackward(Arena& arena, const AttentionGradArgs<T>& args) {
   DispatchWithPlan<T>(
       "AttentionBackward", device, [&]<typename U>() { CpuBackward<U>(arena, args); },
       [&]<typename U>() {
-        const cuda::AttentionScratch scratch = cuda::NewBackwardScratch<U>(arena, forward);
-        if (!device.is_plan()) cuda::AttentionBackward<U>(device, args, scratch);
+        const Tensor<float> delta = cuda::NewDelta<U>(arena, forward);
+        if (!device.is_plan()) cuda::AttentionBackward<U>(device, args, delta);
       });
 }
 

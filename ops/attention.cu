@@ -92,42 +92,37 @@ bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim) {
 }
 
 template <typename T>
-void AttentionForward(const Device& device, const AttentionArgs<T>& args, const AttentionScratch& scratch,
-                      AttentionKernel kernel) {
+void AttentionForward(const Device& device, const AttentionArgs<T>& args, AttentionKernel kernel) {
   kernel = Choose<T>(device, kernel, args.q.dim(3), AreAligned(args));
   if constexpr (std::is_same_v<T, Bf16>) {
-    if (kernel == AttentionKernel::kWarpgroup) return WgmmaAttentionForward(device, args, scratch.counters);
+    if (kernel == AttentionKernel::kWarpgroup) return WgmmaAttentionForward(device, args);
     if (kernel == AttentionKernel::kTensorCore) return MmaAttentionForward(device, args);
   }
   SimpleAttentionForward(device, args);
 }
 
 template <typename T>
-void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
-                       const AttentionScratch& scratch, AttentionKernel kernel) {
-  Delta(device, args, scratch.delta);
+void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args, Tensor<float> delta,
+                       AttentionKernel kernel) {
+  Delta(device, args, delta);
   kernel = Choose<T>(device, kernel, args.dq.dim(3), AreAligned(args));
   if constexpr (std::is_same_v<T, Bf16>) {
-    if (kernel == AttentionKernel::kWarpgroup) {
-      return WgmmaAttentionBackward(device, args, scratch);
-    }
-    if (kernel == AttentionKernel::kTensorCore) return MmaAttentionBackward(device, args, scratch.delta);
+    if (kernel == AttentionKernel::kWarpgroup) return WgmmaAttentionBackward(device, args, delta);
+    if (kernel == AttentionKernel::kTensorCore) return MmaAttentionBackward(device, args, delta);
   }
-  SimpleAttentionBackward(device, args, Tensor<const float>(scratch.delta));
+  SimpleAttentionBackward(device, args, Tensor<const float>(delta));
 }
 
 void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                             const PackedHeadsGrad& packed, const AttentionScratch& scratch) {
-  Delta(device, args, scratch.delta);
-  WgmmaPackedAttentionBackward(device, args, packed, scratch);
+                             const PackedHeadsGrad& packed, Tensor<float> delta) {
+  Delta(device, args, delta);
+  WgmmaPackedAttentionBackward(device, args, packed, delta);
 }
 
-#define HM11_INSTANTIATE(T)                                                                            \
-  template bool Supports<T>(const Device&, AttentionKernel, int64_t);                                  \
-  template void AttentionForward(const Device&, const AttentionArgs<T>&, const AttentionScratch&,      \
-                                 AttentionKernel);                                                     \
-  template void AttentionBackward(const Device&, const AttentionGradArgs<T>&, const AttentionScratch&, \
-                                  AttentionKernel)
+#define HM11_INSTANTIATE(T)                                                                \
+  template bool Supports<T>(const Device&, AttentionKernel, int64_t);                      \
+  template void AttentionForward(const Device&, const AttentionArgs<T>&, AttentionKernel); \
+  template void AttentionBackward(const Device&, const AttentionGradArgs<T>&, Tensor<float>, AttentionKernel)
 HM11_INSTANTIATE(float);
 HM11_INSTANTIATE(Bf16);
 #undef HM11_INSTANTIATE

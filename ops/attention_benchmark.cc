@@ -35,12 +35,12 @@ void Run(benchmark::State& state, const Device& device, bool backward) {
     if (device.is_cuda()) {
       const auto kernel = static_cast<cuda::AttentionKernel>(state.range(2));
       if (!cuda::Supports<T>(device, kernel, kHeadDim)) return state.SkipWithError("not on this GPU");
-      const cuda::AttentionScratch scratch = cuda::NewBackwardScratch(arena, forward);
+      const Tensor<float> delta = cuda::NewDelta(arena, forward);
       TimeOnDevice(state, device, [&](int64_t) {
         if (backward) {
-          cuda::AttentionBackward(device, args, scratch, kernel);
+          cuda::AttentionBackward(device, args, delta, kernel);
         } else {
-          cuda::AttentionForward(device, forward, scratch, kernel);
+          cuda::AttentionForward(device, forward, kernel);
         }
       });
     }

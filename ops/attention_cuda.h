@@ -29,19 +29,10 @@ inline constexpr NamedAttentionKernel kAttentionKernels[] = {
     {"tensor core kernel", AttentionKernel::kTensorCore},
     {"warpgroup kernel", AttentionKernel::kWarpgroup}};
 
-// What the two passes keep on a GPU besides their operands; counted on the plan device too.
-struct AttentionScratch {
-  Tensor<int32_t> counters;  // [2]: tasks handed out, by kernel
-  Tensor<float> delta;       // [batch, heads, time]: dy . y; for backward
-};
+// What backward keeps on a GPU besides its operands, counted on the plan device too: [batch, heads, time], dy . y.
 template <typename T>
-AttentionScratch NewForwardScratch(Arena& arena, const AttentionArgs<T>&) {
-  return {.counters = arena.New<int32_t>({2}), .delta = {}};
-}
-template <typename T>
-AttentionScratch NewBackwardScratch(Arena& arena, const AttentionArgs<T>& args) {
-  return {.counters = arena.New<int32_t>({2}),
-          .delta = arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)})};
+Tensor<float> NewDelta(Arena& arena, const AttentionArgs<T>& args) {
+  return arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)});
 }
 
 // How a backward pass takes the gradients of q, k and v on to the rows that these were made of.
@@ -62,15 +53,15 @@ template <typename T>
 bool Supports(const Device& device, AttentionKernel kernel, int64_t head_dim);
 
 template <typename T>
-void AttentionForward(const Device& device, const AttentionArgs<T>& args, const AttentionScratch& scratch,
+void AttentionForward(const Device& device, const AttentionArgs<T>& args,
                       AttentionKernel kernel = AttentionKernel::kBest);
 template <typename T>
-void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args,
-                       const AttentionScratch& scratch, AttentionKernel kernel = AttentionKernel::kBest);
+void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args, Tensor<float> delta,
+                       AttentionKernel kernel = AttentionKernel::kBest);
 
 // By kWarpgroup, which takes this head_dim and device; without args.dq, dk and dv.
 void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                             const PackedHeadsGrad& packed, const AttentionScratch& scratch);
+                             const PackedHeadsGrad& packed, Tensor<float> delta);
 
 // The kernels, each in a file of its own: attention_simple.cu, attention_mma_*.cu, attention_wgmma_*.cu.
 // Backward ones find delta = dy . y in place.
@@ -82,11 +73,11 @@ void SimpleAttentionBackward(const Device& device, const AttentionGradArgs<T>& a
 void MmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args);
 void MmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
                           Tensor<const float> delta);
-void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args, Tensor<int32_t> counters);
+void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args);
 void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            const AttentionScratch& scratch);
+                            Tensor<const float> delta);
 void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                                  const PackedHeadsGrad& packed, const AttentionScratch& scratch);
+                                  const PackedHeadsGrad& packed, Tensor<const float> delta);
 
 }  // namespace hm11::cuda
 

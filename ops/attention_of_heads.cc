@@ -75,7 +75,7 @@ namespace cuda {
 AttentionOfHeadsScratch NewAttentionOfHeadsScratch(Arena& arena, const AttentionOfHeadsGradArgs<Bf16>& args) {
   const AttentionHeadsArgs<Bf16>& heads = args.heads.forward;
   const int64_t count = WarpTiles(heads.batch, heads.time);
-  AttentionOfHeadsScratch scratch = {.attention = NewBackwardScratch(arena, args.attention),
+  AttentionOfHeadsScratch scratch = {.delta = NewDelta(arena, args.attention),
                                      .angles = arena.New<float>({2, heads.time, heads.rope_dims / 2}),
                                      .gain_sums = arena.New<float>({args.dy.dim(2), count}),
                                      .value_sums = {}};

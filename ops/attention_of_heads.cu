@@ -68,7 +68,7 @@ bool TryAttentionOfHeadsBackward(const Device& device, const AttentionOfHeadsGra
                            .angles = scratch.angles,
                            .gain_sums = scratch.gain_sums,
                            .value_sums = scratch.value_sums},
-                          scratch.attention);
+                          scratch.delta);
   AddSums(device, args.heads, scratch);
   return true;
 }

@@ -40,7 +40,7 @@ void AttentionOfHeadsBackward(Arena& arena, const AttentionOfHeadsGradArgs<T>& a
 namespace cuda {
 
 struct AttentionOfHeadsScratch {
-  AttentionScratch attention;
+  Tensor<float> delta;                  // NewDelta
   Tensor<float> angles;                 // [2, time, rope_dims / 2]
   Tensor<float> gain_sums, value_sums;  // as PackedHeadsGrad has them
 };

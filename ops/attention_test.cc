@@ -71,8 +71,7 @@ template <typename T>
 void Forward([[maybe_unused]] const Runner& runner, Arena& arena, const AttentionArgs<T>& args) {
   if constexpr (kOnCuda<T>) {
     if (runner.device.is_cuda()) {
-      const Arena::Scope scope(arena);
-      return cuda::AttentionForward(runner.device, args, cuda::NewForwardScratch(arena, args), runner.kernel);
+      return cuda::AttentionForward(runner.device, args, runner.kernel);
     }
   }
   AttentionForward(arena, args);
@@ -83,8 +82,7 @@ void Backward([[maybe_unused]] const Runner& runner, Arena& arena, const Attenti
   if constexpr (kOnCuda<T>) {
     if (runner.device.is_cuda()) {
       const Arena::Scope scope(arena);
-      return cuda::AttentionBackward(runner.device, args, cuda::NewBackwardScratch(arena, args.forward),
-                                     runner.kernel);
+      return cuda::AttentionBackward(runner.device, args, cuda::NewDelta(arena, args.forward), runner.kernel);
     }
   }
   AttentionBackward(arena, args);
@@ -105,6 +103,7 @@ Results RunOn(const Runner& runner, const Case& c) {
   Forward<T>(runner, arena, forward);
   Backward<T>(runner, arena,
               {.forward = forward, .dy = UploadAs<T>(arena, c.dy), .dq = dq, .dk = dk, .dv = dv});
+  EXPECT_TRUE(CountersAreZero(runner.device)) << runner.name << ", " << s;
   for (const GuardedTensor<T>* output : {&y, &dq, &dk, &dv}) {
     EXPECT_TRUE(output->AllWritten(arena)) << runner.name << ", " << s;
     EXPECT_TRUE(output->BandsIntact(arena)) << runner.name << ", " << s;

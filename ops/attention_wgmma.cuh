@@ -250,6 +250,12 @@ __device__ __forceinline__ void MaskDiagonal(Product64& scores) {
   });
 }
 
+// The next task's index, by one thread of a block, until it is `tasks` or more: there are none left. The last block
+// to be told so turns the counter back to 0, for the launch after this one.
+__device__ __forceinline__ int TakeTask(unsigned* counter, int tasks) {
+  return static_cast<int>(atomicInc(counter, static_cast<unsigned>(tasks) + gridDim.x - 1));
+}
+
 // ---- The producer of forward and of the gradient of q: queries (and dy) stay, keys and values stream.
 
 // source_map: where source tiles come from, if there are any.
@@ -257,10 +263,10 @@ template <int kGroups, int kFixed, int kSources>
 __device__ void ProduceKeys(const Work<kGroups, false>& work,
                             const Shared<kGroups, kFixed, 0, kSources>& shared,
                             const TileMap* const (&fixed_maps)[kFixed], const TileMap& k_map,
-                            const TileMap& v_map, int* counter, const TileMap* source_map = nullptr) {
+                            const TileMap& v_map, unsigned* counter, const TileMap* source_map = nullptr) {
   Cursor fixed, stage;
   for (;;) {
-    const int index = atomicAdd(counter, 1);
+    const int index = TakeTask(counter, work.tasks());
     WaitBarrier(shared.FixedEmpty(fixed.index), fixed.parity ^ 1);
     if (index >= work.tasks()) {
       shared.TaskIndex(fixed.index) = -1;

@@ -102,7 +102,7 @@ struct Operands {
 template <typename Gradients>
 __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
     WgmmaQueryGradientKernel(const __grid_constant__ Operands x, const __grid_constant__ Gradients gradients,
-                             int* counter, const Sizes sizes) {
+                             unsigned* counter, const Sizes sizes) {
   if constexpr (kIsHopper) {
     const QueryWork work = {sizes};
     const QueryShared<Gradients> shared;
@@ -131,12 +131,12 @@ using KeyShared = Shared<kBackwardGroups, 2, 2 * kTileRows, Gradients::kSources>
 // By all lanes of the producer's warp.
 template <typename Gradients>
 __device__ inline void ProduceQueries(const KeyWork& work, const KeyShared<Gradients>& shared,
-                                      const Operands& x, const Gradients& gradients, int* counter) {
+                                      const Operands& x, const Gradients& gradients, unsigned* counter) {
   const Sizes& sizes = work.sizes;
   const int lane = threadIdx.x % 32;
   Cursor fixed, stage;
   for (;; fixed.Advance(2)) {
-    const int index = __shfl_sync(0xffffffffu, lane == 0 ? atomicAdd(counter, 1) : 0, 0);
+    const int index = __shfl_sync(0xffffffffu, lane == 0 ? TakeTask(counter, work.tasks()) : 0, 0);
     WaitBarrier(shared.FixedEmpty(fixed.index), fixed.parity ^ 1);
     const bool is_over = index >= work.tasks();
     const uint32_t fixed_full = shared.FixedFull(fixed.index);
@@ -275,7 +275,7 @@ __device__ inline void ConsumeKeyGradient(const KeyWork& work, const KeyShared<G
 template <typename Gradients>
 __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
     WgmmaKeyGradientKernel(const __grid_constant__ Operands x, const __grid_constant__ Gradients gradients,
-                           int* counter, const Sizes sizes) {
+                           unsigned* counter, const Sizes sizes) {
   if constexpr (kIsHopper) {
     const KeyWork work = {sizes};
     const KeyShared<Gradients> shared;
@@ -293,7 +293,7 @@ __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
 }
 
 template <typename Gradients>
-void Run(const Device& device, const AttentionGradArgs<Bf16>& args, const AttentionScratch& scratch,
+void Run(const Device& device, const AttentionGradArgs<Bf16>& args, Tensor<const float> delta,
          const Gradients& gradients) {
   const AttentionArgs<Bf16>& x = args.forward;
   const Sizes sizes = SizesOf(x);
@@ -302,13 +302,11 @@ void Run(const Device& device, const AttentionGradArgs<Bf16>& args, const Attent
                              .v = MapOf(x.v),
                              .dy = MapOf(args.dy),
                              .log_sum_exp = x.log_sum_exp.data(),
-                             .delta = scratch.delta.data()};
-  int32_t* const counters = scratch.counters.data();
-  device.Zero(counters, scratch.counters.size_bytes());
+                             .delta = delta.data()};
   Launch(device, ShapeFor(device, kBackwardGroups, KeyWork{sizes}.tasks(), KeyShared<Gradients>::kBytes),
-         WgmmaKeyGradientKernel<Gradients>, operands, gradients, counters, sizes);
+         WgmmaKeyGradientKernel<Gradients>, operands, gradients, device.counters(), sizes);
   Launch(device, ShapeFor(device, kBackwardGroups, QueryWork{sizes}.tasks(), QueryShared<Gradients>::kBytes),
-         WgmmaQueryGradientKernel<Gradients>, operands, gradients, counters + 1, sizes);
+         WgmmaQueryGradientKernel<Gradients>, operands, gradients, device.counters(), sizes);
 }
 
 MixedValues MixedValuesOf(const PackedHeadsGrad& packed) {
@@ -326,10 +324,10 @@ MixedValues MixedValuesOf(const PackedHeadsGrad& packed) {
 
 template <int kPairs>
 void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const PackedHeadsGrad& packed,
-               const AttentionScratch& scratch) {
+               Tensor<const float> delta) {
   const AttentionHeadsArgs<Bf16>& forward = packed.heads.forward;
   const int64_t slots = args.dy.dim(2) + 2 * args.forward.k.dim(2);
-  Run(device, args, scratch,
+  Run(device, args, delta,
       PackedGradients<kPairs>{
           .qkv = MakeTileMap(forward.qkv.data(), forward.batch, forward.time, slots),
           .q_gain = forward.q_gain.data(),
@@ -345,18 +343,18 @@ void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const 
 }  // namespace wgmma
 
 void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            const AttentionScratch& scratch) {
-  wgmma::Run(device, args, scratch,
+                            Tensor<const float> delta) {
+  wgmma::Run(device, args, delta,
              wgmma::SeparateGradients{.dq = args.dq.data(), .dk = args.dk.data(), .dv = args.dv.data()});
 }
 
 void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                                  const PackedHeadsGrad& packed, const AttentionScratch& scratch) {
+                                  const PackedHeadsGrad& packed, Tensor<const float> delta) {
   const int64_t rope_dims = packed.heads.forward.rope_dims;
   HM_CHECK(rope_dims == 16 || rope_dims == 32 || rope_dims == 64);
-  if (rope_dims == 16) return wgmma::RunPacked<1>(device, args, packed, scratch);
-  if (rope_dims == 32) return wgmma::RunPacked<2>(device, args, packed, scratch);
-  wgmma::RunPacked<4>(device, args, packed, scratch);
+  if (rope_dims == 16) return wgmma::RunPacked<1>(device, args, packed, delta);
+  if (rope_dims == 32) return wgmma::RunPacked<2>(device, args, packed, delta);
+  wgmma::RunPacked<4>(device, args, packed, delta);
 }
 
 }  // namespace hm11::cuda

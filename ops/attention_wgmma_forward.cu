@@ -145,7 +145,7 @@ __device__ inline void ConsumeForward(const ForwardWork& work, const ForwardShar
 
 __global__ void __launch_bounds__(Threads(kForwardGroups), 1)
     WgmmaForwardKernel(const __grid_constant__ TileMap q_map, const __grid_constant__ TileMap k_map,
-                       const __grid_constant__ TileMap v_map, Bf16* y, float* log_sum_exp, int* counter,
+                       const __grid_constant__ TileMap v_map, Bf16* y, float* log_sum_exp, unsigned* counter,
                        const Sizes sizes) {
   if constexpr (kIsHopper) {
     const ForwardWork work = {sizes};
@@ -166,14 +166,13 @@ __global__ void __launch_bounds__(Threads(kForwardGroups), 1)
 }  // namespace
 }  // namespace wgmma
 
-void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args, Tensor<int32_t> counters) {
+void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args) {
   const wgmma::Sizes sizes = wgmma::SizesOf(args);
-  device.Zero(counters.data(), counters.size_bytes());
   Launch(device,
          wgmma::ShapeFor(device, wgmma::kForwardGroups, wgmma::ForwardWork{sizes}.tasks(),
                          wgmma::ForwardShared::kBytes),
          wgmma::WgmmaForwardKernel, wgmma::MapOf(args.q), wgmma::MapOf(args.k), wgmma::MapOf(args.v),
-         args.y.data(), args.log_sum_exp.data(), counters.data(), sizes);
+         args.y.data(), args.log_sum_exp.data(), device.counters(), sizes);
 }
 
 }  // namespace hm11::cuda

@@ -82,7 +82,7 @@ void Backward(const Device& device, Tensor<uint8_t> memory, const SelectiveScanG
       .blocks = dim3(static_cast<unsigned>(scratch.channel_blocks * batch * p.segments)),
       .threads = dim3(Shape::kThreads),
       .shared_bytes = sizeof(BackwardTile<T, Shape>)};
-  scratch.cut.ClearChain(device);
+  if (scratch.cut.is_chained) p.chain.counters = device.counters();
   if (scratch.cut.parallel.count > 1) {
     Launch(device, shape, SelectiveScanSegmentGradientKernel<T, Shape>, p);
     CombineSegments(device, {.effects = p.effects,

@@ -101,7 +101,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   const bool is_chained = p.chain.states != nullptr;
   const int64_t chain_row = int64_t{place.batch} * p.inner;
   const int chain_index = place.batch * p.channel_blocks + place.channel_block;
-  if (is_chained && !place.is_last) AwaitSegments(p.chain, chain_index, place.segment);
+  if (is_chained && !place.is_last) AwaitSegments(p.chain, chain_index, place.segment, p.segments);
   thread.LoadStart(p, place, is_chained, first_row, chain_row);
 
   thread.BeginFetch(p, place);

@@ -23,7 +23,7 @@ namespace hm11::cuda {
 
 struct ChainedScan {
   float* states = nullptr;  // [batch, inner, state]; null when segments are not chained
-  // Of blocks that have begun; then, [batch, channel_blocks], of segments that have ended. They begin as 0.
+  // Device::counters(): of blocks that have begun; then, [batch, channel_blocks], of segments that have ended.
   unsigned* counters = nullptr;
 };
 
@@ -47,10 +47,10 @@ __device__ __forceinline__ int ChainedSegmentEnd(int time, int segment) {
 }
 
 // The block's dynamic ticket, through `shared`. The hardware promises no order of blocks; a counter does, so
-// that whoever waits waits for a block that runs or has ended.
+// that whoever waits waits for a block that runs or has ended. The last block turns it back to 0.
 __device__ __forceinline__ int TakeBlockTicket(const ChainedScan& chain, int* shared) {
   if (chain.states == nullptr) return static_cast<int>(blockIdx.x);
-  if (threadIdx.x == 0) *shared = static_cast<int>(atomicAdd(chain.counters, 1u));
+  if (threadIdx.x == 0) *shared = static_cast<int>(atomicInc(chain.counters, gridDim.x - 1));
   __syncthreads();
   return *shared;
 }
@@ -72,8 +72,9 @@ inline __device__ __noinline__ void FailAwait(int index, int segments, unsigned 
 }
 
 // Until `segments` segments have ended of the channels with this index, batch row * channel_blocks + channel
-// block; what their blocks wrote is then visible to this one.
-__device__ __forceinline__ void AwaitSegments(const ChainedScan& chain, int index, int segments) {
+// block; what their blocks wrote is then visible to this one. Of `all` segments the last is the last to wait: it
+// turns the counter back to 0.
+__device__ __forceinline__ void AwaitSegments(const ChainedScan& chain, int index, int segments, int all) {
   if (threadIdx.x == 0) {
     unsigned count = 0;
     const uint64_t begin = GpuNanoseconds();
@@ -83,6 +84,7 @@ __device__ __forceinline__ void AwaitSegments(const ChainedScan& chain, int inde
       if (GpuNanoseconds() - begin > kLongestWaitNanoseconds) FailAwait(index, segments, count);
       __nanosleep(100);
     }
+    if (segments == all - 1) chain.counters[1 + index] = 0;
   }
   __syncthreads();
 }

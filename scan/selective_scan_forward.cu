@@ -48,7 +48,7 @@ void Forward(const Device& device, Tensor<uint8_t> scratch, const SelectiveScanA
   LaunchShape shape = {.blocks = dim3(static_cast<unsigned>(p.channel_blocks * batch * p.segments)),
                        .threads = dim3(Shape::kThreads),
                        .shared_bytes = sizeof(ForwardTile<T, Shape>)};
-  cut.ClearChain(device);
+  if (cut.is_chained) p.chain.counters = device.counters();
   if (cut.parallel.count > 1) {
     Launch(device, shape, SelectiveScanForwardKernel<T, Shape, true>, p);
     CombineSegments(device, {.effects = p.effects,

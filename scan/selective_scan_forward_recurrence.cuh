@@ -218,7 +218,7 @@ __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
   self.LoadThreadRates(p, place, tile);
   const bool is_chained = p.chain.states != nullptr;
   const int chain_index = place.batch * p.channel_blocks + place.block_begin / kForwardBlockChannels;
-  if (is_chained && place.segment > 0) AwaitSegments(p.chain, chain_index, place.segment);
+  if (is_chained && place.segment > 0) AwaitSegments(p.chain, chain_index, place.segment, p.segments);
   GridDependencySynchronize();
   self.LoadStart(p, place, is_chained);
 

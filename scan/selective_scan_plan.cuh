@@ -66,27 +66,22 @@ struct CutScratch {
   CutScratch(Scratch& scratch, int64_t batch, int64_t time, int64_t inner, int64_t states,
              int64_t channel_blocks)
       : parallel(CutTime(batch, time, inner)),
-        is_chained(parallel.count == 1 && ChainedSegments(time) > 1),
+        is_chained(parallel.count == 1 && ChainedSegments(time) > 1 &&
+                   1 + batch * channel_blocks <= Device::kCounters),  // beyond, whole sequences fill any GPU
         segments(is_chained ? ChainedSegments(time) : parallel.count) {
     if (parallel.count > 1) {
       effects.states = scratch.Take<float>(segments * batch * inner * states);
       effects.steps = scratch.Take<float>(segments * batch * inner);
     } else if (is_chained) {
-      counters = 1 + batch * channel_blocks;
       chain.states = scratch.Take<float>(batch * inner * states);
-      chain.counters = scratch.Take<unsigned>(counters);
     }
-  }
-  void ClearChain(const Device& device) const {
-    if (is_chained) device.Zero(chain.counters, counters * static_cast<int64_t>(sizeof(unsigned)));
   }
 
   TimeSegments parallel;
   bool is_chained;
   int segments;
   SegmentEffects effects;
-  ChainedScan chain;
-  int64_t counters = 0;  // of the chain
+  ChainedScan chain;  // without counters
 };
 
 struct CombineSegmentsArgs {

@@ -298,6 +298,7 @@ Results RunScan(Arena& arena, const Case& c) {
   SelectiveScanForward<T>(arena, operands.args());
   const SelectiveScanGradArgs<T> grad = operands.GradArgs();
   SelectiveScanBackward<T>(arena, grad);
+  EXPECT_TRUE(CountersAreZero(arena.device()));
   return operands.Collect(grad);
 }
 

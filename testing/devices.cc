@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cstdlib>
 
 namespace hm11 {
@@ -26,6 +27,14 @@ std::vector<Device> TestDevices() {
 
 Arena TestArena(const Device& device, int64_t gpu_bytes) {
   return device.is_cuda() ? Arena(device, gpu_bytes) : Arena::Cpu();
+}
+
+bool CountersAreZero(const Device& device) {
+  if (!device.is_cuda()) return true;
+  std::vector<unsigned> counters(Device::kCounters);
+  device.CopyToHost(counters.data(), device.counters(),
+                    Device::kCounters * static_cast<int64_t>(sizeof(unsigned)));
+  return std::count(counters.begin(), counters.end(), 0u) == Device::kCounters;
 }
 
 }  // namespace hm11

@@ -27,6 +27,10 @@ std::vector<Device> TestGpus();
 // An arena on the device for tests: generous address space on the CPU, `gpu_bytes` on a GPU.
 Arena TestArena(const Device& device, int64_t gpu_bytes = int64_t{1} << 28);
 
+// Whether everything queued on the device so far left Device::counters() as the next kernel must find them. True
+// where there is no GPU.
+bool CountersAreZero(const Device& device);
+
 // How far apart, in relative L2, two computations in T may be that differ in their order of operations only.
 template <typename T>
 constexpr double Tolerance() {

@@ -94,6 +94,7 @@ class OpRun {
   Results Finish() {
     arena_.device().Synchronize();
     for (const auto& input_is_kept : kept_) EXPECT_TRUE(input_is_kept()) << "an input was written to";
+    EXPECT_TRUE(CountersAreZero(arena_.device())) << "a kernel left them counted up";
     if (arena_.device().is_cpu()) ExpectNothingBehind();
     Results results;
     for (const auto& [name, finish] : finish_) results[name] = finish();
