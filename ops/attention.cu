@@ -1,4 +1,4 @@
-// Attention on a GPU: delta, which every backward kernel needs, and the choice of kernels.
+// Attention on a GPU: the choice of kernels, and delta for those that find it in place.
 #include "core/check.h"
 #include "core/launch.cuh"
 #include "ops/attention_cuda.h"
@@ -104,19 +104,15 @@ void AttentionForward(const Device& device, const AttentionArgs<T>& args, Attent
 template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args, Tensor<float> delta,
                        AttentionKernel kernel) {
-  Delta(device, args, delta);
   kernel = Choose<T>(device, kernel, args.dq.dim(3), AreAligned(args));
   if constexpr (std::is_same_v<T, Bf16>) {
     if (kernel == AttentionKernel::kWarpgroup) return WgmmaAttentionBackward(device, args, delta);
+  }
+  Delta(device, args, delta);
+  if constexpr (std::is_same_v<T, Bf16>) {
     if (kernel == AttentionKernel::kTensorCore) return MmaAttentionBackward(device, args, delta);
   }
   SimpleAttentionBackward(device, args, Tensor<const float>(delta));
-}
-
-void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                             const PackedHeadsGrad& packed, Tensor<float> delta) {
-  Delta(device, args, delta);
-  WgmmaPackedAttentionBackward(device, args, packed, delta);
 }
 
 #define HM11_INSTANTIATE(T)                                                                \

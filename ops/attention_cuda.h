@@ -29,7 +29,8 @@ inline constexpr NamedAttentionKernel kAttentionKernels[] = {
     {"tensor core kernel", AttentionKernel::kTensorCore},
     {"warpgroup kernel", AttentionKernel::kWarpgroup}};
 
-// What backward keeps on a GPU besides its operands, counted on the plan device too: [batch, heads, time], dy . y.
+// What backward keeps on a GPU besides its operands, counted on the plan device too: delta = dy . y,
+// [batch, heads, time].
 template <typename T>
 Tensor<float> NewDelta(Arena& arena, const AttentionArgs<T>& args) {
   return arena.New<float>({args.q.dim(0), args.q.dim(2), args.q.dim(1)});
@@ -59,12 +60,8 @@ template <typename T>
 void AttentionBackward(const Device& device, const AttentionGradArgs<T>& args, Tensor<float> delta,
                        AttentionKernel kernel = AttentionKernel::kBest);
 
-// By kWarpgroup, which takes this head_dim and device; without args.dq, dk and dv.
-void PackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                             const PackedHeadsGrad& packed, Tensor<float> delta);
-
 // The kernels, each in a file of its own: attention_simple.cu, attention_mma_*.cu, attention_wgmma_*.cu.
-// Backward ones find delta = dy . y in place.
+// Backward the first two find delta in place, and those of wgmma make it.
 template <typename T>
 void SimpleAttentionForward(const Device& device, const AttentionArgs<T>& args);
 template <typename T>
@@ -74,10 +71,10 @@ void MmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args);
 void MmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
                           Tensor<const float> delta);
 void WgmmaAttentionForward(const Device& device, const AttentionArgs<Bf16>& args);
-void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            Tensor<const float> delta);
+void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args, Tensor<float> delta);
+// Where Supports() has it; without args.dq, dk and dv.
 void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                                  const PackedHeadsGrad& packed, Tensor<const float> delta);
+                                  const PackedHeadsGrad& packed, Tensor<float> delta);
 
 }  // namespace hm11::cuda
 

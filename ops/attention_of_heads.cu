@@ -62,13 +62,14 @@ bool TryAttentionOfHeadsBackward(const Device& device, const AttentionOfHeadsGra
                                  const AttentionOfHeadsScratch& scratch) {
   if (!Takes(device, args)) return false;
   FillAngles(device, args.heads.forward, scratch.angles);
-  PackedAttentionBackward(device, {.forward = args.attention, .dy = args.dy, .dq = {}, .dk = {}, .dv = {}},
-                          {.heads = args.heads,
-                           .dv_from_outside = args.dv_from_outside,
-                           .angles = scratch.angles,
-                           .gain_sums = scratch.gain_sums,
-                           .value_sums = scratch.value_sums},
-                          scratch.delta);
+  WgmmaPackedAttentionBackward(device,
+                               {.forward = args.attention, .dy = args.dy, .dq = {}, .dk = {}, .dv = {}},
+                               {.heads = args.heads,
+                                .dv_from_outside = args.dv_from_outside,
+                                .angles = scratch.angles,
+                                .gain_sums = scratch.gain_sums,
+                                .value_sums = scratch.value_sums},
+                               scratch.delta);
   AddSums(device, args.heads, scratch);
   return true;
 }

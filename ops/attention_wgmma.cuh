@@ -258,12 +258,38 @@ __device__ __forceinline__ int TakeTask(unsigned* counter, int tasks) {
 
 // ---- The producer of forward and of the gradient of q: queries (and dy) stay, keys and values stream.
 
-// source_map: where source tiles come from, if there are any.
-template <int kGroups, int kFixed, int kSources>
+// Stages that bring a tile an item ahead of a task's keys, two a stage.
+template <int kGroups>
+inline constexpr int kItemStages = CeilDiv(kGroups, 2);
+
+// Every one is full: the last item's tile stands in where there is no item.
+template <int kGroups, typename SharedMemory>
+__device__ __forceinline__ void ProduceItemStages(const Work<kGroups, false>& work,
+                                                  const SharedMemory& shared, const Task& task,
+                                                  const TileMap& map, Cursor& stage) {
+  const int last = work.LastItem(task);
+#pragma unroll 1
+  for (int i = 0; i < kItemStages<kGroups>; ++i) {
+    WaitBarrier(shared.StageEmpty(stage.index), stage.parity ^ 1);
+    const uint32_t full = shared.StageFull(stage.index);
+    ArriveAndExpect(full, 2 * kTileBytes);
+#pragma unroll 1
+    for (int which = 0; which < 2; ++which) {
+      const int item = min(task.first_item + 2 * i + which, last);
+      CopyTile(shared.Stage(stage.index, which), map, full, work.Tile(item) * kTileRows,
+               work.Head(task, item), task.b);
+    }
+    stage.Advance(kStages);
+  }
+}
+
+// source_map: where source tiles come from, if there are any. kItems: item_map's tiles go ahead of the keys.
+template <int kGroups, int kFixed, int kSources, bool kItems = false>
 __device__ void ProduceKeys(const Work<kGroups, false>& work,
                             const Shared<kGroups, kFixed, 0, kSources>& shared,
                             const TileMap* const (&fixed_maps)[kFixed], const TileMap& k_map,
-                            const TileMap& v_map, unsigned* counter, const TileMap* source_map = nullptr) {
+                            const TileMap& v_map, unsigned* counter, const TileMap* source_map = nullptr,
+                            const TileMap* item_map = nullptr) {
   Cursor fixed, stage;
   for (;;) {
     const int index = TakeTask(counter, work.tasks());
@@ -289,6 +315,7 @@ __device__ void ProduceKeys(const Work<kGroups, false>& work,
                  shared.FixedFull(fixed.index), work.Tile(item) * kTileRows, work.Head(task, item), task.b);
       }
     }
+    if constexpr (kItems) ProduceItemStages(work, shared, task, *item_map, stage);
 #pragma unroll 1
     for (int tile = 0; tile <= work.Tile(last); ++tile) {
       WaitBarrier(shared.StageEmpty(stage.index), stage.parity ^ 1);

@@ -1,4 +1,5 @@
-// Attention backward for compute capability 9.0: the gradient of q, then those of k and v.
+// Attention backward for compute capability 9.0: the gradient of q, then those of k and v. The first makes delta =
+// dy . y besides, of the rows it has anyway, for both.
 //
 // Gradients is SeparateGradients or PackedGradients: where they go.
 #include "core/check.h"
@@ -53,12 +54,36 @@ __device__ __forceinline__ void QueryGradientItem(const SharedMemory& shared, ui
   ArriveWarp(shared.StageEmpty(before.index));
 }
 
+// delta of the lane's two rows, the same in the four lanes of a row, from the stages that bring y.
+template <typename SharedMemory>
+__device__ __forceinline__ void MakeDelta(const SharedMemory& shared, int group, uint32_t dy_tile,
+                                          Cursor& stage, float (&delta)[2]) {
+  SkipStages(shared, group / 2, stage);
+  WaitBarrier(shared.StageFull(stage.index), stage.parity);
+  const uint32_t y_tile = shared.Stage(stage.index, group % 2);
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    float dot = 0;
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      const int byte = threadIdx.x % 4 * 4;
+      const uint32_t y = *reinterpret_cast<const uint32_t*>(ChunkOf(y_tile, LaneRow(half), n) + byte);
+      const uint32_t dy = *reinterpret_cast<const uint32_t*>(ChunkOf(dy_tile, LaneRow(half), n) + byte);
+      dot = fmaf(LowOf(dy), LowOf(y), fmaf(HighOf(dy), HighOf(y), dot));
+    }
+    delta[half] = RowSum(dot);
+  }
+  ArriveWarp(shared.StageEmpty(stage.index));
+  stage.Advance(kStages);
+  SkipStages(shared, kItemStages<kBackwardGroups> - 1 - group / 2, stage);
+}
+
 template <typename Gradients>
 __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QueryShared<Gradients>& shared,
-                                            const float* log_sum_exp, const float* delta,
+                                            const float* log_sum_exp, float* delta,
                                             const Gradients& gradients) {
   const Sizes& sizes = work.sizes;
-  const int group = Uniform(threadIdx.x / 128), lane = threadIdx.x % 32;
+  const int group = Uniform(threadIdx.x / 128);
   Cursor fixed, stage;
   for (;; fixed.Advance(2)) {
     const int index = AwaitTask(shared, fixed);
@@ -68,16 +93,21 @@ __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QuerySh
     const int steps = item <= last ? work.Tile(item) + 1 : 0;
     if (steps > 0) {
       const int h = work.Head(task, item), first = work.Tile(item) * kTileRows;
-      float shift[2], row_delta[2];
-#pragma unroll
-      for (int half = 0; half < 2; ++half) {
-        const int row = first + WarpRow() + 8 * half + lane / 4;
-        const int64_t at = (int64_t{task.b} * sizes.heads + h) * sizes.time + row;
-        shift[half] = row < sizes.time ? log_sum_exp[at] * kLog2E : 0.0f;
-        row_delta[half] = row < sizes.time ? delta[at] : 0.0f;
-      }
       const uint32_t q_tile = shared.Fixed(fixed.index, group, 0),
                      dy_tile = shared.Fixed(fixed.index, group, 1);
+      float shift[2], row_delta[2];
+      const int64_t numbers = (int64_t{task.b} * sizes.heads + h) * sizes.time;
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = first + LaneRow(half);
+        shift[half] = row < sizes.time ? log_sum_exp[numbers + row] * kLog2E : 0.0f;
+      }
+      MakeDelta(shared, group, dy_tile, stage, row_delta);
+#pragma unroll
+      for (int half = 0; half < 2; ++half) {
+        const int row = first + LaneRow(half);
+        if (threadIdx.x % 4 == 0 && row < sizes.time) delta[numbers + row] = row_delta[half];
+      }
       Product64 result;
       SetZero(result);
       QueryGradientItem(shared, q_tile, dy_tile, steps, sizes.scale * kLog2E, shift, row_delta, stage,
@@ -86,6 +116,8 @@ __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QuerySh
       gradients.StoreQueries(sizes, {task.b, h, PerLane(first)}, q_tile, shared.Source(fixed.index, group),
                              result);
       FenceForUnits();
+    } else {
+      SkipStages(shared, kItemStages<kBackwardGroups>, stage);
     }
     SkipStages(shared, work.Tile(last) + 1 - steps, stage);
     ArriveWarp(shared.FixedEmpty(fixed.index));
@@ -94,9 +126,9 @@ __device__ inline void ConsumeQueryGradient(const QueryWork& work, const QuerySh
 
 // What the kernels read.
 struct Operands {
-  TileMap q, k, v, dy;
+  TileMap q, k, v, y, dy;
   const float* log_sum_exp;
-  const float* delta;
+  float* delta;  // by the first kernel for the second
 };
 
 template <typename Gradients>
@@ -110,8 +142,8 @@ __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
     if (threadIdx.x / 128 == kBackwardGroups) {
       ShrinkRegisters<kBackwardProducerRegisters>();
       if (threadIdx.x % 128 == 0) {
-        ProduceKeys<kBackwardGroups, 2>(work, shared, {&x.q, &x.dy}, x.k, x.v, counter,
-                                        gradients.source_map());
+        ProduceKeys<kBackwardGroups, 2, Gradients::kSources, true>(work, shared, {&x.q, &x.dy}, x.k, x.v,
+                                                                   counter, gradients.source_map(), &x.y);
       }
     } else {
       GrowRegisters<kBackwardRegisters>();
@@ -293,20 +325,21 @@ __global__ void __launch_bounds__(Threads(kBackwardGroups), 1)
 }
 
 template <typename Gradients>
-void Run(const Device& device, const AttentionGradArgs<Bf16>& args, Tensor<const float> delta,
+void Run(const Device& device, const AttentionGradArgs<Bf16>& args, Tensor<float> delta,
          const Gradients& gradients) {
   const AttentionArgs<Bf16>& x = args.forward;
   const Sizes sizes = SizesOf(x);
   const Operands operands = {.q = MapOf(x.q),
                              .k = MapOf(x.k),
                              .v = MapOf(x.v),
+                             .y = MapOf(x.y),
                              .dy = MapOf(args.dy),
                              .log_sum_exp = x.log_sum_exp.data(),
                              .delta = delta.data()};
-  Launch(device, ShapeFor(device, kBackwardGroups, KeyWork{sizes}.tasks(), KeyShared<Gradients>::kBytes),
-         WgmmaKeyGradientKernel<Gradients>, operands, gradients, device.counters(), sizes);
   Launch(device, ShapeFor(device, kBackwardGroups, QueryWork{sizes}.tasks(), QueryShared<Gradients>::kBytes),
          WgmmaQueryGradientKernel<Gradients>, operands, gradients, device.counters(), sizes);
+  Launch(device, ShapeFor(device, kBackwardGroups, KeyWork{sizes}.tasks(), KeyShared<Gradients>::kBytes),
+         WgmmaKeyGradientKernel<Gradients>, operands, gradients, device.counters(), sizes);
 }
 
 MixedValues MixedValuesOf(const PackedHeadsGrad& packed) {
@@ -324,7 +357,7 @@ MixedValues MixedValuesOf(const PackedHeadsGrad& packed) {
 
 template <int kPairs>
 void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const PackedHeadsGrad& packed,
-               Tensor<const float> delta) {
+               Tensor<float> delta) {
   const AttentionHeadsArgs<Bf16>& forward = packed.heads.forward;
   const int64_t slots = args.dy.dim(2) + 2 * args.forward.k.dim(2);
   Run(device, args, delta,
@@ -342,14 +375,13 @@ void RunPacked(const Device& device, const AttentionGradArgs<Bf16>& args, const 
 }  // namespace
 }  // namespace wgmma
 
-void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                            Tensor<const float> delta) {
+void WgmmaAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args, Tensor<float> delta) {
   wgmma::Run(device, args, delta,
              wgmma::SeparateGradients{.dq = args.dq.data(), .dk = args.dk.data(), .dv = args.dv.data()});
 }
 
 void WgmmaPackedAttentionBackward(const Device& device, const AttentionGradArgs<Bf16>& args,
-                                  const PackedHeadsGrad& packed, Tensor<const float> delta) {
+                                  const PackedHeadsGrad& packed, Tensor<float> delta) {
   const int64_t rope_dims = packed.heads.forward.rope_dims;
   HM_CHECK(rope_dims == 16 || rope_dims == 32 || rope_dims == 64);
   if (rope_dims == 16) return wgmma::RunPacked<1>(device, args, packed, delta);
