@@ -97,9 +97,7 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
                     BlockWeights<Accum<T>>& grad, Tensor<T>* du_gate) {
   if (!OutputIsMaterialized(config, visit)) return;
   const size_t v = static_cast<size_t>(visit);
-  if (visit < config.encoder_visits() && v < g.dskip.size() && !g.dskip[v].empty()) {
-    AddTo<T>(arena, g.dskip[v], 1, g.dresidual);
-  }
+  if (v < g.dskip.size()) AddTo<T>(arena, g.dskip[v], 1, g.dresidual);
   if (HasTokenGate(config, visit)) {
     *du_gate = arena.New<T>(block.u.shape());
     Tensor<T> dungated = arena.New<T>(block.u.shape());
@@ -139,7 +137,7 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   AttentionSourceGrads<T> sources;
   const bool has_ve = config.value_embedding_index(layer) >= 0;
   if (has_ve) {
-    sources.dvalue_embedding = arena.New<T>(g.dve_projected.shape());
+    sources.dvalue_embedding = g.has_dve ? arena.New<T>(g.dve_projected.shape()) : g.dve_projected;
     sources.dve_scale = grad.ve_scale;
   }
   const int64_t source = config.value_residual_source();
@@ -157,7 +155,8 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
                              .dinput = dinput,
                              .grad = gw.attention,
                              .source_grads = sources});
-  if (has_ve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
+  if (has_ve && g.has_dve) AddTo<T>(arena, sources.dvalue_embedding, 1, g.dve_projected);
+  g.has_dve = g.has_dve || has_ve;
 }
 
 // From the gradient of mlp_scale times the MLP's output to that of its input.
@@ -185,12 +184,15 @@ ResidualNormGradArgs<T> StepIntoGradient(const ModelConfig& config, const ModelW
   if (visit > 0 && visit - 1 < config.encoder_visits() && !OutputIsMaterialized(config, visit - 1)) {
     into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
-  into.dx = g.dresidual;
+  into.dx = visit == 0 ? g.dx0 : g.dresidual;
   if (const std::optional<Skip> skip = SkipInto(config, visit)) {
-    into.dskip = g.dskip[static_cast<size_t>(skip->from_visit)];
+    // The visit below is the last of the encoder: its output is skip and residual stream.
+    const bool is_own_skip = skip->from_visit + 1 == visit;
+    into.dskip = is_own_skip ? g.dresidual : g.dskip[static_cast<size_t>(skip->from_visit)];
     into.dskip_weight = grad.skip_weights.Slice(skip->index, 1).Reshaped({config.dim});
   }
   into.dx0 = g.dx0;
+  into.begins_dx0 = visit + 1 == config.visit_count();
   into.dmix = grad.blocks[BlockOf(config, visit)].mix;
   return into;
 }
@@ -240,9 +242,11 @@ ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   ResidualGrads<T> g;
   g.dresidual = arena.New<T>({rows, dim});
-  g.dx0 = arena.NewZero<T>({rows, dim});
-  for (int64_t visit = 0; visit < config.skip_count(); ++visit) g.dskip.push_back(arena.New<T>({rows, dim}));
-  if (config.value_embedding_count() > 0) g.dve_projected = arena.NewZero<T>({rows, config.kv_dim()});
+  g.dx0 = arena.New<T>({rows, dim});
+  for (int64_t visit = 0; visit + 1 < config.skip_count(); ++visit) {
+    g.dskip.push_back(arena.New<T>({rows, dim}));
+  }
+  if (config.value_embedding_count() > 0) g.dve_projected = arena.New<T>({rows, config.kv_dim()});
   if (const int64_t source = config.value_residual_source(); source >= 0) {
     g.dfirst_v = arena.NewZero<T>(saved.blocks[static_cast<size_t>(source)].attention.v.shape());
   }

@@ -24,17 +24,19 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
 template <typename T>
 struct ResidualGrads {
   Tensor<T> dresidual;           // [rows, dim]: of the sum at the current boundary
-  Tensor<T> dx0;                 // [rows, dim]: sums over visits
-  std::vector<Tensor<T>> dskip;  // per encoder visit: what its output gets from the decoder
+  Tensor<T> dx0;                 // [rows, dim]: sums over visits, which the last of the visits begins
+  std::vector<Tensor<T>> dskip;  // per encoder visit but the last: what its output gets from the decoder
   Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits
+  bool has_dve = false;          // something has reached dve_projected
   Tensor<T> dfirst_v;            // sums over visits
 };
 
-// With room for all of them; the sums over visits begin as 0.
+// With room for all of them.
 template <typename T>
 ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const ModelSaved<T>& saved);
 
-// Makes g.dresidual, the gradient of the visit's output, that of what enters the visit. Adds to `grad`.
+// Makes g.dresidual, the gradient of the visit's output, that of what enters the visit; of the first visit, which x0
+// enters, it goes to g.dx0. Adds to `grad`.
 template <typename T>
 void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T>& weights,
                    const ModelSaved<T>& saved, int64_t visit, ResidualGrads<T>& g,

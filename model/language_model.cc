@@ -97,7 +97,6 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
   for (int64_t visit = config.visit_count() - 1; visit >= 0; --visit) {
     BlockBackward<T>(arena, config, weights, saved, visit, g, grad);
   }
-  AddTo<T>(arena, g.dresidual, 1, g.dx0);
   EmbeddingsBackward<T>(arena, config, weights, saved, g.dx0, g.dve_projected, grad);
 }
 

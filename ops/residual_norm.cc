@@ -46,6 +46,7 @@ void CheckGrad(const ResidualNormGradArgs<T>& g) {
   HM_CHECK_EQ(g.dskip.shape(), a.skip.shape());
   HM_CHECK_EQ(g.dskip_weight.shape(), a.skip_weight.shape());
   HM_CHECK_EQ(g.dx0.shape(), a.x0.shape());
+  HM_CHECK(g.dx0.data() == nullptr || g.dx0.data() != g.dskip.data());
   HM_CHECK_EQ(g.dmix.shape(), a.mix.shape());
   if (!a.x0.empty()) HM_CHECK(!a.y.empty());
   const bool u_is_x = a.branch.empty() && a.skip.empty() && a.x0.empty();
@@ -152,7 +153,9 @@ void BackwardRow(const ResidualNormGradArgs<T>& g, int64_t r, T* du, T* dy, T* u
   }
   if (const T* x0 = Row(a.x0, r)) {
     AddProducts(dim, a.mix.data(), du, dy);
-    AddProducts(dim, a.mix.data() + dim, du, Row(g.dx0, r));
+    T* const dx0 = Row(g.dx0, r);
+    if (g.begins_dx0) std::fill(dx0, dx0 + dim, T{0});
+    AddProducts(dim, a.mix.data() + dim, du, dx0);
     AddProducts(dim, du, Row(a.y, r), sums + kMix0Group * dim);
     AddProducts(dim, du, x0, sums + kMix1Group * dim);
   } else {
@@ -174,7 +177,12 @@ void BackwardRow(const ResidualNormGradArgs<T>& g, int64_t r, T* du, T* dy, T* u
     for (int64_t d = 0; d < dim; ++d) dskip[d] = weight[d] * dy[d];
     AddProducts(dim, dy, skip, sums + kSkipWeightGroup * dim);
   }
-  std::copy(dy, dy + dim, Row(g.dx, r));
+  T* const dx = Row(g.dx, r);
+  if (dx == Row(g.dx0, r) || dx == Row(g.dskip, r)) {
+    for (int64_t d = 0; d < dim; ++d) dx[d] += dy[d];
+  } else {
+    std::copy(dy, dy + dim, dx);
+  }
 }
 
 // scratch: [kMaxChunks, 3, dim].

@@ -116,7 +116,7 @@ __device__ __forceinline__ void FetchPacks(const ResidualNormGradOperands<T>& p,
   if (p.skip) packs->skip = Fetch<N>(p.skip + at);
   if constexpr (kMixed) {
     packs->x0 = Fetch<N>(p.x0 + at);
-    packs->dx0 = Fetch<N>(p.dx0 + at);
+    if (!p.begins_dx0) packs->dx0 = Fetch<N>(p.dx0 + at);
   }
 }
 
@@ -151,22 +151,24 @@ __device__ __forceinline__ void MixBackward(const ResidualNormGradOperands<T>& p
     mix1_sums[i] = fmaf(du[i], x0[i], mix1_sums[i]);
     dy[i] = fmaf(mix0[i], du[i], dy[i]);
     dx0[i] = fmaf(mix1[i], du[i], dx0[i]);
+    if (p.dx0 == p.dx) dx0[i] += dy[i];
   }
   Store<N>(dx0, p.dx0 + at);
 }
 
-// Through a term factor * value of y: stores the value's gradient, adds to the sums for the factor.
+// Through a term factor * value of y: stores the value's gradient, adds to the sums for the factor. value_is_x: the
+// gradient is that of x too.
 template <typename T, int N>
 __device__ __forceinline__ void TermBackward(const float* factors, int column, bool scalar,
-                                             const Pack<T, N>& pack, const float (&dy)[N], T* gradient,
-                                             float (&sums)[N]) {
+                                             const Pack<T, N>& pack, const float (&dy)[N], bool value_is_x,
+                                             T* gradient, float (&sums)[N]) {
   float value[N], factor[N];
   Unpack(pack, value);
   LoadFactors<N>(factors, column, scalar, factor);
 #pragma unroll
   for (int i = 0; i < N; ++i) {
     sums[i] = fmaf(dy[i], value[i], sums[i]);
-    factor[i] *= dy[i];
+    factor[i] = fmaf(factor[i], dy[i], value_is_x ? dy[i] : 0.0f);
   }
   Store<N>(factor, gradient);
 }
@@ -240,12 +242,15 @@ __global__ void __launch_bounds__(kTeamThreads, BackwardBlocks<T>(kMixed))
 #pragma unroll
         for (int i = 0; i < N; ++i) dy[i] += du[i];
       }
-      Store<N>(dy, p.dx + at);
+      if (p.dx != p.dx0 && p.dx != p.dskip) Store<N>(dy, p.dx + at);
       if (p.branch) {
-        TermBackward(p.branch_scale, column, p.scalar_branch_scale, packs[k].branch, dy, p.dbranch + at,
-                     branch_sums[k]);
+        TermBackward(p.branch_scale, column, p.scalar_branch_scale, packs[k].branch, dy, false,
+                     p.dbranch + at, branch_sums[k]);
       }
-      if (p.skip) TermBackward(p.skip_weight, column, false, packs[k].skip, dy, p.dskip + at, skip_sums[k]);
+      if (p.skip) {
+        TermBackward(p.skip_weight, column, false, packs[k].skip, dy, p.dskip == p.dx, p.dskip + at,
+                     skip_sums[k]);
+      }
     }
   }
 
@@ -304,6 +309,7 @@ ResidualNormGradOperands<T> Operands(const ResidualNormGradArgs<T>& g, Tensor<fl
   p.dbranch = Data(g.dbranch);
   p.dskip = Data(g.dskip);
   p.dx0 = Data(g.dx0);
+  p.begins_dx0 = g.begins_dx0;
   p.partials = partials.data();
   return p;
 }

@@ -12,6 +12,7 @@
 //   4. Absent terms are the same as zero ones: branch, skip and du, dy; and mix = (1, 0) is the same as no
 //      x0.
 //   5. Forward's outputs share no memory with its inputs. Backward's dx may be du or dy.
+//   6. Where x0 is x its gradient may be dx, and where skip is x (then not x0 too): dx holds the sum.
 // Determinism: bits repeat; on a GPU, those of the gradients that add are for one model of GPU.
 // Cost: each operand is read once and each result written once, in both directions; backward reads y and x0
 // where x0 is there, and u otherwise. About 10 operations an element forward, 25 backward.
@@ -52,6 +53,7 @@ struct ResidualNormGradArgs {
   Tensor<T> dbranch;               // [rows, dim], absent with branch
   Tensor<T> dskip;                 // [rows, dim], absent with skip
   Tensor<T> dx0;                   // [rows, dim], absent with x0; ADDS, as every layer reaches x0
+  bool begins_dx0 = false;         // dx0 is overwritten: nothing has reached x0 before
   Tensor<Accum<T>> dbranch_scale;  // the shape of branch_scale; adds
   Tensor<Accum<T>> dskip_weight;   // [dim]; adds
   Tensor<Accum<T>> dmix;           // [2, dim]; adds

@@ -43,6 +43,7 @@ struct ResidualNormGradOperands : ResidualNormTerms<T> {
   T* dbranch;
   T* dskip;
   T* dx0;
+  bool begins_dx0;
   float* partials;  // [blocks, kResidualNormGroups, dim]; of a scalar branch_scale: one number a group
 };
 

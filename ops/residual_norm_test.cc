@@ -320,6 +320,62 @@ RC_GTEST_PROP(ResidualNormTest, DevicesAgree, ()) {
   }
 }
 
+// Backward where one gradient is asked for in place of two: dx is dx0, or dskip.
+enum class Shared { kX0, kSkip };
+
+template <typename T>
+Results CallShared(const Device& device, const Case& c, Shared which, bool begins_dx0) {
+  OpRun<T> run(device);
+  ResidualNormGradArgs<T> grad = {.forward = Forward(run, c),
+                                  .dnormed = run.In(c.dnormed),
+                                  .du = run.In(c.du),
+                                  .dy = run.In(c.dy),
+                                  .dbranch = run.Out("dbranch", c.branch.shape),
+                                  .begins_dx0 = begins_dx0,
+                                  .dbranch_scale = run.InOutAccum("dbranch_scale", c.dscale),
+                                  .dskip_weight = run.InOutAccum("dskip_weight", c.dweight),
+                                  .dmix = run.InOutAccum("dmix", c.dmix)};
+  grad.dx0 = begins_dx0 ? run.Out("dx0", c.x0.shape) : run.InOut("dx0", c.dx0);
+  if (which == Shared::kX0) {
+    grad.dx = grad.dx0;
+    grad.dskip = run.Out("dskip", c.skip.shape);
+  } else {
+    grad.dx = grad.dskip = run.Out("dx", c.x.shape);
+  }
+  ResidualNormBackward<T>(run.arena(), grad);
+  return run.Finish();
+}
+
+template <typename T>
+void ExpectSharedGradientIsTheSum(const Device& device, int64_t dim) {
+  const Case c = MakeCase(9, dim, 31);
+  Results apart = Call<T>(device, c);
+  for (const bool begins_dx0 : {false, true}) {
+    Results expected = apart;
+    HostTensor<double>&dx0 = expected.at("dx0"), &dx = expected.at("dx");
+    for (int64_t i = 0; begins_dx0 && i < dx0.size(); ++i) dx0[i] -= c.dx0[i];
+    for (const Shared which : {Shared::kX0, Shared::kSkip}) {
+      for (const auto& [name, value] : CallShared<T>(device, c, which, begins_dx0)) {
+        HostTensor<double> sum = expected.at(name);
+        for (int64_t i = 0; which == Shared::kX0 && name == "dx0" && i < sum.size(); ++i) sum[i] += dx[i];
+        for (int64_t i = 0; which == Shared::kSkip && name == "dx" && i < sum.size(); ++i) {
+          sum[i] += expected.at("dskip")[i];
+        }
+        EXPECT_THAT(value, IsNear(sum, Tolerance<T>())) << name << ", dim " << dim << " on " << device.name();
+      }
+    }
+  }
+}
+
+TEST(ResidualNormTest, OperandsThatAreOneTensorMayHaveOneGradient) {
+  for (const Device& device : TestDevices()) {
+    for (const int64_t dim : {7, 64, 512, 2048}) {  // A GPU has other kernels for the first.
+      ExpectSharedGradientIsTheSum<float>(device, dim);
+      if (device.is_cuda()) ExpectSharedGradientIsTheSum<Bf16>(device, dim);
+    }
+  }
+}
+
 // The bar itself, where there is no GPU: what is stored is rounded as Bf16, all else is exact.
 RC_GTEST_PROP(ResidualNormTest, RoundingWhatIsStoredKeepsTheBar, ()) {
   const int64_t tile = *rc::gen::element<int64_t>(8, 32, 128);

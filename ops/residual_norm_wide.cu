@@ -86,18 +86,20 @@ __global__ void __launch_bounds__(kThreads) BackwardKernel(ResidualNormGradOpera
         sums[kMix0Group * p.dim + column] += du * static_cast<float>(p.x[at]);
         sums[kMix1Group * p.dim + column] += du * static_cast<float>(p.x0[at]);
         dy = fmaf(p.mix0[column], du, dy);
-        p.dx0[at] = static_cast<T>(fmaf(p.mix1[column], du, static_cast<float>(p.dx0[at])));
+        const float before = p.begins_dx0 ? 0.0f : static_cast<float>(p.dx0[at]);
+        const float dx0 = fmaf(p.mix1[column], du, before);
+        p.dx0[at] = static_cast<T>(p.dx0 == p.dx ? dx0 + dy : dx0);
       } else {
         dy += du;
       }
-      p.dx[at] = static_cast<T>(dy);
+      if (p.dx != p.dx0 && p.dx != p.dskip) p.dx[at] = static_cast<T>(dy);
       if (p.branch) {
         sums[kBranchScaleGroup * p.dim + column] += dy * static_cast<float>(p.branch[at]);
         p.dbranch[at] = static_cast<T>(p.branch_scale[p.scalar_branch_scale ? 0 : column] * dy);
       }
       if (p.skip) {
         sums[kSkipWeightGroup * p.dim + column] += dy * static_cast<float>(p.skip[at]);
-        p.dskip[at] = static_cast<T>(p.skip_weight[column] * dy);
+        p.dskip[at] = static_cast<T>(fmaf(p.skip_weight[column], dy, p.dskip == p.dx ? dy : 0.0f));
       }
     }
   }
