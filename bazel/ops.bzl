@@ -17,6 +17,7 @@ def op_library(name, srcs = [], hdrs = [], deps = [], **kwargs):
         srcs = [name + ".cc", name + ".cu"] + srcs,
         hdrs = [name + ".h"] + hdrs,
         deps = [
+            ":fp8",
             ":packs",
             ":sums",
             "//core:arena",

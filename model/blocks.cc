@@ -23,6 +23,7 @@ void MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeig
   BlockSaved<T>& block = saved->blocks[v];
   MambaArgs<T, W> args = {.weights = weights.blocks[BlockOf(config, visit)].mamba,
                           .input = block.normed,
+                          .input8 = block.normed8,
                           .batch = saved->batch,
                           .time = saved->time,
                           .step = step,
@@ -48,6 +49,7 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
                                .weights = weights.blocks[BlockOf(config, visit)].attention,
                                .sources = SourcesOf(config, weights, *saved, visit),
                                .input = block.normed,
+                               .input8 = block.normed8,
                                .batch = saved->batch,
                                .time = saved->time,
                                .step = step,
@@ -57,12 +59,13 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
 
 // Room for what the step into `visit` leaves.
 template <typename T>
-void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, ModelSaved<T>* saved) {
+void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, bool fp8, ModelSaved<T>* saved) {
   if (visit == config.visit_count()) return;  // The final norm's is there.
   const int64_t rows = saved->batch * saved->time;
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   for (Tensor<T>* tensor : {&block.y, &block.u, &block.normed}) *tensor = arena.New<T>({rows, config.dim});
   block.rstd = arena.New<Accum<T>>({rows});
+  if (fp8) block.normed8 = arena.New<E4m3>({rows, config.dim});
 }
 
 // From the MLP's norm to the step into the next visit.
@@ -73,11 +76,15 @@ void MlpAndStepForward(Arena& arena, const ModelConfig& config, const ModelWeigh
   const BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   const ResidualNormArgs<T> into_next = StepInto(config, weights, *saved, visit + 1);
   const bool materialized = OutputIsMaterialized(config, visit);
-  MlpForward<T, W>(arena, MlpOf(w, block));
+  MlpArgs<T, W> mlp = MlpOf(w, block);
+  Arena::Scope scope(arena);
+  if (!mlp.x8.empty()) mlp.activated8 = arena.New<E4m3>(block.activated.shape());
+  MlpForward<T, W>(arena, mlp);
   MatmulThenResidualNorm<T, W>(arena,
                                {.x = block.activated,
                                 .weight = w.down,
-                                .step = materialized ? StepToOutput(w, block, block.ungated) : into_next});
+                                .step = materialized ? StepToOutput(w, block, block.ungated) : into_next,
+                                .x8 = mlp.activated8});
   if (!materialized) return;
   if (HasTokenGate(config, visit)) {
     TokenGateForward<T>(arena, {.u = block.u,
@@ -162,10 +169,11 @@ void MixerBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
 // From the gradient of mlp_scale times the MLP's output to that of its input.
 template <typename T>
 void MlpGradient(Arena& arena, const BlockWeights<T>& w, const BlockSaved<T>& block, Tensor<const T> dmlp,
-                 const InputGradient<T>& input, BlockWeights<Accum<T>>& grad) {
+                 Tensor<const E5m2> dmlp8, const InputGradient<T>& input, BlockWeights<Accum<T>>& grad) {
   MlpBackward<T>(arena, {.forward = MlpOf(w, block),
                          .columns = {w.mlp_scale, grad.mlp_scale},
                          .dy = dmlp,
+                         .dy8 = dmlp8,
                          .input = input,
                          .dup = grad.up,
                          .ddown = grad.down});
@@ -185,6 +193,7 @@ ResidualNormGradArgs<T> StepIntoGradient(const ModelConfig& config, const ModelW
     into.dy = g.dskip[static_cast<size_t>(visit) - 1];
   }
   into.dx = visit == 0 ? g.dx0 : g.dresidual;
+  if (visit > 0 && !OutputIsMaterialized(config, visit - 1)) into.dx8 = g.dresidual8;
   if (const std::optional<Skip> skip = SkipInto(config, visit)) {
     // The visit below is the last of the encoder: its output is skip and residual stream.
     const bool is_own_skip = skip->from_visit + 1 == visit;
@@ -207,10 +216,10 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   if (visit == 0) {
-    NewStepInto(arena, config, visit, saved);
+    NewStepInto(arena, config, visit, options.fp8, saved);
     ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   }
-  NewStepInto(arena, config, visit + 1, saved);
+  NewStepInto(arena, config, visit + 1, options.fp8, saved);
   block.v = arena.New<T>({rows, dim});
   if (OutputIsMaterialized(config, visit)) {
     block.output = arena.New<T>({rows, dim});
@@ -221,9 +230,11 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   if (!options.keep && visit != config.value_residual_source()) scope.emplace(arena);
   if (config.is_parallel(layer)) {
     block.mlp_normed = block.normed;
+    block.mlp_normed8 = block.normed8;
   } else {
     block.mlp_rstd = arena.New<Accum<T>>({rows});
     block.mlp_normed = arena.New<T>({rows, dim});
+    if (options.fp8) block.mlp_normed8 = arena.New<E4m3>({rows, dim});
   }
   block.activated = arena.New<T>({rows, config.mlp_width});
   if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
@@ -242,6 +253,7 @@ ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   ResidualGrads<T> g;
   g.dresidual = arena.New<T>({rows, dim});
+  if (!saved.blocks[0].normed8.empty()) g.dresidual8 = arena.New<E5m2>({rows, dim});
   g.dx0 = arena.New<T>({rows, dim});
   for (int64_t visit = 0; visit + 1 < config.skip_count(); ++visit) {
     g.dskip.push_back(arena.New<T>({rows, dim}));
@@ -264,6 +276,8 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
   Tensor<T> du_gate;
   OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
+  // What makes the output of other terms changes g.dresidual alone.
+  const Tensor<const E5m2> doutput8 = OutputIsMaterialized(config, visit) ? Tensor<E5m2>() : g.dresidual8;
   ResidualNormGradArgs<T> into = StepIntoGradient(config, weights, saved, visit, g, grad);
   // What a token gate sends to u joins when mixer and MLP have read g.dresidual, before the step into the visit.
   InputGradient<T> dnormed = {.step = du_gate.empty() ? &into : nullptr};
@@ -271,13 +285,13 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   if (config.is_parallel(layer)) {
     MixerBackward<T>(arena, config, weights, saved, visit, {.dx = dnormed.dx}, g, grad);
     dnormed.add = true;
-    MlpGradient<T>(arena, w, block, g.dresidual, dnormed, gw);
+    MlpGradient<T>(arena, w, block, g.dresidual, doutput8, dnormed, gw);
   } else {
     ResidualNormGradArgs<T> to_mlp;
     to_mlp.forward = WithoutBranch(StepToMlp(config, w, block, layer));
     to_mlp.du = g.dresidual;
     to_mlp.dx = g.dresidual;  // then the gradient of u + branch_scale * branch
-    MlpGradient<T>(arena, w, block, g.dresidual, {.step = &to_mlp}, gw);
+    MlpGradient<T>(arena, w, block, g.dresidual, doutput8, {.step = &to_mlp}, gw);
     MixerBackward<T>(arena, config, weights, saved, visit, dnormed, g, grad);
   }
   if (du_gate.empty()) return;

@@ -24,6 +24,7 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
 template <typename T>
 struct ResidualGrads {
   Tensor<T> dresidual;           // [rows, dim]: of the sum at the current boundary
+  Tensor<E5m2> dresidual8;       // as it leaves a step, in 8 bits (ops/fp8.h); absent where forward had none
   Tensor<T> dx0;                 // [rows, dim]: sums over visits, which the last of the visits begins
   std::vector<Tensor<T>> dskip;  // per encoder visit but the last: what its output gets from the decoder
   Tensor<T> dve_projected;       // [rows, kv_dim]: sums over visits

@@ -93,6 +93,7 @@ void HiddenBackward(Arena& arena, const ModelConfig& config, const ModelWeights<
   final_step.forward = WithoutBranch(StepInto(config, weights, saved, config.visit_count()));
   final_step.dnormed = dhidden;
   final_step.dx = g.dresidual;
+  final_step.dx8 = g.dresidual8;
   ResidualNormBackward<T>(arena, final_step);
   for (int64_t visit = config.visit_count() - 1; visit >= 0; --visit) {
     BlockBackward<T>(arena, config, weights, saved, visit, g, grad);
@@ -121,13 +122,20 @@ Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const
 }
 
 template <typename T>
+bool Fp8Serves(const Device& device, const ModelConfig& config) {
+  if (!std::is_same_v<T, Bf16> || config.dim % 64 != 0 || config.mlp_width % 64 != 0) return false;
+  return device.is_plan() ? !device.is_for_cpu() : device.is_cuda() && device.compute_capability() == 90;
+}
+
+template <typename T>
 void LossAndGradient(Arena& arena, const ModelConfig& config, const LossAndGradientArgs<T>& args) {
   using A = Accum<T>;
   Arena::Scope scope(arena);
   const ModelWeights<T>& weights = args.weights;
   const int64_t batch = args.ids.dim(0), time = args.ids.dim(1), rows = batch * time;
   ModelSaved<T> saved;
-  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, args.ids, &saved);
+  const Tensor<T> hidden = HiddenForward<T>(arena, config, weights, args.ids, &saved,
+                                            {.fp8 = args.fp8 && Fp8Serves<T>(arena.device(), config)});
   Tensor<T> dhidden = arena.New<T>({rows, config.dim});
   HeadLoss<T>(arena, config,
               {.hidden = hidden,
@@ -184,6 +192,9 @@ Tensor<Accum<T>> TokenLosses(Arena& arena, const ModelConfig& config, const Mode
   return losses;
 }
 
+template bool Fp8Serves<double>(const Device&, const ModelConfig&);
+template bool Fp8Serves<float>(const Device&, const ModelConfig&);
+template bool Fp8Serves<Bf16>(const Device&, const ModelConfig&);
 #define HM11_INSTANTIATE(T)                                                                                 \
   template Tensor<T> HiddenForward<T, T>(Arena&, const ModelConfig&, const ModelWeights<T>&,                \
                                          Tensor<const int32_t>, ModelSaved<T>*, const ForwardOptions<T>&);  \

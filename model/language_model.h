@@ -44,7 +44,13 @@ struct LossAndGradientArgs {
   ModelWeights<Accum<T>>& grad;        // adds
   Tensor<Accum<T>> loss;               // [1]: mean cross entropy of the main head; out
   Tensor<Accum<T>> total_loss = {};    // [1]: with what the multi-token heads add; out, may be absent
+  bool fp8 = false;                    // as ForwardOptions has it, where Fp8Serves
 };
+
+// Whether products of this model can be of 8-bit numbers there: Bf16 on a GPU of compute capability 9.0, which a
+// plan for a GPU is taken to be, and widths that are multiples of 64.
+template <typename T>
+bool Fp8Serves(const Device& device, const ModelConfig& config);
 
 // Forward and backward of the training loss in one call: mean cross entropy in nats, plus mtp_weight times
 // the mean of the multi-token heads' losses.

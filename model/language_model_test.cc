@@ -200,7 +200,7 @@ TEST(LanguageModelTest, InBf16TheFullSizeModelStaysWithinItsRounding) {
 // The gradients of these sequences, of the mean of their losses, in one batch or one after the other.
 template <typename T>
 std::vector<NamedTensor> GradientsOf(const Device& device, const ModelConfig& config, int64_t batch,
-                                     int64_t time, int64_t at_once) {
+                                     int64_t time, int64_t at_once, bool fp8 = false) {
   Placed<float> placed(device);
   Place<float>(config, FormulaWeights(config, 3), &placed);
   const ModelWeights<T> weights = WeightsIn<T>(config, placed);
@@ -214,9 +214,36 @@ std::vector<NamedTensor> GradientsOf(const Device& device, const ModelConfig& co
                         .targets = targets.Slice(first, at_once),
                         .loss_scale = static_cast<float>(at_once) / static_cast<float>(batch),
                         .grad = placed.grad,
-                        .loss = loss});
+                        .loss = loss,
+                        .fp8 = fp8});
   }
   return ExportWeights<float>(placed.state, config, placed.grad);
+}
+
+double Size(const std::vector<float>& values) {
+  return RelativeDistance(values, std::vector<float>(values.size()));
+}
+
+// Products of 8-bit numbers, in as many rows as their kernels take: what each gradient is off by is their rounding,
+// an eighth of a number or a sixteenth, in sums of many.
+TEST(LanguageModelTest, Fp8ChangesGradientsByItsRounding) {
+  ModelConfig config;
+  config.layers = "MAMA";
+  for (const Device& gpu : TestGpus()) {
+    ASSERT_EQ(Fp8Serves<Bf16>(gpu, config), gpu.compute_capability() == 90);
+    EXPECT_FALSE(Fp8Serves<float>(gpu, config));
+    const std::vector<NamedTensor> whole = GradientsOf<Bf16>(gpu, config, 4, 2048, 4),
+                                   rounded = GradientsOf<Bf16>(gpu, config, 4, 2048, 4, true);
+    double largest = 0, farthest = 0;
+    for (const NamedTensor& gradient : whole) largest = std::max(largest, Size(gradient.values));
+    for (size_t i = 0; i < whole.size(); ++i) {
+      if (Size(whole[i].values) < 1e-3 * largest) continue;
+      const double distance = RelativeDistance(rounded[i].values, whole[i].values);
+      EXPECT_LE(distance, 0.35) << whole[i].name << " on " << gpu.name();
+      farthest = std::max(farthest, distance);
+    }
+    EXPECT_EQ(farthest > 1e-3, Fp8Serves<Bf16>(gpu, config));
+  }
 }
 
 // On a GPU two sequences have so many rows that steps of the residual stream go into products, one has not. Bars
@@ -232,15 +259,12 @@ void CheckBatchIsTheMeanOfItsSequences(const Device& device, int64_t time, doubl
   ASSERT_THAT(config.Validate(), IsOk());
   const std::vector<NamedTensor> together = GradientsOf<T>(device, config, 2, time, 2),
                                  apart = GradientsOf<T>(device, config, 2, time, 1);
-  const auto size = [](const std::vector<float>& values) {
-    return RelativeDistance(values, std::vector<float>(values.size()));
-  };
   double largest = 0;
-  for (const NamedTensor& gradient : apart) largest = std::max(largest, size(gradient.values));
+  for (const NamedTensor& gradient : apart) largest = std::max(largest, Size(gradient.values));
   for (size_t i = 0; i < apart.size(); ++i) {
     std::vector<float> difference = together[i].values;
     for (size_t j = 0; j < difference.size(); ++j) difference[j] -= apart[i].values[j];
-    EXPECT_LE(size(difference), bar * size(apart[i].values) + noise * largest)
+    EXPECT_LE(Size(difference), bar * Size(apart[i].values) + noise * largest)
         << apart[i].name << " on " << device.name();
   }
 }

@@ -89,6 +89,7 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& w
   args.u = block.u;
   args.normed = block.normed;
   args.rstd = block.rstd;
+  args.normed8 = block.normed8;
   return args;
 }
 
@@ -105,6 +106,7 @@ ResidualNormArgs<T> StepToMlp(const ModelConfig& config, const BlockWeights<W>& 
   args.norm_scale = static_cast<Accum<T>>(config.norm_scale(layer));
   args.normed = block.mlp_normed;
   args.rstd = block.mlp_rstd;
+  args.normed8 = block.mlp_normed8;
   return args;
 }
 
@@ -114,7 +116,8 @@ MlpArgs<T, W> MlpOf(const BlockWeights<W>& weights, const BlockSaved<T>& block) 
           .up = weights.up,
           .down = weights.down,
           .activated = block.activated,
-          .negative = block.negative};
+          .negative = block.negative,
+          .x8 = block.mlp_normed8};
 }
 
 // Adds the MLP's output, its branch, to the layer's output, without a norm.

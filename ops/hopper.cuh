@@ -20,6 +20,7 @@
 
 #include "core/dtype.h"
 #include "core/launch.cuh"
+#include "ops/fp8.h"
 
 namespace hm11::cuda {
 
@@ -33,6 +34,10 @@ inline constexpr bool kIsHopper = false;
 inline constexpr int kTileRows = 64;
 inline constexpr int kTileCols = 64;
 inline constexpr uint32_t kTileBytes = kTileRows * kTileCols * 2;
+inline constexpr int kTileRowBytes = 128;
+// Numbers of In in a row of a tile: 64, or 128 of 8 bits.
+template <typename In>
+inline constexpr int kTileTerms = kTileRowBytes / static_cast<int>(sizeof(In));
 
 // Where the copy unit finds 64-row tiles of [batch, time, heads, 64]. Rows from `time` on read as zeros.
 struct TileMap {
@@ -42,8 +47,9 @@ struct TileMap {
 // A map of `rank` <= 5 axes, the innermost first: extents and boxes in numbers, strides in bytes, of all axes
 // but the innermost, whose box has 64 numbers, or 32 in the 64-byte swizzle. What lies outside of the extents
 // reads as zeros.
-inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* extents,
-                             const cuuint64_t* strides, const cuuint32_t* box) {
+template <typename In>
+TileMap EncodeTileMap(const In* data, uint32_t rank, const cuuint64_t* extents, const cuuint64_t* strides,
+                      const cuuint32_t* box) {
   using Encode = CUresult (*)(CUtensorMap*, CUtensorMapDataType, cuuint32_t, void*, const cuuint64_t*,
                               const cuuint64_t*, const cuuint32_t*, const cuuint32_t*, CUtensorMapInterleave,
                               CUtensorMapSwizzle, CUtensorMapL2promotion, CUtensorMapFloatOOBfill);
@@ -60,12 +66,13 @@ inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* 
   }();
   const cuuint32_t steps[] = {1, 1, 1, 1, 1};
   const bool is_strip = box[0] == kTileCols / 2;
+  constexpr auto kType = sizeof(In) == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   TileMap map;
-  const CUresult result = encode(
-      &map.map, CU_TENSOR_MAP_DATA_TYPE_BFLOAT16, rank, const_cast<Bf16*>(data), extents, strides, box, steps,
-      CU_TENSOR_MAP_INTERLEAVE_NONE, is_strip ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
-      is_strip ? CU_TENSOR_MAP_L2_PROMOTION_L2_64B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
-      CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
+  const CUresult result =
+      encode(&map.map, kType, rank, const_cast<In*>(data), extents, strides, box, steps,
+             CU_TENSOR_MAP_INTERLEAVE_NONE, is_strip ? CU_TENSOR_MAP_SWIZZLE_64B : CU_TENSOR_MAP_SWIZZLE_128B,
+             is_strip ? CU_TENSOR_MAP_L2_PROMOTION_L2_64B : CU_TENSOR_MAP_L2_PROMOTION_L2_256B,
+             CU_TENSOR_MAP_FLOAT_OOB_FILL_NONE);
   if (result != CUDA_SUCCESS) {
     std::fprintf(stderr, "cuTensorMapEncodeTiled: error %d for %u axes,", static_cast<int>(result), rank);
     for (uint32_t axis = 0; axis < rank; ++axis) {
@@ -77,11 +84,12 @@ inline TileMap EncodeTileMap(const Bf16* data, uint32_t rank, const cuuint64_t* 
   return map;
 }
 
-// A row-major matrix in boxes of `box_rows` rows and 64 columns.
-inline TileMap MatrixMap(const Bf16* data, int64_t rows, int64_t cols, int box_rows = kTileRows) {
+// A row-major matrix in boxes of `box_rows` rows and 128 bytes.
+template <typename In>
+TileMap MatrixMap(const In* data, int64_t rows, int64_t cols, int box_rows = kTileRows) {
   const cuuint64_t extents[] = {static_cast<cuuint64_t>(cols), static_cast<cuuint64_t>(rows)};
-  const cuuint64_t strides[] = {static_cast<cuuint64_t>(2 * cols)};
-  const cuuint32_t box[] = {kTileCols, static_cast<cuuint32_t>(box_rows)};
+  const cuuint64_t strides[] = {static_cast<cuuint64_t>(sizeof(In) * cols)};
+  const cuuint32_t box[] = {kTileTerms<In>, static_cast<cuuint32_t>(box_rows)};
   return EncodeTileMap(data, 2, extents, strides, box);
 }
 
@@ -336,6 +344,43 @@ HM_MULTIPLY_16(96, 48, 49, 50, 51, 52)
 HM_MULTIPLY_16(128, 64, 65, 66, 67, 68)
 HM_MULTIPLY_16(256, 128, 129, 130, 131, 132)
 #undef HM_MULTIPLY_16
+
+// The same for 32 terms of 8 bits, b's of E4m3; the summed axis goes along rows.
+#define HM_MULTIPLY_32(In, name, columns, a_at, b_at, add_at)                                         \
+  __device__ __forceinline__ void Multiply32(In, uint64_t a, uint64_t b, bool add,                    \
+                                             float(&c)[columns / 8][4]) {                             \
+    asm volatile(                                                                                     \
+        "{\n"                                                                                         \
+        ".reg .pred add;\n"                                                                           \
+        "setp.ne.b32 add, %" #add_at                                                                  \
+        ", 0;\n"                                                                                      \
+        "wgmma.mma_async.sync.aligned.m64n" #columns "k32.f32." name ".e4m3 {" HM_SUMS_TEXT_##columns \
+        "}, %" #a_at ", %" #b_at                                                                      \
+        ", add, 1, 1;\n"                                                                              \
+        "}"                                                                                           \
+        : HM_SUMS_##columns(0)                                                                        \
+        : "l"(a), "l"(b), "r"(static_cast<int>(add)));                                                \
+  }
+HM_MULTIPLY_32(E4m3, "e4m3", 128, 64, 65, 66)
+HM_MULTIPLY_32(E4m3, "e4m3", 256, 128, 129, 130)
+HM_MULTIPLY_32(E5m2, "e5m2", 128, 64, 65, 66)
+HM_MULTIPLY_32(E5m2, "e5m2", 256, 128, 129, 130)
+#undef HM_MULTIPLY_32
+
+// c = a b (+ c if `add`) for the terms of a tile's rows, 128 bytes of them: of as many columns as c has.
+template <typename In, bool kBTransposed, int kCount>
+__device__ __forceinline__ void MultiplyTileRows(uint32_t a, uint32_t b, bool add, float (&c)[kCount][4]) {
+#pragma unroll
+  for (int step = 0; step < 4; ++step) {  // of 32 bytes
+    if constexpr (sizeof(In) == 1) {
+      static_assert(!kBTransposed);
+      Multiply32(In(), Operand(a, 2 * step), Operand(b, 2 * step), add || step > 0, c);
+    } else {
+      const uint64_t operand = kBTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
+      Multiply16<false, kBTransposed>(Operand(a, 2 * step), operand, add || step > 0, c);
+    }
+  }
+}
 
 // c = a b^T (+ c with kAdd): both tiles, summed over their columns.
 template <bool kAdd>

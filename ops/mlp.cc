@@ -82,35 +82,78 @@ void CpuTimesDerivative(Tensor<const T> activated, Tensor<const uint32_t> negati
   });
 }
 
-// activated and negative.
+// activated and negative, and activated8 where it is there.
 template <typename T, typename W>
 void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
   const Device& device = arena.device();
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
+    if (!args.x8.empty() && !args.activated8.empty()) {
+      const Arena::Scope scope(arena);
+      const Tensor<E4m3> up8 = arena.New<E4m3>(args.up.shape());
+      if (device.is_cuda()) {
+        cuda::ToFp8(device, args.up, kWeightFactor, up8);
+        if (cuda::TryFp8ThenSquare(device, args, up8)) return;
+      }
+    }
     // One row is a read of the weights, for which tiles are no use.
-    if (device.is_cuda() && args.x.dim(0) > 1 && cuda::TryProductThenSquare(device, args)) return;
+    if (device.is_cuda() && args.x.dim(0) > 1 && args.activated8.empty() &&
+        cuda::TryProductThenSquare(device, args)) {
+      return;
+    }
   }
   MatmulForward<T, W>(arena, {.x = args.x, .weight = args.up, .y = args.activated});
   if (args.activated.empty()) return;
   Dispatch<T>(
       "MlpForward", device, [&]<typename U>() { CpuSquare<U>(args.activated, args.negative); },
       [&]<typename U>() { cuda::SquareLeaky<U>(device, args.activated, args.negative); });
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
+    if (!args.activated8.empty() && device.is_cuda()) {
+      cuda::ToFp8(device, Tensor<const Bf16>(args.activated), kActivatedFactor, args.activated8);
+    }
+  }
 }
 
-// dh, from dy and the down matrix with its rows scaled.
+// dh, from dy and the down matrix with its rows scaled; dh8, where it is there, unless false is returned.
 template <typename T>
-void HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> down, Tensor<T> dh) {
+bool HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> down, Tensor<T> dh,
+                    Tensor<E5m2> dh8) {
   const Device& device = arena.device();
   const Tensor<const T> activated = args.forward.activated;
   const Tensor<const uint32_t> negative = args.forward.negative;
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
-    if (device.is_cuda() && cuda::TryProductTimesDerivative(device, args, down, dh)) return;
+    if (!args.dy8.empty()) {
+      const Arena::Scope scope(arena);
+      const Tensor<E4m3> transposed = arena.New<E4m3>({down.dim(1), down.dim(0)});
+      if (device.is_cuda()) {
+        cuda::TransposedToFp8(device, down, kWeightFactor, transposed);
+        if (cuda::TryFp8TimesDerivative(device, args, transposed, dh, dh8)) return true;
+      }
+    }
+    if (device.is_cuda() && cuda::TryProductTimesDerivative(device, args, down, dh, dh8)) return true;
   }
   MatmulBackward<T>(arena, {.dy = args.dy, .weight = down, .dx = dh});
-  if (dh.empty()) return;
+  if (dh.empty()) return false;
   Dispatch<T>(
       "MlpBackward", device, [&]<typename U>() { CpuTimesDerivative<U>(activated, negative, dh); },
       [&]<typename U>() { cuda::TimesDerivative<U>(device, activated, negative, dh); });
+  return false;
+}
+
+// The gradient of x by a product of 8-bit numbers into the step; false, with nothing done, where this GPU or
+// these operands do not allow that.
+template <typename T>
+bool TryFp8InputGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const E5m2> dh8) {
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
+    if (dh8.empty()) return false;
+    const Arena::Scope scope(arena);
+    const Device& device = arena.device();
+    const Tensor<const T> up = args.forward.up;
+    const Tensor<E4m3> transposed = arena.New<E4m3>({up.dim(1), up.dim(0)});
+    if (!device.is_cuda()) return false;
+    cuda::TransposedToFp8(device, up, kWeightFactor, transposed);
+    return cuda::TryFp8BackwardIntoStep(device, dh8, transposed, *args.input.step);
+  }
+  return false;
 }
 
 template <typename T, typename W>
@@ -122,12 +165,13 @@ void CheckShapes(const MlpArgs<T, W>& args) {
   HM_CHECK_SHAPE_IF_THERE(args.negative, (Shape{rows, SignWords(width)}));
 }
 
-// Of the products forward, of which the last may be the caller's.
+// Of so many products with up and with down; those of 8-bit numbers count for kFp8Cost.
 template <typename T, typename W>
-double Operations(const MlpArgs<T, W>& args, bool with_last = true) {
-  const int64_t weights = args.up.size() + (with_last ? args.down.size() : 0);
-  return 2.0 * static_cast<double>(args.x.dim(0)) * static_cast<double>(weights);
+double Operations(const MlpArgs<T, W>& args, double with_up, double with_down) {
+  return 2.0 * static_cast<double>(args.x.dim(0)) *
+         (with_up * static_cast<double>(args.up.size()) + with_down * static_cast<double>(args.down.size()));
 }
+double Cost(bool fp8) { return fp8 ? kFp8Cost : 1; }
 
 }  // namespace
 
@@ -135,8 +179,10 @@ template <typename T, typename W>
 void MlpForward(Arena& arena, const MlpArgs<T, W>& args) {
   CheckShapes(args);
   const bool with_last = args.y.rank() > 0;
-  const OpScope op({"MlpForward", OpKind::kMatrixProduct, Operations(args, with_last)}, args.x, args.up,
-                   with_last ? args.down : Tensor<const W>(), args.activated,
+  const bool fp8 = !args.x8.empty();
+  const OpScope op({"MlpForward", OpKind::kMatrixProduct, Operations(args, Cost(fp8), with_last ? 1 : 0)},
+                   fp8 ? Tensor<const T>() : args.x, args.x8, args.up,
+                   with_last ? args.down : Tensor<const W>(), args.activated, args.activated8,
                    with_last ? args.activated : Tensor<T>(), args.negative, args.y);
   Hidden(arena, args);
   if (!with_last) return;
@@ -151,9 +197,10 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
   const MlpArgs<T>& forward = args.forward;
   const ResidualNormGradArgs<T> step =
       args.input.step != nullptr ? *args.input.step : ResidualNormGradArgs<T>();
-  const OpScope op({"MlpBackward", OpKind::kMatrixProduct, 2 * Operations(forward)}, forward.x, forward.up,
-                   forward.down, forward.activated, forward.negative, args.columns.scale, args.dy,
-                   args.input.dx, args.dup, args.dup, args.ddown, args.ddown, step.forward.y, step.forward.x0,
+  const double operations = Operations(forward, 1 + Cost(!forward.x8.empty()), 1 + Cost(!args.dy8.empty()));
+  const OpScope op({"MlpBackward", OpKind::kMatrixProduct, operations}, forward.x, forward.up, forward.down,
+                   args.dy8, forward.activated, forward.negative, args.columns.scale, args.dy, args.input.dx,
+                   args.dup, args.dup, args.ddown, args.ddown, step.forward.y, step.forward.x0,
                    step.forward.skip, step.du, step.dy, step.dx, step.dskip, step.dx0, step.dx0);
   Arena::Scope scope(arena);
   const Tensor<T> dh = arena.New<T>(args.forward.activated.shape());
@@ -162,7 +209,13 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
                                   .weight = args.forward.down,
                                   .columns = args.columns,
                                   .dweight = args.ddown});
-  HiddenGradient<T>(arena, args, ScaledRows<T>(arena, args.forward.down, args.columns.scale), dh);
+  Tensor<E5m2> dh8;
+  const bool into_step = args.input.step != nullptr && !args.input.add && args.input.step->dx8.empty();
+  if (!forward.x8.empty() && into_step) dh8 = arena.New<E5m2>(dh.shape());
+  const Tensor<const T> down = ScaledRows<T>(arena, forward.down, args.columns.scale);
+  if (HiddenGradient<T>(arena, args, down, dh, dh8) && TryFp8InputGradient<T>(arena, args, dh8)) {
+    return MatmulBackward<T>(arena, {.dy = dh, .x = forward.x, .dweight = args.dup});
+  }
   MatmulBackwardInto<T>(
       arena, {.dy = dh, .x = args.forward.x, .weight = args.forward.up, .dweight = args.dup}, args.input);
 }

@@ -15,6 +15,8 @@ using resident::Sizes;
 struct Square {
   static constexpr bool kReads = false;
   uint32_t* negative;
+  E4m3* activated8;      // in 8 bits too, unless null
+  float factor;          // of the sums
   uint32_t signs[2][2];  // of columns 8 n and 8 n + 1, by half of the rows; the latest n in the lowest bit
 
   __device__ __forceinline__ void Begin(const Sizes&, int, int) {
@@ -22,14 +24,15 @@ struct Square {
     for (int half = 0; half < 2; ++half) signs[half][0] = signs[half][1] = 0;
   }
   __device__ __forceinline__ void Apply(int, int half, float& a, float& b, uint32_t) {
-    ApplyOne(signs[half][0], a);
-    ApplyOne(signs[half][1], b);
+    ApplyOne(signs[half][0], a *= factor);
+    ApplyOne(signs[half][1], b *= factor);
   }
   __device__ __forceinline__ static void ApplyOne(uint32_t& signs, float& h) {
     signs = __funnelshift_l(__float_as_uint(h), signs, 1);
     h = (h > 0 ? h : 0.25f * h) * h;
   }
-  __device__ __forceinline__ void End(const Sizes& sizes, int row, int col) {
+  __device__ __forceinline__ void End(const Sizes& sizes, int row, int col, const resident::Sums& c) {
+    if (activated8 != nullptr) resident::StoreFp8(sizes, row, col, kActivatedFactor, c, activated8);
     if (negative == nullptr) return;
 #pragma unroll
     for (int half = 0; half < 2; ++half) {
@@ -45,6 +48,9 @@ struct Square {
 struct Derivative {
   static constexpr bool kReads = true;  // the activations
   const uint32_t* negative;
+  E5m2* dh8;      // in 8 bits too, unless null
+  float factor8;  // of these
+  float factor;   // of the sums
   uint32_t signs[2];
 
   __device__ __forceinline__ void Begin(const Sizes& sizes, int row, int col) {
@@ -56,8 +62,8 @@ struct Derivative {
     }
   }
   __device__ __forceinline__ void Apply(int n, int half, float& a, float& b, uint32_t activated) {
-    a *= Slope(signs[half] << n, activated << 16);
-    b *= Slope(signs[half] << (16 + n), activated & 0xffff0000u);
+    a *= factor * Slope(signs[half] << n, activated << 16);
+    b *= factor * Slope(signs[half] << (16 + n), activated & 0xffff0000u);
   }
   // The sign in the highest bit; a bf16 number as the float that it is.
   __device__ __forceinline__ static float Slope(uint32_t sign, uint32_t activated) {
@@ -65,7 +71,9 @@ struct Derivative {
     asm("sqrt.approx.ftz.f32 %0, %1;" : "=f"(root) : "f"(__uint_as_float(activated)));
     return static_cast<int>(sign) < 0 ? -root : 2 * root;
   }
-  __device__ __forceinline__ void End(const Sizes&, int, int) {}
+  __device__ __forceinline__ void End(const Sizes& sizes, int row, int col, const resident::Sums& c) {
+    if (dh8 != nullptr) resident::StoreFp8(sizes, row, col, factor8, c, dh8);
+  }
 };
 
 }  // namespace mlp
@@ -76,9 +84,9 @@ using mlp::Derivative;
 using mlp::Square;
 using resident::Sizes;
 
-template <bool kTransposed, typename Epilogue>
-void Multiply(const Device& device, const Sizes& sizes, const Bf16* a, const Bf16* b, const Bf16* read,
-              Bf16* out, const Epilogue& epilogue) {
+template <bool kTransposed, typename In, typename B, typename Epilogue>
+void Multiply(const Device& device, const Sizes& sizes, const In* a, const B* b, const Bf16* read, Bf16* out,
+              const Epilogue& epilogue) {
   const TileMap b_map =
       kTransposed ? MatrixMap(b, sizes.inner, sizes.cols) : MatrixMap(b, sizes.cols, sizes.inner);
   const TileMap out_map = MatrixMap(out, sizes.rows, sizes.cols);
@@ -86,7 +94,7 @@ void Multiply(const Device& device, const Sizes& sizes, const Bf16* a, const Bf1
          {.blocks = static_cast<unsigned>(resident::Blocks(device, sizes)),
           .threads = resident::kThreads,
           .shared_bytes = resident::Shared::kBytes},
-         resident::ProductKernel<kTransposed, Epilogue>, MatrixMap(a, sizes.rows, sizes.inner), b_map,
+         resident::ProductKernel<In, kTransposed, Epilogue>, MatrixMap(a, sizes.rows, sizes.inner), b_map,
          read == nullptr ? out_map : MatrixMap(read, sizes.rows, sizes.cols), out_map, sizes, epilogue);
 }
 
@@ -98,21 +106,50 @@ Sizes SizesOf(int64_t rows, int64_t cols, int64_t inner) {
 
 bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
   const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
-  if (!resident::Supports(device, rows, width, dim)) return false;
+  if (!resident::Supports<Bf16>(device, rows, width, dim)) return false;
   if (!AllAligned(args.x.data(), args.up.data(), args.activated.data())) return false;
   Multiply<false>(device, SizesOf(rows, width, dim), args.x.data(), args.up.data(), nullptr,
-                  args.activated.data(), Square{.negative = Data(args.negative)});
+                  args.activated.data(), Square{.negative = Data(args.negative), .factor = 1});
+  return true;
+}
+
+bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args, Tensor<const E4m3> up8) {
+  const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
+  if (!resident::Supports<E4m3>(device, rows, width, dim)) return false;
+  if (!AllAligned(args.x8.data(), up8.data(), args.activated.data(), args.activated8.data())) return false;
+  Multiply<false>(device, SizesOf(rows, width, dim), args.x8.data(), up8.data(), nullptr,
+                  args.activated.data(),
+                  Square{.negative = Data(args.negative),
+                         .activated8 = args.activated8.data(),
+                         .factor = 1 / (kNormedFactor * kWeightFactor)});
   return true;
 }
 
 bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const Bf16> down,
-                               Tensor<Bf16> dh) {
+                               Tensor<Bf16> dh, Tensor<E5m2> dh8) {
   const MlpArgs<Bf16>& f = args.forward;
   const int64_t rows = args.dy.dim(0), out = args.dy.dim(1), width = down.dim(1);
-  if (!resident::Supports(device, rows, width, out)) return false;
+  if (!resident::Supports<Bf16>(device, rows, width, out)) return false;
   if (!AllAligned(args.dy.data(), down.data(), f.activated.data(), dh.data())) return false;
-  Multiply<true>(device, SizesOf(rows, width, out), args.dy.data(), down.data(), f.activated.data(),
-                 dh.data(), Derivative{.negative = f.negative.data()});
+  Multiply<true>(
+      device, SizesOf(rows, width, out), args.dy.data(), down.data(), f.activated.data(), dh.data(),
+      Derivative{
+          .negative = f.negative.data(), .dh8 = Data(dh8), .factor8 = GradientFactor(rows), .factor = 1});
+  return true;
+}
+
+bool TryFp8TimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const E4m3> transposed,
+                           Tensor<Bf16> dh, Tensor<E5m2> dh8) {
+  const MlpArgs<Bf16>& f = args.forward;
+  const int64_t rows = args.dy8.dim(0), out = args.dy8.dim(1), width = transposed.dim(0);
+  if (!resident::Supports<E5m2>(device, rows, width, out)) return false;
+  if (!AllAligned(args.dy8.data(), transposed.data(), f.activated.data(), dh.data())) return false;
+  Multiply<false>(device, SizesOf(rows, width, out), args.dy8.data(), transposed.data(), f.activated.data(),
+                  dh.data(),
+                  Derivative{.negative = f.negative.data(),
+                             .dh8 = Data(dh8),
+                             .factor8 = GradientFactor(rows),
+                             .factor = 1 / (GradientFactor(rows) * kWeightFactor)});
   return true;
 }
 

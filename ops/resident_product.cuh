@@ -16,6 +16,7 @@
 
 #include <algorithm>
 
+#include "ops/fp8.cuh"
 #include "ops/hopper.cuh"
 #include "ops/tensor_core.cuh"
 
@@ -26,7 +27,9 @@ inline constexpr int kThreads = kGroups * 128 + (1 + kGroups) * 32;  // with the
 inline constexpr int kBlockCols = 128;                               // of a block
 inline constexpr int kPairCols = 256;                                // of the two blocks of a cluster
 inline constexpr int kMaxInner = 512;
-inline constexpr int kStageInner = 128;  // terms of a stage, half of them asked for by each block
+// Terms of a stage: two tiles' rows, one asked for by each block.
+template <typename In>
+inline constexpr int kStageInner = 2 * kTileTerms<In>;
 inline constexpr int kStages = 4;
 inline constexpr uint16_t kBoth = 3;  // blocks of a cluster, as bits
 
@@ -39,7 +42,10 @@ struct Sizes {
 
   __host__ __device__ int row_tiles() const { return (rows + kTileRows - 1) / kTileRows; }
   __host__ __device__ int pairs() const { return cols / kPairCols; }
-  __device__ int stages() const { return inner / kStageInner; }  // of a tile
+  template <typename In>
+  __device__ int stages() const {  // of a tile
+    return inner / kStageInner<In>;
+  }
 };
 
 // ---- Shared memory: columns of b, the ring of a's stages, for the epilogue 64 x 128 numbers a warpgroup in
@@ -55,7 +61,7 @@ struct Shared {
 
   uint32_t base = SharedAddress(DynamicShared());
 
-  // The 64 terms from 64 k on, of all 128 columns.
+  // The kth of the terms by 128 bytes, of all 128 columns.
   __device__ uint32_t Weights(int k) const { return base + k * 2 * kTileBytes; }
   __device__ uint32_t Stage(int stage, int half) const {
     return base + kRing + stage * kStageBytes + half * kTileBytes;
@@ -96,17 +102,13 @@ struct Shared {
 
 // ---- Products of 64 x 128 sums.
 
-// One stage: 128 terms, of b those from 128 `k` on.
-template <bool kTransposed>
+// The kth stage of a tile.
+template <typename In, bool kTransposed>
 __device__ __forceinline__ void MultiplyStage(const Shared& shared, int stage, int k, Sums& c) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
-    const uint32_t a = shared.Stage(stage, half), b = shared.Weights(2 * k + half);
-#pragma unroll
-    for (int step = 0; step < kTileCols / 16; ++step) {
-      const uint64_t operand = kTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
-      Multiply16<false, kTransposed>(Operand(a, 2 * step), operand, k > 0 || half > 0 || step > 0, c);
-    }
+    MultiplyTileRows<In, kTransposed>(shared.Stage(stage, half), shared.Weights(2 * k + half),
+                                      k > 0 || half > 0, c);
   }
 }
 
@@ -127,19 +129,19 @@ struct Work {
 
 using Place = RingPlace<kStages>;
 
-template <bool kTransposed>
+template <typename In, bool kTransposed>
 __device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shared, const TileMap& a_map,
                         const TileMap& b_map) {
   const int rank = ClusterRank(), first_col = work.FirstCol();
-  ArriveAndExpect(shared.WeightsFull(), static_cast<uint32_t>(sizes.inner) * kBlockCols * 2);
+  ArriveAndExpect(shared.WeightsFull(), static_cast<uint32_t>(sizes.inner * sizeof(In)) * kBlockCols);
 #pragma unroll 1
-  for (int k = 0; k < sizes.inner / kTileCols; ++k) {
+  for (int k = 0; k < sizes.inner / kTileTerms<In>; ++k) {
     for (int half = 0; half < 2; ++half) {
       const uint32_t to = shared.Weights(k) + half * kTileBytes;
       if (kTransposed) {
         CopyBox(to, b_map, shared.WeightsFull(), first_col + half * kTileCols, k * kTileRows);
       } else {
-        CopyBox(to, b_map, shared.WeightsFull(), k * kTileCols, first_col + half * kTileRows);
+        CopyBox(to, b_map, shared.WeightsFull(), k * kTileTerms<In>, first_col + half * kTileRows);
       }
     }
   }
@@ -147,21 +149,21 @@ __device__ void Produce(const Sizes& sizes, const Work& work, const Shared& shar
 #pragma unroll 1
   for (int tile = 0; work.Row(tile) < sizes.rows; ++tile) {
 #pragma unroll 1
-    for (int k = 0; k < sizes.stages(); ++k, ++index) {
+    for (int k = 0; k < sizes.stages<In>(); ++k, ++index) {
       const Place place{index};
       WaitBarrier(shared.StageEmpty(place.stage()), place.parity() ^ 1);
       ArriveAndExpect(shared.StageFull(place.stage()), Shared::kStageBytes);
       CopyBoxTo(kBoth, shared.Stage(place.stage(), rank), a_map, shared.StageFull(place.stage()),
-                k * kStageInner + rank * kTileCols, work.Row(tile));
+                (2 * k + rank) * kTileTerms<In>, work.Row(tile));
     }
   }
 }
 
 // The sums of the block's `tile`th tile of rows, by warpgroup `group`.
-template <bool kTransposed>
+template <typename In, bool kTransposed>
 __device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& shared, int group, int tile,
                                          Sums& c) {
-  const int lane = threadIdx.x % 32, stages = sizes.stages();
+  const int lane = threadIdx.x % 32, stages = sizes.stages<In>();
   const auto release = [&](int stage) {
     __syncwarp();
     if (lane < 2) ArriveAt(shared.StageEmpty(stage), lane);
@@ -173,7 +175,7 @@ __device__ __forceinline__ void Multiply(const Sizes& sizes, const Shared& share
     WaitBarrier(shared.StageFull(place.stage()), place.parity());
     if (k == stages - 1 && lane == 0) Arrive(shared.Turn((group + 1) % kGroups));
     FenceProducts();
-    MultiplyStage<kTransposed>(shared, place.stage(), k, c);
+    MultiplyStage<In, kTransposed>(shared, place.stage(), k, c);
     CommitProducts();
     if (k > 0) {
       WaitForProducts<1>(c);
@@ -197,8 +199,8 @@ __device__ __forceinline__ uint32_t MatrixRow(const Shared& shared, int group, i
 //   Begin(sizes, row, col), before the product: this lane has sums of rows row and row + 8 and of columns
 //     col + 8 n + {0, 1};
 //   Apply(n, half, a, b, read): replaces the two sums of row + 8 half, given the pair of numbers read there;
-//   End(sizes, row, col), after all.
-template <bool kTransposed, typename Epilogue>
+//   End(sizes, row, col, c), after all, of what the sums were replaced by.
+template <typename In, bool kTransposed, typename Epilogue>
 __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shared, Epilogue epilogue) {
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
   const int col = work.FirstCol() + lane % 4 * 2;
@@ -208,7 +210,7 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     const int row = work.Row(tile) + threadIdx.x / 32 % 4 * 16 + lane / 4;
     epilogue.Begin(sizes, row, col);
     Sums c;
-    Multiply<kTransposed>(sizes, shared, group, tile, c);
+    Multiply<In, kTransposed>(sizes, shared, group, tile, c);
     WaitBarrier(shared.ResultsFree(group), tile / kGroups & 1);
 #pragma unroll
     for (int n = 0; n < 16; n += 2) {
@@ -227,7 +229,23 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     FenceForUnits();
     __syncwarp();
     if (lane == 0) Arrive(shared.ResultsMade(group));
-    epilogue.End(sizes, row, col);
+    epilogue.End(sizes, row, col, c);
+  }
+}
+
+// This lane's sums of rows row and row + 8 in 8 bits.
+template <typename To>
+__device__ __forceinline__ void StoreFp8(const Sizes& sizes, int row, int col, float factor, const Sums& c,
+                                         To* to) {
+  const int lane_col = col - threadIdx.x % 4 * 2 + threadIdx.x % 4 * 16;
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (row + 8 * half >= sizes.rows) break;
+    To* const at = to + int64_t{row + 8 * half} * sizes.cols + lane_col;
+#pragma unroll
+    for (int tile = 0; tile < 2; ++tile) {
+      *reinterpret_cast<uint4*>(at + tile * 64) = Fp8OfSums<To>(c + 8 * tile, 2 * half, factor);
+    }
   }
 }
 
@@ -263,7 +281,7 @@ __device__ void Carry(const Sizes& sizes, const Work& work, const Shared& shared
 #define HM_CLUSTER_OF_TWO __cluster_dims__(2, 1, 1)
 #endif
 
-template <bool kTransposed, typename Epilogue>
+template <typename In, bool kTransposed, typename Epilogue>
 __global__ void HM_CLUSTER_OF_TWO __launch_bounds__(kThreads, 1)
     ProductKernel(const __grid_constant__ TileMap a_map, const __grid_constant__ TileMap b_map,
                   const __grid_constant__ TileMap read_map, const __grid_constant__ TileMap out_map,
@@ -274,11 +292,11 @@ __global__ void HM_CLUSTER_OF_TWO __launch_bounds__(kThreads, 1)
     shared.Init();
     SyncCluster();
     if (threadIdx.x / 128 < kGroups) {
-      Consume<kTransposed>(sizes, work, shared, epilogue);
+      Consume<In, kTransposed>(sizes, work, shared, epilogue);
     } else if (threadIdx.x % 32 == 0) {
       const int group = threadIdx.x / 32 - 4 * kGroups - 1;
       if (group < 0) {
-        Produce<kTransposed>(sizes, work, shared, a_map, b_map);
+        Produce<In, kTransposed>(sizes, work, shared, a_map, b_map);
       } else {
         Carry<Epilogue::kReads>(sizes, work, shared, group, read_map, out_map);
       }
@@ -293,9 +311,10 @@ __global__ void HM_CLUSTER_OF_TWO __launch_bounds__(kThreads, 1)
 // ---- Host.
 
 // Whether a product of these sizes can be computed here (addresses must be multiples of 16 bytes too).
-inline bool Supports(const Device& device, int64_t rows, int64_t cols, int64_t inner) {
+template <typename In>
+bool Supports(const Device& device, int64_t rows, int64_t cols, int64_t inner) {
   return device.compute_capability() == 90 && rows > 0 && rows < 1 << 30 && inner > 0 && inner <= kMaxInner &&
-         inner % kStageInner == 0 && cols > 0 && cols % kPairCols == 0 &&
+         inner % kStageInner<In> == 0 && cols > 0 && cols % kPairCols == 0 &&
          cols / kPairCols <= device.multiprocessors() / 2;
 }
 

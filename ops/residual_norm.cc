@@ -220,7 +220,7 @@ void CpuBackward(const ResidualNormGradArgs<T>& g, Tensor<T> scratch, Tensor<T> 
 template <typename T>
 void ResidualNormForward(Arena& arena, const ResidualNormArgs<T>& args) {
   const OpScope op("ResidualNormForward", args.x, args.branch, args.branch_scale, args.skip, args.skip_weight,
-                   args.x0, args.mix, args.y, args.u, args.normed, args.rstd);
+                   args.x0, args.mix, args.y, args.u, args.normed, args.normed8, args.rstd);
   Check(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);
@@ -237,8 +237,8 @@ void ResidualNormBackward(Arena& arena, const ResidualNormGradArgs<T>& args) {
   const bool u_is_kept = forward.x0.empty() && !forward.u.empty();
   const OpScope op("ResidualNormBackward", u_is_kept ? forward.u : forward.y, forward.rstd, forward.x0,
                    forward.branch, forward.skip, forward.skip_weight, forward.mix, args.dnormed, args.du,
-                   args.dy, args.dx, args.dbranch, args.dskip, args.dx0, args.dx0, args.dbranch_scale,
-                   args.dskip_weight, args.dmix);
+                   args.dy, args.dx, args.dx8, args.dbranch, args.dskip, args.dx0, args.dx0,
+                   args.dbranch_scale, args.dskip_weight, args.dmix);
   CheckGrad(args);
   const Device& device = arena.device();
   Arena::Scope scope(arena);

@@ -4,6 +4,7 @@
 #include <algorithm>
 
 #include "core/launch.cuh"
+#include "ops/fp8.cuh"
 #include "ops/packs.cuh"
 #include "ops/residual_norm.h"
 #include "ops/residual_norm_kernels.cuh"
@@ -96,6 +97,9 @@ __global__ void __launch_bounds__(kTeamThreads) ForwardKernel(ResidualNormOperan
 #pragma unroll
     for (int i = 0; i < N; ++i) u[k][i] *= p.norm_scale * rstd;
     Store<N>(u[k], p.normed + start + column);
+    if constexpr (N == 8) {
+      if (p.normed8) StoreEightFp8(u[k], kNormedFactor, column, p.normed8 + start);
+    }
   }
 }
 
@@ -243,6 +247,9 @@ __global__ void __launch_bounds__(kTeamThreads, BackwardBlocks<T>(kMixed))
         for (int i = 0; i < N; ++i) dy[i] += du[i];
       }
       if (p.dx != p.dx0 && p.dx != p.dskip) Store<N>(dy, p.dx + at);
+      if constexpr (N == 8) {
+        if (p.dx8) StoreEightFp8(dy, p.factor8, column, p.dx8 + row * p.dim);
+      }
       if (p.branch) {
         TermBackward(p.branch_scale, column, p.scalar_branch_scale, packs[k].branch, dy, false,
                      p.dbranch + at, branch_sums[k]);
@@ -290,6 +297,7 @@ ResidualNormOperands<T> Operands(const ResidualNormArgs<T>& a) {
   p.y = Data(a.y);
   p.u = Data(a.u);
   p.normed = Data(a.normed);
+  p.normed8 = Data(a.normed8);
   p.rstd = Data(a.rstd);
   return p;
 }
@@ -306,6 +314,8 @@ ResidualNormGradOperands<T> Operands(const ResidualNormGradArgs<T>& g, Tensor<fl
   p.du = Data(g.du);
   p.dy = Data(g.dy);
   p.dx = g.dx.data();
+  p.dx8 = Data(g.dx8);
+  p.factor8 = GradientFactor(p.rows);
   p.dbranch = Data(g.dbranch);
   p.dskip = Data(g.dskip);
   p.dx0 = Data(g.dx0);
@@ -333,7 +343,11 @@ void ResidualNormForward(const Device& device, const ResidualNormArgs<T>& args) 
       AllAligned(p.x, p.branch, p.skip, p.x0, p.skip_weight, p.mix0, p.mix1, p.y, p.u, p.normed) &&
       (p.scalar_branch_scale || IsAligned(p.branch_scale));
   if (!FitsTeams<T>(p.dim) || !aligned) {
-    return WideResidualNormForward(device, p);
+    WideResidualNormForward(device, p);
+    if constexpr (std::is_same_v<T, Bf16>) {
+      if (p.normed8) ToFp8(device, Tensor<const Bf16>(args.normed), kNormedFactor, args.normed8);
+    }
+    return;
   }
   WithTeamWarps(p.dim, [&](auto warps) {
     const int64_t blocks = CeilDiv<int64_t>(p.rows, 4 / warps);
@@ -348,10 +362,13 @@ void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& a
   const bool aligned = AllAligned(p.x, p.branch, p.skip, p.x0, p.skip_weight, p.mix0, p.mix1, p.dnormed, p.du,
                                   p.dy, p.dx, p.dbranch, p.dskip, p.dx0) &&
                        (p.scalar_branch_scale || IsAligned(p.branch_scale));
+  const bool is_wide = !FitsTeams<T>(p.dim) || !aligned;
   const int64_t blocks =
-      !FitsTeams<T>(p.dim) || !aligned
-          ? WideResidualNormBackward(device, p)
-          : WithTeamWarps(p.dim, [&](auto warps) { return LaunchBackward<T, warps>(device, p); });
+      is_wide ? WideResidualNormBackward(device, p)
+              : WithTeamWarps(p.dim, [&](auto warps) { return LaunchBackward<T, warps>(device, p); });
+  if constexpr (std::is_same_v<T, Bf16>) {
+    if (is_wide && !args.dx8.empty()) ToFp8(device, Tensor<const Bf16>(args.dx), p.factor8, args.dx8);
+  }
   GroupDestinations to = {};
   to[kBranchScaleGroup].to = p.scalar_branch_scale ? nullptr : Data(args.dbranch_scale);
   to[kSkipWeightGroup].to = Data(args.dskip_weight);

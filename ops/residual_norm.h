@@ -23,6 +23,7 @@
 #include "core/arena.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "ops/fp8.h"
 
 namespace hm11 {
 
@@ -37,10 +38,11 @@ struct ResidualNormArgs {
   Tensor<const Accum<T>> mix;           // [2, dim], present with x0
   Accum<T> norm_scale = 1;
 
-  Tensor<T> y;            // [rows, dim]; out; may be absent, but backward needs it when x0 is there
-  Tensor<T> u;            // [rows, dim]; out; may be absent when x0 is (then y holds it)
-  Tensor<T> normed;       // [rows, dim]; out; may be absent: then nothing is normed
-  Tensor<Accum<T>> rstd;  // [rows]; out; present with normed
+  Tensor<T> y;                // [rows, dim]; out; may be absent, but backward needs it when x0 is there
+  Tensor<T> u;                // [rows, dim]; out; may be absent when x0 is (then y holds it)
+  Tensor<T> normed;           // [rows, dim]; out; may be absent: then nothing is normed
+  Tensor<Accum<T>> rstd;      // [rows]; out; present with normed
+  Tensor<E4m3> normed8 = {};  // [rows, dim]; out; normed in 8 bits (ops/fp8.h), may be absent; of Bf16 alone
 };
 
 template <typename T>
@@ -50,6 +52,7 @@ struct ResidualNormGradArgs {
   Tensor<const T> du;              // [rows, dim]: what reaches u past the norm; may be absent
   Tensor<const T> dy;              // [rows, dim]: what reaches y past u; may be absent
   Tensor<T> dx;                    // [rows, dim]; may be the same memory as du or dy
+  Tensor<E5m2> dx8 = {};           // [rows, dim]; dx in 8 bits, may be absent; of Bf16 alone
   Tensor<T> dbranch;               // [rows, dim], absent with branch
   Tensor<T> dskip;                 // [rows, dim], absent with skip
   Tensor<T> dx0;                   // [rows, dim], absent with x0; ADDS, as every layer reaches x0

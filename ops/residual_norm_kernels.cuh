@@ -5,6 +5,7 @@
 #include <cstdint>
 
 #include "core/device.h"
+#include "ops/fp8.h"
 
 namespace hm11::cuda {
 
@@ -30,6 +31,7 @@ struct ResidualNormOperands : ResidualNormTerms<T> {
   T* y;
   T* u;
   T* normed;
+  E4m3* normed8;
   float* rstd;
 };
 
@@ -40,6 +42,8 @@ struct ResidualNormGradOperands : ResidualNormTerms<T> {
   const T* du;
   const T* dy;
   T* dx;
+  E5m2* dx8;  // rows of factor8 * dx
+  float factor8;
   T* dbranch;
   T* dskip;
   T* dx0;

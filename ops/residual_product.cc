@@ -19,15 +19,25 @@ bool FillsGpu(const Device& device, int64_t rows, int64_t dim) {
 template <typename T, typename W>
 void MatmulThenResidualNorm(Arena& arena, const MatmulThenResidualNormArgs<T, W>& args) {
   const int64_t rows = args.step.x.dim(0), dim = args.step.x.dim(1);
-  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(args.weight.size());
-  const OpScope op({"MatmulThenResidualNorm", OpKind::kMatrixProduct, operations}, args.x, args.weight,
-                   args.step.x, args.step.skip, args.step.x0, args.step.y, args.step.u, args.step.normed,
-                   args.step.rstd);
+  const bool fp8 = !args.x8.empty();
+  const double operations =
+      2.0 * static_cast<double>(rows) * static_cast<double>(args.weight.size()) * (fp8 ? kFp8Cost : 1);
+  const OpScope op({"MatmulThenResidualNorm", OpKind::kMatrixProduct, operations},
+                   fp8 ? Tensor<const T>() : args.x, args.x8, args.step.normed8, args.weight, args.step.x,
+                   args.step.skip, args.step.x0, args.step.y, args.step.u, args.step.normed, args.step.rstd);
   HM_CHECK_EQ(args.x.shape(), (Shape{rows, args.x.dim(1)}));
   HM_CHECK_EQ(args.weight.shape(), (Shape{dim, args.x.dim(1)}));
   HM_CHECK(args.step.branch.empty());
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
-    if (FillsGpu(arena.device(), rows, dim) && cuda::TryMatmulThenResidualNorm(arena.device(), args)) return;
+    if (FillsGpu(arena.device(), rows, dim)) {
+      if (fp8) {
+        Arena::Scope scope(arena);
+        const Tensor<E4m3> weight8 = arena.New<E4m3>(args.weight.shape());
+        cuda::ToFp8(arena.device(), args.weight, kWeightFactor, weight8);
+        if (cuda::TryFp8ThenResidualNorm(arena.device(), args, weight8)) return;
+      }
+      if (cuda::TryMatmulThenResidualNorm(arena.device(), args)) return;
+    }
   }
   Arena::Scope scope(arena);
   const Tensor<T> branch = arena.New<T>({rows, dim});
@@ -56,7 +66,7 @@ void MatmulBackwardInto(Arena& arena, const MatmulGradArgs<T>& product, const In
                    given.forward.x0, given.forward.skip, given.du, given.dy, given.dx, given.dskip, given.dx0,
                    given.dx0);
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
-    if (FillsGpu(arena.device(), rows, dim) && !input.add &&
+    if (FillsGpu(arena.device(), rows, dim) && !input.add && input.step->dx8.empty() &&
         cuda::TryMatmulBackwardIntoStep(arena.device(), product, *input.step)) {
       return MatmulBackward<T>(arena, {.dy = product.dy, .x = product.x, .dweight = product.dweight});
     }

@@ -4,6 +4,7 @@
 
 #include <type_traits>
 
+#include "ops/fp8.cuh"
 #include "ops/residual_norm.h"
 #include "ops/row_product.cuh"
 
@@ -23,6 +24,8 @@ struct ResidualStep {
   const float* mix1;
   float norm_scale;
   float* rstd;
+  E4m3* normed8;  // in 8 bits too, unless null
+  int rows, cols;
   float sums[2];
   float scale[2];
 
@@ -33,6 +36,19 @@ struct ResidualStep {
       const float r = rsqrtf(sums[half] / static_cast<float>(sizes.cols) + static_cast<float>(kNormEpsilon));
       if (stores && row + 8 * half < sizes.rows) rstd[row + 8 * half] = r;
       scale[half] = norm_scale * r;
+    }
+  }
+  __device__ __forceinline__ void End(int row, int col, const Sums& c) const {
+    if (normed8 == nullptr) return;
+#pragma unroll
+    for (int half = 0; half < 2; ++half) {
+      if (row + 8 * half >= rows) break;
+      E4m3* const to = normed8 + int64_t{row + 8 * half} * cols + col + threadIdx.x % 4 * 16;
+#pragma unroll
+      for (int tile = 0; tile < kColTiles; ++tile) {
+        *reinterpret_cast<uint4*>(to + tile * kTileCols) =
+            Fp8OfSums<E4m3>(c + 8 * tile, 2 * half, kNormedFactor * scale[half]);
+      }
     }
   }
 
@@ -103,6 +119,7 @@ struct NormGradient {
       shrink[half] *= scale[half] * shrink[half] * sums[half] / static_cast<float>(sizes.cols);
     }
   }
+  __device__ __forceinline__ void End(int, int, const Sums&) const {}
 
   struct First {
     static constexpr int kReads = 2, kResults = 0, kFirstResult = 0;

@@ -18,6 +18,7 @@
 #include "core/arena.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "ops/fp8.h"
 #include "ops/matmul.h"
 #include "ops/residual_norm.h"
 
@@ -28,6 +29,8 @@ struct MatmulThenResidualNormArgs {
   Tensor<const T> x;         // [rows, in]; one row where W is not T
   Tensor<const W> weight;    // [dim, in]
   ResidualNormArgs<T> step;  // with branch_scale, but without branch
+  // x, times kActivatedFactor, in 8 bits: the product may be of this and of the weight in 8 bits.
+  Tensor<const E4m3> x8 = {};
 };
 
 template <typename T, typename W = T>
@@ -49,9 +52,13 @@ void MatmulBackwardInto(Arena& arena, const MatmulGradArgs<T>& product, const In
 namespace cuda {
 // Of any number of rows; false, with nothing done, where this GPU or these operands do not allow it.
 bool TryMatmulThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args);
+bool TryFp8ThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args,
+                            Tensor<const E4m3> weight8);
 // Of dx and the step alone.
 bool TryMatmulBackwardIntoStep(const Device& device, const MatmulGradArgs<Bf16>& product,
                                const ResidualNormGradArgs<Bf16>& step);
+bool TryFp8BackwardIntoStep(const Device& device, Tensor<const E5m2> dy8, Tensor<const E4m3> transposed,
+                            const ResidualNormGradArgs<Bf16>& step);
 }  // namespace cuda
 
 }  // namespace hm11

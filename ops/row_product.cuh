@@ -21,7 +21,7 @@
 
 namespace hm11::cuda::rows {
 
-template <bool kTransposed, typename Epilogue>
+template <typename In, bool kTransposed, typename Epilogue>
 __device__ void Produce(const Sizes& sizes, const Shared& shared, const Maps& maps) {
   const Work work(sizes);
   const int col = work.Col();
@@ -49,7 +49,7 @@ __device__ void Produce(const Sizes& sizes, const Shared& shared, const Maps& ma
   for (int tile = 0; work.Row(tile) < sizes.rows; ++tile) {
     const int row = work.Row(tile);
 #pragma unroll 1
-    for (int k = 0; k < sizes.inner; k += kTileCols, ++place.index) {
+    for (int k = 0; k < sizes.inner; k += kTileTerms<In>, ++place.index) {
       begin(Shared::kStageBytes);
       const int stage = place.stage();
       const uint32_t full = shared.Full(stage);
@@ -101,19 +101,14 @@ struct Warp {
   }
 };
 
-template <bool kTransposed>
+template <typename In, bool kTransposed>
 __device__ __forceinline__ void Multiply(const Sizes& sizes, Warp& warp, Sums& c) {
 #pragma unroll 1
-  for (int k = 0; k < sizes.inner; k += kTileCols, ++warp.place.index) {
+  for (int k = 0; k < sizes.inner; k += kTileTerms<In>, ++warp.place.index) {
     warp.WaitForStage();
     const int stage = warp.place.stage();
-    const uint32_t a = warp.shared.A(stage, warp.group), b = warp.shared.B(stage);
     FenceProducts();
-#pragma unroll
-    for (int step = 0; step < kTileCols / 16; ++step) {
-      const uint64_t operand = kTransposed ? TransposedOperand(b, 128 * step) : Operand(b, 2 * step);
-      Multiply16<false, kTransposed>(Operand(a, 2 * step), operand, k > 0 || step > 0, c);
-    }
+    MultiplyTileRows<In, kTransposed>(warp.shared.A(stage, warp.group), warp.shared.B(stage), k > 0, c);
     CommitProducts();
     if (k > 0) {
       WaitForProducts<1>(c);
@@ -246,8 +241,10 @@ __device__ __forceinline__ void AddOverRow(const Warp& warp, int tile, float (&s
 //       which of its reads each replaces; a pass without reads makes one;
 //     Factors(epilogue, col): what Apply is given for columns col and col + 1;
 //     Apply(epilogue, factors, half, a, b, reads): for the two sums of row + 8 half, which it may change;
-//       replaces the pairs of numbers in `reads` by results.
-template <bool kTransposed, typename Epilogue>
+//       replaces the pairs of numbers in `reads` by results;
+//   End(row, col, c), after both passes: of rows row and row + 8, c[n] being columns col + 8 n and up. Here, and
+//     not between the copy unit's stores, whose fences would wait for it, an epilogue stores by itself.
+template <typename In, bool kTransposed, typename Epilogue>
 __device__ void Consume(const Sizes& sizes, const Shared& shared, const Maps& maps, Epilogue epilogue) {
   const Work work(sizes);
   Warp warp(shared, work);
@@ -258,17 +255,25 @@ __device__ void Consume(const Sizes& sizes, const Shared& shared, const Maps& ma
     const int row = warp_row + warp.lane / 4;
     epilogue.Begin(sizes, row);
     Sums c;
-    Multiply<kTransposed>(sizes, warp, c);
+    Multiply<In, kTransposed>(sizes, warp, c);
+    if constexpr (sizeof(In) == 1) {
+#pragma unroll
+      for (int n = 0; n < kBlockCols / 8; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) c[n][i] *= sizes.factor;
+      }
+    }
     GoOver<0>(warp, maps, warp_row, col, epilogue, c);
     AddOverRow(warp, tile, epilogue.sums);
     epilogue.Between(sizes, row, warp.lane % 4 == 0 && work.across == 0);
     GoOver<1>(warp, maps, warp_row, col, epilogue, c);
+    epilogue.End(row, col, c);
   }
   if (warp.lane == 0) WaitForStores<0>();
 }
 
 // In clusters of BlocksOf(sizes).
-template <bool kTransposed, typename Epilogue>
+template <typename In, bool kTransposed, typename Epilogue>
 __global__ void __launch_bounds__(kThreads, 1)
     ProductKernel(const __grid_constant__ Maps maps, const Sizes sizes, const Epilogue epilogue) {
   if constexpr (kIsHopper) {
@@ -276,9 +281,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     shared.Init(BlocksOf(sizes));
     SyncCluster();
     if (threadIdx.x / 32 < kWarps) {
-      Consume<kTransposed>(sizes, shared, maps, epilogue);
+      Consume<In, kTransposed>(sizes, shared, maps, epilogue);
     } else if (threadIdx.x % 32 == 0) {
-      Produce<kTransposed, Epilogue>(sizes, shared, maps);
+      Produce<In, kTransposed, Epilogue>(sizes, shared, maps);
     }
     __syncwarp();
     SyncCluster();  // Other blocks may still copy to this one, and arrive at its barriers.

@@ -23,13 +23,15 @@ inline constexpr int kMaxReads = 3;
 inline constexpr int kMaxResults = 3;
 // Terms from which on a warp's product of the next tile cannot be over while another one of the cluster has
 // not read its rows' sums: their places are used anew in every tile.
-inline constexpr int kMinInner = (kStages + 1) * kTileCols;
+template <typename In>
+inline constexpr int kMinInner = (kStages + 1) * kTileTerms<In>;
 
 // Sums of a warpgroup's 64 rows and 256 columns: c[n][i] as in hopper.cuh, n up to 32.
 using Sums = float[32][4];
 
 struct Sizes {
   int rows, cols, inner;
+  float factor = 1;  // what sums of 8-bit terms are multiplied by
 };
 
 // Blocks of a cluster, which are side by side in a row.

@@ -30,7 +30,8 @@ MemoryPlan PlanFor(const RunConfig& config, const Communicator& ranks, int64_t m
                     .targets = tensors.targets,
                     .gradients = tensors.gradients.view,
                     .micro_losses = tensors.micro_losses,
-                    .loss = tensors.loss});
+                    .loss = tensors.loss,
+                    .fp8 = config.fp8});
   }
   tensors.optimizer->Step(work);
   // A whole set, to be saved or loaded.

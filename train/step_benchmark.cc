@@ -178,8 +178,13 @@ class StepBenchmark {
     Optimizer optimizer(arena_, m_, config_.optimizer, weights, gradients, average, copy);
     optimizer.Upload({.lr_scale = 0.01f});
     const auto passes = [&] {
-      LossAndGradient<T>(
-          arena_, m_, {.weights = model, .ids = ids, .targets = ids, .grad = gradients.view, .loss = loss});
+      LossAndGradient<T>(arena_, m_,
+                         {.weights = model,
+                          .ids = ids,
+                          .targets = ids,
+                          .grad = gradients.view,
+                          .loss = loss,
+                          .fp8 = config_.fp8});
     };
     const auto update = [&] { optimizer.Step(arena_); };
     update();

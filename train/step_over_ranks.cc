@@ -160,7 +160,8 @@ class RanksStep {
                         .targets = ids_,
                         .loss_scale = 1.0f / static_cast<float>(ranks_.size()),
                         .grad = gradients_.view,
-                        .loss = loss});
+                        .loss = loss,
+                        .fp8 = config_.fp8});
     ranks_.AllReduce(device_, loss);
   }
 

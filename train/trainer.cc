@@ -132,7 +132,8 @@ void Trainer<T>::QueueStep(const PhaseSteps& phase) {
                   .targets = targets_,
                   .gradients = gradients_.view,
                   .micro_losses = micro_losses_,
-                  .loss = loss_});
+                  .loss = loss_,
+                  .fp8 = config_.fp8});
   optimizer_->Step(work_);
 }
 
@@ -249,7 +250,8 @@ double Trainer<T>::EstimateStepSeconds() {
                   .targets = targets_.Slice(0, tokens),
                   .gradients = gradients_.view,
                   .micro_losses = micro_losses_.Slice(0, 1),
-                  .loss = loss_});
+                  .loss = loss_,
+                  .fp8 = config_.fp8});
   const double seconds = std::chrono::duration<double>(std::chrono::steady_clock::now() - start).count();
   device_.Zero(gradients_.flat.data(), gradients_.flat.size_bytes());
   return seconds * static_cast<double>(micro_losses_.size());

@@ -70,6 +70,7 @@ struct PassOperands {
   ModelWeights<float>& gradients;      // this rank's part of the mean; adds
   Tensor<float> micro_losses;          // [micro-batches]
   Tensor<float> loss;                  // [1]: the mean over all ranks
+  bool fp8;                            // LossAndGradientArgs'
 };
 
 template <typename T>
@@ -85,7 +86,8 @@ void QueuePasses(Arena& work, const Communicator& ranks, const ModelConfig& mode
                         .targets = pass.targets.Slice(m * tokens, tokens).Reshaped(shape),
                         .loss_scale = share,
                         .grad = pass.gradients,
-                        .loss = pass.micro_losses.Slice(m, 1)});
+                        .loss = pass.micro_losses.Slice(m, 1),
+                        .fp8 = pass.fp8});
   }
   Sum<float>(work, pass.micro_losses, share, pass.loss);
   ranks.AllReduce(work.device(), pass.loss);

@@ -1,0 +1,58 @@
+// Rounding to 8 bits on a GPU.
+#ifndef HM11_OPS_FP8_CUH_
+#define HM11_OPS_FP8_CUH_
+
+#include <cstdint>
+
+#include "ops/fp8.h"
+
+namespace hm11::cuda {
+
+// Two numbers, `low` in the lower half.
+template <typename To>
+__device__ __forceinline__ uint32_t PackFp8(float low, float high);
+template <>
+__device__ __forceinline__ uint32_t PackFp8<E4m3>(float low, float high) {
+  uint16_t pair = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+#endif
+  return pair;
+}
+template <>
+__device__ __forceinline__ uint32_t PackFp8<E5m2>(float low, float high) {
+  uint16_t pair = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+#endif
+  return pair;
+}
+
+// Eight neighbouring numbers of a row from column `first`, a multiple of 8, on.
+template <typename To>
+__device__ __forceinline__ void StoreEightFp8(const float (&values)[8], float factor, int first, To* row) {
+  uint16_t* const to = reinterpret_cast<uint16_t*>(row + first / 64 * 64 + first % 64 / 8 * 2);
+#pragma unroll
+  for (int q = 0; q < 4; ++q) {
+    to[8 * q] = static_cast<uint16_t>(PackFp8<To>(factor * values[2 * q], factor * values[2 * q + 1]));
+  }
+}
+
+// A lane's sums of a row's 64 columns, c[n][first] and c[n][first + 1] times `factor`: its 16 bytes of the row.
+template <typename To>
+__device__ __forceinline__ uint4 Fp8OfSums(const float (*c)[4], int first, float factor) {
+  uint32_t words[4];
+#pragma unroll
+  for (int w = 0; w < 4; ++w) {
+    const float* const even = c[2 * w] + first;
+    const float* const odd = c[2 * w + 1] + first;
+    const uint32_t low = PackFp8<To>(factor * even[0], factor * even[1]);
+    const uint32_t high = PackFp8<To>(factor * odd[0], factor * odd[1]);
+    words[w] = low | high << 16;
+  }
+  return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+}  // namespace hm11::cuda
+
+#endif  // HM11_OPS_FP8_CUH_

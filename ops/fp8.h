@@ -1,0 +1,53 @@
+// 8-bit floating point operands of matrix products on compute capability 9.0, where they multiply at twice the
+// rate of 16 bits and take half of the bytes.
+//
+// E4m3 (3 bits of mantissa, up to 448) holds activations and weights, E5m2 (2 bits, up to 57344) gradients,
+// each times a constant of its kind, saturated. Numbers of an operand's row are summed over, so their order
+// is free as long as both operands have the same: of every 64 of them, those that a lane of a product's sums
+// has lie side by side (PlaceOfTerm), and it stores 16 bytes at once.
+// Source: Micikevicius et al. 2022 (arXiv 2209.05433).
+#ifndef HM11_OPS_FP8_H_
+#define HM11_OPS_FP8_H_
+
+#include <bit>
+#include <cstdint>
+
+#include "core/arena.h"
+#include "core/dtype.h"
+#include "core/tensor.h"
+
+namespace hm11 {
+
+struct E4m3 {
+  uint8_t bits;
+};
+struct E5m2 {
+  uint8_t bits;
+};
+
+// What a kind of number is multiplied by before it is rounded.
+inline constexpr float kNormedFactor = 16;    // rows of up to 512 of root mean square 1: at most 22.7
+inline constexpr float kActivatedFactor = 1;  // leaky_relu(h)^2, h up to 21
+inline constexpr float kWeightFactor = 128;   // up to 3.5
+// Gradients of a loss that is a mean over so many rows.
+inline float GradientFactor(int64_t rows) {
+  return static_cast<float>(256 * std::bit_floor(static_cast<uint64_t>(rows)));
+}
+
+// What a product costs, in one of 16 bits.
+inline constexpr double kFp8Cost = 0.5;
+
+// Where term k of a row lies: 8 n + 2 q + i of a block of 64 at 16 q + 2 n + i.
+constexpr int64_t PlaceOfTerm(int64_t k) { return k / 64 * 64 + k % 8 / 2 * 16 + k % 64 / 8 * 2 + k % 2; }
+
+namespace cuda {
+// to[row, PlaceOfTerm(col)] = factor * from[row, col]; columns are a multiple of 64. To is E4m3 or E5m2.
+template <typename To>
+void ToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<To> to);
+// Likewise of the transposed matrix: to is [cols, rows] of from, whose rows are a multiple of 64.
+void TransposedToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<E4m3> to);
+}  // namespace cuda
+
+}  // namespace hm11
+
+#endif  // HM11_OPS_FP8_H_
