@@ -83,9 +83,10 @@ __global__ void __launch_bounds__(Shape::kThreads)
 // tokens fill one accumulator (ColumnFactors), or two of them do (PairFactors). What of them is left to sum
 // over sets and blocks is written once for every block.
 //
-// A state and token cost one exponential and, at 32 states in Bf16, 15.8 issue slots by the instructions of
-// sm_90a, 2 of them in what is done once a channel. Warps issue in 61 of 100 cycles (3 a scheduler, as many
-// as registers allow), and wait for fixed latencies, for dispatch, for global and shared memory, in this order.
+// A state and token cost one exponential and, at 32 states in Bf16, 16.5 issue slots by the instructions of
+// sm_90a, 2 of them in what is done once a channel. There are three warps a scheduler, as many as registers
+// allow; those of a version with 17.5 slots issued in 61 of 100 cycles and waited for fixed latencies, for
+// dispatch, for global and shared memory, in this order (ncu).
 template <typename T, typename Shape>
 __global__ void __launch_bounds__(Shape::kThreads, Shape::kMinBlocks)
     SelectiveScanBackwardKernel(const __grid_constant__ BackwardOperands<T> p) {
