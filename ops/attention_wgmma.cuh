@@ -19,6 +19,7 @@
 #include "core/launch.cuh"
 #include "ops/attention_cuda.h"
 #include "ops/hopper.cuh"
+#include "ops/hopper_products.cuh"
 #include "ops/tensor_core.cuh"
 
 namespace hm11::cuda::wgmma {

@@ -18,6 +18,7 @@
 
 #include "ops/fp8.cuh"
 #include "ops/hopper.cuh"
+#include "ops/hopper_products.cuh"
 #include "ops/tensor_core.cuh"
 
 namespace hm11::cuda::resident {

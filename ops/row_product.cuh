@@ -16,6 +16,7 @@
 #include <cstdint>
 
 #include "ops/hopper.cuh"
+#include "ops/hopper_products.cuh"
 #include "ops/row_product_block.cuh"
 #include "ops/tensor_core.cuh"
 

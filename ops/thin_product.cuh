@@ -21,6 +21,7 @@
 #include <cstdint>
 
 #include "ops/hopper.cuh"
+#include "ops/hopper_products.cuh"
 #include "ops/tensor_core.cuh"
 
 namespace hm11::cuda::thin {

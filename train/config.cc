@@ -40,7 +40,6 @@ RunConfig Hm11Preset() {
   config.sequence = 4096;
   config.sequence_stages = "1024:0.45+2048:0.8";
   config.shuffle = true;
-  config.fp8 = true;
   config.optimizer.muon_lr = 0.028;
   config.optimizer.muon_weight_decay = 0.1;
   config.optimizer.muon_equal_rows = true;
