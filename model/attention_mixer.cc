@@ -99,8 +99,7 @@ Tensor<T> HeadsForward(Arena& arena, const ModelConfig& config, const AttentionL
                                                 steps ? sequence->place : Tensor<const int32_t>());
   if (alone || steps) {
     MatmulThenAttentionHeads<T, W>(
-        arena,
-        {.x = args.input, .weight = args.weights.qkv, .qkv = saved->qkv, .heads = heads, .x8 = args.input8});
+        arena, {.x = args.input, .weight = args.weights.qkv, .qkv = saved->qkv, .heads = heads});
   } else {
     AttentionHeadsForward<T>(arena, heads);
   }

@@ -50,9 +50,8 @@ template <typename T, typename W = T>
 struct AttentionLayerArgs {
   int64_t visit = 0;
   const AttentionWeights<W>& weights;
-  AttentionSources<T> sources;     // of the sequence's windows, where there is one
-  Tensor<const T> input;           // [batch * time, dim]
-  Tensor<const E4m3> input8 = {};  // the same in 8 bits (ops/fp8.h), may be absent
+  AttentionSources<T> sources;  // of the sequence's windows, where there is one
+  Tensor<const T> input;        // [batch * time, dim]
   int64_t batch = 1, time = 1;
   ResidualNormArgs<T> step;  // the output is its branch
   // The input is its next chunk; the visit's qkv in it, or its ring, are brought up to date. Null: sequences

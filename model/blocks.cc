@@ -23,7 +23,6 @@ void MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeig
   BlockSaved<T>& block = saved->blocks[v];
   MambaArgs<T, W> args = {.weights = weights.blocks[BlockOf(config, visit)].mamba,
                           .input = block.normed,
-                          .input8 = block.normed8,
                           .batch = saved->batch,
                           .time = saved->time,
                           .step = step,
@@ -49,7 +48,6 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
                                .weights = weights.blocks[BlockOf(config, visit)].attention,
                                .sources = SourcesOf(config, weights, *saved, visit),
                                .input = block.normed,
-                               .input8 = block.normed8,
                                .batch = saved->batch,
                                .time = saved->time,
                                .step = step,
@@ -59,13 +57,12 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
 
 // Room for what the step into `visit` leaves.
 template <typename T>
-void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, bool fp8, ModelSaved<T>* saved) {
+void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, ModelSaved<T>* saved) {
   if (visit == config.visit_count()) return;  // The final norm's is there.
   const int64_t rows = saved->batch * saved->time;
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   for (Tensor<T>* tensor : {&block.y, &block.u, &block.normed}) *tensor = arena.New<T>({rows, config.dim});
   block.rstd = arena.New<Accum<T>>({rows});
-  if (fp8) block.normed8 = arena.New<E4m3>({rows, config.dim});
 }
 
 // From the MLP's norm to the step into the next visit.
@@ -216,10 +213,10 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   if (visit == 0) {
-    NewStepInto(arena, config, visit, options.fp8, saved);
+    NewStepInto(arena, config, visit, saved);
     ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   }
-  NewStepInto(arena, config, visit + 1, options.fp8, saved);
+  NewStepInto(arena, config, visit + 1, saved);
   block.v = arena.New<T>({rows, dim});
   if (OutputIsMaterialized(config, visit)) {
     block.output = arena.New<T>({rows, dim});
@@ -230,7 +227,6 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   if (!options.keep && visit != config.value_residual_source()) scope.emplace(arena);
   if (config.is_parallel(layer)) {
     block.mlp_normed = block.normed;
-    block.mlp_normed8 = block.normed8;
   } else {
     block.mlp_rstd = arena.New<Accum<T>>({rows});
     block.mlp_normed = arena.New<T>({rows, dim});
@@ -253,7 +249,7 @@ ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   ResidualGrads<T> g;
   g.dresidual = arena.New<T>({rows, dim});
-  if (!saved.blocks[0].normed8.empty()) g.dresidual8 = arena.New<E5m2>({rows, dim});
+  if (!saved.blocks[0].mlp_normed8.empty()) g.dresidual8 = arena.New<E5m2>({rows, dim});
   g.dx0 = arena.New<T>({rows, dim});
   for (int64_t visit = 0; visit + 1 < config.skip_count(); ++visit) {
     g.dskip.push_back(arena.New<T>({rows, dim}));

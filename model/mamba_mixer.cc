@@ -82,7 +82,7 @@ void MambaForward(Arena& arena, const ModelConfig& config, const MambaArgs<T, W>
   saved->y = arena.New<T>({batch, time, inner});
   if (args.keep) saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
 
-  MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.in_proj, .y = saved->xz, .x8 = args.input8});
+  MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.in_proj, .y = saved->xz});
   CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);
   if (args.before != nullptr) conv.tail = args.before->tail;
   if (args.after != nullptr) conv.final_tail = args.after->tail;

@@ -43,8 +43,7 @@ MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config);
 template <typename T, typename W = T>
 struct MambaArgs {
   const MambaWeights<W>& weights;
-  Tensor<const T> input;           // [batch * time, dim]
-  Tensor<const E4m3> input8 = {};  // the same in 8 bits (ops/fp8.h), may be absent
+  Tensor<const T> input;  // [batch * time, dim]
   int64_t batch = 0, time = 0;
   const ResidualNormArgs<T>& step;        // the output is its branch
   bool keep = true;                       // whether a backward pass will follow

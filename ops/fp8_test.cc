@@ -11,9 +11,6 @@
 #include <string>
 #include <vector>
 
-#include "ops/attention_heads.h"
-#include "ops/heads_product.h"
-#include "ops/matmul.h"
 #include "ops/mlp.h"
 #include "ops/mlp_cuda.h"
 #include "ops/residual_norm.h"
@@ -169,50 +166,6 @@ TEST(Fp8Test, TheTransposedMatrixIsThat) {
     for (int64_t o = 0; o < 192; ++o) {
       for (int64_t i = 0; i < 80; ++i) ASSERT_EQ(got[i * 192 + o], weights[o * 80 + i]);
     }
-  });
-}
-
-TEST(Fp8Test, ProductsAreTheSums) {
-  ForEachGpu([](Arena& arena) {
-    for (const int64_t rows : {17, 512, 4100}) {
-      const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, 512}, 1));
-      const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({208, 512}, 2));
-      const Tensor<Bf16> expected = arena.New<Bf16>({rows, 208}), got = arena.New<Bf16>({rows, 208});
-      MatmulForward<Bf16>(arena, {.x = x, .weight = weight, .y = expected});
-      MatmulForward<Bf16>(arena, {.x = x, .weight = weight, .y = got, .x8 = InFp8(arena, x, kNormedFactor)});
-      ExpectSame(arena, got, expected, "y");
-    }
-  });
-}
-
-TEST(Fp8Test, HeadsAreThoseOfTheProduct) {
-  ForEachGpu([](Arena& arena) {
-    const int64_t time = 1100, heads = 8, kv_heads = 4, width = (heads + 2 * kv_heads) * 64;
-    const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({2 * time, 512}, 1));
-    const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({width, 512}, 2));
-    const Tensor<float> gain = UploadAs<float>(arena, RandomHostTensor<double>({heads}, 3));
-    const Tensor<float> table = arena.New<float>({2, time, 8});
-    std::vector<Tensor<Bf16>> results[2];
-    for (const bool fp8 : {false, true}) {
-      const Tensor<Bf16> qkv = arena.NewZero<Bf16>({2 * time, width});
-      const Tensor<Bf16> q = arena.New<Bf16>({2, time, heads, 64}),
-                         k = arena.New<Bf16>({2, time, kv_heads, 64}),
-                         v = arena.New<Bf16>({2, time, kv_heads, 64});
-      MatmulThenAttentionHeadsArgs<Bf16> args = {
-          .x = x,
-          .weight = weight,
-          .qkv = qkv,
-          .heads = {.batch = 2, .time = time, .rope_dims = 16, .q_gain = gain, .q = q, .k = k, .v = v}};
-      if (fp8) {
-        args.x8 = InFp8(arena, x, kNormedFactor);
-        EXPECT_TRUE(
-            cuda::TryFp8ThenAttentionHeads(arena.device(), args, InFp8(arena, weight, kWeightFactor), table));
-      } else {
-        EXPECT_TRUE(cuda::TryMatmulThenAttentionHeads(arena.device(), args, table));
-      }
-      results[fp8] = {qkv, q, k, v};
-    }
-    for (size_t i = 0; i < 4; ++i) ExpectSame(arena, results[true][i], results[false][i], "qkv, q, k, v");
   });
 }
 

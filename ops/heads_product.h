@@ -19,7 +19,6 @@
 #include "core/dtype.h"
 #include "core/tensor.h"
 #include "ops/attention_heads.h"
-#include "ops/fp8.h"
 
 namespace hm11 {
 
@@ -29,7 +28,6 @@ struct MatmulThenAttentionHeadsArgs {
   Tensor<const W> weight;       // [width, in], width being (heads + 2 kv_heads) head_dim
   Tensor<T> qkv;                // [rows, width]; out
   AttentionHeadsArgs<T> heads;  // qkv is the one above
-  Tensor<const E4m3> x8 = {};   // as in MatmulArgs
 };
 
 template <typename T, typename W = T>
@@ -40,9 +38,6 @@ namespace cuda {
 // scratch for FillAngles.
 bool TryMatmulThenAttentionHeads(const Device& device, const MatmulThenAttentionHeadsArgs<Bf16>& args,
                                  Tensor<float> table);
-// Of x8, with the weight in 8 bits.
-bool TryFp8ThenAttentionHeads(const Device& device, const MatmulThenAttentionHeadsArgs<Bf16>& args,
-                              Tensor<const E4m3> weight8, Tensor<float> table);
 }  // namespace cuda
 
 }  // namespace hm11

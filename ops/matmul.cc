@@ -26,46 +26,19 @@ double Operations(int64_t rows, int64_t in, int64_t out) {
   return 2.0 * static_cast<double>(rows) * static_cast<double>(in * out);
 }
 
-// Of x8 and the weight in 8 bits.
-template <typename T>
-void Fp8Forward(Arena& arena, const MatmulArgs<T>& args) {
-  const Arena::Scope scope(arena);
-  const Device& device = arena.device();
-  const int64_t in = args.x.cols(), out = args.y.cols();
-  const Tensor<E4m3> weight8 = arena.New<E4m3>(args.weight.shape());
-  if (device.is_plan()) return;
-  cuda::ToFp8(device, args.weight, kWeightFactor, weight8);
-  cuda::Multiply(device, Product<E4m3, T>{.rows = args.x.rows(),
-                                          .cols = out,
-                                          .inner = in,
-                                          .a = args.x8.data(),
-                                          .a_stride = in,
-                                          .b = weight8.data(),
-                                          .b_stride = in,
-                                          .transpose_b = true,
-                                          .c = args.y.data(),
-                                          .c_stride = args.y.stride(),
-                                          .alpha = 1 / (kNormedFactor * kWeightFactor)});
-}
-
 }  // namespace
 
 template <typename T, typename W>
 void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.y.cols();
-  const bool fp8 = !args.x8.empty();
-  const OpScope op(
-      {"MatmulForward", OpKind::kMatrixProduct, Operations(rows, in, out) * (fp8 ? kFp8Cost : 1)},
-      fp8 ? Columns<const T>() : args.x, args.x8, args.weight, args.y);
+  const OpScope op({"MatmulForward", OpKind::kMatrixProduct, Operations(rows, in, out)}, args.x, args.weight,
+                   args.y);
   HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
   HM_CHECK_EQ(args.y.rows(), rows);
   if (rows == 1) {
     return MatvecForward<T, W>(arena, {.x = Tensor<const T>(args.x.data(), {in}),
                                        .weight = args.weight,
                                        .y = Tensor<T>(args.y.data(), {out})});
-  }
-  if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
-    if (fp8 && out % 16 == 0) return Fp8Forward<T>(arena, args);
   }
   if constexpr (std::is_same_v<T, W>) {
     Run(arena.device(), Product<T>{.rows = rows,

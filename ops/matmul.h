@@ -32,7 +32,6 @@
 #include "core/device.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
-#include "ops/fp8.h"
 
 namespace hm11 {
 
@@ -41,8 +40,6 @@ struct MatmulArgs {
   Columns<const T> x;      // [rows, in]; one row where W is not T
   Tensor<const W> weight;  // [out, in]
   Columns<T> y;            // [rows, out]; out
-  // x in 8 bits, times kNormedFactor (ops/fp8.h): the product may be of these, and of the weight in 8 bits.
-  Tensor<const E4m3> x8 = {};
 };
 
 template <typename T>
