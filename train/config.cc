@@ -40,6 +40,7 @@ RunConfig Hm11Preset() {
   config.sequence = 4096;
   config.sequence_stages = "1024:0.45+2048:0.8";
   config.shuffle = true;
+  config.fp8 = true;
   config.optimizer.muon_lr = 0.028;
   config.optimizer.muon_weight_decay = 0.1;
   config.optimizer.muon_equal_rows = true;
@@ -54,6 +55,7 @@ RunConfig Hm11Preset() {
 RunConfig Hm11BestPreset() {
   RunConfig config = Hm11Preset();
   config.preset = "hm11_best";
+  config.fp8 = false;  // not measured with it yet
   config.model.layers = "MAAAAAAAAAM";
   config.model.vocab = 8192;
   config.model.mlp_width = 2048;
