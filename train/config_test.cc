@@ -42,6 +42,19 @@ std::vector<double> NumbersIn(const std::string& text) {
   return numbers;
 }
 
+// A run is resumed from the settings it wrote: what was not among them then is as it was before it could be chosen.
+TEST(ConfigTest, ARunOfBefore8BitsGoesOnWithout) {
+  const absl::StatusOr<RunConfig> preset = Preset("hm11");
+  ASSERT_THAT(preset, IsOk());
+  EXPECT_TRUE(preset->fp8);
+  std::string text = FormatFields(*preset);
+  const size_t line = text.find("fp8=true\n");
+  ASSERT_NE(line, std::string::npos);
+  RunConfig resumed;
+  ASSERT_THAT(ParseFields(text.erase(line, 9), &resumed), IsOk());
+  EXPECT_FALSE(resumed.fp8);
+}
+
 TEST(ConfigTest, ThePublishedPresetIsTheModelOfTheReference) {
   // The golden files are of the reference's own Mamba, whose step sizes have rank inner / 16. What was published
   // ran the mamba_ssm package: dim / 16, which gives the 31.8 million parameters that it names.
