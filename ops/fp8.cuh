@@ -3,6 +3,7 @@
 #define HM11_OPS_FP8_CUH_
 
 #include <cstdint>
+#include <type_traits>
 
 #include "ops/fp8.h"
 
@@ -10,20 +11,14 @@ namespace hm11::cuda {
 
 // Two numbers, `low` in the lower half.
 template <typename To>
-__device__ __forceinline__ uint32_t PackFp8(float low, float high);
-template <>
-__device__ __forceinline__ uint32_t PackFp8<E4m3>(float low, float high) {
+__device__ __forceinline__ uint32_t PackFp8(float low, float high) {
   uint16_t pair = 0;
 #if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
-#endif
-  return pair;
-}
-template <>
-__device__ __forceinline__ uint32_t PackFp8<E5m2>(float low, float high) {
-  uint16_t pair = 0;
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
-  asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  if constexpr (std::is_same_v<To, E4m3>) {
+    asm("cvt.rn.satfinite.e4m3x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  } else {
+    asm("cvt.rn.satfinite.e5m2x2.f32 %0, %1, %2;" : "=h"(pair) : "f"(high), "f"(low));
+  }
 #endif
   return pair;
 }
@@ -51,6 +46,22 @@ __device__ __forceinline__ uint4 Fp8OfSums(const float (*c)[4], int first, float
     words[w] = low | high << 16;
   }
   return make_uint4(words[0], words[1], words[2], words[3]);
+}
+
+// This lane's sums of rows row and row + 8, each times its factor, of 64 kTiles columns from `col` on, into a
+// [rows, cols] matrix. c[n] is of columns col + 8 n and up.
+template <int kTiles, typename To>
+__device__ __forceinline__ void StoreSumsFp8(const float (*c)[4], const float (&factors)[2], int row,
+                                             int rows, int col, int cols, To* to) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (row + 8 * half >= rows) break;
+    To* const at = to + int64_t{row + 8 * half} * cols + col + threadIdx.x % 4 * 16;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      *reinterpret_cast<uint4*>(at + tile * 64) = Fp8OfSums<To>(c + 8 * tile, 2 * half, factors[half]);
+    }
+  }
 }
 
 }  // namespace hm11::cuda

@@ -159,10 +159,7 @@ __device__ __forceinline__ void MultiplyTileRows(uint32_t a, uint32_t b, bool ad
 // c = a b^T (+ c with kAdd): both tiles, summed over their columns.
 template <bool kAdd>
 __device__ __forceinline__ void MultiplyTiles(uint32_t a, uint32_t b, Product64& c) {
-#pragma unroll
-  for (int step = 0; step < kTileCols / 16; ++step) {  // 16 columns are 32 bytes.
-    Multiply16<false, false>(Operand(a, 2 * step), Operand(b, 2 * step), kAdd || step > 0, c);
-  }
+  MultiplyTileRows<Bf16, false>(a, b, kAdd, c);
 }
 
 // c += a b, a in registers, summed over the tile's rows.

@@ -102,55 +102,54 @@ Sizes SizesOf(int64_t rows, int64_t cols, int64_t inner) {
   return {static_cast<int>(rows), static_cast<int>(cols), static_cast<int>(inner)};
 }
 
-}  // namespace
-
-bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
+// Of x and up, or of both in 8 bits.
+template <typename In>
+bool TrySquare(const Device& device, const MlpArgs<Bf16>& args, const In* x, const In* up, E4m3* activated8,
+               float factor) {
   const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
-  if (!resident::Supports<Bf16>(device, rows, width, dim)) return false;
-  if (!AllAligned(args.x.data(), args.up.data(), args.activated.data())) return false;
-  Multiply<false>(device, SizesOf(rows, width, dim), args.x.data(), args.up.data(), nullptr,
-                  args.activated.data(), Square{.negative = Data(args.negative), .factor = 1});
+  if (!resident::Supports<In>(device, rows, width, dim)) return false;
+  if (!AllAligned(x, up, args.activated.data(), activated8)) return false;
+  Multiply<false>(device, SizesOf(rows, width, dim), x, up, nullptr, args.activated.data(),
+                  Square{.negative = Data(args.negative), .activated8 = activated8, .factor = factor});
   return true;
 }
 
-bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args, Tensor<const E4m3> up8) {
-  const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
-  if (!resident::Supports<E4m3>(device, rows, width, dim)) return false;
-  if (!AllAligned(args.x8.data(), up8.data(), args.activated.data(), args.activated8.data())) return false;
-  Multiply<false>(device, SizesOf(rows, width, dim), args.x8.data(), up8.data(), nullptr,
-                  args.activated.data(),
-                  Square{.negative = Data(args.negative),
-                         .activated8 = args.activated8.data(),
-                         .factor = 1 / (kNormedFactor * kWeightFactor)});
+// Of dy and down, or of both in 8 bits and down transposed.
+template <bool kTransposed, typename In, typename B>
+bool TryDerivative(const Device& device, const MlpGradArgs<Bf16>& args, const In* dy, const B* down,
+                   Tensor<Bf16> dh, Tensor<E5m2> dh8, float factor) {
+  const MlpArgs<Bf16>& f = args.forward;
+  const int64_t rows = args.dy.dim(0), out = args.dy.dim(1), width = dh.dim(1);
+  if (!resident::Supports<In>(device, rows, width, out)) return false;
+  if (!AllAligned(dy, down, f.activated.data(), dh.data(), Data(dh8))) return false;
+  Multiply<kTransposed>(device, SizesOf(rows, width, out), dy, down, f.activated.data(), dh.data(),
+                        Derivative{.negative = f.negative.data(),
+                                   .dh8 = Data(dh8),
+                                   .factor8 = GradientFactor(rows),
+                                   .factor = factor});
   return true;
+}
+
+}  // namespace
+
+bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
+  return TrySquare(device, args, args.x.data(), args.up.data(), nullptr, 1);
+}
+
+bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args, Tensor<const E4m3> up8) {
+  return TrySquare(device, args, args.x8.data(), up8.data(), args.activated8.data(),
+                   1 / (kNormedFactor * kWeightFactor));
 }
 
 bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const Bf16> down,
                                Tensor<Bf16> dh, Tensor<E5m2> dh8) {
-  const MlpArgs<Bf16>& f = args.forward;
-  const int64_t rows = args.dy.dim(0), out = args.dy.dim(1), width = down.dim(1);
-  if (!resident::Supports<Bf16>(device, rows, width, out)) return false;
-  if (!AllAligned(args.dy.data(), down.data(), f.activated.data(), dh.data())) return false;
-  Multiply<true>(
-      device, SizesOf(rows, width, out), args.dy.data(), down.data(), f.activated.data(), dh.data(),
-      Derivative{
-          .negative = f.negative.data(), .dh8 = Data(dh8), .factor8 = GradientFactor(rows), .factor = 1});
-  return true;
+  return TryDerivative<true>(device, args, args.dy.data(), down.data(), dh, dh8, 1);
 }
 
 bool TryFp8TimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const E4m3> transposed,
                            Tensor<Bf16> dh, Tensor<E5m2> dh8) {
-  const MlpArgs<Bf16>& f = args.forward;
-  const int64_t rows = args.dy8.dim(0), out = args.dy8.dim(1), width = transposed.dim(0);
-  if (!resident::Supports<E5m2>(device, rows, width, out)) return false;
-  if (!AllAligned(args.dy8.data(), transposed.data(), f.activated.data(), dh.data())) return false;
-  Multiply<false>(device, SizesOf(rows, width, out), args.dy8.data(), transposed.data(), f.activated.data(),
-                  dh.data(),
-                  Derivative{.negative = f.negative.data(),
-                             .dh8 = Data(dh8),
-                             .factor8 = GradientFactor(rows),
-                             .factor = 1 / (GradientFactor(rows) * kWeightFactor)});
-  return true;
+  const float factor = 1 / (GradientFactor(args.dy.dim(0)) * kWeightFactor);
+  return TryDerivative<false>(device, args, args.dy8.data(), transposed.data(), dh, dh8, factor);
 }
 
 }  // namespace hm11::cuda

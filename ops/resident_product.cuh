@@ -234,20 +234,11 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
   }
 }
 
-// This lane's sums of rows row and row + 8 in 8 bits.
+// This lane's sums of rows row and row + 8 in 8 bits; `col` as End() has it.
 template <typename To>
 __device__ __forceinline__ void StoreFp8(const Sizes& sizes, int row, int col, float factor, const Sums& c,
                                          To* to) {
-  const int lane_col = col - threadIdx.x % 4 * 2 + threadIdx.x % 4 * 16;
-#pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= sizes.rows) break;
-    To* const at = to + int64_t{row + 8 * half} * sizes.cols + lane_col;
-#pragma unroll
-    for (int tile = 0; tile < 2; ++tile) {
-      *reinterpret_cast<uint4*>(at + tile * 64) = Fp8OfSums<To>(c + 8 * tile, 2 * half, factor);
-    }
-  }
+  StoreSumsFp8<2>(c, {factor, factor}, row, sizes.rows, col - threadIdx.x % 4 * 2, sizes.cols, to);
 }
 
 template <bool kReads>

@@ -40,16 +40,8 @@ struct ResidualStep {
   }
   __device__ __forceinline__ void End(int row, int col, const Sums& c) const {
     if (normed8 == nullptr) return;
-#pragma unroll
-    for (int half = 0; half < 2; ++half) {
-      if (row + 8 * half >= rows) break;
-      E4m3* const to = normed8 + int64_t{row + 8 * half} * cols + col + threadIdx.x % 4 * 16;
-#pragma unroll
-      for (int tile = 0; tile < kColTiles; ++tile) {
-        *reinterpret_cast<uint4*>(to + tile * kTileCols) =
-            Fp8OfSums<E4m3>(c + 8 * tile, 2 * half, kNormedFactor * scale[half]);
-      }
-    }
+    const float factors[2] = {kNormedFactor * scale[0], kNormedFactor * scale[1]};
+    StoreSumsFp8<kColTiles>(c, factors, row, rows, col, cols, normed8);
   }
 
   // Sums become u.

@@ -4,8 +4,8 @@
 //   backward:  dx = dy weight, where x is what a step normed; then the step's gradient
 //
 // On a GPU of compute capability 9.0 the step is done on the sums of the product before these leave the
-// registers, which saves writing and reading them (Bf16, rows enough for all multiprocessors, shapes that ops/row_product.cuh has;
-// backward only of steps of x alone). Elsewhere by the two ops one after the other.
+// registers, which saves writing and reading them (Bf16, rows enough for all multiprocessors, shapes that
+// ops/row_product.cuh has; backward only of steps of x alone). Elsewhere by the two ops one after the other.
 //
 // Properties
 //   1. The results are those of the two ops; where the step is in the product, branch and dx are not rounded
