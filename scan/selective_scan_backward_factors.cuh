@@ -98,22 +98,18 @@ struct OuterFactors {
     }
   }
 
-  // result = start + the outer product of the kHeld tokens' t-th.
-  __device__ __forceinline__ void Add(const ThreadPlace<Shape>& self, int t, const States& start,
-                                      States& result) const {
+  // result = the outer product of the kHeld tokens' t-th.
+  __device__ __forceinline__ void Multiply(const ThreadPlace<Shape>& self, int t, States& result) const {
     float of_token[Shape::kSets];
 #pragma unroll
     for (int set = 0; set < Shape::kSets; ++set) of_token[set] = self.quad == t ? channels[set] : 0.0f;
 #pragma unroll
     for (int j = 0; j < kStates; j += 2) {
-      const float from[4] = {start[0][j], start[1][j], start[0][j + 1], start[1][j + 1]};
-      float to[4];
+      float to[4] = {};
       if constexpr (Shape::kSets == 1) {
-        MultiplyHalfTiles(to, {states[0][j], states[0][j + 1]}, of_token[0], from);
+        MultiplyHalfTiles(to, {states[0][j], states[0][j + 1]}, of_token[0], {});
       } else {
         const float rows[4] = {states[0][j], states[0][j + 1], states[1][j], states[1][j + 1]};
-#pragma unroll
-        for (int k = 0; k < 4; ++k) to[k] = from[k];
         MultiplyTiles(to, rows, of_token);
       }
       result[0][j] = to[0], result[1][j] = to[1], result[0][j + 1] = to[2], result[1][j + 1] = to[3];
@@ -158,8 +154,8 @@ struct ColumnFactors {
   }
 };
 
-// The same where kPairSums, for two tokens at a time: here the tensor cores take the gradients of the states
-// in the registers where OuterFactors leaves them, which spares moving them. Rows g and g + 8 of the left
+// The same where kPairSums, for two tokens at a time, with one number of input and dy a lane in place of two of
+// each, and fewer instructions. Rows g and g + 8 of the left
 // factor are the lanes' first and second channels, its inner dimension is an even state of lane group g and
 // then the odd one behind. So column 4 u + 2 s + i of the right factor is for the u-th of the two tokens, the
 // state of parity s and the i-th channels, 0 for all others; and a lane's sum is the accumulator's first

@@ -77,11 +77,12 @@ __global__ void __launch_bounds__(Shape::kThreads)
 // A block walks its channels' time (or one segment of it) backward, tile by tile; the next tile's rows are on
 // their way meanwhile. In a tile it takes kHeld tokens at a time: forward from the state that was saved
 // before them, decays and states kept in registers, and backward over those. Where T is 16 bits wide, what
-// enters the states (step * x times b) are outer products for the tensor cores. Sums over states, which the gradients of x and step need, go through shared memory inside a
-// warp. Sums over channels, which those of b and c need, are products with step * x and dy: the tensor cores
-// take them, with a set's channels as inner dimension and the token's place as column, so that kStateGroups
-// tokens fill one accumulator (ColumnFactors), or two of them do (PairFactors). What of them is left to sum
-// over sets and blocks is written once for every block.
+// enters the states (step * x times b) are outer products for the tensor cores. Sums over states, which the
+// gradients of x and step need, go through shared memory inside a warp. Sums over channels, which those of b
+// and c need, are products with step * x and dy: the tensor cores take them, with a set's channels as inner
+// dimension and the token's place as column, so that kStateGroups tokens fill one accumulator
+// (ColumnFactors), or two of them do (PairFactors). What of them is left to sum over sets and blocks is
+// written once for every block.
 //
 // A state and token cost one exponential and, at 32 states in Bf16, 16.5 issue slots by the instructions of
 // sm_90a, 2 of them in what is done once a channel. There are three warps a scheduler, as many as registers

@@ -105,7 +105,7 @@ struct BackwardThread {
       const bool forget = Shape::IsReset(tile.resets, first + t);
       States added = {};
       if constexpr (kOuterProducts<T>) {
-        factors.Add(self, t, added, added);
+        factors.Multiply(self, t, added);
       } else {
         float input[2], b[kStates];
         LoadShared(at.row + kInput * Cursors::kRows + (place + t) * Cursors::kRowStride, input);
