@@ -81,7 +81,8 @@ void MlpAndStepForward(Arena& arena, const ModelConfig& config, const ModelWeigh
                                {.x = block.activated,
                                 .weight = w.down,
                                 .step = materialized ? StepToOutput(w, block, block.ungated) : into_next,
-                                .x8 = mlp.activated8});
+                                .x8 = mlp.activated8,
+                                .weight8 = block.down8.plain});
   if (!materialized) return;
   if (HasTokenGate(config, visit)) {
     TokenGateForward<T>(arena, {.u = block.u,
@@ -204,6 +205,21 @@ ResidualNormGradArgs<T> StepIntoGradient(const ModelConfig& config, const ModelW
 }
 
 }  // namespace
+
+void MlpWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeights<Bf16>& weights,
+                     ModelSaved<Bf16>* saved) {
+  std::vector<ScaledWeight> all;
+  for (const BlockWeights<Bf16>& layer : weights.blocks) {
+    all.push_back({.weight = layer.up});
+    all.push_back({.weight = layer.down, .scale = layer.mlp_scale});
+  }
+  const std::vector<Fp8Weight> all8 = WeightsToFp8(arena, all);
+  for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
+    BlockSaved<Bf16>& block = saved->blocks[static_cast<size_t>(visit)];
+    block.up8 = all8[2 * BlockOf(config, visit)];
+    block.down8 = all8[2 * BlockOf(config, visit) + 1];
+  }
+}
 
 template <typename T, typename W>
 void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>& weights, int64_t visit,

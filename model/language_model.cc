@@ -73,6 +73,9 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
       arena.device().Zero(sequence->place.data(), sequence->place.size_bytes());
     }
   }
+  if constexpr (std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
+    if (options.fp8) MlpWeightsToFp8(arena, config, weights, saved);
+  }
   EmbeddingsForward<T, W>(arena, config, weights, options.sequence, saved);
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
     BlockForward<T, W>(arena, config, weights, visit, options, saved);

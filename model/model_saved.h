@@ -39,6 +39,7 @@ struct BlockSaved {
       mlp_normed;  // [rows, dim]: the residual stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;  // [rows]
   Tensor<E4m3> mlp_normed8;   // where ForwardOptions asks for it, but in parallel layers
+  Fp8Weight up8, down8;       // where ForwardOptions asks for them; the layer's, in each of its visits
   Tensor<T> activated;        // [rows, mlp_width]
   Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
   Tensor<T> ungated,

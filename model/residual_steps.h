@@ -116,7 +116,9 @@ MlpArgs<T, W> MlpOf(const BlockWeights<W>& weights, const BlockSaved<T>& block) 
           .down = weights.down,
           .activated = block.activated,
           .negative = block.negative,
-          .x8 = block.mlp_normed8};
+          .x8 = block.mlp_normed8,
+          .up8 = block.up8,
+          .down8 = block.down8};
 }
 
 // Adds the MLP's output, its branch, to the layer's output, without a norm.

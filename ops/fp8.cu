@@ -1,4 +1,6 @@
-// Weights in 8 bits: a thread has 16 bytes of a row, a quarter of a block of 64 terms.
+// Matrices in 8 bits: a thread makes 16 bytes of a row, a quarter of a block of 64 terms.
+#include <algorithm>
+
 #include "core/launch.cuh"
 #include "ops/fp8.cuh"
 
@@ -29,18 +31,52 @@ __global__ void __launch_bounds__(kThreads)
       Quarter<To>(static_cast<int>(index % 4), factor, [=](int k) { return static_cast<float>(block[k]); });
 }
 
-__global__ void __launch_bounds__(kThreads)
-    TransposeKernel(int rows, int cols, const Bf16* __restrict__ from, float factor, uint4* to) {
-  const int64_t index = int64_t{blockIdx.x} * kThreads + threadIdx.x;
-  if (index >= int64_t{cols} * (rows / 16)) return;
-  const int col = static_cast<int>(index % cols), sixteen = static_cast<int>(index / cols);
-  const Bf16* const block = from + int64_t{sixteen / 4 * 64} * cols + col;
-  to[int64_t{col} * (rows / 16) + sixteen] =
-      Quarter<E4m3>(sixteen % 4, factor, [=](int k) { return static_cast<float>(block[int64_t{k} * cols]); });
-}
+constexpr int kTile = 64;  // rows and columns of a weight that a block converts
+static_assert(kTile * kTile / 16 == kThreads);
 
-LaunchShape ShapeFor(Tensor<const Bf16> from) {
-  return {.blocks = static_cast<unsigned>(CeilDiv<int64_t>(from.size() / 16, kThreads)), .threads = kThreads};
+struct Weight {
+  const Bf16* from;
+  const float* scale;  // null: 1
+  E4m3* plain;
+  E4m3* transposed;
+  int rows, cols;
+  unsigned first_block;  // of those that convert it
+};
+
+// As many as fit into a kernel's parameters.
+constexpr int kMostWeights = 64;
+struct Weights {
+  Weight weights[kMostWeights];
+  int count;
+};
+
+__global__ void __launch_bounds__(kThreads) WeightsKernel(const __grid_constant__ Weights all) {
+  __shared__ float tile[kTile][kTile + 1];
+  __shared__ float scales[kTile];
+  int index = 0;
+  while (index + 1 < all.count && all.weights[index + 1].first_block <= blockIdx.x) ++index;
+  const Weight& weight = all.weights[index];
+  const int block = static_cast<int>(blockIdx.x - weight.first_block), tile_cols = weight.cols / kTile;
+  const int first_row = block / tile_cols * kTile, first_col = block % tile_cols * kTile;
+  const int line = threadIdx.x / 4, quad = threadIdx.x % 4;
+  alignas(16) Bf16 loaded[16];
+  const uint4* const from =
+      reinterpret_cast<const uint4*>(weight.from + int64_t{first_row + line} * weight.cols + first_col) +
+      2 * quad;
+  for (int k = 0; k < 2; ++k) reinterpret_cast<uint4*>(loaded)[k] = from[k];
+#pragma unroll
+  for (int k = 0; k < 16; ++k) tile[line][16 * quad + k] = static_cast<float>(loaded[k]);
+  if (threadIdx.x < kTile) {
+    scales[threadIdx.x] = weight.scale == nullptr ? 1 : weight.scale[first_row + threadIdx.x];
+  }
+  __syncthreads();
+  const auto to = [&](E4m3* matrix, int row, int cols, int col) {
+    return reinterpret_cast<uint4*>(matrix + int64_t{row + line} * cols + col) + quad;
+  };
+  *to(weight.plain, first_row, weight.cols, first_col) =
+      Quarter<E4m3>(quad, kWeightFactor, [&](int k) { return tile[line][k]; });
+  *to(weight.transposed, first_col, weight.rows, first_row) =
+      Quarter<E4m3>(quad, kWeightFactor, [&](int k) { return scales[k] * tile[k][line]; });
 }
 
 }  // namespace
@@ -48,16 +84,32 @@ LaunchShape ShapeFor(Tensor<const Bf16> from) {
 template <typename To>
 void ToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<To> to) {
   if (from.empty()) return;
-  Launch(device, ShapeFor(from), ConvertKernel<To>, from.size() / 16, from.data(), factor,
-         reinterpret_cast<uint4*>(to.data()));
+  const int64_t sixteens = from.size() / 16;
+  Launch(device, {.blocks = static_cast<unsigned>(CeilDiv<int64_t>(sixteens, kThreads)), .threads = kThreads},
+         ConvertKernel<To>, sixteens, from.data(), factor, reinterpret_cast<uint4*>(to.data()));
 }
 template void ToFp8(const Device&, Tensor<const Bf16>, float, Tensor<E4m3>);
 template void ToFp8(const Device&, Tensor<const Bf16>, float, Tensor<E5m2>);
 
-void TransposedToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<E4m3> to) {
-  if (from.empty()) return;
-  Launch(device, ShapeFor(from), TransposeKernel, static_cast<int>(from.dim(0)),
-         static_cast<int>(from.dim(1)), from.data(), factor, reinterpret_cast<uint4*>(to.data()));
+void WeightsToFp8(const Device& device, std::span<const ScaledWeight> weights,
+                  std::span<const Fp8Weight> to) {
+  for (size_t first = 0; first < weights.size(); first += kMostWeights) {
+    Weights batch = {};
+    unsigned blocks = 0;
+    for (size_t k = first; k < std::min(first + kMostWeights, weights.size()); ++k) {
+      const auto& [weight, scale] = weights[k];
+      const int rows = static_cast<int>(weight.dim(0)), cols = static_cast<int>(weight.dim(1));
+      batch.weights[batch.count++] = {.from = weight.data(),
+                                      .scale = scale.data(),
+                                      .plain = to[k].plain.data(),
+                                      .transposed = to[k].transposed.data(),
+                                      .rows = rows,
+                                      .cols = cols,
+                                      .first_block = blocks};
+      blocks += static_cast<unsigned>(rows / kTile * (cols / kTile));
+    }
+    Launch(device, {.blocks = blocks, .threads = kThreads}, WeightsKernel, batch);
+  }
 }
 
 }  // namespace hm11::cuda

@@ -11,8 +11,11 @@
 
 #include <bit>
 #include <cstdint>
+#include <span>
+#include <vector>
 
 #include "core/arena.h"
+#include "core/device.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
 
@@ -40,12 +43,25 @@ inline constexpr double kFp8Cost = 0.5;
 // Where term k of a row lies: 8 n + 2 q + i of a block of 64 at 16 q + 2 n + i.
 constexpr int64_t PlaceOfTerm(int64_t k) { return k / 64 * 64 + k % 8 / 2 * 16 + k % 64 / 8 * 2 + k % 2; }
 
+// A weight times kWeightFactor, for the product forward and for the gradient of its input.
+struct Fp8Weight {
+  Tensor<E4m3> plain = {};       // [out, in]
+  Tensor<E4m3> transposed = {};  // [in, out], times the scale of the product's results, if they have one
+};
+
+struct ScaledWeight {
+  Tensor<const Bf16> weight;       // [out, in], multiples of 64
+  Tensor<const float> scale = {};  // [out]: what the product's results are multiplied by; may be absent
+};
+
+// All by one launch or a few, with memory of the arena. Of a GPU, or of a plan.
+std::vector<Fp8Weight> WeightsToFp8(Arena& arena, std::span<const ScaledWeight> weights);
+
 namespace cuda {
 // to[row, PlaceOfTerm(col)] = factor * from[row, col]; columns are a multiple of 64. To is E4m3 or E5m2.
 template <typename To>
 void ToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<To> to);
-// Likewise of the transposed matrix: to is [cols, rows] of from, whose rows are a multiple of 64.
-void TransposedToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<E4m3> to);
+void WeightsToFp8(const Device& device, std::span<const ScaledWeight> weights, std::span<const Fp8Weight> to);
 }  // namespace cuda
 
 }  // namespace hm11

@@ -116,10 +116,9 @@ Tensor<N> InFp8(Arena& arena, Tensor<const Bf16> matrix, double factor) {
   cuda::ToFp8(arena.device(), matrix, static_cast<float>(factor), result);
   return result;
 }
-Tensor<E4m3> TransposedInFp8(Arena& arena, Tensor<const Bf16> matrix) {
-  const Tensor<E4m3> result = arena.New<E4m3>({matrix.dim(1), matrix.dim(0)});
-  cuda::TransposedToFp8(arena.device(), matrix, kWeightFactor, result);
-  return result;
+Fp8Weight WeightInFp8(Arena& arena, Tensor<const Bf16> weight) {
+  const ScaledWeight one = {.weight = weight};
+  return WeightsToFp8(arena, {&one, 1}).front();
 }
 
 void ExpectSame(Arena& arena, Tensor<Bf16> got, Tensor<Bf16> expected, const std::string& name) {
@@ -158,13 +157,32 @@ RC_GTEST_PROP(Fp8Test, ConversionsRoundToTheNearest, ()) {
   ConversionsRound<E5m2>(*Seed(), rows, cols, exponent);
 }
 
-TEST(Fp8Test, TheTransposedMatrixIsThat) {
+// More of them than one launch has, of different shapes, half of them with a scale.
+TEST(Fp8Test, WeightsAreTheMatricesAndTheirTransposed) {
   ForEachGpu([](Arena& arena) {
-    const HostTensor<double> weights = Weights({192, 80}, 3);
-    const HostTensor<double> got =
-        Values(arena, TransposedInFp8(arena, UploadAs<Bf16>(arena, weights)), kWeightFactor);
-    for (int64_t o = 0; o < 192; ++o) {
-      for (int64_t i = 0; i < 80; ++i) ASSERT_EQ(got[i * 192 + o], weights[o * 80 + i]);
+    constexpr int kWeights = 70;
+    std::vector<ScaledWeight> operands;
+    std::vector<HostTensor<double>> weights, scales;
+    for (int k = 0; k < kWeights; ++k) {
+      const int64_t out = 64 * (1 + k % 3), in = 64 * (1 + k % 5);
+      weights.push_back(Weights({out, in}, static_cast<uint64_t>(k)));
+      scales.push_back({{out}, std::vector<double>(static_cast<size_t>(out), 1)});
+      for (int64_t o = 0; k % 2 == 1 && o < out; ++o)
+        scales.back()[o] = std::ldexp(1, static_cast<int>(o % 3) - 1);
+      operands.push_back({.weight = UploadAs<Bf16>(arena, weights.back()),
+                          .scale = k % 2 == 1 ? UploadAs<float>(arena, scales.back()) : Tensor<float>()});
+    }
+    const std::vector<Fp8Weight> results = WeightsToFp8(arena, operands);
+    for (size_t k = 0; k < kWeights; ++k) {
+      const HostTensor<double> plain = Values(arena, results[k].plain, kWeightFactor),
+                               transposed = Values(arena, results[k].transposed, kWeightFactor);
+      const int64_t out = weights[k].shape[0], in = weights[k].shape[1];
+      for (int64_t o = 0; o < out; ++o) {
+        for (int64_t i = 0; i < in; ++i) {
+          ASSERT_EQ(plain[o * in + i], weights[k][o * in + i]) << k;
+          ASSERT_EQ(transposed[i * out + o], scales[k][o] * weights[k][o * in + i]) << k;
+        }
+      }
     }
   });
 }
@@ -204,7 +222,8 @@ void StepsAreThoseOfTheProduct(Arena& arena, const StepCase& c) {
     step.rstd = arena.New<float>({c.rows});
     if (fp8) {
       args.x8 = InFp8(arena, x, kActivatedFactor);
-      EXPECT_TRUE(cuda::TryFp8ThenResidualNorm(arena.device(), args, InFp8(arena, weight, kWeightFactor)));
+      args.weight8 = WeightInFp8(arena, weight).plain;
+      EXPECT_TRUE(cuda::TryFp8ThenResidualNorm(arena.device(), args));
     } else {
       EXPECT_TRUE(cuda::TryMatmulThenResidualNorm(arena.device(), args));
     }
@@ -246,7 +265,7 @@ TEST(Fp8Test, GradientsIntoStepsAreThoseOfTheProduct) {
         if (fp8) {
           EXPECT_TRUE(cuda::TryFp8BackwardIntoStep(arena.device(),
                                                    InFp8<E5m2>(arena, dy, GradientFactor(rows)),
-                                                   TransposedInFp8(arena, weight), step));
+                                                   WeightInFp8(arena, weight).transposed, step));
         } else {
           EXPECT_TRUE(cuda::TryMatmulBackwardIntoStep(arena.device(), {.dy = dy, .weight = weight}, step));
         }
@@ -276,10 +295,11 @@ TEST(Fp8Test, TheMlpIsThatOf16Bits) {
         if (fp8) {
           f.x8 = InFp8(arena, x, kNormedFactor);
           f.activated8 = arena.New<E4m3>({rows, width});
+          f.up8 = WeightInFp8(arena, up);
+          f.down8 = WeightInFp8(arena, down);
           args.dy8 = InFp8<E5m2>(arena, dy, GradientFactor(rows));
-          EXPECT_TRUE(cuda::TryFp8ThenSquare(arena.device(), f, InFp8(arena, up, kWeightFactor)));
-          EXPECT_TRUE(
-              cuda::TryFp8TimesDerivative(arena.device(), args, TransposedInFp8(arena, down), dh[fp8], dh8));
+          EXPECT_TRUE(cuda::TryFp8ThenSquare(arena.device(), f));
+          EXPECT_TRUE(cuda::TryFp8TimesDerivative(arena.device(), args, dh[fp8], dh8));
           ExpectRounded(arena, f.activated8, kActivatedFactor, f.activated, "activated8");
         } else {
           EXPECT_TRUE(cuda::TryProductThenSquare(arena.device(), f));

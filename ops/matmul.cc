@@ -92,7 +92,7 @@ void MatmulBackward(Arena& arena, const MatmulGradArgs<T>& args) {
                                              .b_stride = args.x.stride(),
                                              .c = args.dweight.data(),
                                              .c_stride = in,
-                                             .beta = 1});
+                                             .beta = static_cast<Accum<T>>(args.add_to_dweight ? 1 : 0)});
   }
 }
 

@@ -49,7 +49,8 @@ struct MatmulGradArgs {
   Tensor<const T> weight = {};    // [out, in]; needed with dx
   Columns<T> dx = {};             // [rows, in], may be absent
   bool add_to_dx = false;         // dx += instead of dx =: for inputs that several products share
-  Tensor<Accum<T>> dweight = {};  // [out, in], may be absent; adds
+  Tensor<Accum<T>> dweight = {};  // [out, in], may be absent
+  bool add_to_dweight = true;     // false: dweight = instead of dweight +=
 };
 
 template <typename T, typename W = T>

@@ -5,6 +5,7 @@
 #include <rapidcheck/gtest.h>
 #include <stdlib.h>
 
+#include <algorithm>
 #include <chrono>
 #include <ctime>
 #include <thread>
@@ -43,6 +44,11 @@ struct Results {
   HostTensor<double> y, dx, dweight;
 };
 
+// Which results add to what is there.
+struct Adds {
+  bool dx = false, dweight = true;
+};
+
 // The columns of interest of a matrix with spare ones on the right.
 template <typename T>
 Columns<T> Left(const Tensor<T>& wide, int64_t cols) {
@@ -50,7 +56,7 @@ Columns<T> Left(const Tensor<T>& wide, int64_t cols) {
 }
 
 template <typename T>
-Results RunOn(const Device& device, const Case& c, bool add_to_dx = false) {
+Results RunOn(const Device& device, const Case& c, Adds adds = {}) {
   Arena arena = TestArena(device);
   const Sizes s = c.sizes;
   const Tensor<T> x = UploadAs<T>(arena, c.x), weight = UploadAs<T>(arena, c.weight);
@@ -62,15 +68,17 @@ Results RunOn(const Device& device, const Case& c, bool add_to_dx = false) {
                             .x = Left(x, s.in),
                             .weight = weight,
                             .dx = Left(dx, s.in),
-                            .add_to_dx = add_to_dx,
-                            .dweight = dweight});
+                            .add_to_dx = adds.dx,
+                            .dweight = dweight,
+                            .add_to_dweight = adds.dweight});
   return {DownloadAs<double>(arena, y), DownloadAs<double>(arena, dx), DownloadAs<double>(arena, dweight)};
 }
 
 // The definition, summed in double; spare columns keep what they held.
-Results Expected(const Case& c, bool add_to_dx = false) {
+Results Expected(const Case& c, Adds adds = {}) {
   const auto [rows, in, out, spare] = c.sizes;
   Results r = {c.dy, c.old_dx, c.old_dweight};
+  if (!adds.dweight) std::fill(r.dweight.values.begin(), r.dweight.values.end(), 0);
   for (int64_t row = 0; row < rows; ++row) {
     for (int64_t o = 0; o < out; ++o) {
       r.y[row * (out + spare) + o] = 0;
@@ -80,7 +88,7 @@ Results Expected(const Case& c, bool add_to_dx = false) {
       }
     }
     for (int64_t i = 0; i < in; ++i) {
-      if (!add_to_dx) r.dx[row * (in + spare) + i] = 0;
+      if (!adds.dx) r.dx[row * (in + spare) + i] = 0;
       for (int64_t o = 0; o < out; ++o) {
         r.dx[row * (in + spare) + i] += c.dy[row * (out + spare) + o] * c.weight[o * in + i];
       }
@@ -90,17 +98,17 @@ Results Expected(const Case& c, bool add_to_dx = false) {
 }
 
 template <typename T>
-void ExpectDefinition(const Device& device, const Case& exact, bool add_to_dx) {
+void ExpectDefinition(const Device& device, const Case& exact, Adds adds) {
   Case c = exact;  // What T can hold, so that only the products' own rounding is left.
   for (HostTensor<double>* t : {&c.x, &c.weight, &c.dy, &c.old_dx}) *t = RoundedTo<T>(*t);
-  const Results got = RunOn<T>(device, c, add_to_dx);
-  const Results expected = Expected(c, add_to_dx);
+  const Results got = RunOn<T>(device, c, adds);
+  const Results expected = Expected(c, adds);
   Case squared = c;
   for (HostTensor<double>* t :
        {&squared.x, &squared.weight, &squared.dy, &squared.old_dx, &squared.old_dweight}) {
     for (double& v : t->values) v *= v;
   }
-  const Results squares = Expected(squared, add_to_dx);
+  const Results squares = Expected(squared, adds);
   ExpectSumsNear(got.y, expected.y, squares.y, Tolerance<T>(), "y");
   ExpectSumsNear(got.dx, expected.dx, squares.dx, Tolerance<T>(), "dx");
   ExpectSumsNear(got.dweight, expected.dweight, squares.dweight, Tolerance<Accum<T>>(), "dweight");
@@ -126,10 +134,10 @@ TEST(MatmulTest, PaperExample) {
 
 RC_GTEST_PROP(MatmulTest, EveryDeviceGivesTheSumsAndKeepsSpareColumns, ()) {
   const Case c(*AnySizes(), *Seed());
-  const bool add_to_dx = *rc::gen::arbitrary<bool>();
-  ExpectDefinition<double>(Device::Cpu(), c, add_to_dx);
-  for (const Device& device : TestDevices()) ExpectDefinition<float>(device, c, add_to_dx);
-  for (const Device& gpu : TestGpus()) ExpectDefinition<Bf16>(gpu, c, add_to_dx);
+  const Adds adds = {.dx = *rc::gen::arbitrary<bool>(), .dweight = *rc::gen::arbitrary<bool>()};
+  ExpectDefinition<double>(Device::Cpu(), c, adds);
+  for (const Device& device : TestDevices()) ExpectDefinition<float>(device, c, adds);
+  for (const Device& gpu : TestGpus()) ExpectDefinition<Bf16>(gpu, c, adds);
 }
 
 RC_GTEST_PROP(MatmulTest, BackwardIsTheGradientOfForward, ()) {
@@ -239,7 +247,7 @@ TEST(MatmulTest, TuningChangesNoResultAndSurvivesText) {
     const Case c({777, 128, 96, 8}, 3);
     const std::string before = MatmulTuning(gpu);
     TuneMatmuls(gpu, true);
-    ExpectDefinition<Bf16>(gpu, c, /*add_to_dx=*/true);
+    ExpectDefinition<Bf16>(gpu, c, {.dx = true});
     TuneMatmuls(gpu, false);
     const std::string measured = MatmulTuning(gpu);
     EXPECT_NE(measured, before);

@@ -87,13 +87,9 @@ template <typename T, typename W>
 void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
   const Device& device = arena.device();
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
-    if (!args.x8.empty() && !args.activated8.empty()) {
-      const Arena::Scope scope(arena);
-      const Tensor<E4m3> up8 = arena.New<E4m3>(args.up.shape());
-      if (device.is_cuda()) {
-        cuda::ToFp8(device, args.up, kWeightFactor, up8);
-        if (cuda::TryFp8ThenSquare(device, args, up8)) return;
-      }
+    if (device.is_cuda() && !args.x8.empty() && !args.activated8.empty() &&
+        cuda::TryFp8ThenSquare(device, args)) {
+      return;
     }
     // One row is a read of the weights, for which tiles are no use.
     if (device.is_cuda() && args.x.dim(0) > 1 && args.activated8.empty() &&
@@ -115,20 +111,18 @@ void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
 
 // dh, from dy and the down matrix with its rows scaled; dh8, where it is there, unless false is returned.
 template <typename T>
-bool HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> down, Tensor<T> dh,
-                    Tensor<E5m2> dh8) {
+bool HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<T> dh, Tensor<E5m2> dh8) {
   const Device& device = arena.device();
   const Tensor<const T> activated = args.forward.activated;
   const Tensor<const uint32_t> negative = args.forward.negative;
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
-    if (!args.dy8.empty()) {
-      const Arena::Scope scope(arena);
-      const Tensor<E4m3> transposed = arena.New<E4m3>({down.dim(1), down.dim(0)});
-      if (device.is_cuda()) {
-        cuda::TransposedToFp8(device, down, kWeightFactor, transposed);
-        if (cuda::TryFp8TimesDerivative(device, args, transposed, dh, dh8)) return true;
-      }
+    if (device.is_cuda() && !args.dy8.empty() && cuda::TryFp8TimesDerivative(device, args, dh, dh8)) {
+      return true;
     }
+  }
+  const Arena::Scope scope(arena);
+  const Tensor<const T> down = ScaledRows<T>(arena, args.forward.down, args.columns.scale);
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
     if (device.is_cuda() && cuda::TryProductTimesDerivative(device, args, down, dh, dh8)) return true;
   }
   MatmulBackward<T>(arena, {.dy = args.dy, .weight = down, .dx = dh});
@@ -142,16 +136,10 @@ bool HiddenGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const T> do
 // The gradient of x by a product of 8-bit numbers into the step; false, with nothing done, where this GPU or
 // these operands do not allow that.
 template <typename T>
-bool TryFp8InputGradient(Arena& arena, const MlpGradArgs<T>& args, Tensor<const E5m2> dh8) {
+bool TryFp8InputGradient(const Device& device, const MlpGradArgs<T>& args, Tensor<const E5m2> dh8) {
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
-    if (dh8.empty()) return false;
-    const Arena::Scope scope(arena);
-    const Device& device = arena.device();
-    const Tensor<const T> up = args.forward.up;
-    const Tensor<E4m3> transposed = arena.New<E4m3>({up.dim(1), up.dim(0)});
-    if (!device.is_cuda()) return false;
-    cuda::TransposedToFp8(device, up, kWeightFactor, transposed);
-    return cuda::TryFp8BackwardIntoStep(device, dh8, transposed, *args.input.step);
+    return device.is_cuda() && !dh8.empty() &&
+           cuda::TryFp8BackwardIntoStep(device, dh8, args.forward.up8.transposed, *args.input.step);
   }
   return false;
 }
@@ -212,8 +200,7 @@ void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
   Tensor<E5m2> dh8;
   const bool into_step = args.input.step != nullptr && !args.input.add && args.input.step->dx8.empty();
   if (!forward.x8.empty() && into_step) dh8 = arena.New<E5m2>(dh.shape());
-  const Tensor<const T> down = ScaledRows<T>(arena, forward.down, args.columns.scale);
-  if (HiddenGradient<T>(arena, args, down, dh, dh8) && TryFp8InputGradient<T>(arena, args, dh8)) {
+  if (HiddenGradient<T>(arena, args, dh, dh8) && TryFp8InputGradient<T>(arena.device(), args, dh8)) {
     return MatmulBackward<T>(arena, {.dy = dh, .x = forward.x, .dweight = args.dup});
   }
   MatmulBackwardInto<T>(

@@ -41,9 +41,10 @@ struct MlpArgs {
   Tensor<T> activated;        // [rows, width]; out: a
   Tensor<uint32_t> negative;  // [rows, SignWords(width)]; out: set where h < 0; absent without a backward
   Tensor<T> y;                // [rows, out]; out; absent: the last product is the caller's
-  // In 8 bits (ops/fp8.h), of Bf16 alone: given x8, products that lead to activations and their gradients may
-  // be of such numbers.
-  Tensor<const E4m3> x8 = {};    // [rows, dim]; x times kNormedFactor
+  // In 8 bits (ops/fp8.h), of Bf16 alone: given x8 and the weights, products that lead to activations and their
+  // gradients may be of such numbers.
+  Tensor<const E4m3> x8 = {};  // [rows, dim]; x times kNormedFactor
+  Fp8Weight up8 = {}, down8 = {};
   Tensor<E4m3> activated8 = {};  // [rows, width]; out; may be absent; a times kActivatedFactor
 };
 
@@ -52,7 +53,7 @@ struct MlpGradArgs {
   MlpArgs<T> forward;           // operands, activated and negative; y is not read
   OutputScale<T> columns;       // what y is multiplied by, and that factor's gradient
   Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
-  Tensor<const E5m2> dy8 = {};  // the same in 8 bits (ops/fp8.h), may be absent
+  Tensor<const E5m2> dy8 = {};  // the same in 8 bits (ops/fp8.h), may be absent; with forward.down8
   InputGradient<T> input;       // dx: [rows, dim]
   Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add
 };

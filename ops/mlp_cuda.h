@@ -19,13 +19,13 @@ void TimesDerivative(const Device& device, Tensor<const T> activated, Tensor<con
 // The product before and the above in one; false, with nothing done, where this GPU or these operands do not
 // allow that.
 bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args);
-bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args, Tensor<const E4m3> up8);
+bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args);
 // dh = da/dh (dy down), of another down than forward's; dh8 may be absent.
 bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const Bf16> down,
                                Tensor<Bf16> dh, Tensor<E5m2> dh8);
-// Of dy8 and the transposed down in 8 bits.
-bool TryFp8TimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const E4m3> transposed,
-                           Tensor<Bf16> dh, Tensor<E5m2> dh8);
+// Of dy8 and down8.
+bool TryFp8TimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<Bf16> dh,
+                           Tensor<E5m2> dh8);
 
 }  // namespace hm11::cuda
 

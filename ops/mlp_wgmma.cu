@@ -136,8 +136,8 @@ bool TryProductThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
   return TrySquare(device, args, args.x.data(), args.up.data(), nullptr, 1);
 }
 
-bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args, Tensor<const E4m3> up8) {
-  return TrySquare(device, args, args.x8.data(), up8.data(), args.activated8.data(),
+bool TryFp8ThenSquare(const Device& device, const MlpArgs<Bf16>& args) {
+  return TrySquare(device, args, args.x8.data(), args.up8.plain.data(), args.activated8.data(),
                    1 / (kNormedFactor * kWeightFactor));
 }
 
@@ -146,10 +146,11 @@ bool TryProductTimesDerivative(const Device& device, const MlpGradArgs<Bf16>& ar
   return TryDerivative<true>(device, args, args.dy.data(), down.data(), dh, dh8, 1);
 }
 
-bool TryFp8TimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<const E4m3> transposed,
-                           Tensor<Bf16> dh, Tensor<E5m2> dh8) {
+bool TryFp8TimesDerivative(const Device& device, const MlpGradArgs<Bf16>& args, Tensor<Bf16> dh,
+                           Tensor<E5m2> dh8) {
   const float factor = 1 / (GradientFactor(args.dy.dim(0)) * kWeightFactor);
-  return TryDerivative<false>(device, args, args.dy8.data(), transposed.data(), dh, dh8, factor);
+  return TryDerivative<false>(device, args, args.dy8.data(), args.forward.down8.transposed.data(), dh, dh8,
+                              factor);
 }
 
 }  // namespace hm11::cuda

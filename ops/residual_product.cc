@@ -30,12 +30,7 @@ void MatmulThenResidualNorm(Arena& arena, const MatmulThenResidualNormArgs<T, W>
   HM_CHECK(args.step.branch.empty());
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
     if (FillsGpu(arena.device(), rows, dim)) {
-      if (fp8) {
-        Arena::Scope scope(arena);
-        const Tensor<E4m3> weight8 = arena.New<E4m3>(args.weight.shape());
-        cuda::ToFp8(arena.device(), args.weight, kWeightFactor, weight8);
-        if (cuda::TryFp8ThenResidualNorm(arena.device(), args, weight8)) return;
-      }
+      if (fp8 && cuda::TryFp8ThenResidualNorm(arena.device(), args)) return;
       if (cuda::TryMatmulThenResidualNorm(arena.device(), args)) return;
     }
   }

@@ -122,9 +122,8 @@ bool TryMatmulThenResidualNorm(const Device& device, const MatmulThenResidualNor
   return TryStep(device, args, args.x.data(), args.weight.data());
 }
 
-bool TryFp8ThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args,
-                            Tensor<const E4m3> weight8) {
-  return TryStep(device, args, args.x8.data(), weight8.data());
+bool TryFp8ThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args) {
+  return TryStep(device, args, args.x8.data(), args.weight8.data());
 }
 
 namespace {

@@ -29,8 +29,8 @@ struct MatmulThenResidualNormArgs {
   Tensor<const T> x;         // [rows, in]; one row where W is not T
   Tensor<const W> weight;    // [dim, in]
   ResidualNormArgs<T> step;  // with branch_scale, but without branch
-  // x, times kActivatedFactor, in 8 bits: the product may be of this and of the weight in 8 bits.
-  Tensor<const E4m3> x8 = {};
+  // x, times kActivatedFactor, and the weight in 8 bits (ops/fp8.h): the product may be of these.
+  Tensor<const E4m3> x8 = {}, weight8 = {};
 };
 
 template <typename T, typename W = T>
@@ -52,8 +52,7 @@ void MatmulBackwardInto(Arena& arena, const MatmulGradArgs<T>& product, const In
 namespace cuda {
 // Of any number of rows; false, with nothing done, where this GPU or these operands do not allow it.
 bool TryMatmulThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args);
-bool TryFp8ThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args,
-                            Tensor<const E4m3> weight8);
+bool TryFp8ThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args);
 // Of dx and the step alone.
 bool TryMatmulBackwardIntoStep(const Device& device, const MatmulGradArgs<Bf16>& product,
                                const ResidualNormGradArgs<Bf16>& step);

@@ -73,8 +73,8 @@ void ScaledMatmulBackward(Arena& arena, const ScaledMatmulGradArgs<T>& args) {
     const Tensor<T> scaled = ScaledRows<T>(arena, args.weight, args.columns.scale);
     MatmulBackward<T>(arena, {.dy = args.dy, .weight = scaled, .dx = args.dx});
   }
-  const Tensor<Accum<T>> g = arena.NewZero<Accum<T>>(args.weight.shape());
-  MatmulBackward<T>(arena, {.dy = args.dy, .x = args.x, .dweight = g});
+  const Tensor<Accum<T>> g = arena.New<Accum<T>>(args.weight.shape());
+  MatmulBackward<T>(arena, {.dy = args.dy, .x = args.x, .dweight = g, .add_to_dweight = false});
   AddScaledGradient<T>(arena.device(), g, args);
 }
 
