@@ -99,7 +99,8 @@ Tensor<T> HeadsForward(Arena& arena, const ModelConfig& config, const AttentionL
                                                 steps ? sequence->place : Tensor<const int32_t>());
   if (alone || steps) {
     MatmulThenAttentionHeads<T, W>(
-        arena, {.x = args.input, .weight = args.weights.qkv, .qkv = saved->qkv, .heads = heads});
+        arena,
+        {.x = args.input, .weight = args.weights.qkv, .qkv = saved->qkv, .heads = heads, .in8 = args.input8});
   } else {
     AttentionHeadsForward<T>(arena, heads);
   }

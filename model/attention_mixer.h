@@ -52,6 +52,7 @@ struct AttentionLayerArgs {
   const AttentionWeights<W>& weights;
   AttentionSources<T> sources;  // of the sequence's windows, where there is one
   Tensor<const T> input;        // [batch * time, dim]
+  Fp8Operands input8 = {};      // it and qkv in 8 bits (ops/fp8.h), may be absent
   int64_t batch = 1, time = 1;
   ResidualNormArgs<T> step;  // the output is its branch
   // The input is its next chunk; the visit's qkv in it, or its ring, are brought up to date. Null: sequences

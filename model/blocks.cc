@@ -23,6 +23,7 @@ void MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeig
   BlockSaved<T>& block = saved->blocks[v];
   MambaArgs<T, W> args = {.weights = weights.blocks[BlockOf(config, visit)].mamba,
                           .input = block.normed,
+                          .input8 = {block.normed8, block.input8.plain},
                           .batch = saved->batch,
                           .time = saved->time,
                           .step = step,
@@ -48,6 +49,7 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
                                .weights = weights.blocks[BlockOf(config, visit)].attention,
                                .sources = SourcesOf(config, weights, *saved, visit),
                                .input = block.normed,
+                               .input8 = {block.normed8, block.input8.plain},
                                .batch = saved->batch,
                                .time = saved->time,
                                .step = step,
@@ -57,12 +59,13 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
 
 // Room for what the step into `visit` leaves.
 template <typename T>
-void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, ModelSaved<T>* saved) {
+void NewStepInto(Arena& arena, const ModelConfig& config, int64_t visit, bool fp8, ModelSaved<T>* saved) {
   if (visit == config.visit_count()) return;  // The final norm's is there.
   const int64_t rows = saved->batch * saved->time;
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   for (Tensor<T>* tensor : {&block.y, &block.u, &block.normed}) *tensor = arena.New<T>({rows, config.dim});
   block.rstd = arena.New<Accum<T>>({rows});
+  if (fp8) block.normed8 = arena.New<E4m3>({rows, config.dim});
 }
 
 // From the MLP's norm to the step into the next visit.
@@ -206,18 +209,22 @@ ResidualNormGradArgs<T> StepIntoGradient(const ModelConfig& config, const ModelW
 
 }  // namespace
 
-void MlpWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeights<Bf16>& weights,
-                     ModelSaved<Bf16>* saved) {
+void LayerWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeights<Bf16>& weights,
+                       ModelSaved<Bf16>* saved) {
   std::vector<ScaledWeight> all;
   for (const BlockWeights<Bf16>& layer : weights.blocks) {
+    const bool is_mamba = !layer.mamba.in_proj.empty();
+    all.push_back({.weight = is_mamba ? layer.mamba.in_proj : layer.attention.qkv});
     all.push_back({.weight = layer.up});
     all.push_back({.weight = layer.down, .scale = layer.mlp_scale});
   }
   const std::vector<Fp8Weight> all8 = WeightsToFp8(arena, all);
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
     BlockSaved<Bf16>& block = saved->blocks[static_cast<size_t>(visit)];
-    block.up8 = all8[2 * BlockOf(config, visit)];
-    block.down8 = all8[2 * BlockOf(config, visit) + 1];
+    const Fp8Weight* const layer8 = all8.data() + 3 * BlockOf(config, visit);
+    block.input8 = layer8[0];
+    block.up8 = layer8[1];
+    block.down8 = layer8[2];
   }
 }
 
@@ -229,10 +236,10 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   const BlockWeights<W>& w = weights.blocks[static_cast<size_t>(layer)];
   BlockSaved<T>& block = saved->blocks[static_cast<size_t>(visit)];
   if (visit == 0) {
-    NewStepInto(arena, config, visit, saved);
+    NewStepInto(arena, config, visit, options.fp8, saved);
     ResidualNormForward<T>(arena, StepInto(config, weights, *saved, visit));
   }
-  NewStepInto(arena, config, visit + 1, saved);
+  NewStepInto(arena, config, visit + 1, options.fp8, saved);
   block.v = arena.New<T>({rows, dim});
   if (OutputIsMaterialized(config, visit)) {
     block.output = arena.New<T>({rows, dim});
@@ -243,6 +250,7 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
   if (!options.keep && visit != config.value_residual_source()) scope.emplace(arena);
   if (config.is_parallel(layer)) {
     block.mlp_normed = block.normed;
+    block.mlp_normed8 = block.normed8;
   } else {
     block.mlp_rstd = arena.New<Accum<T>>({rows});
     block.mlp_normed = arena.New<T>({rows, dim});
@@ -265,7 +273,7 @@ ResidualGrads<T> NewResidualGrads(Arena& arena, const ModelConfig& config, const
   const int64_t rows = saved.batch * saved.time, dim = config.dim;
   ResidualGrads<T> g;
   g.dresidual = arena.New<T>({rows, dim});
-  if (!saved.blocks[0].mlp_normed8.empty()) g.dresidual8 = arena.New<E5m2>({rows, dim});
+  if (!saved.blocks[0].normed8.empty()) g.dresidual8 = arena.New<E5m2>({rows, dim});
   g.dx0 = arena.New<T>({rows, dim});
   for (int64_t visit = 0; visit + 1 < config.skip_count(); ++visit) {
     g.dskip.push_back(arena.New<T>({rows, dim}));

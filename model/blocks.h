@@ -14,9 +14,9 @@
 
 namespace hm11 {
 
-// Fills up8 and down8 of saved->blocks.
-void MlpWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeights<Bf16>& weights,
-                     ModelSaved<Bf16>* saved);
+// Fills input8, up8 and down8 of saved->blocks.
+void LayerWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeights<Bf16>& weights,
+                       ModelSaved<Bf16>* saved);
 
 // Fills saved->blocks[visit], but for the step into it, which the visit before has done (the first does its
 // own), and does the step into the next visit, or into the final norm.

@@ -74,7 +74,7 @@ Tensor<T> HiddenForward(Arena& arena, const ModelConfig& config, const ModelWeig
     }
   }
   if constexpr (std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
-    if (options.fp8) MlpWeightsToFp8(arena, config, weights, saved);
+    if (options.fp8) LayerWeightsToFp8(arena, config, weights, saved);
   }
   EmbeddingsForward<T, W>(arena, config, weights, options.sequence, saved);
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
@@ -126,7 +126,10 @@ Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const
 
 template <typename T>
 bool Fp8Serves(const Device& device, const ModelConfig& config) {
-  if (!std::is_same_v<T, Bf16> || config.dim % 64 != 0 || config.mlp_width % 64 != 0) return false;
+  for (const int64_t width :
+       {config.dim, config.mlp_width, 2 * config.inner(), config.dim + 2 * config.kv_dim()}) {
+    if (!std::is_same_v<T, Bf16> || width % 64 != 0) return false;
+  }
   return device.is_plan() ? !device.is_for_cpu() : device.is_cuda() && device.compute_capability() == 90;
 }
 

@@ -82,7 +82,8 @@ void MambaForward(Arena& arena, const ModelConfig& config, const MambaArgs<T, W>
   saved->y = arena.New<T>({batch, time, inner});
   if (args.keep) saved->scan = NewSelectiveScanSaved<T>(arena, ScanArgs(config, weights, *saved));
 
-  MatmulForward<T, W>(arena, {.x = args.input, .weight = weights.in_proj, .y = saved->xz});
+  MatmulForward<T, W>(arena,
+                      {.x = args.input, .weight = weights.in_proj, .y = saved->xz, .in8 = args.input8});
   CausalConvArgs<T> conv = ConvArgs(config, weights, batch, time, *saved);
   if (args.before != nullptr) conv.tail = args.before->tail;
   if (args.after != nullptr) conv.final_tail = args.after->tail;

@@ -43,7 +43,8 @@ MambaState<T> NewMambaState(Arena& arena, const ModelConfig& config);
 template <typename T, typename W = T>
 struct MambaArgs {
   const MambaWeights<W>& weights;
-  Tensor<const T> input;  // [batch * time, dim]
+  Tensor<const T> input;    // [batch * time, dim]
+  Fp8Operands input8 = {};  // it and in_proj in 8 bits (ops/fp8.h), may be absent
   int64_t batch = 0, time = 0;
   const ResidualNormArgs<T>& step;        // the output is its branch
   bool keep = true;                       // whether a backward pass will follow

@@ -33,15 +33,15 @@ struct EmbeddingSaved {
 template <typename T>
 struct BlockSaved {
   // The step of the residual stream into the visit: y before the mix with x0, u after it.
-  Tensor<T> y, u, normed;  // [rows, dim]
-  Tensor<Accum<T>> rstd;   // [rows]
+  Tensor<T> y, u, normed;             // [rows, dim]
+  Tensor<Accum<T>> rstd;              // [rows]
+  Tensor<E4m3> normed8, mlp_normed8;  // normed and mlp_normed where ForwardOptions asks for 8 bits
   Tensor<T> v,
       mlp_normed;  // [rows, dim]: the residual stream between mixer and MLP; its norm, or in parallel normed
-  Tensor<Accum<T>> mlp_rstd;  // [rows]
-  Tensor<E4m3> mlp_normed8;   // where ForwardOptions asks for it, but in parallel layers
-  Fp8Weight up8, down8;       // where ForwardOptions asks for them; the layer's, in each of its visits
-  Tensor<T> activated;        // [rows, mlp_width]
-  Tensor<uint32_t> negative;  // of the MLP (ops/mlp.h)
+  Tensor<Accum<T>> mlp_rstd;     // [rows]
+  Fp8Weight input8, up8, down8;  // of in_proj or qkv, and of the MLP, where ForwardOptions asks for 8 bits
+  Tensor<T> activated;           // [rows, mlp_width]
+  Tensor<uint32_t> negative;     // of the MLP (ops/mlp.h)
   Tensor<T> ungated,
       output;  // [rows, dim]: the layer's output before and after token gating, when materialized
   MambaSaved<T> mamba;
@@ -63,8 +63,8 @@ struct ModelSaved {
 template <typename T>
 struct ForwardOptions {
   bool keep = true;  // false: nothing is kept for backward, and far less memory is taken
-  // Products of the MLPs, but for those of weights' gradients, are of 8-bit numbers (ops/fp8.h) where the GPU and
-  // the shapes allow it. Of Bf16 alone.
+  // Products of layers' inputs and of the MLPs' activations, and backward those of the MLPs' gradients, are of
+  // 8-bit numbers (ops/fp8.h) where the GPU and the shapes allow it. Of Bf16 alone.
   bool fp8 = false;
   // Where the one sequence of `ids`, a chunk of a sequence or its next token, goes on from; then what it
   // leaves. Without, sequences stand alone. For keep = false only.

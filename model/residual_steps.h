@@ -89,6 +89,7 @@ ResidualNormArgs<T> StepInto(const ModelConfig& config, const ModelWeights<W>& w
   args.u = block.u;
   args.normed = block.normed;
   args.rstd = block.rstd;
+  args.normed8 = block.normed8;
   return args;
 }
 

@@ -49,6 +49,12 @@ struct Fp8Weight {
   Tensor<E4m3> transposed = {};  // [in, out], times the scale of the product's results, if they have one
 };
 
+// Both operands of a product in 8 bits, x times kNormedFactor; absent where it is of 16 bits.
+struct Fp8Operands {
+  Tensor<const E4m3> x = {};       // [rows, in]
+  Tensor<const E4m3> weight = {};  // [out, in]
+};
+
 struct ScaledWeight {
   Tensor<const Bf16> weight;       // [out, in], multiples of 64
   Tensor<const float> scale = {};  // [out]: what the product's results are multiplied by; may be absent

@@ -11,6 +11,9 @@
 #include <string>
 #include <vector>
 
+#include "ops/attention_heads.h"
+#include "ops/heads_product.h"
+#include "ops/matmul.h"
 #include "ops/mlp.h"
 #include "ops/mlp_cuda.h"
 #include "ops/residual_norm.h"
@@ -184,6 +187,52 @@ TEST(Fp8Test, WeightsAreTheMatricesAndTheirTransposed) {
         }
       }
     }
+  });
+}
+
+TEST(Fp8Test, ProductsAreTheSums) {
+  ForEachGpu([](Arena& arena) {
+    for (const int64_t rows : {17, 512, 4100}) {
+      const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, 512}, 1));
+      const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({192, 512}, 2));
+      const Tensor<Bf16> expected = arena.New<Bf16>({rows, 192}), got = arena.New<Bf16>({rows, 192});
+      MatmulForward<Bf16>(arena, {.x = x, .weight = weight, .y = expected});
+      MatmulForward<Bf16>(arena, {.x = x,
+                                  .weight = weight,
+                                  .y = got,
+                                  .in8 = {InFp8(arena, x, kNormedFactor), WeightInFp8(arena, weight).plain}});
+      ExpectSame(arena, got, expected, "y");
+    }
+  });
+}
+
+TEST(Fp8Test, HeadsAreThoseOfTheProduct) {
+  ForEachGpu([](Arena& arena) {
+    const int64_t time = 1100, heads = 8, kv_heads = 4, width = (heads + 2 * kv_heads) * 64;
+    const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({2 * time, 512}, 1));
+    const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({width, 512}, 2));
+    const Tensor<float> gain = UploadAs<float>(arena, RandomHostTensor<double>({heads}, 3));
+    const Tensor<float> table = arena.New<float>({2, time, 8});
+    std::vector<Tensor<Bf16>> results[2];
+    for (const bool fp8 : {false, true}) {
+      const Tensor<Bf16> qkv = arena.NewZero<Bf16>({2 * time, width});
+      const Tensor<Bf16> q = arena.New<Bf16>({2, time, heads, 64}),
+                         k = arena.New<Bf16>({2, time, kv_heads, 64}),
+                         v = arena.New<Bf16>({2, time, kv_heads, 64});
+      MatmulThenAttentionHeadsArgs<Bf16> args = {
+          .x = x,
+          .weight = weight,
+          .qkv = qkv,
+          .heads = {.batch = 2, .time = time, .rope_dims = 16, .q_gain = gain, .q = q, .k = k, .v = v}};
+      if (fp8) {
+        args.in8 = {InFp8(arena, x, kNormedFactor), WeightInFp8(arena, weight).plain};
+        EXPECT_TRUE(cuda::TryFp8ThenAttentionHeads(arena.device(), args, table));
+      } else {
+        EXPECT_TRUE(cuda::TryMatmulThenAttentionHeads(arena.device(), args, table));
+      }
+      results[fp8] = {qkv, q, k, v};
+    }
+    for (size_t i = 0; i < 4; ++i) ExpectSame(arena, results[true][i], results[false][i], "qkv, q, k, v");
   });
 }
 

@@ -22,10 +22,13 @@ void MatmulThenAttentionHeads(Arena& arena, const MatmulThenAttentionHeadsArgs<T
   AttentionHeadsArgs<T> heads = args.heads;
   heads.qkv = args.qkv;
   const int64_t rows = args.x.dim(0), width = args.qkv.dim(1);
-  const double operations = 2.0 * static_cast<double>(rows) * static_cast<double>(args.weight.size());
-  const OpScope op({"MatmulThenAttentionHeads", OpKind::kMatrixProduct, operations}, args.x, args.weight,
-                   args.qkv, heads.q_gain, heads.value_embedding, heads.ve_layer_scale, heads.first_v,
-                   heads.residual, heads.q, heads.k, heads.v);
+  const bool fp8 = !args.in8.x.empty();
+  const double operations =
+      2.0 * static_cast<double>(rows) * static_cast<double>(args.weight.size()) * (fp8 ? kFp8Cost : 1);
+  const OpScope op({"MatmulThenAttentionHeads", OpKind::kMatrixProduct, operations},
+                   fp8 ? Tensor<const T>() : args.x, args.in8.x, args.weight, args.qkv, heads.q_gain,
+                   heads.value_embedding, heads.ve_layer_scale, heads.first_v, heads.residual, heads.q,
+                   heads.k, heads.v);
   HM_CHECK_EQ(rows, heads.batch * heads.time);
   HM_CHECK_EQ(args.weight.shape(), (Shape{width, args.x.dim(1)}));
   HM_CHECK_EQ(args.qkv.shape(), (Shape{rows, (heads.q.dim(2) + 2 * heads.k.dim(2)) * heads.q.dim(3)}));
@@ -33,10 +36,11 @@ void MatmulThenAttentionHeads(Arena& arena, const MatmulThenAttentionHeadsArgs<T
     if (FillsGpu(arena.device(), rows, width)) {
       const Arena::Scope scope(arena);
       const Tensor<float> table = arena.New<float>({2, heads.time, heads.rope_dims / 2});
+      if (fp8 && cuda::TryFp8ThenAttentionHeads(arena.device(), args, table)) return;
       if (cuda::TryMatmulThenAttentionHeads(arena.device(), args, table)) return;
     }
   }
-  MatmulForward<T, W>(arena, {.x = args.x, .weight = args.weight, .y = args.qkv});
+  MatmulForward<T, W>(arena, {.x = args.x, .weight = args.weight, .y = args.qkv, .in8 = args.in8});
   AttentionHeadsForward<T>(arena, heads);
 }
 

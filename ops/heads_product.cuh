@@ -25,6 +25,7 @@ inline constexpr float kEpsilon = 1e-6f;
 // Absent operands are null.
 struct Operands {
   int rows, time, heads, kv_heads;
+  float factor;  // of the sums, where they are of 8-bit terms
   const float* q_gain;
   const float* cosines;  // [time, rope_dims / 2]
   const float* sines;
@@ -160,7 +161,7 @@ __device__ __forceinline__ void Finish(const Operands& operands, const Maps& map
   }
 }
 
-template <int kPairs>
+template <typename In, int kPairs>
 __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shared, const Maps& maps,
                         const Operands& operands) {
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
@@ -172,7 +173,14 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     const int row = work.Row(tile) + threadIdx.x / 32 % 4 * kWarpRows;
     const Angles<kPairs> angles(operands, row + threadIdx.x % 32 / 4);
     resident::Sums c;
-    resident::Multiply<Bf16, false>(sizes, shared, group, tile, c);
+    resident::Multiply<In, false>(sizes, shared, group, tile, c);
+    if constexpr (sizeof(In) == 1) {
+#pragma unroll
+      for (int n = 0; n < 16; ++n) {
+#pragma unroll
+        for (int i = 0; i < 4; ++i) c[n][i] *= operands.factor;
+      }
+    }
 #pragma unroll
     for (int head = 0; head < kBlockHeads; ++head) {
       Finish(operands, maps, angles, row, first_slot + head, reinterpret_cast<Head>(c[8 * head]), sender);
@@ -182,7 +190,7 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
 }
 
 // In clusters of two.
-template <int kPairs>
+template <typename In, int kPairs>
 __global__ void __launch_bounds__(kThreads, 1)
     ProductKernel(const __grid_constant__ Maps maps, const Sizes sizes, const Operands operands) {
   if constexpr (kIsHopper) {
@@ -191,9 +199,9 @@ __global__ void __launch_bounds__(kThreads, 1)
     shared.Init();
     SyncCluster();
     if (threadIdx.x / 128 < resident::kGroups) {
-      Consume<kPairs>(sizes, work, shared, maps, operands);
+      Consume<In, kPairs>(sizes, work, shared, maps, operands);
     } else if (threadIdx.x % 32 == 0) {
-      resident::Produce<Bf16, false>(sizes, work, shared, maps.x, maps.weight);
+      resident::Produce<In, false>(sizes, work, shared, maps.x, maps.weight);
     }
     __syncwarp();
     SyncCluster();  // The other block may still copy to this one, and arrive at its barriers.

@@ -19,6 +19,7 @@
 #include "core/dtype.h"
 #include "core/tensor.h"
 #include "ops/attention_heads.h"
+#include "ops/fp8.h"
 
 namespace hm11 {
 
@@ -28,6 +29,7 @@ struct MatmulThenAttentionHeadsArgs {
   Tensor<const W> weight;       // [width, in], width being (heads + 2 kv_heads) head_dim
   Tensor<T> qkv;                // [rows, width]; out
   AttentionHeadsArgs<T> heads;  // qkv is the one above
+  Fp8Operands in8 = {};         // as in MatmulArgs
 };
 
 template <typename T, typename W = T>
@@ -38,6 +40,8 @@ namespace cuda {
 // scratch for FillAngles.
 bool TryMatmulThenAttentionHeads(const Device& device, const MatmulThenAttentionHeadsArgs<Bf16>& args,
                                  Tensor<float> table);
+bool TryFp8ThenAttentionHeads(const Device& device, const MatmulThenAttentionHeadsArgs<Bf16>& args,
+                              Tensor<float> table);
 }  // namespace cuda
 
 }  // namespace hm11

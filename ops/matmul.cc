@@ -26,19 +26,39 @@ double Operations(int64_t rows, int64_t in, int64_t out) {
   return 2.0 * static_cast<double>(rows) * static_cast<double>(in * out);
 }
 
+template <typename T>
+void Fp8Forward(const Device& device, const MatmulArgs<T>& args) {
+  cuda::Multiply(device, Product<E4m3, T>{.rows = args.x.rows(),
+                                          .cols = args.y.cols(),
+                                          .inner = args.x.cols(),
+                                          .a = args.in8.x.data(),
+                                          .a_stride = args.x.cols(),
+                                          .b = args.in8.weight.data(),
+                                          .b_stride = args.x.cols(),
+                                          .transpose_b = true,
+                                          .c = args.y.data(),
+                                          .c_stride = args.y.stride(),
+                                          .alpha = 1 / (kNormedFactor * kWeightFactor)});
+}
+
 }  // namespace
 
 template <typename T, typename W>
 void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args) {
   const int64_t rows = args.x.rows(), in = args.x.cols(), out = args.y.cols();
-  const OpScope op({"MatmulForward", OpKind::kMatrixProduct, Operations(rows, in, out)}, args.x, args.weight,
-                   args.y);
+  const bool fp8 = !args.in8.x.empty();
+  const OpScope op(
+      {"MatmulForward", OpKind::kMatrixProduct, Operations(rows, in, out) * (fp8 ? kFp8Cost : 1)},
+      fp8 ? Columns<const T>() : args.x, args.in8.x, args.weight, args.y);
   HM_CHECK_EQ(args.weight.shape(), (Shape{out, in}));
   HM_CHECK_EQ(args.y.rows(), rows);
   if (rows == 1) {
     return MatvecForward<T, W>(arena, {.x = Tensor<const T>(args.x.data(), {in}),
                                        .weight = args.weight,
                                        .y = Tensor<T>(args.y.data(), {out})});
+  }
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
+    if (fp8 && out % 16 == 0 && arena.device().is_cuda()) return Fp8Forward<T>(arena.device(), args);
   }
   if constexpr (std::is_same_v<T, W>) {
     Run(arena.device(), Product<T>{.rows = rows,

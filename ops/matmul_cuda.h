@@ -7,11 +7,13 @@
 #include "absl/status/status.h"
 #include "absl/strings/string_view.h"
 #include "core/device.h"
+#include "ops/fp8.h"
 #include "ops/product.h"
 
 namespace hm11::cuda {
 
-// (T, C) is (float, float), (Bf16, Bf16) or (Bf16, float); sums are float.
+// (T, C) is (float, float), (Bf16, Bf16), (Bf16, float) or (E4m3, Bf16), the last of a
+// transposed b and of sizes that are multiples of 16; sums are float.
 template <typename T, typename C>
 void Multiply(const Device& device, const Product<T, C>& product);
 

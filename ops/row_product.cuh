@@ -282,9 +282,11 @@ __global__ void __launch_bounds__(kThreads, 1)
     shared.Init(BlocksOf(sizes));
     SyncCluster();
     if (threadIdx.x / 32 < kWarps) {
+      GrowRegisters<232>();
       Consume<In, kTransposed>(sizes, shared, maps, epilogue);
-    } else if (threadIdx.x % 32 == 0) {
-      Produce<In, kTransposed, Epilogue>(sizes, shared, maps);
+    } else {
+      ShrinkRegisters<40>();
+      if (threadIdx.x == kWarps * 32) Produce<In, kTransposed, Epilogue>(sizes, shared, maps);
     }
     __syncwarp();
     SyncCluster();  // Other blocks may still copy to this one, and arrive at its barriers.

@@ -11,7 +11,7 @@ namespace hm11::cuda::rows {
 
 inline constexpr int kGroups = 2;                       // warpgroups that multiply
 inline constexpr int kWarps = kGroups * 4;              // that multiply
-inline constexpr int kThreads = (kWarps + 1) * 32;      // with the producer's warp
+inline constexpr int kThreads = (kGroups + 1) * 128;    // with the producer's warpgroup
 inline constexpr int kBlockRows = kGroups * kTileRows;  // of a block
 inline constexpr int kBlockCols = 256;
 inline constexpr int kColTiles = kBlockCols / kTileCols;
