@@ -228,6 +228,19 @@ TEST(BenchmarkHistoryTest, ALossOfBandwidthAloneCountsToo) {
   EXPECT_THAT(Compare(before, BenchmarkRecord(), 0.1).gone, ElementsAre("BM_Scan/chunked/length:0"));
 }
 
+TEST(BenchmarkHistoryTest, LessWorkInLessTimeIsNoLoss) {
+  BenchmarkRecord before, after;
+  before.rows["BM_A"] = {.milliseconds = 1, .ceiling_share = 0.9};
+  after.rows["BM_A"] = {.milliseconds = 0.7, .ceiling_share = 0.6};
+  EXPECT_TRUE(Compare(before, after, 0.1).losses.empty());
+  after.rows["BM_A"].milliseconds = 0.95;
+  EXPECT_EQ(Compare(before, after, 0.1).losses.size(), 1u);
+  // A speedup is over something else in the same run.
+  before.rows["BM_A"].speedup = 3;
+  after.rows["BM_A"] = {.milliseconds = 0.7, .speedup = 2};
+  EXPECT_EQ(Compare(before, after, 0.1).losses.size(), 1u);
+}
+
 TEST(BenchmarkHistoryTest, AProgramMayMeasureItsOwnCeiling) {
   const BenchmarkRecord record =
       Read({Entry("BM_Copy/bytes:1000/manual_time", 1.0, R"(,"bytes_per_second":1000000)"),

@@ -40,6 +40,8 @@ bool ShareABenchmark(const BenchmarkRecord& a, const BenchmarkRecord& b) {
                      [&](const auto& row) { return b.rows.count(row.first) > 0; });
 }
 
+constexpr absl::string_view kShare = "share of the ceiling";
+
 double ChangeFactor(const RatioChange& change) { return change.after / change.before; }
 
 }  // namespace
@@ -58,23 +60,24 @@ Comparison Compare(const BenchmarkRecord& before, const BenchmarkRecord& after, 
       continue;
     }
     const BenchmarkRow& new_row = found->second;
-    const auto judge = [&, &name = name, &old_row = old_row](const char* ratio,
+    const auto judge = [&, &name = name, &old_row = old_row](absl::string_view ratio,
                                                              std::optional<double> old_value,
                                                              std::optional<double> new_value) {
       if (!old_value || !new_value || *old_value <= 0) return;
       ++comparison.ratios_compared;
       const RatioChange change = {.name = name,
-                                  .ratio = ratio,
+                                  .ratio = std::string(ratio),
                                   .before = *old_value,
                                   .after = *new_value,
                                   .milliseconds_before = old_row.milliseconds,
                                   .milliseconds_after = new_row.milliseconds,
                                   .spread_after = new_row.spread};
-      if (change.after < change.before * (1 - threshold)) comparison.losses.push_back(change);
+      const bool less_work = ratio == kShare && new_row.milliseconds < old_row.milliseconds * (1 - threshold);
+      if (change.after < change.before * (1 - threshold) && !less_work) comparison.losses.push_back(change);
       if (change.after > change.before * (1 + threshold)) comparison.gains.push_back(change);
     };
     judge("speedup", old_row.speedup, new_row.speedup);
-    judge("share of the ceiling", old_row.ceiling_share, new_row.ceiling_share);
+    judge(kShare, old_row.ceiling_share, new_row.ceiling_share);
   }
   const auto worse = [](const RatioChange& a, const RatioChange& b) {
     return ChangeFactor(a) < ChangeFactor(b);
