@@ -55,7 +55,6 @@ RunConfig Hm11Preset() {
 RunConfig Hm11BestPreset() {
   RunConfig config = Hm11Preset();
   config.preset = "hm11_best";
-  config.fp8 = false;  // not measured with it yet
   config.model.layers = "MAAAAAAAAAM";
   config.model.vocab = 8192;
   config.model.mlp_width = 2048;
