@@ -84,8 +84,7 @@ void MlpAndStepForward(Arena& arena, const ModelConfig& config, const ModelWeigh
                                {.x = block.activated,
                                 .weight = w.down,
                                 .step = materialized ? StepToOutput(w, block, block.ungated) : into_next,
-                                .x8 = mlp.activated8,
-                                .weight8 = block.down8.plain});
+                                .in8 = {mlp.activated8, block.down8.plain}});
   if (!materialized) return;
   if (HasTokenGate(config, visit)) {
     TokenGateForward<T>(arena, {.u = block.u,

@@ -49,7 +49,7 @@ struct Fp8Weight {
   Tensor<E4m3> transposed = {};  // [in, out], times the scale of the product's results, if they have one
 };
 
-// Both operands of a product in 8 bits, x times kNormedFactor; absent where it is of 16 bits.
+// Both operands of a product in 8 bits, x times the factor of its kind; absent where it is of 16 bits.
 struct Fp8Operands {
   Tensor<const E4m3> x = {};       // [rows, in]
   Tensor<const E4m3> weight = {};  // [out, in]

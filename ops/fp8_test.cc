@@ -270,8 +270,7 @@ void StepsAreThoseOfTheProduct(Arena& arena, const StepCase& c) {
     step.normed8 = arena.New<E4m3>(matrix);
     step.rstd = arena.New<float>({c.rows});
     if (fp8) {
-      args.x8 = InFp8(arena, x, kActivatedFactor);
-      args.weight8 = WeightInFp8(arena, weight).plain;
+      args.in8 = {InFp8(arena, x, kActivatedFactor), WeightInFp8(arena, weight).plain};
       EXPECT_TRUE(cuda::TryFp8ThenResidualNorm(arena.device(), args));
     } else {
       EXPECT_TRUE(cuda::TryMatmulThenResidualNorm(arena.device(), args));

@@ -41,7 +41,7 @@ struct MatmulArgs {
   Columns<const T> x;      // [rows, in]; one row where W is not T
   Tensor<const W> weight;  // [out, in]
   Columns<T> y;            // [rows, out]; out
-  Fp8Operands in8 = {};    // the product may be of these; of Bf16 on a GPU alone
+  Fp8Operands in8 = {};    // the product may be of these, x times kNormedFactor; of Bf16 on a GPU alone
 };
 
 template <typename T>

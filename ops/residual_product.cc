@@ -19,11 +19,11 @@ bool FillsGpu(const Device& device, int64_t rows, int64_t dim) {
 template <typename T, typename W>
 void MatmulThenResidualNorm(Arena& arena, const MatmulThenResidualNormArgs<T, W>& args) {
   const int64_t rows = args.step.x.dim(0), dim = args.step.x.dim(1);
-  const bool fp8 = !args.x8.empty();
+  const bool fp8 = !args.in8.x.empty();
   const double operations =
       2.0 * static_cast<double>(rows) * static_cast<double>(args.weight.size()) * (fp8 ? kFp8Cost : 1);
   const OpScope op({"MatmulThenResidualNorm", OpKind::kMatrixProduct, operations},
-                   fp8 ? Tensor<const T>() : args.x, args.x8, args.step.normed8, args.weight, args.step.x,
+                   fp8 ? Tensor<const T>() : args.x, args.in8.x, args.step.normed8, args.weight, args.step.x,
                    args.step.skip, args.step.x0, args.step.y, args.step.u, args.step.normed, args.step.rstd);
   HM_CHECK_EQ(args.x.shape(), (Shape{rows, args.x.dim(1)}));
   HM_CHECK_EQ(args.weight.shape(), (Shape{dim, args.x.dim(1)}));

@@ -123,7 +123,7 @@ bool TryMatmulThenResidualNorm(const Device& device, const MatmulThenResidualNor
 }
 
 bool TryFp8ThenResidualNorm(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args) {
-  return TryStep(device, args, args.x8.data(), args.weight8.data());
+  return TryStep(device, args, args.in8.x.data(), args.in8.weight.data());
 }
 
 namespace {

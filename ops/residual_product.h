@@ -29,8 +29,7 @@ struct MatmulThenResidualNormArgs {
   Tensor<const T> x;         // [rows, in]; one row where W is not T
   Tensor<const W> weight;    // [dim, in]
   ResidualNormArgs<T> step;  // with branch_scale, but without branch
-  // x, times kActivatedFactor, and the weight in 8 bits (ops/fp8.h): the product may be of these.
-  Tensor<const E4m3> x8 = {}, weight8 = {};
+  Fp8Operands in8 = {};      // the product may be of these; x times kActivatedFactor
 };
 
 template <typename T, typename W = T>

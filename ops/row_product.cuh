@@ -282,10 +282,10 @@ __global__ void __launch_bounds__(kThreads, 1)
     shared.Init(BlocksOf(sizes));
     SyncCluster();
     if (threadIdx.x / 32 < kWarps) {
-      GrowRegisters<232>();
+      GrowRegisters<kRegisters>();
       Consume<In, kTransposed>(sizes, shared, maps, epilogue);
     } else {
-      ShrinkRegisters<40>();
+      ShrinkRegisters<kProducerRegisters>();
       if (threadIdx.x == kWarps * 32) Produce<In, kTransposed, Epilogue>(sizes, shared, maps);
     }
     __syncwarp();

@@ -9,9 +9,11 @@
 
 namespace hm11::cuda::rows {
 
-inline constexpr int kGroups = 2;                       // warpgroups that multiply
-inline constexpr int kWarps = kGroups * 4;              // that multiply
-inline constexpr int kThreads = (kGroups + 1) * 128;    // with the producer's warpgroup
+inline constexpr int kGroups = 2;                     // warpgroups that multiply
+inline constexpr int kWarps = kGroups * 4;            // that multiply
+inline constexpr int kThreads = (kGroups + 1) * 128;  // with the producer's warpgroup
+// Of a thread: without more than its even share a block's sums and its epilogue spill.
+inline constexpr int kRegisters = 232, kProducerRegisters = 40;
 inline constexpr int kBlockRows = kGroups * kTileRows;  // of a block
 inline constexpr int kBlockCols = 256;
 inline constexpr int kColTiles = kBlockCols / kTileCols;
