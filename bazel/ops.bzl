@@ -17,7 +17,6 @@ def op_library(name, srcs = [], hdrs = [], deps = [], **kwargs):
         srcs = [name + ".cc", name + ".cu"] + srcs,
         hdrs = [name + ".h"] + hdrs,
         deps = [
-            ":fp8",
             ":packs",
             ":sums",
             "//core:arena",

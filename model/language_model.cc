@@ -126,9 +126,10 @@ Tensor<Accum<T>> LogProbabilities(Arena& arena, const ModelConfig& config, const
 
 template <typename T>
 bool Fp8Serves(const Device& device, const ModelConfig& config) {
+  if (!std::is_same_v<T, Bf16>) return false;
   for (const int64_t width :
        {config.dim, config.mlp_width, 2 * config.inner(), config.dim + 2 * config.kv_dim()}) {
-    if (!std::is_same_v<T, Bf16> || width % 64 != 0) return false;
+    if (width % 64 != 0) return false;
   }
   return device.is_plan() ? !device.is_for_cpu() : device.is_cuda() && device.compute_capability() == 90;
 }

@@ -33,6 +33,16 @@ __device__ __forceinline__ void StoreEightFp8(const float (&values)[8], float fa
   }
 }
 
+// Sums of 8-bit terms as what they stand for.
+template <int kTiles>
+__device__ __forceinline__ void ScaleSums(float factor, float (&c)[kTiles][4]) {
+#pragma unroll
+  for (int n = 0; n < kTiles; ++n) {
+#pragma unroll
+    for (int i = 0; i < 4; ++i) c[n][i] *= factor;
+  }
+}
+
 // A lane's sums of a row's 64 columns, c[n][first] and c[n][first + 1] times `factor`: its 16 bytes of the row.
 template <typename To>
 __device__ __forceinline__ uint4 Fp8OfSums(const float (*c)[4], int first, float factor) {

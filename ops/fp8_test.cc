@@ -113,6 +113,16 @@ void ForEachGpu(F&& test) {
   }
 }
 
+template <typename F>
+void ForEachGpuAndRows(const std::vector<int64_t>& all_rows, F&& test) {
+  ForEachGpu([&](Arena& arena) {
+    for (const int64_t rows : all_rows) {
+      const Arena::Scope scope(arena);
+      test(arena, rows);
+    }
+  });
+}
+
 template <typename N = E4m3>
 Tensor<N> InFp8(Arena& arena, Tensor<const Bf16> matrix, double factor) {
   const Tensor<N> result = arena.New<N>(matrix.shape());
@@ -191,18 +201,16 @@ TEST(Fp8Test, WeightsAreTheMatricesAndTheirTransposed) {
 }
 
 TEST(Fp8Test, ProductsAreTheSums) {
-  ForEachGpu([](Arena& arena) {
-    for (const int64_t rows : {17, 512, 4100}) {
-      const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, 512}, 1));
-      const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({192, 512}, 2));
-      const Tensor<Bf16> expected = arena.New<Bf16>({rows, 192}), got = arena.New<Bf16>({rows, 192});
-      MatmulForward<Bf16>(arena, {.x = x, .weight = weight, .y = expected});
-      MatmulForward<Bf16>(arena, {.x = x,
-                                  .weight = weight,
-                                  .y = got,
-                                  .in8 = {InFp8(arena, x, kNormedFactor), WeightInFp8(arena, weight).plain}});
-      ExpectSame(arena, got, expected, "y");
-    }
+  ForEachGpuAndRows({17, 512, 4100}, [](Arena& arena, int64_t rows) {
+    const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, 512}, 1));
+    const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({192, 512}, 2));
+    const Tensor<Bf16> expected = arena.New<Bf16>({rows, 192}), got = arena.New<Bf16>({rows, 192});
+    MatmulForward<Bf16>(arena, {.x = x, .weight = weight, .y = expected});
+    MatmulForward<Bf16>(arena, {.x = x,
+                                .weight = weight,
+                                .y = got,
+                                .in8 = {InFp8(arena, x, kNormedFactor), WeightInFp8(arena, weight).plain}});
+    ExpectSame(arena, got, expected, "y");
   });
 }
 
@@ -293,71 +301,63 @@ TEST(Fp8Test, StepsAreThoseOfTheProduct) {
 }
 
 TEST(Fp8Test, GradientsIntoStepsAreThoseOfTheProduct) {
-  ForEachGpu([](Arena& arena) {
-    for (const int64_t rows : {77, 9000}) {
-      const Arena::Scope scope(arena);
-      const int64_t dim = 512, in = 1536;
-      const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, in}, 1));
-      const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({in, dim}, 2));
-      const HostTensor<double> du = RandomHostTensor<double>({rows, dim}, 4);
-      Tensor<Bf16> dx[2];
-      ResidualNormGradArgs<Bf16> step;
-      step.forward = {.x = UploadAs<Bf16>(arena, RandomHostTensor<double>({rows, dim}, 3)),
-                      .norm_scale = 0.7f};
-      step.forward.normed = arena.New<Bf16>({rows, dim});
-      HostTensor<double> rstd = RandomHostTensor<double>({rows}, 5);
-      for (double& value : rstd.values) value = 1 + 0.1 * value;
-      step.forward.rstd = UploadAs<float>(arena, rstd);
-      for (const bool fp8 : {false, true}) {
-        step.du = step.dx = dx[fp8] = UploadAs<Bf16>(arena, du);
-        if (fp8) {
-          EXPECT_TRUE(cuda::TryFp8BackwardIntoStep(arena.device(),
-                                                   InFp8<E5m2>(arena, dy, GradientFactor(rows)),
-                                                   WeightInFp8(arena, weight).transposed, step));
-        } else {
-          EXPECT_TRUE(cuda::TryMatmulBackwardIntoStep(arena.device(), {.dy = dy, .weight = weight}, step));
-        }
+  ForEachGpuAndRows({77, 9000}, [](Arena& arena, int64_t rows) {
+    const int64_t dim = 512, in = 1536;
+    const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, in}, 1));
+    const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({in, dim}, 2));
+    const HostTensor<double> du = RandomHostTensor<double>({rows, dim}, 4);
+    Tensor<Bf16> dx[2];
+    ResidualNormGradArgs<Bf16> step;
+    step.forward = {.x = UploadAs<Bf16>(arena, RandomHostTensor<double>({rows, dim}, 3)), .norm_scale = 0.7f};
+    step.forward.normed = arena.New<Bf16>({rows, dim});
+    HostTensor<double> rstd = RandomHostTensor<double>({rows}, 5);
+    for (double& value : rstd.values) value = 1 + 0.1 * value;
+    step.forward.rstd = UploadAs<float>(arena, rstd);
+    for (const bool fp8 : {false, true}) {
+      step.du = step.dx = dx[fp8] = UploadAs<Bf16>(arena, du);
+      if (fp8) {
+        EXPECT_TRUE(cuda::TryFp8BackwardIntoStep(arena.device(), InFp8<E5m2>(arena, dy, GradientFactor(rows)),
+                                                 WeightInFp8(arena, weight).transposed, step));
+      } else {
+        EXPECT_TRUE(cuda::TryMatmulBackwardIntoStep(arena.device(), {.dy = dy, .weight = weight}, step));
       }
-      ExpectSame(arena, dx[true], dx[false], "dx");
     }
+    ExpectSame(arena, dx[true], dx[false], "dx");
   });
 }
 
 TEST(Fp8Test, TheMlpIsThatOf16Bits) {
-  ForEachGpu([](Arena& arena) {
-    for (const int64_t rows : {200, 9000}) {
-      const Arena::Scope scope(arena);
-      const int64_t dim = 512, width = 1536;
-      const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, dim}, 1));
-      const Tensor<Bf16> up = UploadAs<Bf16>(arena, Weights({width, dim}, 2));
-      const Tensor<Bf16> down = UploadAs<Bf16>(arena, Weights({dim, width}, 3));
-      const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, dim}, 4));
-      MlpGradArgs<Bf16> args = {.forward = {.x = x, .up = up, .down = down}, .dy = dy};
-      Tensor<Bf16> activated[2], dh[2];
-      for (const bool fp8 : {false, true}) {
-        MlpArgs<Bf16>& f = args.forward;
-        f.activated = activated[fp8] = arena.New<Bf16>({rows, width});
-        f.negative = arena.New<uint32_t>({rows, SignWords(width)});
-        dh[fp8] = arena.New<Bf16>({rows, width});
-        const Tensor<E5m2> dh8 = arena.New<E5m2>({rows, width});
-        if (fp8) {
-          f.x8 = InFp8(arena, x, kNormedFactor);
-          f.activated8 = arena.New<E4m3>({rows, width});
-          f.up8 = WeightInFp8(arena, up);
-          f.down8 = WeightInFp8(arena, down);
-          args.dy8 = InFp8<E5m2>(arena, dy, GradientFactor(rows));
-          EXPECT_TRUE(cuda::TryFp8ThenSquare(arena.device(), f));
-          EXPECT_TRUE(cuda::TryFp8TimesDerivative(arena.device(), args, dh[fp8], dh8));
-          ExpectRounded(arena, f.activated8, kActivatedFactor, f.activated, "activated8");
-        } else {
-          EXPECT_TRUE(cuda::TryProductThenSquare(arena.device(), f));
-          EXPECT_TRUE(cuda::TryProductTimesDerivative(arena.device(), args, down, dh[fp8], dh8));
-        }
-        ExpectRounded(arena, dh8, GradientFactor(rows), dh[fp8], "dh8");
+  ForEachGpuAndRows({200, 9000}, [](Arena& arena, int64_t rows) {
+    const int64_t dim = 512, width = 1536;
+    const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, dim}, 1));
+    const Tensor<Bf16> up = UploadAs<Bf16>(arena, Weights({width, dim}, 2));
+    const Tensor<Bf16> down = UploadAs<Bf16>(arena, Weights({dim, width}, 3));
+    const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, dim}, 4));
+    MlpGradArgs<Bf16> args = {.forward = {.x = x, .up = up, .down = down}, .dy = dy};
+    Tensor<Bf16> activated[2], dh[2];
+    for (const bool fp8 : {false, true}) {
+      MlpArgs<Bf16>& f = args.forward;
+      f.activated = activated[fp8] = arena.New<Bf16>({rows, width});
+      f.negative = arena.New<uint32_t>({rows, SignWords(width)});
+      dh[fp8] = arena.New<Bf16>({rows, width});
+      const Tensor<E5m2> dh8 = arena.New<E5m2>({rows, width});
+      if (fp8) {
+        f.x8 = InFp8(arena, x, kNormedFactor);
+        f.activated8 = arena.New<E4m3>({rows, width});
+        f.up8 = WeightInFp8(arena, up);
+        f.down8 = WeightInFp8(arena, down);
+        args.dy8 = InFp8<E5m2>(arena, dy, GradientFactor(rows));
+        EXPECT_TRUE(cuda::TryFp8ThenSquare(arena.device(), f));
+        EXPECT_TRUE(cuda::TryFp8TimesDerivative(arena.device(), args, dh[fp8], dh8));
+        ExpectRounded(arena, f.activated8, kActivatedFactor, f.activated, "activated8");
+      } else {
+        EXPECT_TRUE(cuda::TryProductThenSquare(arena.device(), f));
+        EXPECT_TRUE(cuda::TryProductTimesDerivative(arena.device(), args, down, dh[fp8], dh8));
       }
-      ExpectSame(arena, activated[true], activated[false], "activated");
-      ExpectSame(arena, dh[true], dh[false], "dh");
+      ExpectRounded(arena, dh8, GradientFactor(rows), dh[fp8], "dh8");
     }
+    ExpectSame(arena, activated[true], activated[false], "activated");
+    ExpectSame(arena, dh[true], dh[false], "dh");
   });
 }
 

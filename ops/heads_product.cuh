@@ -174,13 +174,7 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     const Angles<kPairs> angles(operands, row + threadIdx.x % 32 / 4);
     resident::Sums c;
     resident::Multiply<In, false>(sizes, shared, group, tile, c);
-    if constexpr (sizeof(In) == 1) {
-#pragma unroll
-      for (int n = 0; n < 16; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) c[n][i] *= operands.factor;
-      }
-    }
+    if constexpr (sizeof(In) == 1) ScaleSums(operands.factor, c);
 #pragma unroll
     for (int head = 0; head < kBlockHeads; ++head) {
       Finish(operands, maps, angles, row, first_slot + head, reinterpret_cast<Head>(c[8 * head]), sender);

@@ -15,6 +15,7 @@
 
 #include <cstdint>
 
+#include "ops/fp8.cuh"
 #include "ops/hopper.cuh"
 #include "ops/hopper_products.cuh"
 #include "ops/row_product_block.cuh"
@@ -257,13 +258,7 @@ __device__ void Consume(const Sizes& sizes, const Shared& shared, const Maps& ma
     epilogue.Begin(sizes, row);
     Sums c;
     Multiply<In, kTransposed>(sizes, warp, c);
-    if constexpr (sizeof(In) == 1) {
-#pragma unroll
-      for (int n = 0; n < kBlockCols / 8; ++n) {
-#pragma unroll
-        for (int i = 0; i < 4; ++i) c[n][i] *= sizes.factor;
-      }
-    }
+    if constexpr (sizeof(In) == 1) ScaleSums(sizes.factor, c);
     GoOver<0>(warp, maps, warp_row, col, epilogue, c);
     AddOverRow(warp, tile, epilogue.sums);
     epilogue.Between(sizes, row, warp.lane % 4 == 0 && work.across == 0);

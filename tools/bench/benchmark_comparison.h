@@ -2,8 +2,8 @@
 //
 // Ratios are comparable between machines with the same GPU, those of benchmarks of the CPU ("/cpu/" in the name)
 // between machines with the same CPU and as many cores; times are not judged. But a share of the ceiling that
-// fell is no loss where the time fell as well: the work has become less, by numbers of fewer bits or operands
-// that are not read any more.
+// fell is no loss where the time, too, fell by more than the threshold: the work has become less, by numbers of
+// fewer bits or operands that are not read any more.
 #ifndef HM11_TOOLS_BENCH_BENCHMARK_COMPARISON_H_
 #define HM11_TOOLS_BENCH_BENCHMARK_COMPARISON_H_
 
