@@ -60,7 +60,7 @@ void Multiply(const Device& device, const Maps& maps, const Sizes& sizes, const 
          kernel, maps, sizes, epilogue);
 }
 
-template <bool kSkip, bool kMix, typename In>
+template <bool kSkip, bool kMix, bool kNorm, typename In>
 void Step(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args, const Sizes& sizes, const In* x,
           const In* weight) {
   const ResidualNormArgs<Bf16>& step = args.step;
@@ -75,14 +75,14 @@ void Step(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args, co
   TileMap* results = maps.results;
   *results++ = result(step.y);
   if (kMix) *results++ = result(step.u);
-  *results = result(step.normed);
-  ResidualStep<kSkip, kMix> epilogue = {};
+  if (kNorm) *results = result(step.normed);
+  ResidualStep<kSkip, kMix, kNorm> epilogue = {};
   epilogue.branch_scale = step.branch_scale.data();
   epilogue.skip_weight = Data(step.skip_weight);
   epilogue.mix0 = Data(step.mix);
   epilogue.mix1 = kMix ? step.mix.data() + dim : nullptr;
   epilogue.norm_scale = step.norm_scale;
-  epilogue.rstd = step.rstd.data();
+  epilogue.rstd = Data(step.rstd);
   epilogue.normed8 = Data(step.normed8);
   epilogue.rows = sizes.rows;
   epilogue.cols = sizes.cols;
@@ -99,19 +99,21 @@ bool TryStep(const Device& device, const MatmulThenResidualNormArgs<Bf16>& args,
                        .inner = static_cast<int>(args.weight.dim(1)),
                        .factor = 1 / (kActivatedFactor * kWeightFactor)};
   if (!Supports<In>(device, sizes.rows, sizes.cols, sizes.inner)) return false;
-  const bool mix = !step.x0.empty(), skip = !step.skip.empty();
-  if (step.normed.empty() || step.y.empty() || step.u.empty() == mix) return false;
-  if (step.branch_scale.size() != sizes.cols || (skip && !mix)) return false;
+  const bool mix = !step.x0.empty(), skip = !step.skip.empty(), norm = !step.normed.empty();
+  if (step.y.empty() || step.u.empty() == mix || (skip && !mix) || (mix && !norm)) return false;
+  if (step.branch_scale.size() != sizes.cols) return false;
   if (!AllAligned(x, weight, step.x.data(), Data(step.skip), Data(step.x0), step.branch_scale.data(),
-                  Data(step.skip_weight), Data(step.mix), step.y.data(), Data(step.u), step.normed.data())) {
+                  Data(step.skip_weight), Data(step.mix), step.y.data(), Data(step.u), Data(step.normed))) {
     return false;
   }
   if (skip) {
-    Step<true, true>(device, args, sizes, x, weight);
+    Step<true, true, true>(device, args, sizes, x, weight);
   } else if (mix) {
-    Step<false, true>(device, args, sizes, x, weight);
+    Step<false, true, true>(device, args, sizes, x, weight);
+  } else if (norm) {
+    Step<false, false, true>(device, args, sizes, x, weight);
   } else {
-    Step<false, false>(device, args, sizes, x, weight);
+    Step<false, false, false>(device, args, sizes, x, weight);
   }
   return true;
 }

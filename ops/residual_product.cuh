@@ -15,9 +15,10 @@ __device__ __forceinline__ float2 TwoFrom(const float* from) {
 }
 
 // The sums are the branch of a residual step. Reads x, skip (with kSkip), x0 (with kMix); results y, u (with
-// kMix), normed.
-template <bool kSkip, bool kMix>
+// kMix), normed (with kNorm).
+template <bool kSkip, bool kMix, bool kNorm>
 struct ResidualStep {
+  static constexpr bool kSumsRows = kNorm;
   const float* branch_scale;
   const float* skip_weight;
   const float* mix0;
@@ -91,6 +92,7 @@ struct ResidualStep {
 // The sums are the gradient g of what a step of x alone normed. Reads u and du; the result is
 // dx = du + norm_scale rstd (g - shrink u).
 struct NormGradient {
+  static constexpr bool kSumsRows = true;
   float norm_scale;
   const float* rstd;
   float sums[2];    // of g u

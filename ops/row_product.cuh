@@ -234,6 +234,7 @@ __device__ __forceinline__ void AddOverRow(const Warp& warp, int tile, float (&s
 
 // Epilogue is a struct of what the elementwise work needs beside the tensors that the copy unit brings:
 //
+//   kSumsRows: whether it has sums over rows, and a second pass that they are for;
 //   sums: of this lane's two rows; after the first pass those of whole rows;
 //   Begin(sizes, row): this lane has sums of rows row and row + 8;
 //   Between(sizes, row, stores): between the passes; one lane a row is told to store what belongs to it;
@@ -260,9 +261,11 @@ __device__ void Consume(const Sizes& sizes, const Shared& shared, const Maps& ma
     Multiply<In, kTransposed>(sizes, warp, c);
     if constexpr (sizeof(In) == 1) ScaleSums(sizes.factor, c);
     GoOver<0>(warp, maps, warp_row, col, epilogue, c);
-    AddOverRow(warp, tile, epilogue.sums);
-    epilogue.Between(sizes, row, warp.lane % 4 == 0 && work.across == 0);
-    GoOver<1>(warp, maps, warp_row, col, epilogue, c);
+    if constexpr (Epilogue::kSumsRows) {
+      AddOverRow(warp, tile, epilogue.sums);
+      epilogue.Between(sizes, row, warp.lane % 4 == 0 && work.across == 0);
+      GoOver<1>(warp, maps, warp_row, col, epilogue, c);
+    }
     epilogue.End(row, col, c);
   }
   if (warp.lane == 0) WaitForStores<0>();
