@@ -29,9 +29,9 @@ bool TryHeads(const Device& device, const MatmulThenAttentionHeadsArgs<Bf16>& ar
   const AttentionHeadsArgs<Bf16>& h = args.heads;
   const int64_t rows = args.x.dim(0), width = args.weight.dim(0), inner = args.x.dim(1);
   if (!resident::Supports<In>(device, rows, width, inner) || h.q.dim(3) != kHeadDim) return false;
-  if (!h.first_v.empty()) return false;  // Slower than the two ops: a third matrix to read in the same place.
   if (h.rope_dims != 16 && h.rope_dims != 32 && h.rope_dims != 64) return false;
-  if (!AllAligned(x, weight, args.qkv.data(), h.q.data(), h.k.data(), h.v.data(), Data(h.value_embedding))) {
+  if (!AllAligned(x, weight, args.qkv.data(), h.q.data(), h.k.data(), h.v.data(), Data(h.value_embedding),
+                  Data(h.first_v))) {
     return false;
   }
   const resident::Sizes sizes = {static_cast<int>(rows), static_cast<int>(width), static_cast<int>(inner)};
@@ -52,7 +52,9 @@ bool TryHeads(const Device& device, const MatmulThenAttentionHeadsArgs<Bf16>& ar
                                     .sines = table.data() + table.size() / 2,
                                     .value_embedding = Data(h.value_embedding),
                                     .ve_layer_scale = Data(h.ve_layer_scale),
-                                    .ve_scale = Data(h.ve_scale)};
+                                    .ve_scale = Data(h.ve_scale),
+                                    .first_v = Data(h.first_v),
+                                    .residual = Data(h.residual)};
   FillAngles(device, h, table);
   if (h.rope_dims == 16) return Run<In, 1>(device, sizes, maps, operands);
   if (h.rope_dims == 32) return Run<In, 2>(device, sizes, maps, operands);

@@ -32,6 +32,8 @@ struct Operands {
   const Bf16* value_embedding;
   const float* ve_layer_scale;
   const float* ve_scale;
+  const Bf16* first_v;
+  const float* residual;
 };
 
 struct Maps {
@@ -95,24 +97,28 @@ __device__ __forceinline__ void NormAndTurn(const Angles<kPairs>& angles, float 
   }
 }
 
-// Adds the value embedding, scaled, to a head of v.
-__device__ __forceinline__ void AddEmbedding(const Operands& operands, int row, int head, Head c) {
-  const float scale = *operands.ve_layer_scale * *operands.ve_scale;
-  uint32_t pairs[2][8];  // all on their way at once
+// What a lane reads of a head of v in another matrix, at the places of its sums: on its way before the product.
+using Pairs = uint32_t (&)[2][8];
+
+__device__ __forceinline__ void FetchHead(const Operands& operands, const Bf16* from, int row, int head,
+                                          Pairs pairs) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     const int64_t here = min(row + 8 * half, operands.rows - 1);  // Rows beyond are not stored.
-    const Bf16* const from =
-        operands.value_embedding + (here * operands.kv_heads + head) * kHeadDim + threadIdx.x % 4 * 2;
+    const Bf16* const at = from + (here * operands.kv_heads + head) * kHeadDim + threadIdx.x % 4 * 2;
 #pragma unroll
-    for (int n = 0; n < 8; ++n) pairs[half][n] = __ldg(reinterpret_cast<const uint32_t*>(from + 8 * n));
+    for (int n = 0; n < 8; ++n) pairs[half][n] = __ldg(reinterpret_cast<const uint32_t*>(at + 8 * n));
   }
+}
+
+// c = scale * what is in pairs + own * c.
+__device__ __forceinline__ void Mix(float scale, const uint32_t (&pairs)[2][8], float own, Head c) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
 #pragma unroll
     for (int n = 0; n < 8; ++n) {
-      c[n][2 * half] = fmaf(scale, LowOf(pairs[half][n]), c[n][2 * half]);
-      c[n][2 * half + 1] = fmaf(scale, HighOf(pairs[half][n]), c[n][2 * half + 1]);
+      c[n][2 * half] = fmaf(scale, LowOf(pairs[half][n]), own * c[n][2 * half]);
+      c[n][2 * half + 1] = fmaf(scale, HighOf(pairs[half][n]), own * c[n][2 * half + 1]);
     }
   }
 }
@@ -143,15 +149,27 @@ struct Sender {
   }
 };
 
-// `row`: the warp's first; `slot`: which of a row's heads, queries first, then keys, then values.
+// `row`: the warp's first; `slot`: which of a row's heads, queries first, then keys, then values; `ahead`: of a value,
+// what FetchHead brought of first_v, or else of the value embedding.
 template <int kPairs>
 __device__ __forceinline__ void Finish(const Operands& operands, const Maps& maps,
-                                       const Angles<kPairs>& angles, int row, int slot, Head c,
+                                       const Angles<kPairs>& angles, int row, int slot, Pairs ahead, Head c,
                                        Sender& sender) {
-  const int heads = operands.heads, lane_row = row + threadIdx.x % 32 / 4;
-  const int value = slot - heads - operands.kv_heads;
+  const int heads = operands.heads, value = slot - heads - operands.kv_heads;
   if (value >= 0) {
-    if (operands.value_embedding != nullptr) AddEmbedding(operands, lane_row, value, c);
+    const bool mixes = operands.first_v != nullptr;
+    if (mixes) sender.Send(c, maps.qkv, row, slot);
+    if (operands.value_embedding != nullptr) {
+      const float scale = *operands.ve_layer_scale * *operands.ve_scale;
+      if (mixes) {
+        uint32_t pairs[2][8];
+        FetchHead(operands, operands.value_embedding, row + threadIdx.x % 32 / 4, value, pairs);
+        Mix(scale, pairs, 1, c);
+      } else {
+        Mix(scale, ahead, 1, c);
+      }
+    }
+    if (mixes) Mix(operands.residual[0], ahead, operands.residual[1], c);
     sender.Send(c, maps.v, row, value);
   } else {
     sender.Send(c, maps.qkv, row, slot);
@@ -166,18 +184,28 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
                         const Operands& operands) {
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0);
   const int first_slot = work.FirstCol() / kHeadDim;
+  const Bf16* const other = operands.first_v != nullptr ? operands.first_v : operands.value_embedding;
   Sender sender = {shared, group};
   WaitBarrier(shared.WeightsFull(), 0);
 #pragma unroll 1
   for (int tile = group; work.Row(tile) < sizes.rows; tile += resident::kGroups) {
     const int row = work.Row(tile) + threadIdx.x / 32 % 4 * kWarpRows;
     const Angles<kPairs> angles(operands, row + threadIdx.x % 32 / 4);
+    uint32_t ahead[kBlockHeads][2][8];
+#pragma unroll
+    for (int head = 0; head < kBlockHeads; ++head) {
+      const int value = first_slot + head - operands.heads - operands.kv_heads;
+      if (value >= 0 && other != nullptr) {
+        FetchHead(operands, other, row + threadIdx.x % 32 / 4, value, ahead[head]);
+      }
+    }
     resident::Sums c;
     resident::Multiply<In, false>(sizes, shared, group, tile, c);
     if constexpr (sizeof(In) == 1) ScaleSums(operands.factor, c);
 #pragma unroll
     for (int head = 0; head < kBlockHeads; ++head) {
-      Finish(operands, maps, angles, row, first_slot + head, reinterpret_cast<Head>(c[8 * head]), sender);
+      Finish(operands, maps, angles, row, first_slot + head, ahead[head], reinterpret_cast<Head>(c[8 * head]),
+             sender);
     }
   }
   if (threadIdx.x % 32 == 0) WaitForStores<0>();

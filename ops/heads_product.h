@@ -4,7 +4,7 @@
 //
 // On a GPU of compute capability 9.0 heads are made of the product's sums before these leave the registers, which
 // saves reading them again (Bf16, heads of 64 channels, shapes that ops/resident_product.cuh has, RoPE on 16, 32 or
-// 64 channels, no first_v, rows enough for all multiprocessors). Elsewhere by the two ops.
+// 64 channels, rows enough for all multiprocessors). Elsewhere by the two ops.
 //
 // Properties
 //   1. The results are those of the two ops; in one kernel they come from sums that are not rounded to Bf16.

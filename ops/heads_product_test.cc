@@ -157,7 +157,8 @@ RC_GTEST_PROP(HeadsProductTest, TheKernelAgrees, ()) {
                        .kv_heads = kv_heads,
                        .in = *rc::gen::element<int64_t>(128, 256, 512),
                        .rope_dims = *rc::gen::element<int64_t>(16, 32, 64)};
-  ExpectKernelAgrees(ByKernel(RandomCase(sizes, *rc::gen::arbitrary<bool>(), false, *Seed())));
+  ExpectKernelAgrees(
+      ByKernel(RandomCase(sizes, *rc::gen::arbitrary<bool>(), *rc::gen::arbitrary<bool>(), *Seed())));
 }
 
 // Several tiles of rows for each multiprocessor, as a step of training has them.
@@ -166,6 +167,7 @@ TEST(HeadsProductTest, TheKernelAgreesOnManyRows) {
   const Sizes sizes = {.batch = 2, .time = 3000, .heads = 8, .kv_heads = 4, .in = 512};
   ExpectKernelAgrees(ByKernel(RandomCase(sizes, false, false, 1)));
   ExpectKernelAgrees(ByKernel(RandomCase(sizes, true, false, 2)));
+  ExpectKernelAgrees(ByKernel(RandomCase(sizes, false, true, 3)));
 }
 
 // On other GPUs and for other shapes nothing is done.
@@ -199,7 +201,7 @@ TEST(HeadsProductTest, TheKernelRefusesWhatItHasNot) {
         return takes(sizes);
       };
       EXPECT_EQ(takes(had), gpu.compute_capability() == 90);
-      EXPECT_FALSE(takes(had, /*first_v=*/true));
+      EXPECT_EQ(takes(had, /*first_v=*/true), gpu.compute_capability() == 90);
       EXPECT_FALSE(with([](Sizes& s) { s.heads = 3; }));
       EXPECT_FALSE(with([](Sizes& s) { s.head_dim = 128; }));
       EXPECT_FALSE(with([](Sizes& s) { s.in = 520; }));
