@@ -13,6 +13,13 @@ __device__ __forceinline__ float Exp2(float x) {
   return result;
 }
 
+// tanh within 2^-11 of itself.
+__device__ __forceinline__ float CoarseTanh(float x) {
+  float result;
+  asm("tanh.approx.f32 %0, %1;" : "=f"(result) : "f"(x));
+  return result;
+}
+
 __device__ __forceinline__ float Reciprocal(float x) {
   float result;
   asm("rcp.approx.ftz.f32 %0, %1;" : "=f"(result) : "f"(x));

@@ -6,6 +6,7 @@
 // a cycle on a multiprocessor and so 8 logits, where memory delivers some 10 in Bf16 (132
 // multiprocessors, 4.8 TB/s).
 #include "core/launch.cuh"
+#include "core/special_functions.cuh"
 #include "ops/cross_entropy.h"
 #include "ops/packs.cuh"
 
@@ -110,6 +111,12 @@ struct GradientOperands {
 template <typename T, int kWarps>
 constexpr int kHeldRow = kWarps * 32 * kGroup* kPackSize<T>;
 
+// A Bf16 logit is known to 2^-9 of itself: the gradient and its loss need no closer a tanh.
+template <typename T>
+__device__ __forceinline__ float HeldTanh(float x) {
+  return std::is_same_v<T, Bf16> ? CoarseTanh(x) : CapTanh<T>(x);
+}
+
 template <typename T, int kWarps>
 __global__ void __launch_bounds__(kThreads, 3) HeldGradientKernel(GradientOperands<T> p) {
   constexpr int N = kPackSize<T>;
@@ -127,20 +134,20 @@ __global__ void __launch_bounds__(kThreads, 3) HeldGradientKernel(GradientOperan
     if (active && column(k) < p.vocab) packs[k] = Fetch<N>(row + column(k));
   }
   const int target = active ? p.targets[r] : -1;
-  const float inverse = 1 / p.cap;
+  const float inverse = 1 / p.cap, exponent = kLog2E * p.cap;
+  const float tanh_of_target = target < 0 ? 0 : HeldTanh<T>(static_cast<float>(row[target]) * inverse);
   float values[kGroup][N];  // exp(capped - cap) (1 - tanh^2)
-  float sum = 0, tanh_of_target = 0;
+  float sum = 0;
 #pragma unroll
   for (int k = 0; k < kGroup; ++k) {
     Unpack(packs[k], values[k]);
     if (column(k) >= p.vocab) continue;
 #pragma unroll
     for (int i = 0; i < N; ++i) {
-      const float tanh = CapTanh<T>(values[k][i] * inverse);
-      const float e = __expf(fmaf(p.cap, tanh, -p.cap));
+      const float tanh = HeldTanh<T>(values[k][i] * inverse);
+      const float e = Exp2(fmaf(exponent, tanh, -exponent));
       sum += e;
       values[k][i] = e * fmaf(-tanh, tanh, 1.0f);
-      if (column(k) + i == target) tanh_of_target = tanh;
     }
   }
   sum = WarpSum(sum);
@@ -150,6 +157,8 @@ __global__ void __launch_bounds__(kThreads, 3) HeldGradientKernel(GradientOperan
     sum = 0;
 #pragma unroll
     for (int w = 0; w < kWarps; ++w) sum += shared[warp / kWarps * kWarps + w];
+  } else {
+    __syncwarp();  // The target has been read.
   }
   if (!active) return;
   const float scale = target < 0 ? 0 : p.dloss / sum;
@@ -157,14 +166,15 @@ __global__ void __launch_bounds__(kThreads, 3) HeldGradientKernel(GradientOperan
   for (int k = 0; k < kGroup; ++k) {
     if (column(k) >= p.vocab) continue;
 #pragma unroll
-    for (int i = 0; i < N; ++i) {
-      values[k][i] *= scale;
-      if (column(k) + i == target) {
-        values[k][i] -= p.dloss * fmaf(-tanh_of_target, tanh_of_target, 1.0f);
-        p.losses[r] = p.cap + logf(sum) - p.cap * tanh_of_target;
-      }
-    }
+    for (int i = 0; i < N; ++i) values[k][i] *= scale;
     Store<N>(values[k], row + column(k));
+    const int i = target - column(k);
+    if (i < 0 || i >= N) continue;
+    // The pack's lane stores this one again.
+    const float slope = fmaf(-tanh_of_target, tanh_of_target, 1.0f);
+    const float e = Exp2(fmaf(exponent, tanh_of_target, -exponent));
+    row[target] = T(slope * fmaf(scale, e, -p.dloss));
+    p.losses[r] = p.cap + logf(sum) - p.cap * tanh_of_target;
   }
   if (target < 0 && first == 0) p.losses[r] = 0;
 }
