@@ -23,7 +23,7 @@ void MambaBranchForward(Arena& arena, const ModelConfig& config, const ModelWeig
   BlockSaved<T>& block = saved->blocks[v];
   MambaArgs<T, W> args = {.weights = weights.blocks[BlockOf(config, visit)].mamba,
                           .input = block.normed,
-                          .input8 = {block.normed8, block.input8.plain},
+                          .input8 = {block.normed8, block.mixer8.plain},
                           .batch = saved->batch,
                           .time = saved->time,
                           .step = step,
@@ -49,7 +49,7 @@ void AttentionBranchForward(Arena& arena, const ModelConfig& config, const Model
                                .weights = weights.blocks[BlockOf(config, visit)].attention,
                                .sources = SourcesOf(config, weights, *saved, visit),
                                .input = block.normed,
-                               .input8 = {block.normed8, block.input8.plain},
+                               .input8 = {block.normed8, block.mixer8.plain},
                                .batch = saved->batch,
                                .time = saved->time,
                                .step = step,
@@ -78,7 +78,7 @@ void MlpAndStepForward(Arena& arena, const ModelConfig& config, const ModelWeigh
   const bool materialized = OutputIsMaterialized(config, visit);
   MlpArgs<T, W> mlp = MlpOf(w, block);
   Arena::Scope scope(arena);
-  if (!mlp.x8.empty()) mlp.activated8 = arena.New<E4m3>(block.activated.shape());
+  if (!mlp.x8.empty()) mlp.activated8 = arena.New<E4m3>({mlp.x8.dim(0), config.mlp_width});
   MlpForward<T, W>(arena, mlp);
   MatmulThenResidualNorm<T, W>(arena,
                                {.x = block.activated,
@@ -119,6 +119,19 @@ void OutputBackward(Arena& arena, const ModelConfig& config, const BlockWeights<
                                  .dbias = grad.attention.token_gate_bias});
     arena.device().CopyOnDevice(g.dresidual.data(), dungated.data(), dungated.size_bytes());
   }
+}
+
+// g.dresidual in 8 bits. What makes the output of other terms changes g.dresidual alone: then it is made here, if the
+// MLP cannot do without it.
+template <typename T>
+Tensor<const E5m2> Output8(const Arena& arena, const ModelConfig& config, const BlockSaved<T>& block,
+                           int64_t visit, const ResidualGrads<T>& g) {
+  if (!OutputIsMaterialized(config, visit)) return g.dresidual8;
+  if (block.activated8t.empty()) return {};
+  if constexpr (std::is_same_v<T, Bf16>) {
+    ToFp8<E5m2>(arena.device(), g.dresidual, GradientFactor(g.dresidual.dim(0)), g.dresidual8);
+  }
+  return g.dresidual8;
 }
 
 // g.dresidual is the gradient of branch_scale times the branch.
@@ -213,7 +226,7 @@ void LayerWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeigh
   std::vector<ScaledWeight> all;
   for (const BlockWeights<Bf16>& layer : weights.blocks) {
     const bool is_mamba = !layer.mamba.in_proj.empty();
-    all.push_back({.weight = is_mamba ? layer.mamba.in_proj : layer.attention.qkv});
+    all.push_back({.weight = is_mamba ? layer.mamba.in_proj : layer.attention.qkv, .forward_only = true});
     all.push_back({.weight = layer.up});
     all.push_back({.weight = layer.down, .scale = layer.mlp_scale});
   }
@@ -221,7 +234,7 @@ void LayerWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeigh
   for (int64_t visit = 0; visit < config.visit_count(); ++visit) {
     BlockSaved<Bf16>& block = saved->blocks[static_cast<size_t>(visit)];
     const Fp8Weight* const layer8 = all8.data() + 3 * BlockOf(config, visit);
-    block.input8 = layer8[0];
+    block.mixer8 = layer8[0];
     block.up8 = layer8[1];
     block.down8 = layer8[2];
   }
@@ -255,7 +268,12 @@ void BlockForward(Arena& arena, const ModelConfig& config, const ModelWeights<W>
     block.mlp_normed = arena.New<T>({rows, dim});
     if (options.fp8) block.mlp_normed8 = arena.New<E4m3>({rows, dim});
   }
-  block.activated = arena.New<T>({rows, config.mlp_width});
+  if (options.fp8 && options.keep && !config.is_parallel(layer) &&
+      Fp8MlpServes(arena.device(), rows, dim, config.mlp_width)) {
+    block.activated8t = arena.New<E4m3>({config.mlp_width, rows});
+  } else {
+    block.activated = arena.New<T>({rows, config.mlp_width});
+  }
   if (options.keep) block.negative = arena.New<uint32_t>({rows, SignWords(config.mlp_width)});
 
   const ResidualNormArgs<T> to_mlp = StepToMlp(config, w, block, layer);
@@ -295,8 +313,7 @@ void BlockBackward(Arena& arena, const ModelConfig& config, const ModelWeights<T
   BlockWeights<Accum<T>>& gw = grad.blocks[static_cast<size_t>(layer)];
   Tensor<T> du_gate;
   OutputBackward(arena, config, w, block, visit, g, gw, &du_gate);
-  // What makes the output of other terms changes g.dresidual alone.
-  const Tensor<const E5m2> doutput8 = OutputIsMaterialized(config, visit) ? Tensor<E5m2>() : g.dresidual8;
+  const Tensor<const E5m2> doutput8 = Output8(arena, config, block, visit, g);
   ResidualNormGradArgs<T> into = StepIntoGradient(config, weights, saved, visit, g, grad);
   // What a token gate sends to u joins when mixer and MLP have read g.dresidual, before the step into the visit.
   InputGradient<T> dnormed = {.step = du_gate.empty() ? &into : nullptr};

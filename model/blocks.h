@@ -14,7 +14,7 @@
 
 namespace hm11 {
 
-// Fills input8, up8 and down8 of saved->blocks.
+// Fills mixer8, up8 and down8 of saved->blocks.
 void LayerWeightsToFp8(Arena& arena, const ModelConfig& config, const ModelWeights<Bf16>& weights,
                        ModelSaved<Bf16>* saved);
 

@@ -39,8 +39,9 @@ struct BlockSaved {
   Tensor<T> v,
       mlp_normed;  // [rows, dim]: the residual stream between mixer and MLP; its norm, or in parallel normed
   Tensor<Accum<T>> mlp_rstd;     // [rows]
-  Fp8Weight input8, up8, down8;  // of in_proj or qkv, and of the MLP, where ForwardOptions asks for 8 bits
-  Tensor<T> activated;           // [rows, mlp_width]
+  Fp8Weight mixer8, up8, down8;  // of in_proj or qkv, and of the MLP, where ForwardOptions asks for 8 bits
+  Tensor<T> activated;           // [rows, mlp_width], or transposed in 8 bits alone:
+  Tensor<E4m3> activated8t;      // [mlp_width, rows]
   Tensor<uint32_t> negative;     // of the MLP (ops/mlp.h)
   Tensor<T> ungated,
       output;  // [rows, dim]: the layer's output before and after token gating, when materialized
@@ -63,8 +64,8 @@ struct ModelSaved {
 template <typename T>
 struct ForwardOptions {
   bool keep = true;  // false: nothing is kept for backward, and far less memory is taken
-  // Products of layers' inputs and of the MLPs' activations, and backward those of the MLPs' gradients, are of
-  // 8-bit numbers (ops/fp8.h) where the GPU and the shapes allow it. Of Bf16 alone.
+  // Products of layers' inputs and of the MLPs' activations, and backward all of the MLPs', are of 8-bit numbers
+  // (ops/fp8.h) where the GPU and the shapes allow it. Of Bf16 alone.
   bool fp8 = false;
   // Where the one sequence of `ids`, a chunk of a sequence or its next token, goes on from; then what it
   // leaves. Without, sequences stand alone. For keep = false only.

@@ -119,7 +119,8 @@ MlpArgs<T, W> MlpOf(const BlockWeights<W>& weights, const BlockSaved<T>& block) 
           .negative = block.negative,
           .x8 = block.mlp_normed8,
           .up8 = block.up8,
-          .down8 = block.down8};
+          .down8 = block.down8,
+          .activated8t = block.activated8t};
 }
 
 // Adds the MLP's output, its branch, to the layer's output, without a norm.

@@ -3,6 +3,8 @@
 
 #include "core/launch.cuh"
 #include "ops/fp8.cuh"
+#include "ops/hopper.cuh"
+#include "ops/tensor_core.cuh"
 
 namespace hm11::cuda {
 namespace {
@@ -38,7 +40,7 @@ struct Weight {
   const Bf16* from;
   const float* scale;  // null: 1
   E4m3* plain;
-  E4m3* transposed;
+  E4m3* transposed;  // may be null
   int rows, cols;
   unsigned first_block;  // of those that convert it
 };
@@ -75,11 +77,65 @@ __global__ void __launch_bounds__(kThreads) WeightsKernel(const __grid_constant_
   };
   *to(weight.plain, first_row, weight.cols, first_col) =
       Quarter<E4m3>(quad, kWeightFactor, [&](int k) { return tile[line][k]; });
+  if (weight.transposed == nullptr) return;
   *to(weight.transposed, first_col, weight.rows, first_row) =
       Quarter<E4m3>(quad, kWeightFactor, [&](int k) { return scales[k] * tile[k][line]; });
 }
 
+// ---- Transposed copies. A block has 128 rows of 64 columns. A warp has 16 of the rows: interleaved with the row 8
+// below, the bytes of a row are 16-bit numbers, which the matrix unit's stores transpose eight rows at a time.
+
+constexpr int kRows = 128;
+constexpr int kWarpRows = 16;
+static_assert(kRows / kWarpRows * 32 == kThreads);
+
+// Where 16 bytes of a column lie, those of the block's `chunk`th 16 rows.
+__device__ __forceinline__ int Place(int col, int chunk) { return col * 8 + (chunk ^ (col & 7)); }
+
+__global__ void __launch_bounds__(kThreads)
+    TransposeKernel(int rows, int cols, const uint4* from, uint4* to) {
+  if constexpr (kIsHopper) {
+    __shared__ uint4 tile[kTile * 8];
+    const int lane = threadIdx.x % 32, warp = threadIdx.x / 32;
+    const int first_row = static_cast<int>(blockIdx.x) * kRows,
+              first_col = static_cast<int>(blockIdx.y) * kTile;
+    const int row = first_row + warp * kWarpRows + lane / 4;
+    uint32_t upper[4] = {}, lower[4] = {};
+    if (row < rows) {
+      const uint4* const at = from + (int64_t{row} * cols + first_col) / 16 + lane % 4;
+      *reinterpret_cast<uint4*>(upper) = __ldg(at);
+      *reinterpret_cast<uint4*>(lower) = __ldg(at + cols / 2);
+    }
+    uint32_t words[8];
+#pragma unroll
+    for (int n = 0; n < 8; ++n) {
+      words[n] = __byte_perm(upper[n / 2], lower[n / 2], n % 2 == 0 ? 0x5140 : 0x7362);
+    }
+#pragma unroll
+    for (int n = 0; n < 8; n += 4) {
+      StoreMatricesTransposed(SharedAddress(tile + Place(8 * n + lane, warp)), words + n);
+    }
+    __syncthreads();
+#pragma unroll
+    for (int i = 0; i < 2; ++i) {
+      const int col = i * (kTile / 2) + threadIdx.x / 8, chunk = threadIdx.x % 8;
+      if (first_row + chunk * kWarpRows >= rows) continue;
+      to[(int64_t{first_col + col} * rows + first_row) / 16 + chunk] = tile[Place(col, chunk)];
+    }
+  }
+}
+
 }  // namespace
+
+void TransposeFp8(const Device& device, int64_t rows, int64_t cols, const void* from, void* to) {
+  if (rows == 0 || cols == 0) return;
+  Launch(device,
+         {.blocks =
+              dim3(static_cast<unsigned>(CeilDiv<int64_t>(rows, kRows)), static_cast<unsigned>(cols / kTile)),
+          .threads = kThreads},
+         TransposeKernel, static_cast<int>(rows), static_cast<int>(cols), static_cast<const uint4*>(from),
+         static_cast<uint4*>(to));
+}
 
 template <typename To>
 void ToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<To> to) {
@@ -97,10 +153,10 @@ void WeightsToFp8(const Device& device, std::span<const ScaledWeight> weights,
     Weights batch = {};
     unsigned blocks = 0;
     for (size_t k = first; k < std::min(first + kMostWeights, weights.size()); ++k) {
-      const auto& [weight, scale] = weights[k];
+      const Tensor<const Bf16> weight = weights[k].weight;
       const int rows = static_cast<int>(weight.dim(0)), cols = static_cast<int>(weight.dim(1));
       batch.weights[batch.count++] = {.from = weight.data(),
-                                      .scale = scale.data(),
+                                      .scale = weights[k].scale.data(),
                                       .plain = to[k].plain.data(),
                                       .transposed = to[k].transposed.data(),
                                       .rows = rows,

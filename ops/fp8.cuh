@@ -2,6 +2,8 @@
 #ifndef HM11_OPS_FP8_CUH_
 #define HM11_OPS_FP8_CUH_
 
+#include <cuda_fp16.h>
+
 #include <cstdint>
 #include <type_traits>
 
@@ -31,6 +33,17 @@ __device__ __forceinline__ void StoreEightFp8(const float (&values)[8], float fa
   for (int q = 0; q < 4; ++q) {
     to[8 * q] = static_cast<uint16_t>(PackFp8<To>(factor * values[2 * q], factor * values[2 * q + 1]));
   }
+}
+
+// The two numbers of a pair of E4m3.
+__device__ __forceinline__ float2 UnpackFp8(uint32_t pair) {
+  uint32_t halves = 0;
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 890
+  asm("cvt.rn.f16x2.e4m3x2 %0, %1;" : "=r"(halves) : "h"(static_cast<uint16_t>(pair)));
+#else
+  static_cast<void>(pair);
+#endif
+  return __half22float2(*reinterpret_cast<const __half2*>(&halves));
 }
 
 // Sums of 8-bit terms as what they stand for.
@@ -70,6 +83,35 @@ __device__ __forceinline__ void StoreSumsFp8(const float (*c)[4], const float (&
 #pragma unroll
     for (int tile = 0; tile < kTiles; ++tile) {
       *reinterpret_cast<uint4*>(at + tile * 64) = Fp8OfSums<To>(c + 8 * tile, 2 * half, factors[half]);
+    }
+  }
+}
+
+// ---- Sums of rows r and r + 8 as a word: column 2 q's of both rows, then column 2 q + 1's. Stored as 16-bit numbers,
+// transposed (ops/hopper.cuh), words of 8 rows are bytes in the order of PlaceOfRow.
+
+template <typename To>
+__device__ __forceinline__ uint32_t WordOfSums(const float (&c)[4], float factor) {
+  return PackFp8<To>(factor * c[0], factor * c[2]) | PackFp8<To>(factor * c[1], factor * c[3]) << 16;
+}
+
+// As StoreSumsFp8, from words[n] of columns col + 8 n and up.
+template <int kTiles, typename To>
+__device__ __forceinline__ void StoreWordsFp8(const uint32_t* words, int row, int rows, int col, int cols,
+                                              To* to) {
+#pragma unroll
+  for (int half = 0; half < 2; ++half) {
+    if (row + 8 * half >= rows) break;
+    To* const at = to + int64_t{row + 8 * half} * cols + col + threadIdx.x % 4 * 16;
+#pragma unroll
+    for (int tile = 0; tile < kTiles; ++tile) {
+      uint32_t four[4];
+#pragma unroll
+      for (int w = 0; w < 4; ++w) {
+        const uint32_t* const two = words + 8 * tile + 2 * w;
+        four[w] = __byte_perm(two[0], two[1], half == 0 ? 0x6420 : 0x7531);
+      }
+      *reinterpret_cast<uint4*>(at + tile * 64) = make_uint4(four[0], four[1], four[2], four[3]);
     }
   }
 }

@@ -71,6 +71,14 @@ TEST(Fp8Test, TermsOfABlockStayInIt) {
   EXPECT_EQ(*places.rbegin(), 127);
 }
 
+TEST(Fp8Test, RowsOfSixteenStayInThem) {
+  std::set<int64_t> places;
+  for (int64_t r = 32; r < 48; ++r) places.insert(PlaceOfRow(r));
+  EXPECT_EQ(places.size(), 16u);
+  EXPECT_EQ(*places.begin(), 32);
+  EXPECT_EQ(*places.rbegin(), 47);
+}
+
 TEST(Fp8Test, TheFactorOfGradientsIsAPowerOfTwo) {
   EXPECT_EQ(GradientFactor(1), 256);
   EXPECT_EQ(GradientFactor(65536), 256 * 65536);
@@ -88,6 +96,20 @@ HostTensor<double> Values(const Arena& arena, Tensor<N> numbers, double factor) 
   const int64_t cols = numbers.dim(1);
   for (int64_t i = 0; i < stored.size(); ++i) {
     const N number = {stored.values[static_cast<size_t>(i / cols * cols + PlaceOfTerm(i % cols))]};
+    values[i] = Decode(number) / factor;
+  }
+  return values;
+}
+
+// Of a transposed matrix [cols, rows], whose rows lie in the order of PlaceOfRow: [rows, cols].
+template <typename N>
+HostTensor<double> TransposedValues(const Arena& arena, Tensor<N> numbers, double factor) {
+  const Tensor<uint8_t> bytes(reinterpret_cast<uint8_t*>(numbers.data()), numbers.shape());
+  const HostTensor<uint8_t> stored = Download(arena, bytes);
+  const int64_t cols = numbers.dim(0), rows = numbers.dim(1);
+  HostTensor<double> values = {{rows, cols}, std::vector<double>(stored.values.size())};
+  for (int64_t i = 0; i < stored.size(); ++i) {
+    const N number = {stored.values[static_cast<size_t>(i % cols * rows + PlaceOfRow(i / cols))]};
     values[i] = Decode(number) / factor;
   }
   return values;
@@ -170,7 +192,7 @@ RC_GTEST_PROP(Fp8Test, ConversionsRoundToTheNearest, ()) {
   ConversionsRound<E5m2>(*Seed(), rows, cols, exponent);
 }
 
-// More of them than one launch has, of different shapes, half of them with a scale.
+// More of them than one launch has, of different shapes, half of them with a scale, some without transposed copies.
 TEST(Fp8Test, WeightsAreTheMatricesAndTheirTransposed) {
   ForEachGpu([](Arena& arena) {
     constexpr int kWeights = 70;
@@ -183,16 +205,19 @@ TEST(Fp8Test, WeightsAreTheMatricesAndTheirTransposed) {
       for (int64_t o = 0; k % 2 == 1 && o < out; ++o)
         scales.back()[o] = std::ldexp(1, static_cast<int>(o % 3) - 1);
       operands.push_back({.weight = UploadAs<Bf16>(arena, weights.back()),
-                          .scale = k % 2 == 1 ? UploadAs<float>(arena, scales.back()) : Tensor<float>()});
+                          .scale = k % 2 == 1 ? UploadAs<float>(arena, scales.back()) : Tensor<float>(),
+                          .forward_only = k % 7 == 0});
     }
     const std::vector<Fp8Weight> results = WeightsToFp8(arena, operands);
     for (size_t k = 0; k < kWeights; ++k) {
-      const HostTensor<double> plain = Values(arena, results[k].plain, kWeightFactor),
-                               transposed = Values(arena, results[k].transposed, kWeightFactor);
+      const HostTensor<double> plain = Values(arena, results[k].plain, kWeightFactor);
+      EXPECT_EQ(plain.values, weights[k].values) << k;
+      ASSERT_EQ(results[k].transposed.empty(), operands[k].forward_only);
+      if (operands[k].forward_only) continue;
+      const HostTensor<double> transposed = Values(arena, results[k].transposed, kWeightFactor);
       const int64_t out = weights[k].shape[0], in = weights[k].shape[1];
       for (int64_t o = 0; o < out; ++o) {
         for (int64_t i = 0; i < in; ++i) {
-          ASSERT_EQ(plain[o * in + i], weights[k][o * in + i]) << k;
           ASSERT_EQ(transposed[i * out + o], scales[k][o] * weights[k][o * in + i]) << k;
         }
       }
@@ -358,6 +383,122 @@ TEST(Fp8Test, TheMlpIsThatOf16Bits) {
     }
     ExpectSame(arena, activated[true], activated[false], "activated");
     ExpectSame(arena, dh[true], dh[false], "dh");
+  });
+}
+
+RC_GTEST_PROP(Fp8Test, TransposedCopiesHaveTheSameNumbers, ()) {
+  const int64_t rows = 16 * *rc::gen::inRange<int64_t>(1, 40), cols = 64 * *rc::gen::inRange<int64_t>(1, 9);
+  const uint64_t seed = *Seed();
+  for (const Device& gpu : HopperGpus()) {
+    Arena arena = TestArena(gpu);
+    const Tensor<Bf16> matrix = UploadAs<Bf16>(arena, RandomHostTensor<double>({rows, cols}, seed));
+    const Tensor<E5m2> plain = InFp8<E5m2>(arena, matrix, 1);
+    RC_ASSERT(TransposedValues(arena, TransposedFp8<E5m2>(arena, plain), 1).values ==
+              Values(arena, plain, 1).values);
+  }
+}
+
+// Sums of more terms than the tensor cores' own hold: each with a last bit that only a float has.
+TEST(Fp8Test, WeightsGradientsAreTheSums) {
+  ForEachGpuAndRows({48, 9008, 32768}, [](Arena& arena, int64_t rows) {
+    const int64_t out = 192, in = 512;
+    const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, out}, 1));
+    const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, in}, 2));
+    const HostTensor<double> before = RandomHostTensor<double>({out, in}, 3);
+    for (const bool add : {false, true}) {
+      const Arena::Scope scope(arena);
+      const Tensor<float> expected = UploadAs<float>(arena, before), got = UploadAs<float>(arena, before);
+      MatmulBackward<Bf16>(arena, {.dy = dy, .x = x, .dweight = expected, .add_to_dweight = add});
+      const float factor = GradientFactor(rows);
+      const Tensor<E5m2> dy8 = InFp8<E5m2>(arena, dy, factor);
+      const Tensor<E4m3> x8 = InFp8(arena, x, kNormedFactor);
+      MatmulBackward<Bf16>(arena, {.dweight = got,
+                                   .add_to_dweight = add,
+                                   .in8 = {.dy = TransposedFp8<E5m2>(arena, dy8),
+                                           .x = TransposedFp8<E4m3>(arena, x8),
+                                           .factor = 1 / (factor * kNormedFactor)}});
+      EXPECT_THAT(DownloadAs<double>(arena, got), IsNear(DownloadAs<double>(arena, expected), 1e-3))
+          << rows << " rows" << (add ? ", added" : "");
+    }
+  });
+}
+
+// An MLP whose activations are kept in 8 bits alone, against the products of 16 bits of the same numbers.
+TEST(Fp8Test, TheMlpIn8BitsAloneIsThatOfItsNumbers) {
+  ForEachGpuAndRows({208, 6000}, [](Arena& arena, int64_t rows) {
+    const int64_t dim = 512, width = 1536;
+    const Device& gpu = arena.device();
+    ASSERT_TRUE(Fp8MlpServes(gpu, rows, dim, width));
+    const Tensor<Bf16> x = UploadAs<Bf16>(arena, Inputs({rows, dim}, 1));
+    const Tensor<Bf16> up = UploadAs<Bf16>(arena, Weights({width, dim}, 2));
+    const Tensor<Bf16> down = UploadAs<Bf16>(arena, Weights({dim, width}, 3));
+    const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, dim}, 4));
+    MlpArgs<Bf16> f = {.x = x, .up = up, .down = down};
+    f.activated = arena.New<Bf16>({rows, width});
+    f.negative = arena.New<uint32_t>({rows, SignWords(width)});
+    ASSERT_TRUE(cuda::TryProductThenSquare(gpu, f));
+    const std::vector<uint32_t> signs = Download(arena, f.negative).values;
+    const Tensor<Bf16> activated = f.activated;
+    f.activated = {};
+    f.negative = arena.New<uint32_t>({rows, SignWords(width)});
+    f.x8 = InFp8(arena, x, kNormedFactor);
+    f.up8 = WeightInFp8(arena, up);
+    f.down8 = WeightInFp8(arena, down);
+    f.activated8 = arena.New<E4m3>({rows, width});
+    f.activated8t = arena.New<E4m3>({width, rows});
+    MlpForward<Bf16>(arena, f);
+    ExpectRounded(arena, f.activated8, kActivatedFactor, activated, "activated8");
+    EXPECT_EQ(Download(arena, f.negative).values, signs);
+    const HostTensor<double> rounded = TransposedValues(arena, f.activated8t, kActivatedFactor);
+    EXPECT_EQ(rounded.values, Values(arena, f.activated8, kActivatedFactor).values);
+
+    // The gradient of the hidden sums, from what was kept.
+    MlpGradArgs<Bf16> args = {.forward = f, .dy = dy};
+    args.dy8 = InFp8<E5m2>(arena, dy, GradientFactor(rows));
+    MlpGradArgs<Bf16> of_16_bits = args;
+    of_16_bits.forward.activated = UploadAs<Bf16>(arena, rounded);
+    of_16_bits.forward.activated8t = {};
+    const Tensor<Bf16> dh = arena.New<Bf16>({rows, width});
+    ASSERT_TRUE(cuda::TryProductTimesDerivative(gpu, of_16_bits, down, dh, {}));
+    const Tensor<E5m2> dh8 = arena.New<E5m2>({rows, width}), dh8t = arena.New<E5m2>({width, rows});
+    ASSERT_TRUE(cuda::TryFp8TimesDerivative(gpu, args, dh8t, dh8));
+    ExpectRounded(arena, dh8, GradientFactor(rows), dh, "dh8");
+    const HostTensor<double> dh_rounded = TransposedValues(arena, dh8t, GradientFactor(rows));
+    EXPECT_EQ(dh_rounded.values, Values(arena, dh8, GradientFactor(rows)).values);
+
+    // All gradients, and those of 16 bits from the numbers that 8 bits hold.
+    const HostTensor<double> scale = RandomHostTensor<double>({dim}, 5);
+    ResidualNormGradArgs<Bf16> step;
+    step.forward = {.x = UploadAs<Bf16>(arena, RandomHostTensor<double>({rows, dim}, 6)), .norm_scale = 0.7f};
+    step.forward.normed = x;
+    step.forward.rstd = UploadAs<float>(arena, HostTensor<double>{{rows}, std::vector<double>(rows, 1.1)});
+    const HostTensor<double> du = RandomHostTensor<double>({rows, dim}, 7);
+    args.columns.scale = UploadAs<float>(arena, scale);
+    std::vector<HostTensor<double>> results[2];
+    for (const bool fp8 : {false, true}) {
+      step.du = step.dx = UploadAs<Bf16>(arena, du);
+      args.dup = arena.NewZero<float>({width, dim});
+      args.ddown = arena.NewZero<float>({dim, width});
+      args.columns.dscale = arena.NewZero<float>({dim});
+      args.input = {.step = &step};
+      if (fp8) {
+        MlpBackward<Bf16>(arena, args);
+      } else {
+        ScaledMatmulBackward<Bf16>(arena, {.dy = dy,
+                                           .x = of_16_bits.forward.activated,
+                                           .weight = down,
+                                           .columns = args.columns,
+                                           .dweight = args.ddown});
+        MatmulBackwardInto<Bf16>(
+            arena, {.dy = UploadAs<Bf16>(arena, dh_rounded), .x = x, .weight = up, .dweight = args.dup},
+            args.input);
+      }
+      results[fp8] = {DownloadAs<double>(arena, args.dup), DownloadAs<double>(arena, args.ddown),
+                      DownloadAs<double>(arena, args.columns.dscale), DownloadAs<double>(arena, step.dx)};
+    }
+    for (size_t i = 0; i < 4; ++i) {
+      EXPECT_THAT(results[1][i], IsNear(results[0][i], Tolerance<Bf16>())) << "dup, ddown, dscale, dx: " << i;
+    }
   });
 }
 

@@ -39,7 +39,7 @@ struct TileMap {
 };
 
 // A map of `rank` <= 5 axes, the innermost first: extents and boxes in numbers, strides in bytes, of all axes
-// but the innermost, whose box has 64 numbers, or 32 in the 64-byte swizzle. What lies outside of the extents
+// but the innermost, whose box has 128 bytes, or 64 in the 64-byte swizzle. What lies outside of the extents
 // reads as zeros.
 template <typename In>
 TileMap EncodeTileMap(const In* data, uint32_t rank, const cuuint64_t* extents, const cuuint64_t* strides,
@@ -59,7 +59,7 @@ TileMap EncodeTileMap(const In* data, uint32_t rank, const cuuint64_t* extents, 
     return reinterpret_cast<Encode>(function);
   }();
   const cuuint32_t steps[] = {1, 1, 1, 1, 1};
-  const bool is_strip = box[0] == kTileCols / 2;
+  const bool is_strip = box[0] * sizeof(In) == kTileRowBytes / 2;
   constexpr auto kType = sizeof(In) == 1 ? CU_TENSOR_MAP_DATA_TYPE_UINT8 : CU_TENSOR_MAP_DATA_TYPE_BFLOAT16;
   TileMap map;
   const CUresult result =
@@ -229,6 +229,13 @@ __device__ __forceinline__ void StoreShared(uint32_t address, float value) {
 // Four 8x8 matrices to shared memory, as LoadMatrices has them.
 __device__ __forceinline__ void StoreMatrices(uint32_t row_address, const uint32_t (&from)[4]) {
   asm volatile("stmatrix.sync.aligned.m8n8.x4.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(row_address),
+               "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
+               : "memory");
+}
+// Transposed: lane 8 i + j gives the address of column j of matrix i, of which LoadMatricesTransposed would give each
+// lane these numbers again.
+__device__ __forceinline__ void StoreMatricesTransposed(uint32_t column_address, const uint32_t* from) {
+  asm volatile("stmatrix.sync.aligned.m8n8.x4.trans.shared.b16 [%0], {%1, %2, %3, %4};" ::"r"(column_address),
                "r"(from[0]), "r"(from[1]), "r"(from[2]), "r"(from[3])
                : "memory");
 }

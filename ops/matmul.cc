@@ -76,8 +76,36 @@ void MatmulForward(Arena& arena, const MatmulArgs<T, W>& args) {
   }
 }
 
+// The weight's gradient from operands of 8 bits.
+template <typename A>
+void Fp8Backward(const Device& device, const Fp8Transposed& in8, Tensor<A> dweight, bool add) {
+  const int64_t out = in8.dy.dim(0), in = in8.x.dim(0), rows = in8.x.dim(1);
+  const OpScope op({"MatmulBackward", OpKind::kMatrixProduct, Operations(rows, in, out) * kFp8Cost}, in8.dy,
+                   in8.x, dweight, dweight);
+  HM_CHECK_EQ(in8.dy.dim(1), rows);
+  HM_CHECK_EQ(dweight.shape(), (Shape{out, in}));
+  if constexpr (kHaveCuda && std::is_same_v<A, float>) {
+    if (device.is_cuda()) {
+      return cuda::Multiply(device, Product<E5m2, float, E4m3>{.rows = out,
+                                                               .cols = in,
+                                                               .inner = rows,
+                                                               .a = in8.dy.data(),
+                                                               .a_stride = rows,
+                                                               .b = in8.x.data(),
+                                                               .b_stride = rows,
+                                                               .transpose_b = true,
+                                                               .c = dweight.data(),
+                                                               .c_stride = in,
+                                                               .alpha = in8.factor,
+                                                               .beta = add ? 1.0f : 0.0f});
+    }
+  }
+  HM_CHECK(device.is_plan());
+}
+
 template <typename T>
 void MatmulBackward(Arena& arena, const MatmulGradArgs<T>& args) {
+  if (!args.in8.dy.empty()) return Fp8Backward(arena.device(), args.in8, args.dweight, args.add_to_dweight);
   const int64_t rows = args.dy.rows(), out = args.dy.cols();
   const double operations =
       Operations(rows, args.dx.cols(), out) + Operations(rows, args.dweight.empty() ? 0 : args.x.cols(), out);

@@ -53,6 +53,7 @@ struct MatmulGradArgs {
   bool add_to_dx = false;         // dx += instead of dx =: for inputs that several products share
   Tensor<Accum<T>> dweight = {};  // [out, in], may be absent
   bool add_to_dweight = true;     // false: dweight = instead of dweight +=
+  Fp8Transposed in8 = {};         // dweight is of these, then without dx, dy and x; on a GPU alone
 };
 
 template <typename T, typename W = T>

@@ -12,10 +12,10 @@
 
 namespace hm11::cuda {
 
-// (T, C) is (float, float), (Bf16, Bf16), (Bf16, float) or (E4m3, Bf16), the last of a
-// transposed b and of sizes that are multiples of 16; sums are float.
-template <typename T, typename C>
-void Multiply(const Device& device, const Product<T, C>& product);
+// (T, C) is (float, float), (Bf16, Bf16), (Bf16, float), (E4m3, Bf16), or (E5m2, float) with a b of E4m3. Products of 8
+// bits are of a transposed b and of sizes that are multiples of 16. Sums are float.
+template <typename T, typename C, typename B>
+void Multiply(const Device& device, const Product<T, C, B>& product);
 
 void TuneMatmuls(const Device& device, bool on);
 std::string MatmulTuning(const Device& device);

@@ -91,6 +91,7 @@ void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
         cuda::TryFp8ThenSquare(device, args)) {
       return;
     }
+    HM_CHECK(args.activated8t.empty());
     // One row is a read of the weights, for which tiles are no use.
     if (device.is_cuda() && args.x.dim(0) > 1 && args.activated8.empty() &&
         cuda::TryProductThenSquare(device, args)) {
@@ -144,12 +145,44 @@ bool TryFp8InputGradient(const Device& device, const MlpGradArgs<T>& args, Tenso
   return false;
 }
 
+// Of an MLP whose activations are kept in 8 bits.
+template <typename T>
+void Fp8Backward(Arena& arena, const MlpGradArgs<T>& args) {
+  const MlpArgs<T>& f = args.forward;
+  const Device& device = arena.device();
+  const int64_t rows = args.dy8.dim(0), width = f.up.dim(0);
+  HM_CHECK(args.input.step != nullptr && !args.input.add && args.input.step->dx8.empty());
+  const Arena::Scope scope(arena);
+  const float gradient_factor = GradientFactor(rows);
+  ScaledMatmulBackward<T>(arena, {.weight = f.down,
+                                  .columns = args.columns,
+                                  .dweight = args.ddown,
+                                  .in8 = {.dy = TransposedFp8<E5m2>(arena, args.dy8),
+                                          .x = f.activated8t,
+                                          .factor = 1 / (gradient_factor * kActivatedFactor)}});
+  const Tensor<E5m2> dh8 = arena.New<E5m2>({rows, width}), dh8t = arena.New<E5m2>({width, rows});
+  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
+    if (device.is_cuda()) {
+      HM_CHECK(cuda::TryFp8TimesDerivative(device, args, dh8t, dh8));
+      HM_CHECK(cuda::TryFp8BackwardIntoStep(device, dh8, f.up8.transposed, *args.input.step));
+    }
+  }
+  MatmulBackward<T>(arena, {.dweight = args.dup,
+                            .in8 = {.dy = dh8t,
+                                    .x = TransposedFp8<E4m3>(arena, f.x8),
+                                    .factor = 1 / (gradient_factor * kNormedFactor)}});
+}
+
 template <typename T, typename W>
 void CheckShapes(const MlpArgs<T, W>& args) {
   const int64_t rows = args.x.dim(0), dim = args.x.dim(1), width = args.up.dim(0);
   HM_CHECK_EQ(args.up.shape(), (Shape{width, dim}));
   HM_CHECK_EQ(args.down.shape(), (Shape{args.down.dim(0), width}));
-  HM_CHECK_EQ(args.activated.shape(), (Shape{rows, width}));
+  if (args.activated8t.empty()) {
+    HM_CHECK_EQ(args.activated.shape(), (Shape{rows, width}));
+  } else {
+    HM_CHECK_EQ(args.activated8t.shape(), (Shape{width, rows}));
+  }
   HM_CHECK_SHAPE_IF_THERE(args.negative, (Shape{rows, SignWords(width)}));
 }
 
@@ -163,6 +196,11 @@ double Cost(bool fp8) { return fp8 ? kFp8Cost : 1; }
 
 }  // namespace
 
+bool Fp8MlpServes(const Device& device, int64_t rows, int64_t dim, int64_t width) {
+  if constexpr (kHaveCuda) return device.is_cuda() && cuda::Fp8MlpServes(device, rows, dim, width);
+  return false;
+}
+
 template <typename T, typename W>
 void MlpForward(Arena& arena, const MlpArgs<T, W>& args) {
   CheckShapes(args);
@@ -171,9 +209,10 @@ void MlpForward(Arena& arena, const MlpArgs<T, W>& args) {
   const OpScope op({"MlpForward", OpKind::kMatrixProduct, Operations(args, Cost(fp8), with_last ? 1 : 0)},
                    fp8 ? Tensor<const T>() : args.x, args.x8, args.up,
                    with_last ? args.down : Tensor<const W>(), args.activated, args.activated8,
-                   with_last ? args.activated : Tensor<T>(), args.negative, args.y);
+                   args.activated8t, with_last ? args.activated : Tensor<T>(), args.negative, args.y);
   Hidden(arena, args);
   if (!with_last) return;
+  HM_CHECK(args.activated8t.empty());
   MatmulForward<T, W>(arena, {.x = args.activated, .weight = args.down, .y = args.y});
 }
 
@@ -181,15 +220,20 @@ template <typename T>
 void MlpBackward(Arena& arena, const MlpGradArgs<T>& args) {
   CheckShapes(args.forward);
   HM_CHECK_EQ(args.dy.shape(), (Shape{args.forward.x.dim(0), args.forward.down.dim(0)}));
-  HM_CHECK_EQ(args.forward.negative.size() == 0, args.forward.activated.empty());
   const MlpArgs<T>& forward = args.forward;
+  const bool fp8 = !forward.activated8t.empty();
+  HM_CHECK_EQ(forward.negative.size() == 0, forward.activated.empty() && !fp8);
   const ResidualNormGradArgs<T> step =
       args.input.step != nullptr ? *args.input.step : ResidualNormGradArgs<T>();
-  const double operations = Operations(forward, 1 + Cost(!forward.x8.empty()), 1 + Cost(!args.dy8.empty()));
-  const OpScope op({"MlpBackward", OpKind::kMatrixProduct, operations}, forward.x, forward.up, forward.down,
-                   args.dy8, forward.activated, forward.negative, args.columns.scale, args.dy, args.input.dx,
-                   args.dup, args.dup, args.ddown, args.ddown, step.forward.y, step.forward.x0,
-                   step.forward.skip, step.du, step.dy, step.dx, step.dskip, step.dx0, step.dx0);
+  const double operations =
+      Operations(forward, Cost(fp8) + Cost(!forward.x8.empty()), Cost(fp8) + Cost(!args.dy8.empty()));
+  const OpScope op({"MlpBackward", OpKind::kMatrixProduct, operations}, fp8 ? Tensor<const T>() : forward.x,
+                   fp8 ? forward.x8 : Tensor<const E4m3>(), forward.up, forward.down, args.dy8,
+                   forward.activated, forward.activated8t, forward.negative, args.columns.scale,
+                   fp8 ? Tensor<const T>() : args.dy, args.input.dx, args.dup, args.dup, args.ddown,
+                   args.ddown, step.forward.y, step.forward.x0, step.forward.skip, step.du, step.dy, step.dx,
+                   step.dskip, step.dx0, step.dx0);
+  if (fp8) return Fp8Backward(arena, args);
   Arena::Scope scope(arena);
   const Tensor<T> dh = arena.New<T>(args.forward.activated.shape());
   ScaledMatmulBackward<T>(arena, {.dy = args.dy,

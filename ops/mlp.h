@@ -35,10 +35,10 @@ inline constexpr int64_t SignWords(int64_t width) { return (width + 127) / 128 *
 
 template <typename T, typename W = T>
 struct MlpArgs {
-  Tensor<const T> x;          // [rows, dim]; one row where W is not T
-  Tensor<const W> up;         // [width, dim]
-  Tensor<const W> down;       // [out, width]
-  Tensor<T> activated;        // [rows, width]; out: a
+  Tensor<const T> x;     // [rows, dim]; one row where W is not T; with activated8t its shape alone counts
+  Tensor<const W> up;    // [width, dim]
+  Tensor<const W> down;  // [out, width]
+  Tensor<T> activated;   // [rows, width]; out: a; absent with activated8t
   Tensor<uint32_t> negative;  // [rows, SignWords(width)]; out: set where h < 0; absent without a backward
   Tensor<T> y;                // [rows, out]; out; absent: the last product is the caller's
   // In 8 bits (ops/fp8.h), of Bf16 alone: given x8 and the weights, products that lead to activations and their
@@ -46,17 +46,24 @@ struct MlpArgs {
   Tensor<const E4m3> x8 = {};  // [rows, dim]; x times kNormedFactor
   Fp8Weight up8 = {}, down8 = {};
   Tensor<E4m3> activated8 = {};  // [rows, width]; out; may be absent; a times kActivatedFactor
+  // Out: the same transposed (ops/fp8.h). With it, where Fp8MlpServes, a is kept in 8 bits alone, and backward is of
+  // 8-bit products alone; then with activated8 forward, and without y.
+  Tensor<E4m3> activated8t = {};  // [width, rows]
 };
 
 template <typename T>
 struct MlpGradArgs {
-  MlpArgs<T> forward;           // operands, activated and negative; y is not read
-  OutputScale<T> columns;       // what y is multiplied by, and that factor's gradient
-  Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
-  Tensor<const E5m2> dy8 = {};  // the same in 8 bits (ops/fp8.h), may be absent; with forward.down8
-  InputGradient<T> input;       // dx: [rows, dim]
+  MlpArgs<T> forward;      // operands, activated and negative; y is not read
+  OutputScale<T> columns;  // what y is multiplied by, and that factor's gradient
+  Tensor<const T> dy;      // [rows, out]: the gradient of scale * y
+  Tensor<const E5m2> dy8 =
+      {};  // the same in 8 bits (ops/fp8.h); with forward.down8; without activated8t may be absent
+  InputGradient<T> input;       // dx: [rows, dim]; with activated8t, the step that normed x alone
   Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add
 };
+
+// Whether there can be activated8t, on this device.
+bool Fp8MlpServes(const Device& device, int64_t rows, int64_t dim, int64_t width);
 
 template <typename T, typename W = T>
 void MlpForward(Arena& arena, const MlpArgs<T, W>& args);

@@ -13,7 +13,7 @@ namespace hm11 {
 
 // op(a) is [rows, inner], op(b) [inner, cols], c [rows, cols]; strides count elements from one stored row to
 // the next. A batch repeats the product, operands `step` elements apart. With beta 0 the old c is not read.
-template <typename T, typename C = T>
+template <typename T, typename C = T, typename B = T>
 struct Product {
   int64_t rows = 0;
   int64_t cols = 0;
@@ -21,7 +21,7 @@ struct Product {
   const T* a = nullptr;  // [rows, inner], or [inner, rows] with transpose_a
   int64_t a_stride = 0;
   bool transpose_a = false;
-  const T* b = nullptr;  // [inner, cols], or [cols, inner] with transpose_b
+  const B* b = nullptr;  // [inner, cols], or [cols, inner] with transpose_b
   int64_t b_stride = 0;
   bool transpose_b = false;
   C* c = nullptr;

@@ -10,6 +10,8 @@
 // by their parity only, and so would take the tile before for this one's. For either a porter brings what the
 // epilogue reads and takes away what it has made. Producer and porters are threads of warps of their own.
 //
+// Results of 8 bits, and what is read then, lie transposed (ops/fp8.h): they are operands of a weight's gradient.
+//
 // Every element is one sum in a fixed order: bits repeat.
 #ifndef HM11_OPS_RESIDENT_PRODUCT_CUH_
 #define HM11_OPS_RESIDENT_PRODUCT_CUH_
@@ -36,6 +38,9 @@ inline constexpr uint16_t kBoth = 3;  // blocks of a cluster, as bits
 
 // Sums of a warpgroup's 64 rows and 128 columns: c[n][i] as in hopper.cuh, n up to 16.
 using Sums = float[16][4];
+
+template <typename Epilogue>
+inline constexpr bool kIsFp8 = sizeof(typename Epilogue::Result) == 1;
 
 // What a kernel is told.
 struct Sizes {
@@ -194,13 +199,68 @@ __device__ __forceinline__ uint32_t MatrixRow(const Shared& shared, int group, i
   return shared.Results(group, n / 8) + row * 128 + (chunk ^ (row & 7)) * 16;
 }
 
+// The address of this lane's column of 16 bytes for LoadMatricesTransposed and StoreMatricesTransposed, of columns
+// 8 n .. 8 n + 31 of a warpgroup's tile in 8 bits: a column's 64 rows are 64 bytes, in the swizzle of 64.
+__device__ __forceinline__ uint32_t MatrixColumn(const Shared& shared, int group, int n) {
+  const int col = 8 * n + threadIdx.x % 32, chunk = threadIdx.x / 32 % 4;
+  return shared.Results(group, 0) + col * kTileRows + (chunk ^ (col / 2 & 3)) * 16;
+}
+
+// The sums' replacements, by pairs of neighbours, to where the porter takes them from.
+template <typename Epilogue>
+__device__ __forceinline__ void Finish(const Shared& shared, int group, Epilogue& epilogue, Sums& c) {
+#pragma unroll
+  for (int n = 0; n < 16; n += 2) {
+    const uint32_t address = MatrixRow(shared, group, n);
+    uint32_t pairs[4] = {};
+    if (Epilogue::kReads) LoadMatrices(pairs, address);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {  // halves of the rows within columns
+      float(&four)[4] = c[n + m / 2];
+      const int half = m % 2;
+      epilogue.Apply(n + m / 2, half, four[2 * half], four[2 * half + 1], LowOf(pairs[m]), HighOf(pairs[m]));
+      pairs[m] = PackBf16(four[2 * half], four[2 * half + 1]);
+    }
+    StoreMatrices(address, pairs);
+  }
+}
+
+// The same in 8 bits, by words (ops/fp8.cuh).
+using Words = uint32_t[16];
+
+template <typename Epilogue>
+__device__ __forceinline__ void FinishFp8(const Shared& shared, int group, Epilogue& epilogue, Sums& c,
+                                          Words& words) {
+#pragma unroll
+  for (int n = 0; n < 16; n += 4) {
+    const uint32_t address = MatrixColumn(shared, group, n);
+    uint32_t reads[4] = {};
+    if (Epilogue::kReads) LoadMatricesTransposed(reads, address);
+#pragma unroll
+    for (int m = 0; m < 4; ++m) {
+      float(&four)[4] = c[n + m];
+      float2 read[2] = {};  // of a column each
+      if (Epilogue::kReads) {
+        read[0] = UnpackFp8(reads[m] & 0xffff);
+        read[1] = UnpackFp8(reads[m] >> 16);
+      }
+      epilogue.Apply(n + m, 0, four[0], four[1], read[0].x, read[1].x);
+      epilogue.Apply(n + m, 1, four[2], four[3], read[0].y, read[1].y);
+      words[n + m] = WordOfSums<typename Epilogue::Result>(four, epilogue.factor8);
+    }
+    StoreMatricesTransposed(address, words + n);
+  }
+}
+
 // Epilogue is a struct of what the elementwise work reads and writes beside the sums, with
 //
-//   kReads: whether it is given the numbers of a matrix like out, those at the places of the sums;
+//   Result: Bf16, or of 8 bits, then times factor8;
+//   kReads: whether it is given the numbers of a matrix like out, those at the places of the sums; of E4m3 where
+//     results are of 8 bits;
 //   Begin(sizes, row, col), before the product: this lane has sums of rows row and row + 8 and of columns
 //     col + 8 n + {0, 1};
-//   Apply(n, half, a, b, read): replaces the two sums of row + 8 half, given the pair of numbers read there;
-//   End(sizes, row, col, c), after all, of what the sums were replaced by.
+//   Apply(n, half, a, b, read_a, read_b): replaces the two sums of row + 8 half, given the numbers read there;
+//   End(sizes, row, col, results), after all: of Sums, what they were replaced by, or of 8 bits Words.
 template <typename In, bool kTransposed, typename Epilogue>
 __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shared, Epilogue epilogue) {
   const int group = __shfl_sync(0xffffffffu, threadIdx.x / 128, 0), lane = threadIdx.x % 32;
@@ -213,54 +273,60 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     Sums c;
     Multiply<In, kTransposed>(sizes, shared, group, tile, c);
     WaitBarrier(shared.ResultsFree(group), tile / kGroups & 1);
-#pragma unroll
-    for (int n = 0; n < 16; n += 2) {
-      const uint32_t address = MatrixRow(shared, group, n);
-      uint32_t pairs[4] = {};
-      if (Epilogue::kReads) LoadMatrices(pairs, address);
-#pragma unroll
-      for (int m = 0; m < 4; ++m) {  // halves of the rows within columns
-        float(&four)[4] = c[n + m / 2];
-        const int half = m % 2;
-        epilogue.Apply(n + m / 2, half, four[2 * half], four[2 * half + 1], pairs[m]);
-        pairs[m] = PackBf16(four[2 * half], four[2 * half + 1]);
-      }
-      StoreMatrices(address, pairs);
+    [[maybe_unused]] Words words;
+    if constexpr (kIsFp8<Epilogue>) {
+      FinishFp8(shared, group, epilogue, c, words);
+    } else {
+      Finish(shared, group, epilogue, c);
     }
     FenceForUnits();
     __syncwarp();
     if (lane == 0) Arrive(shared.ResultsMade(group));
-    epilogue.End(sizes, row, col, c);
+    if constexpr (kIsFp8<Epilogue>) {
+      epilogue.End(sizes, row, col, words);
+    } else {
+      epilogue.End(sizes, row, col, c);
+    }
   }
 }
 
-// This lane's sums of rows row and row + 8 in 8 bits; `col` as End() has it.
+// This lane's results of rows row and row + 8 in 8 bits, untransposed; `col` as End() has it.
 template <typename To>
 __device__ __forceinline__ void StoreFp8(const Sizes& sizes, int row, int col, float factor, const Sums& c,
                                          To* to) {
   StoreSumsFp8<2>(c, {factor, factor}, row, sizes.rows, col - threadIdx.x % 4 * 2, sizes.cols, to);
 }
+template <typename To>
+__device__ __forceinline__ void StoreFp8(const Sizes& sizes, int row, int col, float, const Words& words,
+                                         To* to) {
+  StoreWordsFp8<2>(words, row, sizes.rows, col - threadIdx.x % 4 * 2, sizes.cols, to);
+}
 
-template <bool kReads>
+template <typename Epilogue>
 __device__ void Carry(const Sizes& sizes, const Work& work, const Shared& shared, int group,
                       const TileMap& read_map, const TileMap& out_map) {
+  constexpr int kBoxes = kIsFp8<Epilogue> ? 1 : 2;
+  static_assert(kBlockCols * kTileRows == kTileBytes);
 #pragma unroll 1
   for (int tile = group; work.Row(tile) < sizes.rows; tile += kGroups) {
-    const auto for_halves = [&](auto&& function) {
-      for (int half = 0; half < 2; ++half) {
-        function(shared.Results(group, half), work.FirstCol() + half * kTileCols);
+    // function(where a box is, its place among the map's columns and rows)
+    const auto for_boxes = [&](auto&& function) {
+      if constexpr (kIsFp8<Epilogue>) {
+        function(shared.Results(group, 0), work.Row(tile), work.FirstCol());
+      } else {
+        for (int half = 0; half < 2; ++half) {
+          function(shared.Results(group, half), work.FirstCol() + half * kTileCols, work.Row(tile));
+        }
       }
     };
-    if (kReads) {
-      ArriveAndExpect(shared.ResultsFree(group), 2 * kTileBytes);
-      for_halves([&](uint32_t to, int col) {
-        CopyBox(to, read_map, shared.ResultsFree(group), col, work.Row(tile));
-      });
+    if (Epilogue::kReads) {
+      ArriveAndExpect(shared.ResultsFree(group), kBoxes * kTileBytes);
+      for_boxes([&](uint32_t to, int x, int y) { CopyBox(to, read_map, shared.ResultsFree(group), x, y); });
     } else {
       Arrive(shared.ResultsFree(group));
     }
     WaitBarrier(shared.ResultsMade(group), tile / kGroups & 1);
-    for_halves([&](uint32_t from, int col) { StoreBox(out_map, from, col, work.Row(tile)); });
+    for_boxes([&](uint32_t from, int x, int y) { StoreBox(out_map, from, x, y); });
     CommitStores();
     WaitForStores<0>();
   }
@@ -290,7 +356,7 @@ __global__ void HM_CLUSTER_OF_TWO __launch_bounds__(kThreads, 1)
       if (group < 0) {
         Produce<In, kTransposed>(sizes, work, shared, a_map, b_map);
       } else {
-        Carry<Epilogue::kReads>(sizes, work, shared, group, read_map, out_map);
+        Carry<Epilogue>(sizes, work, shared, group, read_map, out_map);
       }
     }
     __syncwarp();
@@ -308,6 +374,19 @@ bool Supports(const Device& device, int64_t rows, int64_t cols, int64_t inner) {
   return device.compute_capability() == 90 && rows > 0 && rows < 1 << 30 && inner > 0 && inner <= kMaxInner &&
          inner % kStageInner<In> == 0 && cols > 0 && cols % kPairCols == 0 &&
          cols / kPairCols <= device.multiprocessors() / 2;
+}
+
+// Of what is read and made beside the sums: a matrix of so many rows and columns, or of 8 bits its transposed one.
+template <typename N>
+TileMap ResultMap(const N* data, int64_t rows, int64_t cols) {
+  if constexpr (sizeof(N) == 1) {
+    const cuuint64_t extents[] = {static_cast<cuuint64_t>(rows), static_cast<cuuint64_t>(cols)};
+    const cuuint64_t strides[] = {static_cast<cuuint64_t>(rows)};
+    const cuuint32_t box[] = {kTileRows, kBlockCols};
+    return EncodeTileMap(data, 2, extents, strides, box);
+  } else {
+    return MatrixMap(data, rows, cols);
+  }
 }
 
 inline int Blocks(const Device& device, const Sizes& sizes) {

@@ -345,7 +345,7 @@ void ResidualNormForward(const Device& device, const ResidualNormArgs<T>& args) 
   if (!FitsTeams<T>(p.dim) || !aligned) {
     WideResidualNormForward(device, p);
     if constexpr (std::is_same_v<T, Bf16>) {
-      if (p.normed8) ToFp8(device, Tensor<const Bf16>(args.normed), kNormedFactor, args.normed8);
+      if (p.normed8) cuda::ToFp8(device, Tensor<const Bf16>(args.normed), kNormedFactor, args.normed8);
     }
     return;
   }
@@ -367,7 +367,7 @@ void ResidualNormBackward(const Device& device, const ResidualNormGradArgs<T>& a
       is_wide ? WideResidualNormBackward(device, p)
               : WithTeamWarps(p.dim, [&](auto warps) { return LaunchBackward<T, warps>(device, p); });
   if constexpr (std::is_same_v<T, Bf16>) {
-    if (is_wide && !args.dx8.empty()) ToFp8(device, Tensor<const Bf16>(args.dx), p.factor8, args.dx8);
+    if (is_wide && !args.dx8.empty()) cuda::ToFp8(device, Tensor<const Bf16>(args.dx), p.factor8, args.dx8);
   }
   GroupDestinations to = {};
   to[kBranchScaleGroup].to = p.scalar_branch_scale ? nullptr : Data(args.dbranch_scale);

@@ -25,10 +25,15 @@ void MatmulThenResidualNorm(Arena& arena, const MatmulThenResidualNormArgs<T, W>
   const OpScope op({"MatmulThenResidualNorm", OpKind::kMatrixProduct, operations},
                    fp8 ? Tensor<const T>() : args.x, args.in8.x, args.step.normed8, args.weight, args.step.x,
                    args.step.skip, args.step.x0, args.step.y, args.step.u, args.step.normed, args.step.rstd);
-  HM_CHECK_EQ(args.x.shape(), (Shape{rows, args.x.dim(1)}));
-  HM_CHECK_EQ(args.weight.shape(), (Shape{dim, args.x.dim(1)}));
+  const bool only_fp8 = args.x.rank() == 0;
+  HM_CHECK_EQ(only_fp8 ? args.in8.x.shape() : args.x.shape(), (Shape{rows, args.weight.dim(1)}));
+  HM_CHECK_EQ(args.weight.dim(0), dim);
   HM_CHECK(args.step.branch.empty());
   if constexpr (kHaveCuda && std::is_same_v<T, Bf16> && std::is_same_v<W, Bf16>) {
+    if (only_fp8) {
+      HM_CHECK(cuda::TryFp8ThenResidualNorm(arena.device(), args));
+      return;
+    }
     if (FillsGpu(arena.device(), rows, dim)) {
       if (fp8 && cuda::TryFp8ThenResidualNorm(arena.device(), args)) return;
       if (cuda::TryMatmulThenResidualNorm(arena.device(), args)) return;

@@ -171,4 +171,8 @@ bool TryFp8BackwardIntoStep(const Device& device, Tensor<const E5m2> dy8, Tensor
   return TryIntoStep(device, dy8.data(), transposed.data(), dy8.dim(1), factor, step);
 }
 
+bool Fp8StepServes(const Device& device, int64_t rows, int64_t dim, int64_t in) {
+  return Supports<E4m3>(device, rows, dim, in);
+}
+
 }  // namespace hm11::cuda

@@ -26,7 +26,7 @@ namespace hm11 {
 
 template <typename T, typename W = T>
 struct MatmulThenResidualNormArgs {
-  Tensor<const T> x;         // [rows, in]; one row where W is not T
+  Tensor<const T> x;  // [rows, in]; one row where W is not T; absent where in8 must serve (Fp8StepServes)
   Tensor<const W> weight;    // [dim, in]
   ResidualNormArgs<T> step;  // with branch_scale, but without branch
   Fp8Operands in8 = {};      // the product may be of these; x times kActivatedFactor
@@ -57,6 +57,8 @@ bool TryMatmulBackwardIntoStep(const Device& device, const MatmulGradArgs<Bf16>&
                                const ResidualNormGradArgs<Bf16>& step);
 bool TryFp8BackwardIntoStep(const Device& device, Tensor<const E5m2> dy8, Tensor<const E4m3> transposed,
                             const ResidualNormGradArgs<Bf16>& step);
+// Whether those of 8 bits have products of such sizes.
+bool Fp8StepServes(const Device& device, int64_t rows, int64_t dim, int64_t in);
 }  // namespace cuda
 
 }  // namespace hm11

@@ -63,18 +63,20 @@ template <typename T>
 void ScaledMatmulBackward(Arena& arena, const ScaledMatmulGradArgs<T>& args) {
   HM_CHECK_EQ(args.columns.scale.shape(), (Shape{args.weight.dim(0)}));
   HM_CHECK_EQ(args.columns.dscale.shape(), args.columns.scale.shape());
-  const double products = args.dx.empty() ? 1 : 2;
-  const double operations =
-      products * 2 * static_cast<double>(args.dy.dim(0)) * static_cast<double>(args.weight.size());
-  const OpScope op({"ScaledMatmulBackward", OpKind::kMatrixProduct, operations}, args.dy, args.x, args.weight,
-                   args.columns.scale, args.dx, args.dweight, args.dweight);
+  const bool fp8 = !args.in8.dy.empty();
+  const double products = fp8 ? kFp8Cost : args.dx.empty() ? 1 : 2;
+  const double operations = products * 2 * static_cast<double>(fp8 ? args.in8.dy.dim(1) : args.dy.dim(0)) *
+                            static_cast<double>(args.weight.size());
+  const OpScope op({"ScaledMatmulBackward", OpKind::kMatrixProduct, operations}, args.dy, args.x, args.in8.dy,
+                   args.in8.x, args.weight, args.columns.scale, args.dx, args.dweight, args.dweight);
   Arena::Scope scope(arena);
   if (!args.dx.empty()) {
     const Tensor<T> scaled = ScaledRows<T>(arena, args.weight, args.columns.scale);
     MatmulBackward<T>(arena, {.dy = args.dy, .weight = scaled, .dx = args.dx});
   }
   const Tensor<Accum<T>> g = arena.New<Accum<T>>(args.weight.shape());
-  MatmulBackward<T>(arena, {.dy = args.dy, .x = args.x, .dweight = g, .add_to_dweight = false});
+  MatmulBackward<T>(arena,
+                    {.dy = args.dy, .x = args.x, .dweight = g, .add_to_dweight = false, .in8 = args.in8});
   AddScaledGradient<T>(arena.device(), g, args);
 }
 

@@ -18,6 +18,7 @@
 #include "core/arena.h"
 #include "core/dtype.h"
 #include "core/tensor.h"
+#include "ops/fp8.h"
 
 namespace hm11 {
 
@@ -36,6 +37,7 @@ struct ScaledMatmulGradArgs {
   OutputScale<T> columns;
   Tensor<T> dx;              // [rows, in]; may be absent
   Tensor<Accum<T>> dweight;  // [out, in]; adds
+  Fp8Transposed in8 = {};    // g is of these, then without dx, dy and x; on a GPU alone
 };
 
 template <typename T>

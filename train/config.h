@@ -35,9 +35,8 @@ struct RunConfig {
   bool shuffle = false;            // sequences in an order of their own in each epoch; false: as they stand
   int64_t batch_tokens = 65536;    // of a step, over all micro-batches
   int64_t micro_batch_tokens = 0;  // of a forward and backward pass; 0: the most that fits in memory
-  // On GPUs of compute capability 9.0 products of the layers' inputs, and of the MLPs' activations and gradients,
-  // are of 8-bit numbers (ops/fp8.h), but for those of weights' gradients; what is scored and exported is computed
-  // without.
+  // On GPUs of compute capability 9.0 the first product of every mixer and all of the MLPs', gradients and all, are of
+  // 8-bit numbers (ops/fp8.h); what is scored and exported is computed without.
   bool fp8 = false;
   double input_mask = 0;      // share of the inputs hidden once text is read again: data/batcher.h
   int64_t warmup_steps = 20;  // run first and undone: they load kernels and choose algorithms, nothing else

@@ -48,8 +48,8 @@ const std::vector<std::pair<std::string, std::string>>& SettingMeanings() {
       {"batch_tokens", "tokens of a step, over all micro-batches and ranks"},
       {"micro_batch_tokens", "tokens of a forward and backward pass; 0: the most that fits in memory"},
       {"fp8",
-       "products of layers' inputs and of the MLPs, but for weights' gradients, are of 8-bit numbers on "
-       "compute capability 9.0"},
+       "the first product of each mixer and all of the MLPs', gradients too, are of 8-bit numbers on compute "
+       "capability 9.0"},
       {"input_mask", "share of the input tokens hidden once text is read again"},
       {"warmup_steps", "steps run first and undone, to load kernels and choose algorithms"},
       {"log_every", "steps between lines of the log"},
