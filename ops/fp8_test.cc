@@ -330,7 +330,7 @@ TEST(Fp8Test, GradientsIntoStepsAreThoseOfTheProduct) {
     const int64_t dim = 512, in = 1536;
     const Tensor<Bf16> dy = UploadAs<Bf16>(arena, Gradients({rows, in}, 1));
     const Tensor<Bf16> weight = UploadAs<Bf16>(arena, Weights({in, dim}, 2));
-    const HostTensor<double> du = RandomHostTensor<double>({rows, dim}, 4);
+    const HostTensor<double> du = Gradients({rows, dim}, 4);  // of the size of what joins it
     Tensor<Bf16> dx[2];
     ResidualNormGradArgs<Bf16> step;
     step.forward = {.x = UploadAs<Bf16>(arena, RandomHostTensor<double>({rows, dim}, 3)), .norm_scale = 0.7f};
@@ -472,7 +472,7 @@ TEST(Fp8Test, TheMlpIn8BitsAloneIsThatOfItsNumbers) {
     step.forward = {.x = UploadAs<Bf16>(arena, RandomHostTensor<double>({rows, dim}, 6)), .norm_scale = 0.7f};
     step.forward.normed = x;
     step.forward.rstd = UploadAs<float>(arena, HostTensor<double>{{rows}, std::vector<double>(rows, 1.1)});
-    const HostTensor<double> du = RandomHostTensor<double>({rows, dim}, 7);
+    const HostTensor<double> du = Gradients({rows, dim}, 7);  // of the size of what joins it
     args.columns.scale = UploadAs<float>(arena, scale);
     std::vector<HostTensor<double>> results[2];
     for (const bool fp8 : {false, true}) {
