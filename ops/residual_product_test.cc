@@ -125,9 +125,8 @@ RC_GTEST_PROP(ResidualProductTest, TheKernelAgrees, ()) {
   if (HopperGpus().empty()) return;
   const Sizes sizes = SizesOfTheKernels();
   const bool mix = *rc::gen::arbitrary<bool>();
-  const Terms terms = {.skip = mix && *rc::gen::arbitrary<bool>(),
-                       .mix = mix,
-                       .norm = mix || *rc::gen::arbitrary<bool>()};
+  const Terms terms = {
+      .skip = mix && *rc::gen::arbitrary<bool>(), .mix = mix, .norm = mix || *rc::gen::arbitrary<bool>()};
   ExpectKernelAgrees(ByKernel(RandomCase(sizes.rows, sizes.dim, sizes.in, *Seed(), terms)));
 }
 
