@@ -145,26 +145,34 @@ bool TryFp8InputGradient(const Device& device, const MlpGradArgs<T>& args, Tenso
   return false;
 }
 
-// Of an MLP whose activations are kept in 8 bits.
+// Of an MLP whose activations are kept in 8 bits. What is not needed any more makes room at once: so an arena that was
+// planned for 16 bits is large enough.
 template <typename T>
 void Fp8Backward(Arena& arena, const MlpGradArgs<T>& args) {
   const MlpArgs<T>& f = args.forward;
   const Device& device = arena.device();
   const int64_t rows = args.dy8.dim(0), width = f.up.dim(0);
   HM_CHECK(args.input.step != nullptr && !args.input.add && args.input.step->dx8.empty());
-  const Arena::Scope scope(arena);
   const float gradient_factor = GradientFactor(rows);
-  ScaledMatmulBackward<T>(arena, {.weight = f.down,
-                                  .columns = args.columns,
-                                  .dweight = args.ddown,
-                                  .in8 = {.dy = TransposedFp8<E5m2>(arena, args.dy8),
-                                          .x = f.activated8t,
-                                          .factor = 1 / (gradient_factor * kActivatedFactor)}});
-  const Tensor<E5m2> dh8 = arena.New<E5m2>({rows, width}), dh8t = arena.New<E5m2>({width, rows});
-  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
-    if (device.is_cuda()) {
-      HM_CHECK(cuda::TryFp8TimesDerivative(device, args, dh8t, dh8));
-      HM_CHECK(cuda::TryFp8BackwardIntoStep(device, dh8, f.up8.transposed, *args.input.step));
+  {
+    const Arena::Scope scope(arena);
+    ScaledMatmulBackward<T>(arena, {.weight = f.down,
+                                    .columns = args.columns,
+                                    .dweight = args.ddown,
+                                    .in8 = {.dy = TransposedFp8<E5m2>(arena, args.dy8),
+                                            .x = f.activated8t,
+                                            .factor = 1 / (gradient_factor * kActivatedFactor)}});
+  }
+  const Arena::Scope scope(arena);
+  const Tensor<E5m2> dh8t = arena.New<E5m2>({width, rows});
+  {
+    const Arena::Scope inner(arena);
+    const Tensor<E5m2> dh8 = arena.New<E5m2>({rows, width});
+    if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
+      if (device.is_cuda()) {
+        HM_CHECK(cuda::TryFp8TimesDerivative(device, args, dh8t, dh8));
+        HM_CHECK(cuda::TryFp8BackwardIntoStep(device, dh8, f.up8.transposed, *args.input.step));
+      }
     }
   }
   MatmulBackward<T>(arena, {.dweight = args.dup,
