@@ -49,9 +49,8 @@ constexpr int64_t PlaceOfRow(int64_t r) { return r / 16 * 16 + r % 8 * 2 + r % 1
 
 // A weight times kWeightFactor, for the product forward and for the gradient of its input.
 struct Fp8Weight {
-  Tensor<E4m3> plain = {};  // [out, in]
-  Tensor<E4m3> transposed =
-      {};  // [in, out], times the scale of the product's results, if they have one; may be absent
+  Tensor<E4m3> plain = {};       // [out, in]
+  Tensor<E4m3> transposed = {};  // [in, out], times the scale of the product's results; may be absent
 };
 
 // Both operands of a product in 8 bits, x times the factor of its kind; absent where it is of 16 bits.

@@ -53,11 +53,10 @@ struct MlpArgs {
 
 template <typename T>
 struct MlpGradArgs {
-  MlpArgs<T> forward;      // operands, activated and negative; y is not read
-  OutputScale<T> columns;  // what y is multiplied by, and that factor's gradient
-  Tensor<const T> dy;      // [rows, out]: the gradient of scale * y
-  Tensor<const E5m2> dy8 =
-      {};  // the same in 8 bits (ops/fp8.h); with forward.down8; without activated8t may be absent
+  MlpArgs<T> forward;           // operands, activated and negative; y is not read
+  OutputScale<T> columns;       // what y is multiplied by, and that factor's gradient
+  Tensor<const T> dy;           // [rows, out]: the gradient of scale * y
+  Tensor<const E5m2> dy8 = {};  // in 8 bits, with forward.down8; absent only without activated8t
   InputGradient<T> input;       // dx: [rows, dim]; with activated8t, the step that normed x alone
   Tensor<Accum<T>> dup, ddown;  // the shapes of up and down; add
 };
