@@ -105,8 +105,8 @@ class Plan {
     HM_CHECK_CUBLAS(cublasLtMatmulDescCreate(&description_, CUBLAS_COMPUTE_32F, CUDA_R_32F));
     SetTranspose(CUBLASLT_MATMUL_DESC_TRANSA, shape[ProductShape::kTransposeB]);
     SetTranspose(CUBLASLT_MATMUL_DESC_TRANSB, shape[ProductShape::kTransposeA]);
-    // Sums in the tensor cores alone have 14 bits: enough for results of 8 or for the 512 to 2048 terms of a row, and
-    // faster. Over a batch's rows it would be 1 in 300 of the result, where leaving them every few terms costs 4 %.
+    // Sums that stay in the tensor cores have 14 bits: enough for the terms of a row. Of a batch's rows they would be
+    // off by 1 in 300, and leaving the tensor cores every few terms costs 4 % there.
     const bool sums_rows = shape[ProductShape::kOutputBytes] == 4;
     if (shape[ProductShape::kInputBytes] == 1 && !sums_rows) {
       const int8_t fast = 1;

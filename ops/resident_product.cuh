@@ -273,18 +273,19 @@ __device__ void Consume(const Sizes& sizes, const Work& work, const Shared& shar
     Sums c;
     Multiply<In, kTransposed>(sizes, shared, group, tile, c);
     WaitBarrier(shared.ResultsFree(group), tile / kGroups & 1);
-    [[maybe_unused]] Words words;
+    const auto made = [&] {
+      FenceForUnits();
+      __syncwarp();
+      if (lane == 0) Arrive(shared.ResultsMade(group));
+    };
     if constexpr (kIsFp8<Epilogue>) {
+      Words words;
       FinishFp8(shared, group, epilogue, c, words);
-    } else {
-      Finish(shared, group, epilogue, c);
-    }
-    FenceForUnits();
-    __syncwarp();
-    if (lane == 0) Arrive(shared.ResultsMade(group));
-    if constexpr (kIsFp8<Epilogue>) {
+      made();
       epilogue.End(sizes, row, col, words);
     } else {
+      Finish(shared, group, epilogue, c);
+      made();
       epilogue.End(sizes, row, col, c);
     }
   }
