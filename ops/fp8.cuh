@@ -71,20 +71,26 @@ __device__ __forceinline__ uint4 Fp8OfSums(const float (*c)[4], int first, float
   return make_uint4(words[0], words[1], words[2], words[3]);
 }
 
-// This lane's sums of rows row and row + 8, each times its factor, of 64 kTiles columns from `col` on, into a
-// [rows, cols] matrix. c[n] is of columns col + 8 n and up.
-template <int kTiles, typename To>
-__device__ __forceinline__ void StoreSumsFp8(const float (*c)[4], const float (&factors)[2], int row,
-                                             int rows, int col, int cols, To* to) {
+// This lane's numbers of rows row and row + 8, of 64 kTiles columns from `col` on, into a [rows, cols] matrix:
+// quarter(half, tile), 16 bytes of row + 8 half.
+template <int kTiles, typename To, typename F>
+__device__ __forceinline__ void StoreQuarters(int row, int rows, int col, int cols, To* to, F&& quarter) {
 #pragma unroll
   for (int half = 0; half < 2; ++half) {
     if (row + 8 * half >= rows) break;
     To* const at = to + int64_t{row + 8 * half} * cols + col + threadIdx.x % 4 * 16;
 #pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      *reinterpret_cast<uint4*>(at + tile * 64) = Fp8OfSums<To>(c + 8 * tile, 2 * half, factors[half]);
-    }
+    for (int tile = 0; tile < kTiles; ++tile) *reinterpret_cast<uint4*>(at + tile * 64) = quarter(half, tile);
   }
+}
+
+// Sums, each times its row's factor; c[n] is of columns col + 8 n and up.
+template <int kTiles, typename To>
+__device__ __forceinline__ void StoreSumsFp8(const float (*c)[4], const float (&factors)[2], int row,
+                                             int rows, int col, int cols, To* to) {
+  StoreQuarters<kTiles>(row, rows, col, cols, to, [&](int half, int tile) {
+    return Fp8OfSums<To>(c + 8 * tile, 2 * half, factors[half]);
+  });
 }
 
 // ---- Sums of rows r and r + 8 as a word: column 2 q's of both rows, then column 2 q + 1's. Stored as 16-bit numbers,
@@ -99,21 +105,15 @@ __device__ __forceinline__ uint32_t WordOfSums(const float (&c)[4], float factor
 template <int kTiles, typename To>
 __device__ __forceinline__ void StoreWordsFp8(const uint32_t* words, int row, int rows, int col, int cols,
                                               To* to) {
+  StoreQuarters<kTiles>(row, rows, col, cols, to, [&](int half, int tile) {
+    uint32_t four[4];
 #pragma unroll
-  for (int half = 0; half < 2; ++half) {
-    if (row + 8 * half >= rows) break;
-    To* const at = to + int64_t{row + 8 * half} * cols + col + threadIdx.x % 4 * 16;
-#pragma unroll
-    for (int tile = 0; tile < kTiles; ++tile) {
-      uint32_t four[4];
-#pragma unroll
-      for (int w = 0; w < 4; ++w) {
-        const uint32_t* const two = words + 8 * tile + 2 * w;
-        four[w] = __byte_perm(two[0], two[1], half == 0 ? 0x6420 : 0x7531);
-      }
-      *reinterpret_cast<uint4*>(at + tile * 64) = make_uint4(four[0], four[1], four[2], four[3]);
+    for (int w = 0; w < 4; ++w) {
+      const uint32_t* const two = words + 8 * tile + 2 * w;
+      four[w] = __byte_perm(two[0], two[1], half == 0 ? 0x6420 : 0x7531);
     }
-  }
+    return make_uint4(four[0], four[1], four[2], four[3]);
+  });
 }
 
 }  // namespace hm11::cuda

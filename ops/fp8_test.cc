@@ -87,32 +87,33 @@ TEST(Fp8Test, TheFactorOfGradientsIsAPowerOfTwo) {
 
 #if HM11_HAVE_CUDA
 
-// Rows of 8-bit numbers as what they stand for, in the order of the matrix.
-template <typename N>
-HostTensor<double> Values(const Arena& arena, Tensor<N> numbers, double factor) {
+// The numbers of a [rows, cols] matrix as what they stand for; place(row, col) is where one is stored.
+template <typename N, typename F>
+HostTensor<double> DecodedValues(const Arena& arena, Tensor<N> numbers, int64_t rows, int64_t cols,
+                                 double factor, F&& place) {
   const Tensor<uint8_t> bytes(reinterpret_cast<uint8_t*>(numbers.data()), numbers.shape());
   const HostTensor<uint8_t> stored = Download(arena, bytes);
-  HostTensor<double> values = {numbers.shape(), std::vector<double>(stored.values.size())};
-  const int64_t cols = numbers.dim(1);
+  HostTensor<double> values = {{rows, cols}, std::vector<double>(stored.values.size())};
   for (int64_t i = 0; i < stored.size(); ++i) {
-    const N number = {stored.values[static_cast<size_t>(i / cols * cols + PlaceOfTerm(i % cols))]};
-    values[i] = Decode(number) / factor;
+    values[i] = Decode(N{stored.values[static_cast<size_t>(place(i / cols, i % cols))]}) / factor;
   }
   return values;
 }
 
-// Of a transposed matrix [cols, rows], whose rows lie in the order of PlaceOfRow: [rows, cols].
+// Of [rows, cols] as they lie, terms in the order of PlaceOfTerm.
+template <typename N>
+HostTensor<double> Values(const Arena& arena, Tensor<N> numbers, double factor) {
+  const int64_t rows = numbers.dim(0), cols = numbers.dim(1);
+  return DecodedValues(arena, numbers, rows, cols, factor,
+                       [=](int64_t row, int64_t col) { return row * cols + PlaceOfTerm(col); });
+}
+
+// Of [cols, rows], transposed, rows in the order of PlaceOfRow.
 template <typename N>
 HostTensor<double> TransposedValues(const Arena& arena, Tensor<N> numbers, double factor) {
-  const Tensor<uint8_t> bytes(reinterpret_cast<uint8_t*>(numbers.data()), numbers.shape());
-  const HostTensor<uint8_t> stored = Download(arena, bytes);
-  const int64_t cols = numbers.dim(0), rows = numbers.dim(1);
-  HostTensor<double> values = {{rows, cols}, std::vector<double>(stored.values.size())};
-  for (int64_t i = 0; i < stored.size(); ++i) {
-    const N number = {stored.values[static_cast<size_t>(i % cols * rows + PlaceOfRow(i / cols))]};
-    values[i] = Decode(number) / factor;
-  }
-  return values;
+  const int64_t rows = numbers.dim(1), cols = numbers.dim(0);
+  return DecodedValues(arena, numbers, rows, cols, factor,
+                       [=](int64_t row, int64_t col) { return col * rows + PlaceOfRow(row); });
 }
 
 // Multiples k * unit of whole k up to `most`.
