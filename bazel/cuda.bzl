@@ -16,21 +16,28 @@ _NVCC_FLAGS = [
     "--expt-relaxed-constexpr",
     "--extended-lambda",
     "--threads=2",
-    "-lineinfo",
     "-Werror=all-warnings",
     "-Xcompiler=-fPIC,-Wall,-Werror,-fno-math-errno,-fno-trapping-math",
 ]
 
 _PRIVATE_TO_NVCC = (".cu", ".cuh")
 
+# Sandboxes share /tmp, and in each of them nvcc is process 2, which it names its files there after.
+_WITH_ITS_OWN_TMPDIR = """TMPDIR="$(mktemp -d)" && export TMPDIR && trap 'rm -rf "$TMPDIR"' EXIT && "$@" """
+
 def _cuda_objects_impl(ctx):
     deps = cc_common.merge_cc_infos(cc_infos = [dep[CcInfo] for dep in ctx.attr.deps]).compilation_context
     common = _NVCC_FLAGS + _ARCHITECTURES
-    common = common + (["-DNDEBUG"] if ctx.var["COMPILATION_MODE"] == "opt" else [])
+    optimized = ctx.var["COMPILATION_MODE"] == "opt"
+    common = common + (["-DNDEBUG"] if optimized else [])
+
+    # Lines of code make kernels three times as large.
+    common = common + (["-lineinfo"] if not optimized or "lineinfo" in ctx.var else [])
     objects = []
     for source in ctx.files.srcs:
         object = ctx.actions.declare_file("%s/%s.pic.o" % (ctx.label.name, source.basename[:-len(".cu")]))
         args = ctx.actions.args()
+        args.add(NVCC)
         args.add_all(common)
         args.add_all(deps.defines, before_each = "-D")
         args.add_all(deps.quote_includes, before_each = "-I")
@@ -38,8 +45,8 @@ def _cuda_objects_impl(ctx):
         args.add_all(deps.system_includes, before_each = "-isystem")
         args.add("-c", source)
         args.add("-o", object)
-        ctx.actions.run(
-            executable = NVCC,
+        ctx.actions.run_shell(
+            command = _WITH_ITS_OWN_TMPDIR,
             arguments = [args],
             inputs = depset([source] + ctx.files.hdrs, transitive = [deps.headers]),
             outputs = [object],
