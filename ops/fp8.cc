@@ -2,9 +2,15 @@
 #include "ops/fp8.h"
 
 #include "core/check.h"
-#include "core/op_scope.h"
+#include "core/dispatch.h"
 
 namespace hm11 {
+namespace {
+
+// Dispatch never calls it: the CPU has no Bf16.
+constexpr auto kNotOnCpu = []<typename T>() {};
+
+}  // namespace
 
 std::vector<Fp8Weight> WeightsToFp8(Arena& arena, std::span<const ScaledWeight> weights) {
   int64_t numbers = 0;
@@ -25,10 +31,8 @@ std::vector<Fp8Weight> WeightsToFp8(Arena& arena, std::span<const ScaledWeight> 
     if (!forward_only) results.back().transposed = take({weight.dim(1), weight.dim(0)});
   }
   const Device& device = arena.device();
-  HM_CHECK(device.is_plan() || device.is_cuda());
-  if constexpr (kHaveCuda) {
-    if (device.is_cuda()) cuda::WeightsToFp8(device, weights, results);
-  }
+  Dispatch<Bf16>("WeightsToFp8", device, kNotOnCpu,
+                 [&]<typename T>() { cuda::WeightsToFp8(device, weights, results); });
   return results;
 }
 
@@ -37,10 +41,7 @@ void ToFp8(const Device& device, Tensor<const Bf16> from, float factor, Tensor<T
   HM_CHECK(from.dim(1) % 64 == 0);
   HM_CHECK_EQ(to.shape(), from.shape());
   const OpScope op("ToFp8", from, to);
-  HM_CHECK(device.is_plan() || device.is_cuda());
-  if constexpr (kHaveCuda) {
-    if (device.is_cuda()) cuda::ToFp8(device, from, factor, to);
-  }
+  Dispatch<Bf16>("ToFp8", device, kNotOnCpu, [&]<typename T>() { cuda::ToFp8(device, from, factor, to); });
 }
 template void ToFp8(const Device&, Tensor<const Bf16>, float, Tensor<E4m3>);
 template void ToFp8(const Device&, Tensor<const Bf16>, float, Tensor<E5m2>);
@@ -52,10 +53,8 @@ Tensor<N> TransposedFp8(Arena& arena, Tensor<const N> from) {
   const Tensor<N> result = arena.New<N>({cols, rows});
   const OpScope op("TransposedFp8", from, result);
   const Device& device = arena.device();
-  HM_CHECK(device.is_plan() || device.is_cuda());
-  if constexpr (kHaveCuda) {
-    if (device.is_cuda()) cuda::TransposeFp8(device, rows, cols, from.data(), result.data());
-  }
+  Dispatch<Bf16>("TransposedFp8", device, kNotOnCpu,
+                 [&]<typename T>() { cuda::TransposeFp8(device, rows, cols, from.data(), result.data()); });
   return result;
 }
 template Tensor<E4m3> TransposedFp8(Arena&, Tensor<const E4m3>);

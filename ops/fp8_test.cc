@@ -63,21 +63,17 @@ TEST(Fp8Test, PaperExample) {
   EXPECT_EQ(Rounded<E5m2>(9), 8);
 }
 
-TEST(Fp8Test, TermsOfABlockStayInIt) {
+// That `place` only changes the order of numbers first to first + count - 1.
+template <typename F>
+void ExpectReordered(int64_t first, int64_t count, F&& place) {
   std::set<int64_t> places;
-  for (int64_t k = 64; k < 128; ++k) places.insert(PlaceOfTerm(k));
-  EXPECT_EQ(places.size(), 64u);
-  EXPECT_EQ(*places.begin(), 64);
-  EXPECT_EQ(*places.rbegin(), 127);
+  for (int64_t k = first; k < first + count; ++k) places.insert(place(k));
+  EXPECT_EQ(places.size(), static_cast<size_t>(count));
+  EXPECT_EQ(*places.begin(), first);
+  EXPECT_EQ(*places.rbegin(), first + count - 1);
 }
-
-TEST(Fp8Test, RowsOfSixteenStayInThem) {
-  std::set<int64_t> places;
-  for (int64_t r = 32; r < 48; ++r) places.insert(PlaceOfRow(r));
-  EXPECT_EQ(places.size(), 16u);
-  EXPECT_EQ(*places.begin(), 32);
-  EXPECT_EQ(*places.rbegin(), 47);
-}
+TEST(Fp8Test, TermsOfABlockStayInIt) { ExpectReordered(64, 64, PlaceOfTerm); }
+TEST(Fp8Test, RowsOfSixteenStayInThem) { ExpectReordered(32, 16, PlaceOfRow); }
 
 TEST(Fp8Test, TheFactorOfGradientsIsAPowerOfTwo) {
   EXPECT_EQ(GradientFactor(1), 256);

@@ -103,10 +103,8 @@ void Hidden(Arena& arena, const MlpArgs<T, W>& args) {
   Dispatch<T>(
       "MlpForward", device, [&]<typename U>() { CpuSquare<U>(args.activated, args.negative); },
       [&]<typename U>() { cuda::SquareLeaky<U>(device, args.activated, args.negative); });
-  if constexpr (kHaveCuda && std::is_same_v<T, Bf16>) {
-    if (!args.activated8.empty() && device.is_cuda()) {
-      cuda::ToFp8(device, Tensor<const Bf16>(args.activated), kActivatedFactor, args.activated8);
-    }
+  if constexpr (std::is_same_v<T, Bf16>) {
+    if (!args.activated8.empty()) ToFp8<E4m3>(device, args.activated, kActivatedFactor, args.activated8);
   }
 }
 
